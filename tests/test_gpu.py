@@ -14,8 +14,8 @@ import speechrnn
 from speechrnn.acoustic.ctc import ctc_losses
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel
-from speechrnn.audio.augment import SpecAugment, SpecAugmentConfig
 from speechrnn.audio.features import FrontEnd, FrontEndConfig, StatisticsAccumulator
+from speechrnn.audio.spectral_augment import SpecAugment, SpecAugmentConfig
 from speechrnn.cli.main import main
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.evaluation.evaluate import evaluate

@@ -19,19 +19,31 @@ from speechrnn.types import BLANK_ID
 
 @dataclass(frozen=True)
 class CTCConfig:
-    """How the output layer begins.
+    """How the output layer begins, and what is added to the loss.
 
     Attributes:
         blank_bias: Bias of the blank before training, in nats. Above zero a model begins by saying nothing and then
             learns where to speak; at zero one with few tokens may learn to count instead: to write as many as usual,
             spread evenly, whatever is said.
+        consistency: Weight α of consistency regularisation; 0 is off. Each utterance goes through the model twice, with
+            masks of its own each time (``augment.spec_augment``), and each pass learns from the text and, by α, from
+            what the other one said; a step takes nearly twice as long.
+        consistency_warmup_steps: Steps over which α rises from 0 in a straight line: at first neither pass knows
+            anything that the other could learn.
+
+    Source:
+        Z. Yao et al., "CR-CTC: Consistency regularization on CTC for improved speech recognition", ICLR 2025.
     """
 
     blank_bias: float = 0.0
+    consistency: float = 0.0
+    consistency_warmup_steps: int = 2000
 
     def __post_init__(self) -> None:
         if not abs(self.blank_bias) <= 20.0:
             raise ConfigError(f"ctc.blank_bias: expected nats between -20 and 20, got {self.blank_bias}")
+        if self.consistency < 0 or self.consistency_warmup_steps < 0:
+            raise ConfigError("ctc: consistency and consistency_warmup_steps must be 0 or more")
 
 
 class CTCHead(nn.Module):
@@ -80,6 +92,23 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, *, lengths: Tensor, target_leng
     long sentence less than the same word alone.
     """
     return ctc_losses(log_probs, targets, lengths=lengths, target_lengths=target_lengths).mean()
+
+
+def consistency_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """How far each of two passes over the same utterances is from what the other one said.
+
+    Args:
+        log_probs: Both passes, one after the other: utterance b stands in rows b and B + b; (2B, T', V), natural log.
+        lengths: Valid encoder frames, (2B,), int64.
+
+    Returns:
+        Kullback-Leibler divergence of each row from the other pass, which is held fixed (no gradient), summed over
+        valid frames, (2B,), in nats.
+    """
+    other = torch.cat(log_probs.chunk(2)[::-1]).detach()
+    divergence = (other.exp() * (other - log_probs)).sum(dim=-1)
+    frame = torch.arange(log_probs.shape[1], device=log_probs.device)
+    return divergence.masked_fill(frame[None] >= lengths.to(log_probs.device)[:, None], 0.0).sum(dim=1)
 
 
 def count_frames_needed(targets: Sequence[int]) -> int:

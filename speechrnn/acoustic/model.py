@@ -66,7 +66,7 @@ class AcousticModel(nn.Module):
         *,
         state: Tensor | None = None,
         return_state: bool = False,
-        mask_log_mels: Callable[[Tensor, Tensor], Tensor] | None = None,
+        augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> Emission:
         """Compute log-probabilities.
 
@@ -75,15 +75,16 @@ class AcousticModel(nn.Module):
             lengths: Valid samples, (B,), int64.
             state: Hidden state to start from, (L, P, D, B, H); None for the model's own initial state.
             return_state: Also return the state after each utterance's last frame.
-            mask_log_mels: Training only: called with log-mels (B, T, M) and their lengths (B,), returns them masked
-                (SpecAugment); it stands before the cosine transform so that MFCCs lose whole bands too.
+            augment: Training only: called with log-mels (B, T, M) and their lengths (B,), returns both, warped and
+                masked, perhaps more than one version of each utterance; it stands before the cosine transform so that
+                MFCCs lose whole bands too.
 
         Returns:
             Log-probabilities (B, T', V), their lengths (B,), and the state if asked for.
         """
         log_mels, frame_lengths = self.front_end.log_mel(waveforms, lengths)
-        if mask_log_mels is not None:
-            log_mels = mask_log_mels(log_mels, frame_lengths)
+        if augment is not None:
+            log_mels, frame_lengths = augment(log_mels, frame_lengths)
         features = self.front_end.finish(log_mels, frame_lengths)
         frames, frame_lengths, final = self.encoder(features, frame_lengths, state=state, return_state=return_state)
         return Emission(self.head(frames), frame_lengths, final)

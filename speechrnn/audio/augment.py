@@ -1,51 +1,19 @@
-"""What training does to a recording so that the model hears more than there is: speed, noise, masks over log-mels.
+"""What training does to a recording so that the model hears more than there is: speed, cuts, pauses, filters, noise.
+
+What it does to the log-mels after that stands in :mod:`speechrnn.audio.spectral_augment`.
 
 Each draw is a pure function of the run's seed, the epoch and the utterance's id (:func:`speechrnn.seeds.derive_seed`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
-
-
-@dataclass(frozen=True)
-class SpecAugmentConfig:
-    """Masks over time and frequency; a mask is filled with the utterance's mean of each band.
-
-    Attributes:
-        time_masks: Spans of frames to mask in each utterance.
-        time_mask_seconds: Longest span, in seconds; each is drawn uniformly from 0 up to it.
-        time_mask_share: No span is longer than this share of the utterance, in [0, 1].
-        frequency_masks: Runs of neighbouring mel bands to mask in each utterance.
-        frequency_mask_share: Widest run, as a share of the mel bands, in [0, 1].
-
-    Source:
-        D. Park et al., "SpecAugment", Interspeech 2019.
-    """
-
-    time_masks: int = 0
-    time_mask_seconds: float = 0.4
-    time_mask_share: float = 0.2
-    frequency_masks: int = 0
-    frequency_mask_share: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.time_masks < 0 or self.frequency_masks < 0:
-            raise ConfigError("augment.spec_augment: time_masks and frequency_masks must be 0 or more")
-        if self.time_mask_seconds < 0:
-            raise ConfigError(f"augment.spec_augment.time_mask_seconds: expected ≥ 0, got {self.time_mask_seconds}")
-        for name in ("time_mask_share", "frequency_mask_share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"augment.spec_augment.{name}: expected a share in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -102,6 +70,7 @@ class AugmentConfig:
         padding_probability: Share of ends that get a pause, in [0, 1]. Below 1 a model also hears recordings that begin
             and end at once, as those that it is to transcribe may do.
         noise: Coloured noise.
+        warp: Stretches of the log-mels, over frequency and time.
         spec_augment: Masks over the log-mels.
     """
 
@@ -112,6 +81,7 @@ class AugmentConfig:
     padding_seconds: float = 0.0
     padding_probability: float = 1.0
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    warp: WarpConfig = field(default_factory=WarpConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
     def __post_init__(self) -> None:
@@ -240,54 +210,3 @@ def augment(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, see
     if config.gain_db != (0.0, 0.0):
         samples = change_gain(samples, config, derive_seed(seed, "gain"))
     return add_noise(samples, config.noise, derive_seed(seed, "noise"))
-
-
-class SpecAugment:
-    """Masks log-mels, each utterance by its own seed.
-
-    Args:
-        config: Number and size of the masks.
-        frame_shift_seconds: Time from one feature frame to the next, in seconds.
-    """
-
-    def __init__(self, config: SpecAugmentConfig, *, frame_shift_seconds: float) -> None:
-        self.config = config
-        self.longest_frames = math.floor(config.time_mask_seconds / frame_shift_seconds + 1e-6)
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it masks anything at all."""
-        return self.config.time_masks > 0 or self.config.frequency_masks > 0
-
-    def __call__(self, log_mels: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Mask a batch.
-
-        Args:
-            log_mels: (B, T, M), zero past the lengths.
-            lengths: Valid frames, (B,), int64.
-            seeds: One an utterance, B of them.
-
-        Returns:
-            (B, T, M): masked cells hold their band's mean over the utterance, padding stays as it was.
-        """
-        if not self.is_active:
-            return log_mels
-        mask = np.zeros(tuple(log_mels.shape), dtype=bool)
-        for row, (length, seed) in enumerate(zip(lengths.tolist(), seeds, strict=True)):
-            self._draw(mask[row, :length], np.random.default_rng(seed))
-        means = log_mels.sum(dim=1, keepdim=True) / lengths.to(log_mels.device).clamp(min=1)[:, None, None]
-        return torch.where(torch.from_numpy(mask).to(log_mels.device), means, log_mels)
-
-    def _draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        """Set what is to be masked in one utterance's mask, (T, M), in place."""
-        frames, bands = mask.shape
-        longest = min(self.longest_frames, math.floor(self.config.time_mask_share * frames))
-        widest = math.floor(self.config.frequency_mask_share * bands)
-        for _ in range(self.config.time_masks):
-            width = int(rng.integers(longest + 1))
-            start = int(rng.integers(frames - width + 1))
-            mask[start : start + width] = True
-        for _ in range(self.config.frequency_masks):
-            width = int(rng.integers(widest + 1))
-            start = int(rng.integers(bands - width + 1))
-            mask[:, start : start + width] = True

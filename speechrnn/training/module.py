@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from speechrnn.acoustic.ctc import compute_blank_rate, ctc_loss, ctc_losses
+from speechrnn.acoustic.ctc import CTCConfig, compute_blank_rate, consistency_losses, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
-from speechrnn.audio.augment import SpecAugment, SpecAugmentConfig
+from speechrnn.audio.augment import AugmentConfig
+from speechrnn.audio.spectral_augment import SpecAugment, Warp
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.seeds import derive_seed
@@ -48,17 +50,27 @@ class SpeechModule(pl.LightningModule):
         model: What is trained.
         tokens: What its outputs stand for.
         optimizer: AdamW and its schedule.
-        spec_augment: Masks over the log-mels in training.
+        ctc: What is added to the loss.
+        augment: What training does to the log-mels: warps and masks.
     """
 
     def __init__(
-        self, model: AcousticModel, tokens: Tokens, *, optimizer: OptimizerConfig, spec_augment: SpecAugmentConfig
+        self,
+        model: AcousticModel,
+        tokens: Tokens,
+        *,
+        optimizer: OptimizerConfig,
+        ctc: CTCConfig | None = None,
+        augment: AugmentConfig | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.tokens = tokens
         self.optimizer_config = optimizer
-        self.spec_augment = SpecAugment(spec_augment, frame_shift_seconds=model.front_end.frame_shift_seconds)
+        self.ctc_config = ctc or CTCConfig()
+        augment = augment or AugmentConfig()
+        self.warp = Warp(augment.warp, model.front_end.config)
+        self.spec_augment = SpecAugment(augment.spec_augment, frame_shift_seconds=model.front_end.frame_shift_seconds)
         self.audio_seconds = 0.0
         self._norms: list[Tensor] = []
         self._clipped: list[Tensor] = []
@@ -75,14 +87,23 @@ class SpeechModule(pl.LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """CTC loss of a batch, in nats an utterance."""
-        mask = None
-        if self.spec_augment.is_active:
-            mask = partial(self.spec_augment, seeds=[derive_seed(seed, "masks") for seed in batch.augment_seeds])
-        emission = self.model(batch.waveforms, batch.waveform_lengths, mask_log_mels=mask)
-        loss = ctc_loss(
-            emission.log_probs, batch.targets, lengths=emission.lengths, target_lengths=batch.target_lengths
+        """CTC loss of a batch, in nats an utterance, with what regularises it."""
+        passes = 2 if self.ctc_config.consistency else 1
+        emission = self.model(
+            batch.waveforms, batch.waveform_lengths, augment=self._make_augment(batch.augment_seeds, passes)
         )
+        losses = ctc_losses(
+            emission.log_probs,
+            batch.targets.repeat(passes, 1),
+            lengths=emission.lengths,
+            target_lengths=batch.target_lengths.repeat(passes),
+        )
+        loss = losses.mean()
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch.ids))
+        if passes == 2:
+            consistency = consistency_losses(emission.log_probs, emission.lengths).mean()
+            self.log("train/consistency", consistency, on_step=False, on_epoch=True, batch_size=len(batch.ids))
+            loss = loss + self._consistency_weight() * consistency
         if not torch.isfinite(loss):
             raise SpeechRNNError(
                 f"the loss is not finite in a batch with {', '.join(batch.ids[:5])}"
@@ -90,8 +111,27 @@ class SpeechModule(pl.LightningModule):
                 "harder (trainer.gradient_clip_val)"
             )
         self.audio_seconds += float(batch.waveform_lengths.sum()) / self.model.sample_rate
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch.ids))
         return loss
+
+    def _make_augment(self, seeds: list[int], passes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """What is done to a batch's log-mels: one warp for each utterance, and masks of its own for each pass."""
+
+        def augment(log_mels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            if self.warp.is_active:
+                log_mels = self.warp(log_mels, lengths, [derive_seed(seed, "warp") for seed in seeds])
+            log_mels, lengths = log_mels.repeat(passes, 1, 1), lengths.repeat(passes)
+            if self.spec_augment.is_active:
+                purposes = ["masks", "other masks"][:passes]
+                mask_seeds = [derive_seed(seed, purpose) for purpose in purposes for seed in seeds]
+                log_mels = self.spec_augment(log_mels, lengths, mask_seeds)
+            return log_mels, lengths
+
+        return augment
+
+    def _consistency_weight(self) -> float:
+        """The weight of consistency at this step."""
+        config = self.ctc_config
+        return config.consistency * min(1.0, (self.global_step + 1) / (config.consistency_warmup_steps + 1))
 
     def configure_gradient_clipping(
         self,

@@ -225,7 +225,7 @@ def _fit(config: Config, preflight: Preflight, output: Path, provenance: dict[st
     for stale in ("checkpoints", "logs"):
         shutil.rmtree(output / stale, ignore_errors=True)
     module = SpeechModule(
-        preflight.model, preflight.tokens, optimizer=config.optimizer, spec_augment=config.augment.spec_augment
+        preflight.model, preflight.tokens, optimizer=config.optimizer, ctc=config.ctc, augment=config.augment
     )
     trainer, best = _make_trainer(config, output)
     hours = sum(utterance.seconds for utterance in preflight.train) / 3600

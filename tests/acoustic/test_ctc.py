@@ -10,6 +10,7 @@ from speechrnn.acoustic.ctc import (
     CTCConfig,
     CTCHead,
     compute_blank_rate,
+    consistency_losses,
     count_frames_needed,
     ctc_loss,
     ctc_losses,
@@ -108,3 +109,30 @@ def test_blank_rate_counts_valid_frames_alone():
     log_probs[1, 0, 1] = 0.0
     log_probs[1, 1:, 0] = 0.0  # past the length
     assert compute_blank_rate(log_probs, torch.tensor([4, 1])).item() == pytest.approx(3 / 5)
+
+
+def test_consistency_is_the_divergence_of_each_pass_from_the_other_summed_over_valid_frames():
+    log_probs = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(3)).log_softmax(-1)
+    lengths = torch.tensor([6, 2, 6, 2])
+    expected = [
+        sum(float((log_probs[o, t].exp() * (log_probs[o, t] - log_probs[b, t])).sum()) for t in range(lengths[b]))
+        for b, o in enumerate([2, 3, 0, 1])
+    ]
+    torch.testing.assert_close(consistency_losses(log_probs, lengths), torch.tensor(expected))
+    equal = torch.cat([log_probs[:2], log_probs[:2]])
+    assert consistency_losses(equal, lengths).abs().max() < 1e-6
+
+
+def test_consistency_holds_the_other_pass_fixed():
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    log_probs = logits.log_softmax(-1)
+    consistency_losses(log_probs, torch.tensor([3, 3]))[0].backward()
+    probabilities = log_probs.detach().exp()
+    torch.testing.assert_close(logits.grad[0], probabilities[0] - probabilities[1])  # of cross entropy with row 1
+    assert (logits.grad[1] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["consistency", "consistency_warmup_steps"])
+def test_negative_weights_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match=name):
+        CTCConfig(**{name: -1})

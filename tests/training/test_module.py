@@ -2,10 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from speechrnn.audio.augment import SpecAugmentConfig
+from speechrnn.acoustic.ctc import CTCConfig
+from speechrnn.audio.augment import AugmentConfig
+from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
+from speechrnn.seeds import derive_seed
 from speechrnn.training.config import OptimizerConfig
 from speechrnn.training.module import MONITOR, SpeechModule, one_cycle_factor
 
@@ -13,7 +17,7 @@ from speechrnn.training.module import MONITOR, SpeechModule, one_cycle_factor
 @pytest.fixture
 def module(make_tiny_model):
     model = make_tiny_model()
-    return SpeechModule(model.acoustic, model.tokens, optimizer=OptimizerConfig(), spec_augment=SpecAugmentConfig())
+    return SpeechModule(model.acoustic, model.tokens, optimizer=OptimizerConfig())
 
 
 def test_one_cycle_rises_to_one_and_falls_to_a_thousandth():
@@ -79,3 +83,51 @@ def test_vectors_have_no_weight_decay(module, monkeypatch):
     assert {p.ndim for p in free["params"]} == {1}
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     assert len(decayed["params"]) + len(free["params"]) == len(list(module.parameters()))
+
+
+def make_batch(module, texts=("quick", "the fox")):
+    from speechrnn.corpus.batches import collate
+
+    rng = np.random.default_rng(0)
+    waveforms = [rng.standard_normal(4000 + 800 * i).astype(np.float32) / 10 for i in range(len(texts))]
+    targets = [module.tokens.encode(text) for text in texts]
+    return collate(waveforms, targets, ids=list(texts), texts=list(texts), augment_seeds=list(range(len(texts))))
+
+
+def test_consistency_warps_once_and_masks_each_pass_by_itself(make_tiny_model):
+    model = make_tiny_model()
+    module = SpeechModule(
+        model.acoustic,
+        model.tokens,
+        optimizer=OptimizerConfig(),
+        ctc=CTCConfig(consistency=0.2, consistency_warmup_steps=0),
+        augment=AugmentConfig(
+            warp=WarpConfig(vocal_tract=0.2), spec_augment=SpecAugmentConfig(frequency_masks=1, time_masks=1)
+        ),
+    )
+    log_mels = torch.randn(2, 40, model.acoustic.front_end.config.n_mels)
+    changed, lengths = module._make_augment([3, 4], passes=2)(log_mels, torch.tensor([40, 30]))
+    assert lengths.tolist() == [40, 30, 40, 30]
+    warped = module.warp(log_mels, torch.tensor([40, 30]), [derive_seed(seed, "warp") for seed in (3, 4)])
+    for first, second, expected in zip(changed[:2], changed[2:], warped, strict=True):
+        is_kept = torch.isclose(first, expected) & torch.isclose(second, expected)
+        assert is_kept.any()
+        assert not torch.equal(first, second)
+
+
+def test_the_weight_of_consistency_is_part_of_the_loss(make_tiny_model, monkeypatch):
+    model = make_tiny_model()
+    losses, logged = {}, {}
+    for weight in (0.1, 0.2, 0.4):
+        ctc = CTCConfig(consistency=weight, consistency_warmup_steps=0)
+        spec_augment = SpecAugmentConfig(frequency_masks=2)
+        module = SpeechModule(
+            model.acoustic, model.tokens, optimizer=OptimizerConfig(), ctc=ctc,
+            augment=AugmentConfig(spec_augment=spec_augment),
+        )  # fmt: skip
+        module.eval()
+        monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: float(value)}))
+        losses[weight] = float(module.training_step(make_batch(module), 0))
+    assert logged["train/consistency"] > 0
+    assert losses[0.2] - losses[0.1] == pytest.approx(0.1 * logged["train/consistency"], rel=1e-3)
+    assert losses[0.4] - losses[0.2] == pytest.approx(0.2 * logged["train/consistency"], rel=1e-3)

@@ -1,0 +1,213 @@
+"""What training does to log-mels: warps over frequency and time, masks (SpecAugment).
+
+It stands before the cosine transform, so that MFCCs are warped and lose whole bands too. Letters: B batch, T frames,
+M mel bands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechrnn.audio.cepstrum import hz_to_mel, mel_to_hz
+from speechrnn.audio.feature_config import FrontEndConfig
+from speechrnn.errors import ConfigError
+
+_KNEE_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class WarpConfig:
+    """Stretches of an utterance's log-mels; 0 is off.
+
+    Attributes:
+        vocal_tract: Greatest share by which frequencies are stretched or squeezed, as a shorter or longer vocal tract
+            would: 0.2 draws a factor from 0.8 to 1.2. It leaves tempo and pitch alone. Against models that know few
+            voices.
+        time_seconds: Farthest that a moment of the utterance is moved, in seconds: what stands before it is stretched
+            and what stands after it squeezed, or the other way round; at most a fifth of the utterance.
+
+    Source:
+        N. Jaitly and G. Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition", ICML 2013
+        workshop; D. Park et al., "SpecAugment", Interspeech 2019 (time warp).
+    """
+
+    vocal_tract: float = 0.0
+    time_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.vocal_tract <= 0.5:
+            raise ConfigError(f"augment.warp.vocal_tract: expected a share in [0, 0.5], got {self.vocal_tract}")
+        if self.time_seconds < 0:
+            raise ConfigError(f"augment.warp.time_seconds: expected 0 or more, got {self.time_seconds}")
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """Masks over time and frequency; a mask is filled with the utterance's mean of each band.
+
+    Attributes:
+        time_masks: Spans of frames to mask in each utterance.
+        time_mask_seconds: Longest span, in seconds; each is drawn uniformly from 0 up to it.
+        time_mask_share: No span is longer than this share of the utterance, in [0, 1].
+        frequency_masks: Runs of neighbouring mel bands to mask in each utterance.
+        frequency_mask_share: Widest run, as a share of the mel bands, in [0, 1].
+
+    Source:
+        D. Park et al., "SpecAugment", Interspeech 2019.
+    """
+
+    time_masks: int = 0
+    time_mask_seconds: float = 0.4
+    time_mask_share: float = 0.2
+    frequency_masks: int = 0
+    frequency_mask_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.time_masks < 0 or self.frequency_masks < 0:
+            raise ConfigError("augment.spec_augment: time_masks and frequency_masks must be 0 or more")
+        if self.time_mask_seconds < 0:
+            raise ConfigError(f"augment.spec_augment.time_mask_seconds: expected ≥ 0, got {self.time_mask_seconds}")
+        for name in ("time_mask_share", "frequency_mask_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"augment.spec_augment.{name}: expected a share in [0, 1], got {getattr(self, name)}")
+
+
+class Warp:
+    """Warps log-mels over frequency and time, each utterance by its own seed.
+
+    Args:
+        config: How far.
+        front_end: What the mel bands are.
+    """
+
+    def __init__(self, config: WarpConfig, front_end: FrontEndConfig) -> None:
+        self.config = config
+        self.front_end = front_end
+        self.farthest_frames = config.time_seconds * front_end.sample_rate / front_end.hop_length
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it warps anything at all."""
+        return self.config.vocal_tract > 0 or self.config.time_seconds > 0
+
+    def __call__(self, log_mels: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Warp a batch.
+
+        Args:
+            log_mels: (B, T, M).
+            lengths: Valid frames, (B,), int64; no utterance grows or shrinks.
+            seeds: One an utterance, B of them.
+
+        Returns:
+            (B, T, M); padding stays as it was.
+        """
+        generators = [np.random.default_rng(seed) for seed in seeds]
+        if self.config.vocal_tract and log_mels.shape[2] > 1:
+            reach = self.config.vocal_tract
+            factors = np.array([1.0 + rng.uniform(-reach, reach) for rng in generators])
+            log_mels = _interpolate(log_mels, self._find_bands(factors), dim=2)
+        if self.config.time_seconds and log_mels.shape[1] > 1:
+            rows = [
+                self._find_frames(log_mels.shape[1], length, rng)
+                for length, rng in zip(lengths.tolist(), generators, strict=True)
+            ]
+            log_mels = _interpolate(log_mels, np.stack(rows), dim=1)
+        return log_mels
+
+    def _find_bands(self, factors: np.ndarray) -> np.ndarray:
+        """From which band each band is taken, (B, M), in fractions of bands.
+
+        A frequency f comes from f times the factor, up to a knee at three quarters of the band (at both ends of the
+        line); above it a second line leads to the upper edge, which stays.
+        """
+        config = self.front_end
+        low, high = config.f_min_hz, config.upper_edge_hz
+        edges = hz_to_mel(torch.tensor([low, high], dtype=torch.float64), config.mel_scale).numpy()
+        step = (edges[1] - edges[0]) / (config.n_mels + 1)
+        centres = torch.from_numpy(edges[0] + step * np.arange(1, config.n_mels + 1))
+        hz = mel_to_hz(centres, config.mel_scale).numpy()[None]
+        factor = factors[:, None]
+        knee = _KNEE_SHARE * high / np.maximum(factor, 1.0)
+        above = high - (high - knee * factor) / (high - knee) * (high - hz)
+        mels = hz_to_mel(torch.from_numpy(np.where(hz <= knee, hz * factor, above)), config.mel_scale).numpy()
+        return (mels - edges[0]) / step - 1.0
+
+    def _find_frames(self, num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """From which frame each frame is taken, (T,), in fractions of frames; padding from itself."""
+        frames = np.arange(num_frames, dtype=np.float64)
+        last = length - 1
+        farthest = min(self.farthest_frames, last / 5)
+        if farthest <= 0:
+            return frames
+        moment = rng.uniform(2 * farthest, last - 2 * farthest)
+        moved = moment + rng.uniform(-farthest, farthest)
+        frames[:length] = np.interp(frames[:length], [0.0, moved, last], [0.0, moment, last])
+        return frames
+
+
+def _interpolate(log_mels: Tensor, positions: np.ndarray, *, dim: int) -> Tensor:
+    """Read (B, T, M) at fractional positions, (B, size of dim), along time (1) or bands (2), linearly in between."""
+    last = log_mels.shape[dim] - 1
+    positions = positions.clip(0.0, last)
+    lower = np.minimum(np.floor(positions), last - 1)
+    shape = (len(log_mels), -1, 1) if dim == 1 else (len(log_mels), 1, -1)
+    share = torch.from_numpy(positions - lower).to(log_mels).reshape(shape)
+    index = torch.from_numpy(lower.astype(np.int64)).to(log_mels.device).reshape(shape).expand_as(log_mels)
+    return torch.lerp(log_mels.gather(dim, index), log_mels.gather(dim, index + 1), share)
+
+
+class SpecAugment:
+    """Masks log-mels, each utterance by its own seed.
+
+    Args:
+        config: Number and size of the masks.
+        frame_shift_seconds: Time from one feature frame to the next, in seconds.
+    """
+
+    def __init__(self, config: SpecAugmentConfig, *, frame_shift_seconds: float) -> None:
+        self.config = config
+        self.longest_frames = math.floor(config.time_mask_seconds / frame_shift_seconds + 1e-6)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it masks anything at all."""
+        return self.config.time_masks > 0 or self.config.frequency_masks > 0
+
+    def __call__(self, log_mels: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Mask a batch.
+
+        Args:
+            log_mels: (B, T, M), zero past the lengths.
+            lengths: Valid frames, (B,), int64.
+            seeds: One an utterance, B of them.
+
+        Returns:
+            (B, T, M): masked cells hold their band's mean over the utterance, padding stays as it was.
+        """
+        if not self.is_active:
+            return log_mels
+        mask = np.zeros(tuple(log_mels.shape), dtype=bool)
+        for row, (length, seed) in enumerate(zip(lengths.tolist(), seeds, strict=True)):
+            self._draw(mask[row, :length], np.random.default_rng(seed))
+        means = log_mels.sum(dim=1, keepdim=True) / lengths.to(log_mels.device).clamp(min=1)[:, None, None]
+        return torch.where(torch.from_numpy(mask).to(log_mels.device), means, log_mels)
+
+    def _draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Set what is to be masked in one utterance's mask, (T, M), in place."""
+        frames, bands = mask.shape
+        longest = min(self.longest_frames, math.floor(self.config.time_mask_share * frames))
+        widest = math.floor(self.config.frequency_mask_share * bands)
+        for _ in range(self.config.time_masks):
+            width = int(rng.integers(longest + 1))
+            start = int(rng.integers(frames - width + 1))
+            mask[start : start + width] = True
+        for _ in range(self.config.frequency_masks):
+            width = int(rng.integers(widest + 1))
+            start = int(rng.integers(bands - width + 1))
+            mask[:, start : start + width] = True
