@@ -226,7 +226,7 @@ def _check_fold(recipe: Recipe) -> None:
 
 
 def _check(recipe: Recipe) -> None:
-    from speechrnn.training.train import prepare_run
+    from speechrnn.training.preflight import prepare_run
 
     preflight = prepare_run(recipe.config, folders=[recipe.output, recipe.folder])
     for name, manifest in recipe.config.data.test.items():
@@ -244,8 +244,11 @@ def _check(recipe: Recipe) -> None:
 
 
 def _train(recipe: Recipe) -> None:
-    from speechrnn.training.train import train
+    from speechrnn.training.train import is_resumable, resume, train
 
+    if is_resumable(recipe.output, recipe.config):
+        resume(recipe.output)
+        return
     module = load_prepare(recipe.folder)
     provenance = {
         "recipe": recipe.name,

@@ -50,6 +50,7 @@ class Batch:
         texts: Reference text of each utterance, B of them, after the corpus's normalisation.
         augment_seeds: One seed an utterance for what is drawn on the device (SpecAugment), B of them; empty outside
             training.
+        failed: Id, reference text and reason of each utterance that belongs here but could not be read.
     """
 
     waveforms: Tensor
@@ -59,6 +60,7 @@ class Batch:
     ids: list[str]
     texts: list[str] = field(default_factory=list)
     augment_seeds: list[int] = field(default_factory=list)
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on another device."""

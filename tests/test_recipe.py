@@ -160,3 +160,24 @@ def test_the_table_names_every_set_and_place(folder):
     assert "| test | 3 | 9 | 50.00 | 25.00–75.00 | 12.50 | 100.00 |" in table
     assert "1,234 parameters, trained in 10 s on 2 cores (cpu)" in table
     assert "Test sets scored once" in table
+
+
+def test_a_recipe_that_was_killed_in_training_goes_on_where_it_was(folder, monkeypatch):
+    from speechrnn.training.module import SpeechModule
+
+    original, steps = SpeechModule.training_step, []
+
+    def stop(self, batch, batch_idx):
+        steps.append(batch_idx)
+        if len(steps) == 20:
+            raise RuntimeError("killed")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SpeechModule, "training_step", stop)
+    options = {"overrides": ["--checkpoints.every_minutes", "0", "--trainer.max_epochs", "5"]}
+    with pytest.raises(RuntimeError, match="killed"):
+        run_recipe(open_tones(folder, **options))
+    assert "train" not in json.loads((folder.parent / "out" / "stages.json").read_text())
+    assert run_recipe(open_tones(folder, **options))["sets"]["test"]["utterances"] == 12
+    per_epoch = len(steps[: steps.index(0, 1)])
+    assert len(steps) == 5 * per_epoch + 1  # only the step that was not done is done again

@@ -103,22 +103,38 @@ class BatchRequest:
 
 
 class EpochSampler(Sampler[BatchRequest]):
-    """Hands a plan's batches to a DataLoader; Lightning tells it the epoch through ``set_epoch``."""
+    """Hands a plan's batches to a DataLoader; Lightning tells it the epoch through ``set_epoch``.
 
-    def __init__(self, batches: DurationBatches) -> None:
+    Args:
+        batches: The plan.
+        rank: Which of the processes that train together this is. Each gets its share of every batch's utterances, so
+            that the batches are those of a single process.
+        world_size: How many processes train together.
+        epoch: The epoch to begin with.
+        skip: Batches of that epoch that are done already, in a run that is resumed.
+    """
+
+    def __init__(
+        self, batches: DurationBatches, *, rank: int = 0, world_size: int = 1, epoch: int = 0, skip: int = 0
+    ) -> None:
         self.batches = batches
-        self.epoch = 0
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = epoch
+        self.skip = skip
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration plans."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.skip = epoch, 0
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[BatchRequest]:
         for index, members in enumerate(self.batches.plan(self.epoch)):
-            yield BatchRequest(self.epoch, index, members)
+            if index >= self.skip:
+                yield BatchRequest(self.epoch, index, members[self.rank :: self.world_size])
 
 
 def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -134,6 +150,7 @@ def collate(
     ids: Sequence[str],
     texts: Sequence[str],
     augment_seeds: Sequence[int] = (),
+    failed: Sequence[tuple[str, str, str]] = (),
 ) -> Batch:
     """Pad utterances into a batch.
 
@@ -143,7 +160,40 @@ def collate(
         ids: Name of each utterance.
         texts: Reference text of each.
         augment_seeds: Seed of each for masks, or none.
+        failed: Id, reference text and reason of each utterance that could not be read.
     """
+    if not waveforms:
+        nothing, none = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
+        return Batch(nothing, none, torch.zeros(0, 0, dtype=torch.int64), none, [], failed=list(failed))
     padded, lengths = pad([torch.from_numpy(waveform) for waveform in waveforms])
     tokens, token_lengths = pad([torch.tensor(target, dtype=torch.int64) for target in targets])
-    return Batch(padded, lengths, tokens, token_lengths, list(ids), list(texts), list(augment_seeds))
+    return Batch(padded, lengths, tokens, token_lengths, list(ids), list(texts), list(augment_seeds), list(failed))
+
+
+def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
+    """Some utterances of a batch, padded no further than they need."""
+    index = torch.tensor(members, dtype=torch.int64, device=batch.waveforms.device)
+    lengths, target_lengths = batch.waveform_lengths[index], batch.target_lengths[index]
+    seeds = [batch.augment_seeds[i] for i in members] if batch.augment_seeds else []
+    return Batch(
+        batch.waveforms[index, : int(lengths.max())],
+        lengths,
+        batch.targets[index, : int(target_lengths.max())],
+        target_lengths,
+        [batch.ids[i] for i in members],
+        [batch.texts[i] for i in members],
+        seeds,
+    )
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """Cut a batch into so many parts of nearly equal numbers of utterances, the shortest ones together.
+
+    Args:
+        batch: What to cut; what it says of unreadable recordings is left out of the parts.
+        parts: At least 1, at most the number of utterances; 1 gives the batch as it is.
+    """
+    if parts <= 1:
+        return [batch]
+    order = batch.waveform_lengths.argsort(stable=True).tolist()
+    return [select_utterances(batch, part.tolist()) for part in np.array_split(np.array(order), parts)]

@@ -30,13 +30,17 @@ class Progress(pl.Callback):
         self._task: Any = None
         self._resumed = 0.0
         self._train_seconds = 0.0
+        self._audio_before = 0.0
         self._is_validated = False
         self._loss = float("nan")
         self._wer = float("nan")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar where there is a terminal to draw it on."""
-        if not sys.stderr.isatty():
+        """Start the clock, and open the bar where there is a terminal to draw it on."""
+        assert isinstance(pl_module, SpeechModule)
+        self._resumed = time.perf_counter()
+        self._audio_before = pl_module.totals.seconds  # a resumed epoch has some already
+        if not sys.stderr.isatty() or not trainer.is_global_zero:
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -49,14 +53,14 @@ class Progress(pl.Callback):
         )
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
-        steps = trainer.estimated_stepping_batches
+        steps = pl_module.count_steps()
         total = steps if steps != float("inf") else None
         self._task = self._bar.add_task("train", total=total, epoch="1", state="")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of the epoch."""
         self._resumed = time.perf_counter()
-        self._train_seconds = 0.0
+        self._train_seconds = self._audio_before = 0.0
         self._is_validated = False
 
     def on_train_batch_end(
@@ -73,7 +77,8 @@ class Progress(pl.Callback):
 
     def _audio_hours_an_hour(self, pl_module: pl.LightningModule) -> float:
         assert isinstance(pl_module, SpeechModule)
-        return pl_module.audio_seconds / (self._train_seconds + max(1e-9, time.perf_counter() - self._resumed))
+        seconds = self._train_seconds + max(1e-9, time.perf_counter() - self._resumed)
+        return max(0.0, pl_module.totals.seconds - self._audio_before) / seconds
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock: validation is no training."""
@@ -88,14 +93,16 @@ class Progress(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say in one line how the epoch went."""
         assert isinstance(pl_module, SpeechModule)
+        totals = pl_module.gather_totals()
         speed = self._audio_hours_an_hour(pl_module)
         logger.info(
-            "epoch %d: loss %.3f, %sgradient norm %.1f (clipped in %.0f %% of steps), %s h of audio/h",
+            "epoch %d: loss %.3f, %sgradient norm %.1f (clipped in %.0f %% of steps%s), %s h of audio/h",
             trainer.current_epoch + 1,
-            _metric(trainer, "train/loss_epoch"),
+            totals.mean("loss"),
             self._describe_validation(trainer) if self._is_validated else "",
-            pl_module.mean_gradient_norm,
-            100 * pl_module.clipped_share,
+            totals.mean("norms"),
+            100 * totals.mean("clipped"),
+            f", {totals.skipped} not taken" if totals.skipped else "",
             f"{speed:,.0f}",
         )
         pl_module.log("train/audio_hours_an_hour", speed)

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -118,6 +118,51 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointsConfig:
+    """What a run keeps while it trains.
+
+    Attributes:
+        every_minutes: A run that is killed loses no more than this; 0 saves after every step.
+        best: How many of the best validations keep their weights.
+        average: Also try the mean of those weights on the validation set, and release it if it is better than the best
+            of them.
+    """
+
+    every_minutes: float = 5.0
+    best: int = 1
+    average: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every_minutes < 0:
+            raise ConfigError(f"checkpoints.every_minutes: expected 0 or more, got {self.every_minutes}")
+        if self.best < 1:
+            raise ConfigError(f"checkpoints.best: expected 1 or more, got {self.best}")
+        if self.average and self.best == 1:
+            raise ConfigError("checkpoints.average: the mean of one is itself; set checkpoints.best to 2 or more")
+
+
+@dataclass(frozen=True)
+class FaultsConfig:
+    """What a run puts up with.
+
+    Attributes:
+        unreadable_share: Share of the training recordings that may turn out unreadable, in [0, 1]; each is named and
+            skipped. The run stops when there are more.
+        nonfinite_in_a_row: Steps in a row that may be called off because loss or gradient is not finite; then the run
+            stops.
+    """
+
+    unreadable_share: float = 0.01
+    nonfinite_in_a_row: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.unreadable_share <= 1.0:
+            raise ConfigError(f"faults.unreadable_share: expected a share in [0, 1], got {self.unreadable_share}")
+        if self.nonfinite_in_a_row < 1:
+            raise ConfigError(f"faults.nonfinite_in_a_row: expected 1 or more, got {self.nonfinite_in_a_row}")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that a training run is made from.
 
@@ -127,9 +172,11 @@ class Config:
         text: What is done to transcripts before they become tokens.
         tokens: What the model's outputs stand for.
         encoder: Subsampling and recurrent stack.
-        ctc: How the output layer begins.
+        ctc: How the output layer begins, and what is added to the loss.
         augment: What training does to recordings.
         optimizer: AdamW and its schedule.
+        checkpoints: What a run keeps while it trains.
+        faults: What a run puts up with.
         trainer: Lightning's own options.
         early_stopping_patience: Stop after so many validations without a better word error rate; None never stops.
         seed: Seed of initialisation, batches, augmentation and dropout.
@@ -144,6 +191,8 @@ class Config:
     ctc: CTCConfig = field(default_factory=CTCConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     early_stopping_patience: int | None = None
     seed: int = 0
@@ -155,6 +204,21 @@ class Config:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed: expected 0 or more, and less than 2**32, got {self.seed}")
         _check_trainer(self.trainer)
+
+    @property
+    def gradient_clip_val(self) -> float | None:
+        """Norm or value that gradients are clipped at; None: not at all."""
+        return self.trainer.get("gradient_clip_val") or None
+
+    @property
+    def gradient_clip_algorithm(self) -> str:
+        """``norm`` or ``value``."""
+        return self.trainer.get("gradient_clip_algorithm") or "norm"
+
+    @property
+    def accumulate_grad_batches(self) -> int:
+        """Batches whose gradients make one step."""
+        return self.trainer.get("accumulate_grad_batches") or 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, as YAML would hold them."""
@@ -170,11 +234,9 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
         value = options.get(name)
         if value is not None and value < 1:
             raise ConfigError(f"trainer.{name}: expected 1 or more, got {value}")
-    for name in ("devices", "num_nodes"):
-        value = options.get(name, 1)
-        # A list holds the numbers of the devices to take.
-        if str(value) != "1" and not (isinstance(value, list) and len(value) == 1):
-            raise ConfigError(f"trainer.{name}: this version trains on one device, got {value}; set it to 1")
+    algorithm = options.get("gradient_clip_algorithm")
+    if algorithm not in (None, "norm", "value"):
+        raise ConfigError(f"trainer.gradient_clip_algorithm: expected norm or value, got {algorithm}")
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
@@ -205,10 +267,27 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     where = str(path) if path is not None else "configuration"
     if path is not None and not Path(path).is_file():
         raise ConfigError(f"{path}: {'is a folder' if Path(path).is_dir() else 'no such file'}; expected a YAML file")
-    parser = build_parser()
     arguments = (["--config", str(path)] if path is not None else []) + list(overrides)
+    return _parse(lambda parser: parser.parse_args(arguments), where)
+
+
+def config_from_dict(settings: Mapping[str, Any], *, where: str) -> Config:
+    """The configuration that :meth:`Config.to_dict` turned into plain values.
+
+    Args:
+        settings: Plain dicts, lists and numbers.
+        where: What an error calls their origin.
+
+    Raises:
+        ConfigError: A setting is unknown or impossible.
+    """
+    return _parse(lambda parser: parser.parse_object(dict(settings)), where)
+
+
+def _parse(parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace], where: str) -> Config:
+    parser = build_parser()
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parse(parser)
         _check_sections(parsed, where)
         settings = parser.instantiate(parsed).as_dict()
     except ConfigError:

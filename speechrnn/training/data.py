@@ -16,6 +16,7 @@ from speechrnn.audio.augment import AugmentConfig, augment, draw_speed
 from speechrnn.audio.files import resample
 from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, collate
 from speechrnn.corpus.check import Utterance, read_utterance
+from speechrnn.errors import AudioError
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import DataConfig
 from speechrnn.types import Batch
@@ -23,6 +24,8 @@ from speechrnn.types import Batch
 
 class UtteranceDataset(Dataset[Batch]):
     """Reads the utterances that a :class:`BatchRequest` names and pads them into a batch.
+
+    One that cannot be read is missing from the batch and named in its ``failed``.
 
     Args:
         utterances: The corpus after the preflight.
@@ -49,17 +52,23 @@ class UtteranceDataset(Dataset[Batch]):
         self.seed = seed
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        members = [self.utterances[i] for i in request.members]
-        seeds = [derive_seed(self.seed, request.epoch, member.id) for member in members] if self.augment else []
-        waveforms = [
-            self._read(member, seed) for member, seed in zip(members, seeds or [0] * len(members), strict=True)
-        ]
+        members, waveforms, seeds, failed = [], [], [], []
+        for member in (self.utterances[i] for i in request.members):
+            seed = derive_seed(self.seed, request.epoch, member.id)
+            try:
+                waveforms.append(self._read(member, seed))
+            except (AudioError, OSError) as error:
+                failed.append((member.id, member.text, str(error)))
+                continue
+            members.append(member)
+            seeds.append(seed)
         return collate(
             waveforms,
             [member.tokens for member in members],
             ids=[member.id for member in members],
             texts=[member.text for member in members],
-            augment_seeds=seeds,
+            augment_seeds=seeds if self.augment else [],
+            failed=failed,
         )
 
     def _read(self, utterance: Utterance, seed: int) -> np.ndarray:
@@ -129,6 +138,12 @@ class SpeechData(pl.LightningDataModule):
         options: dict[str, Any] = {"sample_rate": sample_rate, "explain_infeasible": explain_infeasible, "seed": seed}
         self.train_set = UtteranceDataset(train, augment=augment, **options)
         self.valid_set = UtteranceDataset(valid, augment=None, **options)
+        self._epoch = 0
+        self._batches_done = 0
+
+    def resume_at(self, epoch: int, batches_done: int) -> None:
+        """Begin in this epoch, counted from 0, after so many of its batches."""
+        self._epoch, self._batches_done = epoch, batches_done
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, augmented batches."""
@@ -146,13 +161,15 @@ class SpeechData(pl.LightningDataModule):
             seed=self.seed,
             shuffle=shuffle,
         )
+        where = (self._epoch, self._batches_done) if shuffle else (0, 0)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         has_gpu = torch.cuda.is_available()
         # On a CPU validation waits for nothing: a process of its own would cost more than it brings.
         workers = count_workers(self.config) if shuffle or has_gpu else 0
         return DataLoader(
             dataset,
             batch_size=None,
-            sampler=EpochSampler(batches),
+            sampler=EpochSampler(batches, rank=rank, world_size=world_size, epoch=where[0], skip=where[1]),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=has_gpu,

@@ -1,46 +1,70 @@
-"""The LightningModule: CTC loss, AdamW and its schedule, clipping with the unclipped norm in view, validation WER."""
+"""The LightningModule: CTC loss, one optimiser step at a time, faults survived or named, validation WER.
+
+Optimisation is manual in Lightning's sense: a step that must not be taken is not, a batch that does not fit into memory
+is trained in parts, and what random draws a step makes is a function of the seed, the epoch and the batch alone.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from speechrnn.acoustic.ctc import CTCConfig, compute_blank_rate, consistency_losses, ctc_losses
+from speechrnn.acoustic.ctc import compute_blank_rate, consistency_losses, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
-from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.spectral_augment import SpecAugment, Warp
+from speechrnn.corpus.batches import split_batch
 from speechrnn.decoding.greedy import decode_greedy
-from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.errors import SpeechRNNError
 from speechrnn.seeds import derive_seed
 from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.tokens import Tokens
-from speechrnn.training.config import OptimizerConfig
-from speechrnn.types import Batch
+from speechrnn.training.config import Config
+from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
+from speechrnn.training.optimization import build_optimizer, build_schedule
+from speechrnn.types import Batch, Emission
+
+logger = logging.getLogger("speechrnn")
 
 MONITOR = "valid/rank"
-"""What checkpoints are chosen by: the word error rate, and among equal ones the lower loss."""
-
-_LAST_LEARNING_RATE_SHARE = 1e-3
+"""What checkpoints are chosen by, the lower the better: the word error rate, and among equal ones the loss."""
 
 
-def one_cycle_factor(step: int, *, total_steps: int, warmup_share: float) -> float:
-    """Factor of the highest learning rate at a step: a linear rise, then a cosine down to a thousandth.
+@dataclass
+class EpochTotals:
+    """What an epoch has seen so far; it is part of a checkpoint, so that a resumed epoch reports all of itself.
 
-    Source:
-        After L. Smith and N. Topin, "Super-Convergence", arXiv:1708.07120.
+    Attributes:
+        loss: CTC losses of all utterances, in nats.
+        consistency: Divergences of all utterances, in nats.
+        utterances: How many there were, one for each pass.
+        seconds: Audio trained on.
+        norms: Norms of the gradients before clipping, of all steps taken.
+        steps: Steps taken.
+        clipped: Steps whose gradient was clipped.
+        skipped: Steps not taken because loss or gradient was not finite.
     """
-    warmup = warmup_share * total_steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
-    cosine = (1.0 + math.cos(math.pi * progress)) / 2.0
-    return _LAST_LEARNING_RATE_SHARE + (1.0 - _LAST_LEARNING_RATE_SHARE) * cosine
+
+    loss: float = 0.0
+    consistency: float = 0.0
+    utterances: int = 0
+    seconds: float = 0.0
+    norms: float = 0.0
+    steps: int = 0
+    clipped: int = 0
+    skipped: int = 0
+
+    def mean(self, name: str) -> float:
+        """The mean of ``loss`` or ``consistency`` over utterances, or of ``norms`` or ``clipped`` over steps."""
+        count = self.utterances if name in ("loss", "consistency") else self.steps
+        return getattr(self, name) / count if count else 0.0
 
 
 class SpeechModule(pl.LightningModule):
@@ -49,47 +73,152 @@ class SpeechModule(pl.LightningModule):
     Args:
         model: What is trained.
         tokens: What its outputs stand for.
-        optimizer: AdamW and its schedule.
-        ctc: What is added to the loss.
-        augment: What training does to the log-mels: warps and masks.
+        config: The run's configuration; its ``output`` is where a fault is saved.
     """
 
-    def __init__(
-        self,
-        model: AcousticModel,
-        tokens: Tokens,
-        *,
-        optimizer: OptimizerConfig,
-        ctc: CTCConfig | None = None,
-        augment: AugmentConfig | None = None,
-    ) -> None:
+    def __init__(self, model: AcousticModel, tokens: Tokens, config: Config) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.model = model
         self.tokens = tokens
-        self.optimizer_config = optimizer
-        self.ctc_config = ctc or CTCConfig()
-        augment = augment or AugmentConfig()
-        self.warp = Warp(augment.warp, model.front_end.config)
-        self.spec_augment = SpecAugment(augment.spec_augment, frame_shift_seconds=model.front_end.frame_shift_seconds)
-        self.audio_seconds = 0.0
-        self._norms: list[Tensor] = []
-        self._clipped: list[Tensor] = []
+        self.config = config
+        self.warp = Warp(config.augment.warp, model.front_end.config)
+        self.spec_augment = SpecAugment(
+            config.augment.spec_augment, frame_shift_seconds=model.front_end.frame_shift_seconds
+        )
+        self.totals = EpochTotals()
+        self._is_gathered = False
+        self.unreadable = Unreadable(config.faults)
+        self.faults_in_a_row = 0
+        self.seconds_that_fit: float | None = None
+        self.last_validation: dict[str, float] | None = None
+        self._group: list[Batch] = []
+        self._is_finite = True
+        self._norm = 0.0
         self._reset_validation()
 
-    def _reset_validation(self) -> None:
-        self._word_counts = ErrorCounts(0, 0, 0, 0)
-        self._character_counts = ErrorCounts(0, 0, 0, 0)
-        self._valid_loss: list[Tensor] = []
-        self._blank_frames: list[tuple[float, int]] = []
+    # What a checkpoint holds beside weights and optimiser.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook: add what a resumed run must know."""
+        checkpoint["speechrnn"] = {
+            "totals": asdict(self.totals),
+            "unreadable": self.unreadable.to_dict(),
+            "faults_in_a_row": self.faults_in_a_row,
+            "seconds_that_fit": self.seconds_that_fit,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook: take it up again."""
+        kept = checkpoint["speechrnn"]
+        self.totals = EpochTotals(**kept["totals"])
+        self.unreadable.load(kept["unreadable"])
+        self.faults_in_a_row = kept["faults_in_a_row"]
+        self.seconds_that_fit = kept["seconds_that_fit"]
+
+    # Training.
+
+    @property
+    def is_in_a_step(self) -> bool:
+        """Whether gradients are being added up for a step that is still to come."""
+        return bool(self._group)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Lightning's hook: move a batch's tensors."""
         return batch.to(device)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """CTC loss of a batch, in nats an utterance, with what regularises it."""
-        passes = 2 if self.ctc_config.consistency else 1
-        emission = self.model(
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's totals anew."""
+        self.totals = EpochTotals()
+        self._is_gathered = False
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one batch's gradients, and take a step if it is the last of its group."""
+        config = self.config
+        torch.manual_seed(derive_seed(config.seed, self.current_epoch, batch_idx, self.global_rank))
+        self.unreadable.count([(id, reason) for id, _, reason in batch.failed])
+        if not self._group:
+            self.optimizers().zero_grad()  # type: ignore[union-attr]
+            self._is_finite = True
+        self._group.append(batch)
+        # Each utterance of the step weighs the same, on whatever rank it is.
+        utterances = self._sum_over_ranks(len(batch.ids))
+        self._backward(batch, scale=self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches)
+        if len(self._group) == config.accumulate_grad_batches or self.trainer.is_last_batch:
+            self._step(batch_idx)
+            self._group = []
+
+    def _backward(self, batch: Batch, *, scale: float) -> None:
+        """Losses and gradients of a batch, in as many parts as memory asks for."""
+        while True:
+            parts = split_batch(batch, self._count_parts(batch))
+            totals = asdict(self.totals)
+            try:
+                for part in parts:
+                    self._backward_part(part, scale)
+                return
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.trainer.world_size > 1:
+                    raise
+                message = str(error)
+            # Outside the handler, where the traceback no longer holds on to the tensors.
+            self.totals = EpochTotals(**totals)
+            self.optimizers().zero_grad()  # type: ignore[union-attr]
+            self._shrink(batch, len(parts), message)
+
+    def _count_parts(self, batch: Batch) -> int:
+        """Parts that a batch has to be trained in; 1 until memory ran out once."""
+        if self.seconds_that_fit is None:
+            return 1
+        return min(max(1, len(batch.ids)), math.ceil(self._padded_seconds(batch) / self.seconds_that_fit))
+
+    def _padded_seconds(self, batch: Batch) -> float:
+        return batch.waveforms.numel() / self.model.sample_rate
+
+    def _shrink(self, batch: Batch, parts: int, message: str) -> None:
+        """Halve what is trained at once."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        seconds = self._padded_seconds(batch)
+        if parts >= len(batch.ids):
+            longest = int(batch.waveform_lengths.argmax())
+            raise SpeechRNNError(
+                f"out of memory with a single utterance, {batch.ids[longest]} "
+                f"({int(batch.waveform_lengths[longest]) / self.model.sample_rate:.1f} s): {message.splitlines()[0]}; "
+                "take a smaller model, or leave long utterances out"
+            )
+        self.seconds_that_fit = seconds / min(2 * parts, len(batch.ids))
+        logger.warning(
+            "out of memory in a batch of %d utterances, %.0f s with padding: from here on no more than %.0f s are "
+            "computed at once, and the gradients of the parts added up; data.batch_seconds %.0f would fit as it is",
+            len(batch.ids), seconds, self.seconds_that_fit, self.seconds_that_fit,
+        )  # fmt: skip
+
+    def _backward_part(self, batch: Batch, scale: float) -> None:
+        if not batch.ids:
+            # Nothing to learn from on this rank, but the others wait for its gradients.
+            self.manual_backward(sum((p.sum() for p in self.parameters()), start=torch.zeros(())) * 0.0)
+            return
+        losses, divergences = self.compute_losses(batch)
+        ctc = self.config.ctc
+        warmup = min(1.0, (self.global_step + 1) / (ctc.consistency_warmup_steps + 1))
+        passes = len(losses) // len(batch.ids)
+        loss = (losses + ctc.consistency * warmup * divergences).sum() * (scale / passes)
+        self._is_finite &= bool(torch.isfinite(loss))
+        self.manual_backward(loss)
+        self.totals.loss += float(losses.detach().sum())
+        self.totals.consistency += float(divergences.detach().sum())
+        self.totals.utterances += len(losses)
+        self.totals.seconds += float(batch.waveform_lengths.sum()) / self.model.sample_rate
+        self.log("train/loss_step", losses.detach().mean(), on_step=True, on_epoch=False, batch_size=len(batch.ids))
+
+    def compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """CTC loss and divergence of each utterance in each pass, two of (passes · B,), in nats.
+
+        There is one pass, and no divergence, unless ``ctc.consistency`` asks for two.
+        """
+        passes = 2 if self.config.ctc.consistency else 1
+        emission: Emission = self.model(
             batch.waveforms, batch.waveform_lengths, augment=self._make_augment(batch.augment_seeds, passes)
         )
         losses = ctc_losses(
@@ -98,20 +227,9 @@ class SpeechModule(pl.LightningModule):
             lengths=emission.lengths,
             target_lengths=batch.target_lengths.repeat(passes),
         )
-        loss = losses.mean()
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch.ids))
-        if passes == 2:
-            consistency = consistency_losses(emission.log_probs, emission.lengths).mean()
-            self.log("train/consistency", consistency, on_step=False, on_epoch=True, batch_size=len(batch.ids))
-            loss = loss + self._consistency_weight() * consistency
-        if not torch.isfinite(loss):
-            raise SpeechRNNError(
-                f"the loss is not finite in a batch with {', '.join(batch.ids[:5])}"
-                f"{' and others' if len(batch.ids) > 5 else ''}; lower optimizer.learning_rate or clip gradients "
-                "harder (trainer.gradient_clip_val)"
-            )
-        self.audio_seconds += float(batch.waveform_lengths.sum()) / self.model.sample_rate
-        return loss
+        if passes == 1:
+            return losses, torch.zeros_like(losses)
+        return losses, consistency_losses(emission.log_probs, emission.lengths)
 
     def _make_augment(self, seeds: list[int], passes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """What is done to a batch's log-mels: one warp for each utterance, and masks of its own for each pass."""
@@ -128,99 +246,193 @@ class SpeechModule(pl.LightningModule):
 
         return augment
 
-    def _consistency_weight(self) -> float:
-        """The weight of consistency at this step."""
-        config = self.ctc_config
-        return config.consistency * min(1.0, (self.global_step + 1) / (config.consistency_warmup_steps + 1))
+    def _step(self, batch_idx: int) -> None:
+        """Take a step with the gradients that were added up, or not, and move the learning rate on."""
+        self.optimizers().step()  # type: ignore[union-attr]
+        if self._is_finite:
+            self.faults_in_a_row = 0
+            self.totals.steps += 1
+            self.totals.norms += self._norm
+        else:
+            self.totals.skipped += 1
+            self.faults_in_a_row += 1
+            self._report_fault(batch_idx)
+        self.log("train/gradient_norm", self._norm, on_step=True, on_epoch=False)
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            schedule.step()
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Lightning's hook: measure the unclipped gradient norm, then clip by norm or by value."""
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning's hook, after fp16's loss scale is divided out: measure the norm, clip, or call the step off."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).detach()
-        self._norms.append(norm)
-        if gradient_clip_val:
-            is_by_value = gradient_clip_algorithm == "value"
-            largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf) if is_by_value else norm
-            self._clipped.append(largest.detach() > gradient_clip_val)
-        self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self._norm = float(norm)
+        self._is_finite = self._is_finite_everywhere(self._is_finite and math.isfinite(self._norm))
+        if not self._is_finite:
+            for parameter in parameters:
+                parameter.grad = None  # a step without gradients changes nothing
+            return
+        limit = self.config.gradient_clip_val
+        if limit is None:
+            return
+        if self.config.gradient_clip_algorithm == "value":
+            largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
+            self.totals.clipped += bool(largest > limit)
+            torch.nn.utils.clip_grad_value_(parameters, limit)
+        else:
+            self.totals.clipped += self._norm > limit
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
-    @property
-    def mean_gradient_norm(self) -> float:
-        """Mean norm of this epoch's gradients before clipping."""
-        return float(torch.stack(self._norms).mean()) if self._norms else 0.0
+    def _sum_over_ranks(self, count: int) -> int:
+        if self.trainer.world_size == 1:
+            return count
+        total = torch.tensor(count, device=self.device)
+        torch.distributed.all_reduce(total)
+        return int(total)
 
-    @property
-    def clipped_share(self) -> float:
-        """Share of this epoch's steps whose gradient was clipped, in [0, 1]."""
-        return float(torch.stack(self._clipped).float().mean()) if self._clipped else 0.0
+    def _is_finite_everywhere(self, is_finite: bool) -> bool:
+        """Whether all ranks say so: they step together or not at all."""
+        return self._sum_over_ranks(int(is_finite)) == self.trainer.world_size
 
-    def on_train_epoch_start(self) -> None:
-        """Start the epoch's counts anew."""
-        self.audio_seconds = 0.0
-        self._norms.clear()
-        self._clipped.clear()
+    def _report_fault(self, batch_idx: int) -> None:
+        """Name the utterances of a step that was not taken, and save it; stop after a few in a row."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        limit = self.config.faults.nonfinite_in_a_row
+        if scaler is not None and self.faults_in_a_row <= limit:
+            # fp16 finds its loss scale by such steps.
+            logger.info("fp16: a step was not taken, the loss scale is now %g", scaler.get_scale())
+            return
+        name = f"epoch-{self.current_epoch + 1}-batch-{batch_idx + 1}"
+        folder = Path(self.config.output or ".") / "faults" / name
+        ids = [id for batch in self._group for id in batch.ids]
+        named = ", ".join(ids[:5]) + (f" and {len(ids) - 5} others" if len(ids) > 5 else "")
+        what = "the loss or its gradient is not finite"
+        if ids and self.global_rank == 0:
+            save_fault(folder, self, self._group, epoch=self.current_epoch, batch_idx=batch_idx)
+        logger.warning(
+            "%s in a step with %s: it was not taken (%d in a row); to look at it: speechrnn train --replay %s",
+            what, named, self.faults_in_a_row, folder,
+        )  # fmt: skip
+        if self.faults_in_a_row >= limit:
+            raise SpeechRNNError(
+                f"{what} in {self.faults_in_a_row} steps in a row, the last with {named}; lower "
+                "optimizer.learning_rate or trainer.gradient_clip_val, then go on with --resume or train anew; "
+                f"the steps are saved in {folder.parent}"
+            )
 
     def on_train_epoch_end(self) -> None:
-        """Log the share of clipped steps and the mean unclipped norm."""
-        self.log("train/clipped_share", self.clipped_share)
-        self.log("train/gradient_norm_mean", self.mean_gradient_norm)
+        """Log the epoch's totals."""
+        totals = self.gather_totals()
+        self.log("train/loss_epoch", totals.mean("loss"))
+        if self.config.ctc.consistency:
+            self.log("train/consistency", totals.mean("consistency"))
+        self.log("train/clipped_share", totals.mean("clipped"))
+        self.log("train/gradient_norm_mean", totals.mean("norms"))
+        self.log("train/steps_skipped", float(totals.skipped))
+
+    def gather_totals(self) -> EpochTotals:
+        """The epoch's totals over all ranks; to be called on each of them, at the end of the epoch."""
+        if self.trainer.world_size > 1 and not self._is_gathered:
+            names = ("loss", "consistency", "utterances", "seconds")  # steps are the same on every rank
+            sums = torch.tensor([getattr(self.totals, name) for name in names], dtype=torch.float64, device=self.device)
+            torch.distributed.all_reduce(sums)
+            for name, value in zip(names, sums.tolist(), strict=True):
+                setattr(self.totals, name, int(value) if name == "utterances" else value)
+        self._is_gathered = True
+        return self.totals
+
+    # Validation.
+
+    def _reset_validation(self) -> None:
+        self._validation: dict[str, float] = dict.fromkeys(
+            (
+                "loss",
+                "losses",
+                "blanks",
+                "frames",
+                *(f"{kind}_{f.name}" for kind in _KINDS for f in fields(ErrorCounts)),
+            ),
+            0.0,
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Decode greedily and count errors."""
+        """Decode greedily and count errors; an utterance that cannot be read counts as if nothing had been heard."""
+        for id, text, reason in batch.failed:
+            if id not in self.unreadable.reasons:
+                self.unreadable.reasons[id] = reason
+                logger.warning("validation counts it as wrong: %s: %s", id, reason)
+            self._count_errors(text, "")
+        if not batch.ids:
+            return
+        for part in split_batch(batch, self._count_parts(batch)):
+            self._validate(part)
+
+    def _validate(self, batch: Batch) -> None:
         emission = self.model(batch.waveforms, batch.waveform_lengths)
         losses = ctc_losses(
             emission.log_probs, batch.targets, lengths=emission.lengths, target_lengths=batch.target_lengths
         )
         # An utterance with a character that the model lacks has no targets: it counts in the WER, not in the loss.
-        self._valid_loss.append(losses[(batch.target_lengths > 0) & torch.isfinite(losses)].detach())
+        losses = losses[(batch.target_lengths > 0) & torch.isfinite(losses)]
         frames = int(emission.lengths.sum())
-        self._blank_frames.append((float(compute_blank_rate(emission.log_probs, emission.lengths)), frames))
+        sums = self._validation
+        sums["loss"] += float(losses.double().sum())
+        sums["losses"] += len(losses)
+        sums["frames"] += frames
+        sums["blanks"] += float(compute_blank_rate(emission.log_probs, emission.lengths)) * frames
         for hypothesis, reference in zip(decode_greedy(emission.log_probs, emission.lengths), batch.texts, strict=True):
-            text = self.tokens.decode(hypothesis.tokens)
-            self._word_counts += word_errors(reference, text)
-            self._character_counts += character_errors(reference, text)
+            self._count_errors(reference, self.tokens.decode(hypothesis.tokens))
+
+    def _count_errors(self, reference: str, hypothesis: str) -> None:
+        for kind, count in _KINDS.items():
+            for name, value in asdict(count(reference, hypothesis)).items():
+                self._validation[f"{kind}_{name}"] += value
 
     def on_validation_epoch_end(self) -> None:
-        """Log the error rates over the whole validation set."""
-        losses = torch.cat(self._valid_loss) if self._valid_loss else torch.zeros(0)
-        loss = float(losses.mean()) if len(losses) else float("inf")
-        frames = sum(count for _, count in self._blank_frames)
-        wer = self._word_counts.errors / max(1, self._word_counts.length)
-        self.log("valid/loss", loss)
-        self.log("valid/wer", wer)
-        self.log("valid/cer", self._character_counts.errors / max(1, self._character_counts.length))
-        self.log("valid/blank_rate", sum(rate * count for rate, count in self._blank_frames) / max(1, frames))
-        self.log(MONITOR, wer + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0))
+        """Log the error rates over the whole validation set, and let a plateau lower the learning rate."""
+        self.last_validation = self.finish_validation()
+        for name, value in self.last_validation.items():
+            self.log(f"valid/{name}", value)
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            schedule.step(self.last_validation["rank"])
+
+    def finish_validation(self) -> dict[str, float]:
+        """Rates over all that was validated since the last call: rank, wer, cer, loss, blank_rate."""
+        sums = self._gather_validation()
+        counts = {
+            kind: ErrorCounts(**{f.name: int(sums[f"{kind}_{f.name}"]) for f in fields(ErrorCounts)}) for kind in _KINDS
+        }
+        wer, cer = (counts[kind].errors / max(1, counts[kind].length) for kind in ("word", "character"))
+        loss = sums["loss"] / sums["losses"] if sums["losses"] else math.inf
+        rank = wer + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)
+        blank_rate = sums["blanks"] / max(1.0, sums["frames"])
         self._reset_validation()
+        return {"rank": rank, "wer": wer, "cer": cer, "loss": loss, "blank_rate": blank_rate}
+
+    def _gather_validation(self) -> dict[str, float]:
+        """Each rank validates its share; the sums are the same on all."""
+        if not torch.distributed.is_initialized():
+            return self._validation
+        sums = torch.tensor(list(self._validation.values()), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(sums)
+        return dict(zip(self._validation, sums.tolist(), strict=True))
 
     def configure_optimizers(self) -> Any:
-        """Lightning's hook: AdamW without decay on vectors, and the schedule."""
-        config = self.optimizer_config
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-        if config.schedule == "constant":
-            return optimizer
-        if config.schedule == "plateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, factor=config.plateau_factor, patience=config.plateau_patience
-            )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": MONITOR}}
-        total_steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total_steps):
-            raise ConfigError(
-                "optimizer.schedule: one_cycle needs an end; set trainer.max_epochs or trainer.max_steps, "
-                "or take the schedule plateau"
-            )
-        factor = partial(one_cycle_factor, total_steps=int(total_steps), warmup_share=config.warmup_share)
-        cycle = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        """Lightning's hook: AdamW and the schedule."""
+        optimizer = build_optimizer(self.parameters(), self.config.optimizer)
+        schedule = build_schedule(optimizer, self.config.optimizer, total_steps=self.count_steps())
+        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def count_steps(self) -> float:
+        """Optimiser steps of the whole run; infinite where nothing ends it."""
+        trainer = self.trainer
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            return trainer.max_steps if trainer.max_steps > 0 else math.inf
+        batches = trainer.estimated_stepping_batches / max(1, trainer.max_epochs)  # Lightning steps at each
+        steps = math.ceil(batches / self.config.accumulate_grad_batches) * trainer.max_epochs
+        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+
+
+_KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "character": character_errors}

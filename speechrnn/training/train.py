@@ -1,57 +1,36 @@
-"""One training run: corpus and configuration in, model folder out."""
+"""One training run: corpus and configuration in, model folder out; and one that was stopped, taken up again."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import shutil
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from speechrnn.acoustic.model import AcousticModel
-from speechrnn.audio.features import StatisticsAccumulator
-from speechrnn.corpus.batches import pad
-from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
-from speechrnn.corpus.readers import read_corpus
-from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.model_folder import ModelFolder, save_model
-from speechrnn.text.normalize import normalize_text
-from speechrnn.text.tokens import Tokens, build_tokens
-from speechrnn.training.config import Config, load_config
-from speechrnn.whole_files import write_json_lines
+from speechrnn.corpus.check import LeftOut
+from speechrnn.errors import ConfigError
+from speechrnn.model_folder import ModelFolder, load_model, save_model
+from speechrnn.training.config import Config, config_from_dict, load_config
+from speechrnn.training.preflight import Preflight, prepare_run
+from speechrnn.whole_files import write_json
 
 if TYPE_CHECKING:
-    from lhotse import CutSet
+    from speechrnn.training.checkpoints import KeepBest, SaveProgress
+    from speechrnn.training.module import SpeechModule
 
 logger = logging.getLogger("speechrnn")
 
-_NAMED_AT_MOST = 10
-_STATISTICS_BATCH_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """What stands before the first step.
-
-    Attributes:
-        model: The untrained acoustic model.
-        tokens: What its outputs stand for.
-        train: Utterances to train on.
-        valid: Utterances to choose checkpoints on.
-        left_out: Training utterances that cannot be trained on, with reasons.
-    """
-
-    model: AcousticModel
-    tokens: Tokens
-    train: list[Utterance]
-    valid: list[Utterance]
-    left_out: list[LeftOut]
+RUN_FILE = "run.json"
+_RUN_VERSION = 1
+_CHECKPOINTS = "checkpoints"
+_LAST = f"{_CHECKPOINTS}/last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -60,12 +39,12 @@ class TrainingResult:
 
     Attributes:
         model: The released model folder.
-        output: The run's folder: model/, checkpoints/, logs/.
-        valid_wer: Word error rate of the chosen checkpoint on the validation set, a fraction.
-        epoch: The epoch that it was chosen from, counted from 1.
-        seconds: Time spent training and validating.
+        output: The run's folder: model/, checkpoints/, logs/, run.json.
+        valid_wer: Word error rate of the released weights on the validation set, a fraction.
+        epoch: The epoch of the best validation, counted from 1.
+        seconds: Time spent training and validating, in all parts of the run.
         num_parameters: Trained numbers.
-        left_out: Utterances that could not be trained on.
+        left_out: Utterances that could not be trained on, or not be read.
     """
 
     model: Path
@@ -75,6 +54,33 @@ class TrainingResult:
     seconds: float
     num_parameters: int
     left_out: list[LeftOut]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run needs to be taken up again: it stands in run.json."""
+
+    config: Config
+    folders: list[Path]
+    provenance: dict[str, Any]
+    is_finished: bool = False
+
+    @property
+    def output(self) -> Path:
+        assert self.config.output is not None
+        return Path(self.config.output)
+
+    def save(self) -> None:
+        write_json(
+            self.output / RUN_FILE,
+            {
+                "version": _RUN_VERSION,
+                "finished": self.is_finished,
+                "configuration": self.config.to_dict(),
+                "folders": [str(folder.resolve()) for folder in self.folders],
+                "provenance": self.provenance,
+            },
+        )
 
 
 def train(
@@ -91,15 +97,17 @@ def train(
         config: YAML file, or a configuration with ``output`` set.
         overrides: Settings that win over the file, such as ``{"encoder.hidden_size": 256}``.
         provenance: What the model card shall say of languages and corpora (licence, attribution, source).
-        overwrite: Replace a finished run in the output folder; else that is refused.
+        overwrite: Replace a run in the output folder, finished or not; else that is refused.
         folders: Where else to look for manifests that are given by relative paths.
 
     Returns:
-        Where the model lies and how good it is on validation data.
+        Where the model lies and how good it is on validation data. Where several processes train together, only the
+        first one returns; the others end here.
 
     Raises:
         ConfigError: A setting is wrong, or the output folder already holds a run.
         CorpusError: A manifest is wrong, or holds nothing that can be trained on.
+        SpeechRNNError: Training cannot go on; what it says names the utterances.
     """
     if not isinstance(config, Config):
         folder = Path(config).resolve().parent
@@ -108,12 +116,55 @@ def train(
         config = replace(config, output=config.output or str(Path("runs") / folder.name))
     if config.output is None:
         raise ConfigError("output: expected a folder to write to")
-    output = Path(config.output)
-    if (output / "model").exists() and not overwrite:
-        raise ConfigError(f"{output}: already holds a trained model; pass another --output, or --overwrite")
-    make_output_folder(output)
-    preflight = prepare_run(config, folders=[output, *folders])
-    return _fit(config, preflight, output, dict(provenance or {}))
+    run = _Run(config, list(folders), dict(provenance or {}))
+    if not overwrite and _is_first_process():
+        _refuse_to_replace(run.output)
+    make_output_folder(run.output)
+    preflight = prepare_run(config, folders=[run.output, *folders])
+    if _is_first_process():
+        for stale in (_CHECKPOINTS, "logs", "faults"):
+            shutil.rmtree(run.output / stale, ignore_errors=True)
+        run.save()
+    return _fit(run, preflight, checkpoint=None)
+
+
+def resume(output: str | Path) -> TrainingResult:
+    """Go on with a run that was stopped, killed or interrupted, as if it had not been.
+
+    Args:
+        output: The run's folder.
+
+    Returns:
+        As :func:`train` does; on a CPU, with as many threads as before, the weights are those of a run that was never
+        stopped, to the last bit. A run that was finished stays as it is.
+
+    Raises:
+        ConfigError: No run was begun there, or its files are not whole.
+        CorpusError: The corpus is gone.
+    """
+    output = Path(output)
+    run = _read_run(output)
+    if run.is_finished and (output / "model").exists():
+        logger.info("%s: this run is finished", output)
+        return _describe_finished(output)
+    preflight = prepare_run(run.config, folders=[output, *run.folders])
+    return _fit(run, preflight, checkpoint=output / _LAST if (output / _LAST).exists() else None)
+
+
+def is_resumable(output: Path, config: Config) -> bool:
+    """Whether a run with this configuration was begun there, saved its progress, and did not come to its end."""
+    if not (output / _LAST).exists():
+        return False
+    try:
+        run = _read_run(output)
+    except ConfigError:
+        return False
+    return not run.is_finished and _plain(run.config) == _plain(config)
+
+
+def _plain(config: Config) -> Any:
+    """A configuration as JSON gives it back, without where it is written to."""
+    return json.loads(json.dumps({**config.to_dict(), "output": None}))
 
 
 def make_output_folder(output: Path) -> None:
@@ -128,163 +179,186 @@ def make_output_folder(output: Path) -> None:
         raise ConfigError(f"output {output}: no folder can be made there ({error.strerror}); choose another") from error
 
 
-def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
-    """Read the corpora, build tokens and model, and sort out what CTC cannot align.
+def _is_first_process() -> bool:
+    """Whether this is the process that writes, where several train together (torchrun, SLURM, Lightning's own)."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
-    Args:
-        config: The run's configuration.
-        folders: Where relative manifest paths are looked for, in this order.
-    """
-    import lightning.pytorch as pl
 
-    train_cuts, valid_cuts = (
-        read_corpus(_find(getattr(config.data, name), f"data.{name}", folders)) for name in ("train", "valid")
-    )
-    normalize = partial(normalize_text, config=config.text)
-    tokens = build_tokens(config.tokens, [normalize(cut.supervisions[0].text or "") for cut in train_cuts])
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
-    usable, left_out = check_corpus(
-        train_cuts,
-        tokens=tokens,
-        normalize=normalize,
-        sample_rate=model.sample_rate,
-        explain_infeasible=model.explain_infeasible,
-    )
-    _report_left_out(left_out, total=len(usable) + len(left_out))
-    if config.output is not None:
-        write_json_lines(Path(config.output) / "left_out.jsonl", (vars(item) for item in left_out))
-    if not usable:
-        raise CorpusError(
-            f"{config.data.train}: none of {len(left_out)} utterances can be trained on; "
-            f"the first, {left_out[0].id}: {left_out[0].reason}"
+def _refuse_to_replace(output: Path) -> None:
+    if (output / "model").exists():
+        raise ConfigError(f"{output}: already holds a trained model; pass another --output, or --overwrite")
+    if (output / _LAST).exists():
+        raise ConfigError(
+            f"{output}: holds a run that is not finished; --resume {output} goes on with it, --overwrite begins anew"
         )
-    valid = _describe_valid(valid_cuts, tokens, normalize, model)
-    if not valid:
-        raise CorpusError(
-            f"{config.data.valid}: no utterance is as long as one frame; nothing to choose checkpoints on"
-        )
-    if config.front_end.normalization == "corpus":
-        _fit_statistics(model, usable)
-    return Preflight(model, tokens, usable, valid, left_out)
 
 
-def _find(name: str | None, setting: str, folders: Sequence[Path]) -> Path:
-    if name is None:
-        raise ConfigError(f"{setting}: expected a manifest (.jsonl), got nothing")
-    candidates = [Path(name)] if Path(name).is_absolute() else [*(f / name for f in folders), Path(name)]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    raise CorpusError(
-        f"{setting}: no {name} in {', '.join(str(c.parent) for c in candidates)}; run the recipe's "
-        "prepare stage, or set the path"
+def _read_run(output: Path) -> _Run:
+    path = output / RUN_FILE
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        version, settings, is_finished = kept["version"], kept["configuration"], kept["finished"]
+        folders, provenance = [Path(folder) for folder in kept["folders"]], kept["provenance"]
+    except FileNotFoundError as error:
+        raise ConfigError(f"{output}: no run was begun there (no {RUN_FILE}); train one with --config") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error!r}); train anew with --overwrite") from error
+    if version != _RUN_VERSION:
+        raise ConfigError(f"{path}: version {version}, this speechrnn knows {_RUN_VERSION}; resume with the newer one")
+    config = config_from_dict(settings, where=str(path))
+    return _Run(replace(config, output=str(output)), folders, provenance, is_finished)
+
+
+def _describe_finished(output: Path) -> TrainingResult:
+    model = load_model(output / "model")
+    kept = model.provenance["training"]
+    left_out = [
+        LeftOut(**json.loads(line)) for line in (output / "left_out.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    return TrainingResult(
+        model=output / "model",
+        output=output,
+        valid_wer=kept["valid_wer"],
+        epoch=kept["epoch"],
+        seconds=kept["seconds"],
+        num_parameters=model.acoustic.num_parameters,
+        left_out=left_out,
     )
 
 
-def _report_left_out(left_out: Sequence[LeftOut], *, total: int) -> None:
-    for item in left_out[:_NAMED_AT_MOST]:
-        logger.warning("left out of training: %s: %s", item.id, item.reason)
-    if len(left_out) > _NAMED_AT_MOST:
-        logger.warning("… and %d more; all are listed in left_out.jsonl", len(left_out) - _NAMED_AT_MOST)
-    if left_out:
-        logger.warning("%d of %d utterances are left out of training", len(left_out), total)
-
-
-def _describe_valid(
-    cuts: CutSet, tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
-) -> list[Utterance]:
-    """Every utterance that makes a frame: what cannot be trained on must still be scored."""
-    valid = []
-    for cut in cuts:
-        utterance, reason = describe_cut(cut, tokens=tokens, normalize=normalize, sample_rate=model.sample_rate)
-        reason = reason or model.explain_infeasible(utterance.tokens, utterance.num_samples)
-        if model.count_frames(utterance.num_samples) == 0:
-            logger.warning("left out of validation: %s: shorter than one frame", utterance.id)
-            continue
-        if reason:
-            logger.warning("validation utterance %s counts in the WER, not in the loss: %s", utterance.id, reason)
-        valid.append(utterance)
-    return valid
-
-
-def _fit_statistics(model: AcousticModel, utterances: Sequence[Utterance]) -> None:
-    """Measure mean and deviation of every feature over the training set and keep them in the model."""
-    utterances = sorted(utterances, key=lambda utterance: utterance.seconds)
-    size = max(1, int(_STATISTICS_BATCH_SECONDS / utterances[-1].seconds))
-    accumulator = StatisticsAccumulator(model.front_end)
-    for start in range(0, len(utterances), size):
-        part = utterances[start : start + size]
-        accumulator.add(*pad([torch.from_numpy(read_utterance(u, sample_rate=model.sample_rate)) for u in part]))
-    model.front_end.set_statistics(*accumulator.finish())
-
-
-def _fit(config: Config, preflight: Preflight, output: Path, provenance: dict[str, Any]) -> TrainingResult:
+def _fit(run: _Run, preflight: Preflight, *, checkpoint: Path | None) -> TrainingResult:
+    from speechrnn.training.checkpoints import KeepBest, SaveProgress
     from speechrnn.training.module import SpeechModule
 
-    for stale in ("checkpoints", "logs"):
-        shutil.rmtree(output / stale, ignore_errors=True)
-    module = SpeechModule(
-        preflight.model, preflight.tokens, optimizer=config.optimizer, ctc=config.ctc, augment=config.augment
-    )
-    trainer, best = _make_trainer(config, output)
-    hours = sum(utterance.seconds for utterance in preflight.train) / 3600
+    config, folder = run.config, run.output / _CHECKPOINTS
+    module = SpeechModule(preflight.model, preflight.tokens, config)
+    module.unreadable.corpus_size = len(preflight.train)
+    progress, best = SaveProgress(folder, config.checkpoints), KeepBest(folder, config.checkpoints.best)
+    position = _read_position(checkpoint, preflight)
+    trainer = _make_trainer(run, best, progress, resumed_after=position.get("logged_steps"))
     logger.info(
-        "training %s parameters on %s utterances (%.2f h), choosing on %s",
+        "%s %s parameters on %s utterances (%.2f h), choosing on %s",
+        "training" if checkpoint is None else "going on with",
         f"{preflight.model.num_parameters:,}",
         f"{len(preflight.train):,}",
-        hours,
+        sum(utterance.seconds for utterance in preflight.train) / 3600,
         f"{len(preflight.valid):,}",
     )
-    seconds = _run(trainer, module, config, preflight)
-    checkpoint = _load_best(best)
-    module.load_state_dict(checkpoint["state_dict"])
-    wer = float(best.best_model_score)
-    run = {
-        "seconds": round(seconds, 1),
-        "hours_of_speech": round(hours, 3),
+    if position:
+        logger.info("epoch %d, %d batches of it are done", position["epoch"] + 1, position["batches_done"])
+    progress.data = preflight.describe_data()
+    _train(trainer, module, config, preflight, checkpoint)
+    if trainer.global_rank != 0:
+        raise SystemExit(0)
+    return _release(run, preflight, trainer, module, best, progress)
+
+
+def _read_position(checkpoint: Path | None, preflight: Preflight) -> dict[str, Any]:
+    """Where a run is to go on; nothing for one that begins.
+
+    Raises:
+        ConfigError: The checkpoint cannot be read, or the corpus is no longer what it was.
+    """
+    from speechrnn.training.checkpoints import WholeCheckpointIO
+
+    if checkpoint is None:
+        return {}
+    position = WholeCheckpointIO().load_checkpoint(checkpoint)["position"]
+    if position["data"] != preflight.describe_data():
+        raise ConfigError(
+            f"{checkpoint.parents[1]}: training or validation data have changed since this run began (utterances, "
+            "lengths or texts); bring them back, or train anew with --overwrite"
+        )
+    return position
+
+
+def _release(
+    run: _Run, preflight: Preflight, trainer: Any, module: SpeechModule, best: KeepBest, progress: SaveProgress
+) -> TrainingResult:
+    """Write the model folder from the weights that validation chose."""
+    chosen = _choose_weights(run, preflight, module, best)
+    training = {
+        "seconds": round(progress.seconds, 1),
+        "hours_of_speech": round(sum(utterance.seconds for utterance in preflight.train) / 3600, 3),
         "utterances": len(preflight.train),
         "utterances_left_out": len(preflight.left_out),
-        "epoch": checkpoint["epoch"] + 1,
-        "seed": config.seed,
+        "utterances_unreadable": len(module.unreadable.reasons),
+        "epoch": chosen["epoch"],
+        "averaged": chosen["averaged"],
+        "seed": run.config.seed,
         "device": _describe_device(trainer),
-        "valid_wer": round(wer, 6),
+        "processes": trainer.world_size,
+        "valid_wer": round(chosen["wer"], 6),
     }
     # Where it was written to is nobody's business who gets the model.
-    configuration = {name: value for name, value in config.to_dict().items() if name != "output"}
-    provenance = {**provenance, "configuration": configuration, "training": run}
-    model = ModelFolder(module.model.cpu().eval(), preflight.tokens, config.text, provenance)
-    save_model(output / "model", model)
-    logger.info(
-        "chose epoch %d, validation WER %.2f %%; model in %s", checkpoint["epoch"] + 1, 100 * wer, output / "model"
-    )
+    configuration = {name: value for name, value in run.config.to_dict().items() if name != "output"}
+    provenance = {**run.provenance, "configuration": configuration, "training": training}
+    model = ModelFolder(module.model.cpu().eval(), preflight.tokens, run.config.text, provenance)
+    folder = run.output / "model"
+    save_model(folder, model)
+    replace(run, is_finished=True).save()
+    (run.output / _LAST).unlink(missing_ok=True)
+    averaged = f"the mean of {chosen['averaged']} checkpoints" if chosen["averaged"] else f"epoch {chosen['epoch']}"
+    logger.info("chose %s, validation WER %.2f %%; model in %s", averaged, 100 * chosen["wer"], folder)
+    unreadable = [LeftOut(id, f"could not be read: {reason}") for id, reason in module.unreadable.reasons.items()]
     return TrainingResult(
-        output / "model", output, wer, checkpoint["epoch"] + 1, seconds, module.model.num_parameters, preflight.left_out
+        folder,
+        run.output,
+        chosen["wer"],
+        chosen["epoch"],
+        progress.seconds,
+        module.model.num_parameters,
+        [*preflight.left_out, *unreadable],
     )
 
 
-def _load_best(best: Any) -> dict[str, Any]:
-    """The checkpoint that validation chose."""
-    if not best.best_model_path:
+def _choose_weights(run: _Run, preflight: Preflight, module: SpeechModule, best: KeepBest) -> dict[str, Any]:
+    """Load the best weights into the module, or the mean of the best where validation likes it better."""
+    from speechrnn.training.checkpoints import average_weights
+
+    if not best.kept:
         raise ConfigError(
             "trainer: training ended before its first validation, so there is no model to choose; raise "
             "trainer.max_epochs, max_steps or max_time, or validate more often (trainer.check_val_every_n_epoch, "
             "limit_val_batches)"
         )
-    return torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    weights = [best.load(entry) for entry in best.kept]
+    chosen = {**best.kept[0], "averaged": 0}
+    module.model.load_state_dict(weights[0])
+    if run.config.checkpoints.average and len(weights) > 1:
+        module.model.load_state_dict(average_weights(weights))
+        mean = _validate(module, run.config, preflight)
+        logger.info(
+            "mean of the %d best: validation WER %.2f %%, loss %.3f; the best alone: %.2f %%, %.3f",
+            len(weights), 100 * mean["wer"], mean["loss"], 100 * chosen["wer"], chosen["loss"],
+        )  # fmt: skip
+        if mean["rank"] < chosen["rank"]:
+            return {**chosen, **mean, "averaged": len(weights)}
+        module.model.load_state_dict(weights[0])
+    return chosen
 
 
-def _run(trainer: Any, module: Any, config: Config, preflight: Preflight) -> float:
-    """Train; return the seconds that it took."""
+def _validate(module: SpeechModule, config: Config, preflight: Preflight) -> dict[str, float]:
+    """Rates of the module's present weights on the validation set."""
+    device = next(module.parameters()).device
+    module.eval()
+    with torch.no_grad():
+        for batch in _make_data(config, preflight).val_dataloader():
+            module.validation_step(batch.to(device), 0)
+    return module.finish_validation()
+
+
+def _train(trainer: Any, module: SpeechModule, config: Config, preflight: Preflight, checkpoint: Path | None) -> None:
+    """Train to the end."""
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from speechrnn.training.data import share_cores
 
-    started = time.perf_counter()
     try:
         with share_cores(config.data), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
-            trainer.fit(module, datamodule=_make_data(config, preflight))
+            trainer.fit(module, datamodule=_make_data(config, preflight), ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     except SystemExit:
@@ -292,7 +366,6 @@ def _run(trainer: Any, module: Any, config: Config, preflight: Preflight) -> flo
         if not trainer.interrupted:
             raise
         raise KeyboardInterrupt from None
-    return time.perf_counter() - started
 
 
 def _describe_device(trainer: Any) -> str:
@@ -314,33 +387,35 @@ def _make_data(config: Config, preflight: Preflight) -> Any:
     )
 
 
-def _make_trainer(config: Config, output: Path) -> tuple[Any, Any]:
-    """Lightning's trainer with our callbacks and loggers, and the callback that keeps the best checkpoint."""
+def _make_trainer(run: _Run, best: KeepBest, progress: SaveProgress, *, resumed_after: int | None) -> Any:
+    """Lightning's trainer with our callbacks and loggers."""
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.callbacks import EarlyStopping
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from speechrnn.training.callbacks import BlankHint, LogLearningRate, Progress
+    from speechrnn.training.checkpoints import WholeCheckpointIO
+    from speechrnn.training.loggers import make_loggers
     from speechrnn.training.module import MONITOR
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    best = ModelCheckpoint(
-        output / "checkpoints", "best", monitor=MONITOR, save_last=True, enable_version_counter=False
-    )
-    callbacks: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate(), best]
+    config = run.config
+    callbacks: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate()]
     if config.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping(MONITOR, patience=config.early_stopping_patience))
-    options = {name: value for name, value in config.trainer.items() if value is not None}
-    if options.get("gradient_clip_val") == 0:
-        options.pop("gradient_clip_val")
+        # After validation, not at the end of the epoch: then its count is part of what the next epoch's start saves.
+        stopping = EarlyStopping(MONITOR, patience=config.early_stopping_patience, check_on_train_epoch_end=False)
+        callbacks.append(stopping)
+    ours = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # the module does these itself
+    options = {name: value for name, value in config.trainer.items() if value is not None and name not in ours}
     options.setdefault("log_every_n_steps", 10)
     try:
-        trainer = pl.Trainer(
+        return pl.Trainer(
             **options,
-            default_root_dir=output,
-            logger=[CSVLogger(output, "logs", "csv"), TensorBoardLogger(output, "logs", "tensorboard")],
-            callbacks=callbacks,
+            default_root_dir=run.output,
+            logger=make_loggers(run.output, resumed_after=resumed_after),
+            callbacks=[*callbacks, best, progress],
+            plugins=[WholeCheckpointIO()],
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -348,4 +423,3 @@ def _make_trainer(config: Config, output: Path) -> tuple[Any, Any]:
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
-    return trainer, best

@@ -161,10 +161,8 @@ def test_a_trained_model_is_replaced_only_when_asked(capsys, train, output):
         (["--trainer.precision", "transformer-engine"], "trainer: "),
         (["--trainer.max_epochs", "-5"], "trainer: `max_epochs` must be a non-negative integer"),
         (["--trainer.max_time", "soon"], "trainer: `Timer(duration='soon')` is not a valid duration"),
-        (["--trainer.gradient_clip_algorithm", "scissors"], "trainer: `gradient_clip_algorithm` scissors is invalid"),
-        (["--trainer.devices", "2"], "trainer.devices: this version trains on one device, got 2"),
-        (["--trainer.devices", "0"], "trainer.devices: this version trains on one device, got 0"),
-        (["--trainer.num_nodes", "2"], "trainer.num_nodes: this version trains on one device, got 2"),
+        (["--trainer.gradient_clip_algorithm", "scissors"], "trainer.gradient_clip_algorithm: expected norm or value"),
+        (["--trainer.devices", "0"], "trainer: "),
         (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches: expected 1 or more, got 0"),
         (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch: expected 1 or more, got 0"),
         (["--trainer.overfit_batches", "1"], "unknown setting trainer.overfit_batches"),
@@ -244,7 +242,7 @@ def test_a_validation_utterance_shorter_than_a_frame_is_named(capsys, train, con
 
 def test_no_configuration_and_a_folder_for_one(capsys, tmp_path):
     assert main(["train"]) == 2
-    assert error_of(capsys) == "the following arguments are required: --config; see speechrnn train --help"
+    assert error_of(capsys) == "expected one of --config FILE, --resume DIR and --replay DIR, got none of them"
     assert main(["train", "--config", str(tmp_path)]) == 2
     assert "is a folder; expected a YAML file" in error_of(capsys)
 
@@ -309,7 +307,7 @@ def test_a_recording_damaged_inside_stops_the_run_in_one_line(capsys, train, con
 
 def test_a_loss_that_explodes_stops_the_run_in_one_line(capsys, train):
     assert train("--optimizer.learning_rate", "1e9", "--trainer.gradient_clip_val", "0") == 2
-    assert "the loss is not finite in a batch with " in error_of(capsys)
+    assert "the loss or its gradient is not finite in 5 steps in a row, the last with " in error_of(capsys)
 
 
 def test_help_explains_settings_and_shows_an_example(capsys):

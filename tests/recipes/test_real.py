@@ -9,7 +9,7 @@ import pytest
 from speechrnn.cli.main import main
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.recipe import Recipe, open_recipe, run_recipe
-from speechrnn.training.train import Preflight, prepare_run
+from speechrnn.training.preflight import Preflight, prepare_run
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

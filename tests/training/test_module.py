@@ -1,6 +1,8 @@
-"""Schedules, gradient clipping with the unclipped norm in view, and which checkpoint is chosen."""
+"""One step at a time: clipping, accumulation, parts, faults; what consistency adds; how validation ranks."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,103 +11,244 @@ import torch
 from speechrnn.acoustic.ctc import CTCConfig
 from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
+from speechrnn.corpus.batches import collate
+from speechrnn.errors import CorpusError, SpeechRNNError
 from speechrnn.seeds import derive_seed
-from speechrnn.training.config import OptimizerConfig
-from speechrnn.training.module import MONITOR, SpeechModule, one_cycle_factor
+from speechrnn.training.config import Config, FaultsConfig, OptimizerConfig
+from speechrnn.training.faults import Unreadable, replay
+from speechrnn.training.module import SpeechModule
+
+TEXTS = ("quick", "the fox", "fox", "the quick fox")
 
 
-@pytest.fixture
-def module(make_tiny_model):
-    model = make_tiny_model()
-    return SpeechModule(model.acoustic, model.tokens, optimizer=OptimizerConfig())
+def make_module(model, tmp_path, **settings):
+    """A module outside a Trainer: its optimiser is plain SGD with rate 1, so that a step shows the gradient."""
+    trainer = settings.pop("trainer", {})
+    config = Config(trainer=trainer, output=str(tmp_path), **settings)
+    module = SpeechModule(model.acoustic, model.tokens, config)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+
+    def step():
+        module.on_before_optimizer_step(optimizer)
+        optimizer.step()
+
+    module.optimizers = lambda: SimpleNamespace(zero_grad=optimizer.zero_grad, step=step)
+    module.lr_schedulers = lambda: None
+    module.manual_backward = lambda loss: loss.backward()
+    module.logged = {}
+    module.log = lambda name, value, **_: module.logged.update({name: float(value)})
+    precision = SimpleNamespace(scaler=None)
+    module._trainer = SimpleNamespace(
+        world_size=1, is_last_batch=False, current_epoch=0, global_step=0, global_rank=0, precision_plugin=precision
+    )
+    return module.eval()
 
 
-def test_one_cycle_rises_to_one_and_falls_to_a_thousandth():
-    factors = [one_cycle_factor(step, total_steps=100, warmup_share=0.2) for step in range(101)]
-    assert factors[:21] == sorted(factors[:21])
-    assert factors[20] == 1.0
-    assert factors[20:] == sorted(factors[20:], reverse=True)
-    assert factors[60] == pytest.approx((1 + 1e-3) / 2)
-    assert factors[100] == pytest.approx(1e-3)
-    assert one_cycle_factor(500, total_steps=100, warmup_share=0.2) == pytest.approx(1e-3)
+@pytest.fixture(autouse=True)
+def _trainer_that_is_none(monkeypatch):
+    monkeypatch.setattr(SpeechModule, "trainer", property(lambda self: self._trainer))
+    monkeypatch.setattr(SpeechModule, "global_rank", 0)
+
+
+def make_batch(module, texts=TEXTS, failed=()):
+    rng = np.random.default_rng(0)
+    waveforms = [rng.standard_normal(4000 + 800 * i).astype(np.float32) / 10 for i in range(len(texts))]
+    targets = [module.tokens.encode(text) for text in texts]
+    seeds = list(range(len(texts)))
+    return collate(waveforms, targets, ids=list(texts), texts=list(texts), augment_seeds=seeds, failed=failed)
+
+
+def read_weights(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def step_with(module, *batches):
+    """What one step changes."""
+    before = read_weights(module)
+    for index, batch in enumerate(batches):
+        module.training_step(batch, index)
+    return read_weights(module) - before
 
 
 @pytest.mark.parametrize(
     ("algorithm", "limit", "is_clipped"),
     [("norm", 4.9, True), ("norm", 5.1, False), ("value", 3.9, True), ("value", 4.1, False)],
 )
-def test_a_step_counts_as_clipped_exactly_when_clipping_changes_it(module, monkeypatch, algorithm, limit, is_clipped):
+def test_a_step_counts_as_clipped_exactly_when_clipping_changes_it(
+    make_tiny_model, tmp_path, algorithm, limit, is_clipped
+):
+    clip = {"gradient_clip_val": limit, "gradient_clip_algorithm": algorithm}
+    module = make_module(make_tiny_model(), tmp_path, trainer=clip)
     first, second = list(module.parameters())[:2]
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
     first.grad.view(-1)[0], second.grad.view(-1)[0] = 3.0, 4.0  # norm 5, largest value 4
-    clipped_with = []
-    monkeypatch.setattr(module, "log", lambda *_, **__: None)
-    monkeypatch.setattr(module, "clip_gradients", lambda _, value, kind: clipped_with.append((value, kind)))
-    module.configure_gradient_clipping(None, limit, algorithm)
-    assert module.mean_gradient_norm == pytest.approx(5.0)
-    assert module.clipped_share == float(is_clipped)
-    assert clipped_with == [(limit, algorithm)]
+    module.on_before_optimizer_step(None)
+    assert module._norm == pytest.approx(5.0)
+    assert module.totals.clipped == is_clipped
+    expected = min(4.0, limit) if algorithm == "value" else 4.0 * min(1.0, limit / 5.0)
+    assert float(second.grad.view(-1)[0]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_without_clipping_the_norm_is_still_measured(module, monkeypatch):
+def test_without_clipping_the_norm_is_still_measured(make_tiny_model, tmp_path):
+    module = make_module(make_tiny_model(), tmp_path)
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
-    monkeypatch.setattr(module, "log", lambda *_, **__: None)
-    monkeypatch.setattr(module, "clip_gradients", lambda *_: None)
-    module.configure_gradient_clipping(None, None, None)
-    assert module.mean_gradient_norm == pytest.approx(math.sqrt(module.model.num_parameters))
-    assert module.clipped_share == 0.0
+    module.on_before_optimizer_step(None)
+    assert module._norm == pytest.approx(math.sqrt(module.model.num_parameters))
+    assert module.totals.clipped == 0
+    assert all((parameter.grad == 1).all() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(
-    ("better", "worse"),
-    [((0, 9, 5.0), (1, 9, 0.1)), ((1, 9, 0.1), (1, 9, 0.2)), ((0, 9, 0.1), (0, 9, float("inf")))],
-)
-def test_checkpoints_rank_by_word_errors_and_then_by_loss(module, monkeypatch, better, worse):
-    from speechrnn.text.metrics import ErrorCounts
-
-    ranks = []
-    for errors, words, loss in (better, worse):
-        logged = {}
-        monkeypatch.setattr(module, "log", lambda name, value, logged=logged: logged.update({name: value}))
-        module._word_counts = ErrorCounts(errors, 0, 0, words)
-        module._valid_loss = [torch.tensor([loss])]
-        module.on_validation_epoch_end()
-        ranks.append(logged[MONITOR])
-    assert ranks[0] < ranks[1]
-
-
-def test_vectors_have_no_weight_decay(module, monkeypatch):
-    module.optimizer_config = OptimizerConfig(schedule="constant", weight_decay=0.1)
-    decayed, free = module.configure_optimizers().param_groups
-    assert {p.ndim for p in decayed["params"]} == {2}
-    assert {p.ndim for p in free["params"]} == {1}
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
-    assert len(decayed["params"]) + len(free["params"]) == len(list(module.parameters()))
-
-
-def make_batch(module, texts=("quick", "the fox")):
-    from speechrnn.corpus.batches import collate
-
-    rng = np.random.default_rng(0)
-    waveforms = [rng.standard_normal(4000 + 800 * i).astype(np.float32) / 10 for i in range(len(texts))]
-    targets = [module.tokens.encode(text) for text in texts]
-    return collate(waveforms, targets, ids=list(texts), texts=list(texts), augment_seeds=list(range(len(texts))))
-
-
-def test_consistency_warps_once_and_masks_each_pass_by_itself(make_tiny_model):
+def test_a_step_is_the_mean_gradient_of_its_utterances(make_tiny_model, tmp_path):
     model = make_tiny_model()
-    module = SpeechModule(
-        model.acoustic,
-        model.tokens,
-        optimizer=OptimizerConfig(),
+    module = make_module(model, tmp_path)
+    batch = make_batch(module)
+    change = step_with(module, batch)
+    reference = make_module(make_tiny_model(), tmp_path)
+    losses, _ = reference.compute_losses(batch)
+    losses.mean().backward()
+    torch.testing.assert_close(change, -torch.cat([p.grad.flatten() for p in reference.parameters()]))
+
+
+def test_accumulated_batches_make_one_step_the_mean_of_theirs(make_tiny_model, tmp_path):
+    together = make_module(make_tiny_model(), tmp_path, trainer={"accumulate_grad_batches": 2})
+    batches = [make_batch(together, TEXTS[:2]), make_batch(together, TEXTS[2:])]
+    before = read_weights(together)
+    together.training_step(batches[0], 0)
+    assert together.is_in_a_step
+    assert torch.equal(read_weights(together), before)
+    together.training_step(batches[1], 1)
+    assert not together.is_in_a_step
+    alone = [step_with(make_module(make_tiny_model(), tmp_path), batch) for batch in batches]
+    torch.testing.assert_close(read_weights(together) - before, (alone[0] + alone[1]) / 2)
+
+
+def test_an_epochs_last_group_steps_even_if_it_is_short(make_tiny_model, tmp_path):
+    module = make_module(make_tiny_model(), tmp_path, trainer={"accumulate_grad_batches": 3})
+    module._trainer.is_last_batch = True
+    assert step_with(module, make_batch(module)).abs().max() > 0
+    assert not module.is_in_a_step
+
+
+def test_out_of_memory_halves_what_is_computed_at_once_and_changes_no_gradient(make_tiny_model, tmp_path, caplog):
+    module = make_module(make_tiny_model(), tmp_path)
+    batch = make_batch(module)
+    expected = step_with(make_module(make_tiny_model(), tmp_path), batch)
+    compute, sizes = module.compute_losses, []
+
+    def compute_small(part):
+        sizes.append(len(part.ids))
+        if len(part.ids) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB")
+        return compute(part)
+
+    module.compute_losses = compute_small
+    assert (step_with(module, batch) - expected).norm() < 1e-4 * expected.norm()
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    assert "out of memory in a batch of 4 utterances" in caplog.text
+    assert module.totals.utterances == 4
+    sizes.clear()
+    step_with(module, batch)
+    assert sizes == [1, 1, 1, 1]  # it has learned
+
+
+def test_out_of_memory_with_one_utterance_names_it(make_tiny_model, tmp_path):
+    module = make_module(make_tiny_model(), tmp_path)
+
+    def fail(part):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory")
+
+    module.compute_losses = fail
+    with pytest.raises(SpeechRNNError, match="single utterance, the quick fox"):
+        module.training_step(make_batch(module, TEXTS[3:]), 0)
+
+
+def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(make_tiny_model, tmp_path):
+    module = make_module(make_tiny_model(), tmp_path)
+
+    def fail(part):
+        raise RuntimeError("shapes disagree")
+
+    module.compute_losses = fail
+    with pytest.raises(RuntimeError, match="shapes disagree"):
+        module.training_step(make_batch(module), 0)
+
+
+def spoil(batch, value):
+    waveforms = batch.waveforms.clone()
+    waveforms[1, 100] = value
+    return replace(batch, waveforms=waveforms)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_is_not_taken_and_can_be_replayed(make_tiny_model, tmp_path, caplog, value):
+    module = make_module(make_tiny_model(), tmp_path)
+    batch = make_batch(module)
+    assert step_with(module, spoil(batch, value)).abs().max() == 0
+    assert module.totals.skipped == 1
+    assert module.totals.steps == 0
+    assert "the fox" in caplog.text
+    folder = tmp_path / "faults" / "epoch-1-batch-1"
+    assert str(folder) in caplog.text
+    rows = replay(folder)
+    assert [row.id for row in rows if not row.is_finite] == ["the fox"]
+    assert {row.id for row in rows} == set(TEXTS)
+    assert step_with(module, batch).abs().max() > 0  # and the next one is
+    assert module.faults_in_a_row == 0
+
+
+def test_a_few_such_steps_in_a_row_end_the_run(make_tiny_model, tmp_path):
+    module = make_module(make_tiny_model(), tmp_path, faults=FaultsConfig(nonfinite_in_a_row=3))
+    bad = spoil(make_batch(module), math.nan)
+    for index in range(2):
+        module.training_step(bad, index)
+    module.training_step(make_batch(module), 2)  # breaks the row
+    for index in range(3, 5):
+        module.training_step(bad, index)
+    with pytest.raises(SpeechRNNError, match="3 steps in a row, the last with quick, the fox"):
+        module.training_step(bad, 5)
+
+
+def test_a_batch_of_which_nothing_could_be_read_changes_nothing(make_tiny_model, tmp_path, caplog):
+    module = make_module(make_tiny_model(), tmp_path)
+    batch = collate([], [], ids=[], texts=[], failed=[("broken", "quick", "no audio in it")])
+    assert step_with(module, batch).abs().max() == 0
+    assert "skipped in training: broken: no audio in it" in caplog.text
+
+
+def test_unreadable_recordings_are_named_once_and_end_the_run_above_their_share(caplog):
+    unreadable = Unreadable(FaultsConfig(unreadable_share=0.02))
+    unreadable.corpus_size = 100
+    for _ in range(3):
+        unreadable.count([("a", "gone"), ("b", "cut off")])
+    assert caplog.text.count("skipped in training: a: gone") == 1
+    assert unreadable.to_dict() == {"a": "gone", "b": "cut off"}
+    with pytest.raises(CorpusError, match="3 of 100 recordings could not be read"):
+        unreadable.count([("c", "empty")])
+
+
+def test_the_random_draws_of_a_step_depend_on_seed_epoch_and_batch_alone(make_tiny_model, tmp_path):
+    changes = []
+    for noise in (1, 2):
+        module = make_module(make_tiny_model(dropout=0.5), tmp_path).train()
+        torch.manual_seed(noise)
+        torch.rand(noise)
+        changes.append(step_with(module, make_batch(module)))
+    assert torch.equal(*changes)
+    module = make_module(make_tiny_model(dropout=0.5), tmp_path, seed=7).train()
+    assert not torch.equal(step_with(module, make_batch(module)), changes[0])
+
+
+def test_consistency_warps_once_and_masks_each_pass_by_itself(make_tiny_model, tmp_path):
+    masks = SpecAugmentConfig(frequency_masks=1, time_masks=1)
+    module = make_module(
+        make_tiny_model(),
+        tmp_path,
         ctc=CTCConfig(consistency=0.2, consistency_warmup_steps=0),
-        augment=AugmentConfig(
-            warp=WarpConfig(vocal_tract=0.2), spec_augment=SpecAugmentConfig(frequency_masks=1, time_masks=1)
-        ),
+        augment=AugmentConfig(warp=WarpConfig(vocal_tract=0.2), spec_augment=masks),
     )
-    log_mels = torch.randn(2, 40, model.acoustic.front_end.config.n_mels)
+    log_mels = torch.randn(2, 40, module.model.front_end.config.n_mels)
     changed, lengths = module._make_augment([3, 4], passes=2)(log_mels, torch.tensor([40, 30]))
     assert lengths.tolist() == [40, 30, 40, 30]
     warped = module.warp(log_mels, torch.tensor([40, 30]), [derive_seed(seed, "warp") for seed in (3, 4)])
@@ -115,19 +258,65 @@ def test_consistency_warps_once_and_masks_each_pass_by_itself(make_tiny_model):
         assert not torch.equal(first, second)
 
 
-def test_the_weight_of_consistency_is_part_of_the_loss(make_tiny_model, monkeypatch):
-    model = make_tiny_model()
-    losses, logged = {}, {}
+def test_consistency_enters_the_gradient_by_its_weight(make_tiny_model, tmp_path):
+    changes = []
     for weight in (0.1, 0.2, 0.4):
-        ctc = CTCConfig(consistency=weight, consistency_warmup_steps=0)
-        spec_augment = SpecAugmentConfig(frequency_masks=2)
-        module = SpeechModule(
-            model.acoustic, model.tokens, optimizer=OptimizerConfig(), ctc=ctc,
-            augment=AugmentConfig(spec_augment=spec_augment),
-        )  # fmt: skip
-        module.eval()
-        monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: float(value)}))
-        losses[weight] = float(module.training_step(make_batch(module), 0))
-    assert logged["train/consistency"] > 0
-    assert losses[0.2] - losses[0.1] == pytest.approx(0.1 * logged["train/consistency"], rel=1e-3)
-    assert losses[0.4] - losses[0.2] == pytest.approx(0.2 * logged["train/consistency"], rel=1e-3)
+        module = make_module(
+            make_tiny_model(),
+            tmp_path,
+            ctc=CTCConfig(consistency=weight, consistency_warmup_steps=0),
+            augment=AugmentConfig(spec_augment=SpecAugmentConfig(frequency_masks=2)),
+        )
+        changes.append(step_with(module, make_batch(module)))
+        assert module.totals.utterances == 2 * len(TEXTS)
+        assert module.totals.mean("consistency") > 0
+    by_02, by_01 = changes[2] - changes[1], changes[1] - changes[0]
+    assert by_01.norm() > 1e-3 * changes[0].norm()
+    assert (by_02 - 2 * by_01).norm() < 1e-3 * by_02.norm()
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [((0, 9, 5.0), (1, 9, 0.1)), ((1, 9, 0.1), (1, 9, 0.2)), ((0, 9, 0.1), (0, 9, math.inf))],
+)
+def test_checkpoints_rank_by_word_errors_and_then_by_loss(make_tiny_model, tmp_path, better, worse):
+    module = make_module(make_tiny_model(), tmp_path)
+    ranks = []
+    for errors, words, loss in (better, worse):
+        sums = {"word_substitutions": errors, "word_length": words}
+        if math.isfinite(loss):
+            sums |= {"loss": loss, "losses": 1}
+        module._validation.update(sums)
+        ranks.append(module.finish_validation()["rank"])
+    assert ranks[0] < ranks[1]
+
+
+def test_a_validation_recording_that_cannot_be_read_counts_as_wrong(make_tiny_model, tmp_path, caplog):
+    module = make_module(make_tiny_model(), tmp_path)
+    nothing = collate([], [], ids=[], texts=[], failed=[("broken", "the quick fox", "cut off")])
+    module.validation_step(nothing, 0)
+    assert module.finish_validation()["wer"] == 1.0
+    assert "validation counts it as wrong: broken: cut off" in caplog.text
+
+
+def test_validation_in_parts_gives_the_same_rates(make_tiny_model, tmp_path):
+    module = make_module(make_tiny_model(), tmp_path)
+    batch = make_batch(module)
+    with torch.no_grad():
+        module.validation_step(batch, 0)
+        whole = module.finish_validation()
+        module.seconds_that_fit = 0.6
+        module.validation_step(batch, 0)
+    assert module.finish_validation() == pytest.approx(whole, rel=1e-5)
+
+
+def test_plateau_lowers_the_rate_after_validation(tmp_path, make_tiny_model):
+    module = make_module(make_tiny_model(), tmp_path, optimizer=OptimizerConfig(schedule="plateau", plateau_patience=1))
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+    module.lr_schedulers = lambda: schedule
+    with torch.no_grad():
+        for _ in range(4):
+            module.validation_step(make_batch(module), 0)
+            module.on_validation_epoch_end()
+    assert optimizer.param_groups[0]["lr"] == 0.5

@@ -1,0 +1,252 @@
+"""What a run keeps while it trains: its whole state, to be resumed from; the weights of its best validations.
+
+A checkpoint is written beside its place and renamed, so a kill or a full disk leaves the one before it whole. It is
+taken at the end of a batch or at the start of an epoch, and says how many batches are done; batches, augmentation and
+dropout are functions of the seed, the epoch and the batch alone, so nothing else is needed to go on as if nothing had
+happened.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from safetensors.torch import load_file, save
+
+from speechrnn.errors import ConfigError
+from speechrnn.training.config import CheckpointsConfig
+from speechrnn.training.module import SpeechModule
+from speechrnn.whole_files import write_whole
+
+logger = logging.getLogger("speechrnn")
+
+LAST = "last.ckpt"
+_PROGRESS = ("ready", "started", "processed", "completed")
+
+
+class WholeCheckpointIO(CheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads nothing that could run code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write it beside its place, then rename it."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_whole(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read it; plain data and tensors only."""
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:  # torch raises what its archive reader, pickle or the file system raise
+            message = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"{path}: no checkpoint that can be read ({message}); train anew with --overwrite"
+            ) from error
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Delete it."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+class SaveProgress(pl.Callback):
+    """Saves the run's whole state every few minutes, at the start of an epoch, and when it is interrupted.
+
+    Args:
+        folder: Where ``last.ckpt`` stands.
+        config: How often.
+
+    Attributes:
+        data: What identifies the corpus.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointsConfig) -> None:
+        self.path = folder / LAST
+        self.every_seconds = 60.0 * config.every_minutes
+        self.data = ""
+        self._seconds_before = 0.0
+        self._started_at = time.monotonic()
+        self._saved_at = time.monotonic()
+        self._is_interrupted = False
+        self._restore_signal: Callable[[], object] | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; let an interruption wait for the end of the batch, but not a second one."""
+        self._saved_at = self._started_at = time.monotonic()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        earlier = signal.getsignal(signal.SIGINT)
+
+        def note(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, earlier)
+            self._is_interrupted = True
+            logger.info("interrupted: saving after this batch (once more: at once, without)")
+
+        signal.signal(signal.SIGINT, note)
+        self._restore_signal = lambda: signal.signal(signal.SIGINT, earlier)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what the epoch before has brought, validation included."""
+        if trainer.current_epoch > 0 and not _is_resuming(trainer):
+            self._save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time to; not in the middle of a step, and not before a validation is due."""
+        assert isinstance(pl_module, SpeechModule)
+        is_due = time.monotonic() - self._saved_at >= self.every_seconds
+        is_wanted = is_due or self._is_interrupted or trainer.received_sigterm
+        if trainer.world_size > 1:
+            is_wanted = trainer.strategy.reduce_boolean_decision(is_wanted, all=False)
+        if is_wanted and not pl_module.is_in_a_step and not _is_validation_next(trainer, batch_idx):
+            self._save(trainer)
+            self._stop_if_interrupted()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Do not make whoever interrupts wait for a whole validation."""
+        self._stop_if_interrupted()
+
+    def _stop_if_interrupted(self) -> None:
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training and validating, in all parts of the run."""
+        return self._seconds_before + max(0.0, time.monotonic() - self._started_at)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the interruption back to whoever had it."""
+        self._seconds_before, self._started_at = self.seconds, math.inf
+        self._give_back_signal()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the interruption back: after this there is no teardown."""
+        self._give_back_signal()
+
+    def _give_back_signal(self) -> None:
+        if self._restore_signal is not None:
+            self._restore_signal()
+            self._restore_signal = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say where in the run this is."""
+        loop = checkpoint["loops"]["fit_loop"]
+        is_epoch_start = loop["epoch_progress"]["current"]["started"] == trainer.current_epoch
+        done = 0 if is_epoch_start else loop["epoch_loop.batch_progress"]["current"]["processed"]
+        checkpoint["position"] = {
+            "epoch": trainer.current_epoch,
+            "batches_done": done,
+            "logged_steps": loop["epoch_loop.state_dict"]["_batches_that_stepped"],
+            "seconds": self.seconds,
+            "data": self.data,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let the data begin where the run was, and let Lightning's loops see an epoch's start as a fresh one."""
+        position = checkpoint["position"]
+        self._seconds_before = position["seconds"]
+        trainer.datamodule.resume_at(position["epoch"], position["batches_done"])  # type: ignore[attr-defined]
+        if position["batches_done"] == 0:
+            loop = checkpoint["loops"]["fit_loop"]
+            loop["epoch_progress"]["total"] = loop["epoch_progress"]["current"] = dict.fromkeys(
+                _PROGRESS, position["epoch"]
+            )
+            batches = loop["epoch_loop.batch_progress"]
+            batches["current"] = dict.fromkeys(_PROGRESS, 0)
+            batches["is_last_batch"] = False
+
+
+def _is_resuming(trainer: pl.Trainer) -> bool:
+    return trainer.fit_loop.restarting
+
+
+def _is_validation_next(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether Lightning validates after this batch: then the state is saved at the start of what follows."""
+    every = trainer.val_check_batch
+    done = trainer.fit_loop.epoch_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return trainer.is_last_batch or trainer.should_stop or (isinstance(every, int) and (done + 1) % every == 0)
+
+
+class KeepBest(pl.Callback):
+    """Keeps the weights of the best validations, each as ``epoch-N-step-M.safetensors``.
+
+    Args:
+        folder: Where they stand.
+        best: How many to keep.
+    """
+
+    def __init__(self, folder: Path, best: int) -> None:
+        self.folder = folder
+        self.best = best
+        self.kept: list[dict[str, Any]] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep these weights if they are among the best."""
+        assert isinstance(pl_module, SpeechModule)
+        validation = pl_module.last_validation
+        assert validation is not None
+        entry: dict[str, Any] = {
+            "file": f"epoch-{trainer.current_epoch + 1}-step-{trainer.global_step}.safetensors",
+            "epoch": trainer.current_epoch + 1,
+            **validation,
+        }
+        ranked = sorted([*self.kept, entry], key=lambda kept: kept["rank"])
+        dropped = ranked[self.best :]
+        if entry not in dropped and trainer.is_global_zero:
+            weights = {name: value.detach().cpu() for name, value in pl_module.model.state_dict().items()}
+            write_whole(self.folder / entry["file"], save(weights))
+        self.kept = ranked[: self.best]
+        for old in dropped:
+            if trainer.is_global_zero:
+                with suppress(FileNotFoundError):
+                    (self.folder / old["file"]).unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook: what is kept."""
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        self.kept = state_dict["kept"]
+
+    def load(self, entry: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The weights of one of those kept."""
+        return load_file(self.folder / entry["file"])
+
+
+def average_weights(weights: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of each tensor, added up in float64; whole numbers are taken from the first."""
+    return {
+        name: torch.stack([w[name].double() for w in weights]).mean(dim=0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in weights[0].items()
+    }

@@ -1,0 +1,119 @@
+"""Logs of a run, as CSV and for TensorBoard; a resumed run goes on in the files that it began."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+from speechrnn.whole_files import write_whole
+
+METRICS_FILE = "metrics.csv"
+_FLUSH_ROWS = 100
+
+
+def make_loggers(output: Path, *, resumed_after: int | None) -> list[Logger]:
+    """Loggers that write to ``logs/csv/metrics.csv`` and ``logs/tensorboard``.
+
+    Args:
+        output: The run's folder.
+        resumed_after: The last step that a resumed run keeps; what was logged after it will be logged again. None for a
+            run that begins.
+    """
+    purge: dict[str, Any] = {} if resumed_after is None else {"purge_step": resumed_after + 1}
+    return [
+        CSVLog(output / "logs" / "csv", resumed_after=resumed_after),
+        TensorBoardLogger(output, "logs", "tensorboard", **purge),
+    ]
+
+
+class CSVLog(Logger):
+    """Writes metrics to a CSV file, a row each time that some are logged; columns are added as names turn up.
+
+    Args:
+        folder: Where ``metrics.csv`` stands.
+        resumed_after: The last step whose rows are kept of the file that is there; None keeps none.
+    """
+
+    def __init__(self, folder: Path, *, resumed_after: int | None) -> None:
+        super().__init__()
+        self.path = folder / METRICS_FILE
+        self._rows: list[dict[str, Any]] = []
+        self._columns: list[str] = ["step", "epoch"]
+        self._resumed_after = resumed_after
+        self._is_open = False
+
+    @property
+    def name(self) -> str:
+        """Lightning's property."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Lightning's property."""
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> CSVLog:
+        """Lightning's property."""
+        return self
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration stands in run.json."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Take in a row."""
+        self._rows.append({"step": step, **metrics})
+        if len(self._rows) >= _FLUSH_ROWS:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what has come in."""
+        if not self._is_open:
+            self._open()
+        new = sorted({name for row in self._rows for name in row} - set(self._columns))
+        if new:
+            earlier = self._read()
+            self._columns += new
+            write_whole(self.path, self._format([*earlier, *self._rows], with_header=True))
+        elif self._rows:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._format(self._rows, with_header=False))
+        self._rows = []
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Lightning's hook at the end."""
+        self.save()
+
+    def _open(self) -> None:
+        """Begin the file anew, with those rows of an earlier part of the run that still hold."""
+        self._is_open = True
+        rows = []
+        if self._resumed_after is not None and self.path.exists():
+            rows = [row for row in self._read() if int(row["step"] or 0) <= self._resumed_after]
+            self._columns += [name for row in rows[:1] for name in row if name not in self._columns]
+        write_whole(self.path, self._format(rows, with_header=True))
+
+    def _read(self) -> list[dict[str, Any]]:
+        with self.path.open(encoding="utf-8", newline="") as file:
+            # A row that a kill cut off has no value in its last columns.
+            return [row for row in csv.DictReader(file) if None not in row.values() and (row["step"] or "").isdigit()]
+
+    def _format(self, rows: list[dict[str, Any]], *, with_header: bool) -> str:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, restval="")
+        if with_header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()

@@ -1,0 +1,66 @@
+"""The optimiser and its schedule: AdamW without decay on vectors; one cycle, plateau or constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch.nn import Parameter
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from speechrnn.errors import ConfigError
+from speechrnn.training.config import OptimizerConfig
+
+_LAST_LEARNING_RATE_SHARE = 1e-3
+
+
+def one_cycle_factor(step: int, *, total_steps: int, warmup_share: float) -> float:
+    """Factor of the highest learning rate at a step: a linear rise, then a cosine down to a thousandth.
+
+    Source:
+        After L. Smith and N. Topin, "Super-Convergence", arXiv:1708.07120.
+    """
+    warmup = warmup_share * total_steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
+    cosine = (1.0 + math.cos(math.pi * progress)) / 2.0
+    return _LAST_LEARNING_RATE_SHARE + (1.0 - _LAST_LEARNING_RATE_SHARE) * cosine
+
+
+def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW; matrices decay, vectors (biases, normalisation) do not."""
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, *, total_steps: float
+) -> LambdaLR | ReduceLROnPlateau | None:
+    """The schedule; None for a constant rate.
+
+    Args:
+        optimizer: Whose rate it moves.
+        config: Which schedule.
+        total_steps: Optimiser steps of the whole run; infinite where nothing ends it.
+
+    Raises:
+        ConfigError: One cycle in a run without an end.
+    """
+    if config.schedule == "constant":
+        return None
+    if config.schedule == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=config.plateau_factor, patience=config.plateau_patience)
+    if not math.isfinite(total_steps):
+        raise ConfigError(
+            "optimizer.schedule: one_cycle needs an end; set trainer.max_epochs or trainer.max_steps, "
+            "or take the schedule plateau"
+        )
+    factor = partial(one_cycle_factor, total_steps=int(total_steps), warmup_share=config.warmup_share)
+    return LambdaLR(optimizer, factor)

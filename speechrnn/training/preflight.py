@@ -1,0 +1,147 @@
+"""What stands before the first step: corpora read and sorted, tokens and an untrained model made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from speechrnn.acoustic.model import AcousticModel
+from speechrnn.audio.features import StatisticsAccumulator
+from speechrnn.corpus.batches import pad
+from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.seeds import derive_seed
+from speechrnn.text.normalize import normalize_text
+from speechrnn.text.tokens import Tokens, build_tokens
+from speechrnn.training.config import Config
+from speechrnn.whole_files import write_json_lines
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+logger = logging.getLogger("speechrnn")
+
+_NAMED_AT_MOST = 10
+_STATISTICS_BATCH_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What stands before the first step.
+
+    Attributes:
+        model: The untrained acoustic model.
+        tokens: What its outputs stand for.
+        train: Utterances to train on.
+        valid: Utterances to choose checkpoints on.
+        left_out: Training utterances that cannot be trained on, with reasons.
+    """
+
+    model: AcousticModel
+    tokens: Tokens
+    train: list[Utterance]
+    valid: list[Utterance]
+    left_out: list[LeftOut]
+
+    def describe_data(self) -> str:
+        """A number that another corpus would not have: a run is resumed only on the data that it began with."""
+        rows = [(u.id, u.num_samples, u.tokens) for part in (self.train, self.valid) for u in part]
+        return f"{derive_seed(*rows):016x}"
+
+
+def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
+    """Read the corpora, build tokens and model, and sort out what CTC cannot align.
+
+    Args:
+        config: The run's configuration.
+        folders: Where relative manifest paths are looked for, in this order.
+    """
+    import lightning.pytorch as pl
+
+    train_cuts, valid_cuts = (
+        read_corpus(_find(getattr(config.data, name), f"data.{name}", folders)) for name in ("train", "valid")
+    )
+    normalize = partial(normalize_text, config=config.text)
+    tokens = build_tokens(config.tokens, [normalize(cut.supervisions[0].text or "") for cut in train_cuts])
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
+    usable, left_out = check_corpus(
+        train_cuts,
+        tokens=tokens,
+        normalize=normalize,
+        sample_rate=model.sample_rate,
+        explain_infeasible=model.explain_infeasible,
+    )
+    _report_left_out(left_out, total=len(usable) + len(left_out))
+    if config.output is not None:
+        write_json_lines(Path(config.output) / "left_out.jsonl", (vars(item) for item in left_out))
+    if not usable:
+        raise CorpusError(
+            f"{config.data.train}: none of {len(left_out)} utterances can be trained on; "
+            f"the first, {left_out[0].id}: {left_out[0].reason}"
+        )
+    valid = _describe_valid(valid_cuts, tokens, normalize, model)
+    if not valid:
+        raise CorpusError(
+            f"{config.data.valid}: no utterance is as long as one frame; nothing to choose checkpoints on"
+        )
+    if config.front_end.normalization == "corpus":
+        _fit_statistics(model, usable)
+    return Preflight(model, tokens, usable, valid, left_out)
+
+
+def _find(name: str | None, setting: str, folders: Sequence[Path]) -> Path:
+    if name is None:
+        raise ConfigError(f"{setting}: expected a manifest (.jsonl), got nothing")
+    candidates = [Path(name)] if Path(name).is_absolute() else [*(f / name for f in folders), Path(name)]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise CorpusError(
+        f"{setting}: no {name} in {', '.join(str(c.parent) for c in candidates)}; run the recipe's "
+        "prepare stage, or set the path"
+    )
+
+
+def _report_left_out(left_out: Sequence[LeftOut], *, total: int) -> None:
+    for item in left_out[:_NAMED_AT_MOST]:
+        logger.warning("left out of training: %s: %s", item.id, item.reason)
+    if len(left_out) > _NAMED_AT_MOST:
+        logger.warning("… and %d more; all are listed in left_out.jsonl", len(left_out) - _NAMED_AT_MOST)
+    if left_out:
+        logger.warning("%d of %d utterances are left out of training", len(left_out), total)
+
+
+def _describe_valid(
+    cuts: CutSet, tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
+) -> list[Utterance]:
+    """Every utterance that makes a frame: what cannot be trained on must still be scored."""
+    valid = []
+    for cut in cuts:
+        utterance, reason = describe_cut(cut, tokens=tokens, normalize=normalize, sample_rate=model.sample_rate)
+        reason = reason or model.explain_infeasible(utterance.tokens, utterance.num_samples)
+        if model.count_frames(utterance.num_samples) == 0:
+            logger.warning("left out of validation: %s: shorter than one frame", utterance.id)
+            continue
+        if reason:
+            logger.warning("validation utterance %s counts in the WER, not in the loss: %s", utterance.id, reason)
+        valid.append(utterance)
+    return valid
+
+
+def _fit_statistics(model: AcousticModel, utterances: Sequence[Utterance]) -> None:
+    """Measure mean and deviation of every feature over the training set and keep them in the model."""
+    utterances = sorted(utterances, key=lambda utterance: utterance.seconds)
+    size = max(1, int(_STATISTICS_BATCH_SECONDS / utterances[-1].seconds))
+    accumulator = StatisticsAccumulator(model.front_end)
+    for start in range(0, len(utterances), size):
+        part = utterances[start : start + size]
+        accumulator.add(*pad([torch.from_numpy(read_utterance(u, sample_rate=model.sample_rate)) for u in part]))
+    model.front_end.set_statistics(*accumulator.finish())

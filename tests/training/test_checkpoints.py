@@ -1,0 +1,301 @@
+"""A run that was stopped anywhere ends where it would have ended, and what it wrote is whole or not there."""
+
+import csv
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TONE_SETTINGS, make_tone_configuration
+from safetensors.torch import load_file
+
+from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
+from speechrnn.training.checkpoints import WholeCheckpointIO, average_weights
+from speechrnn.training.module import SpeechModule
+from speechrnn.training.train import resume, train
+
+EPOCHS = 3
+RUN = {
+    **TONE_SETTINGS,
+    "trainer.max_epochs": EPOCHS,
+    "data.batch_seconds": 8,
+    "encoder.dropout": 0.3,
+    "augment.speed": [0.9, 1.0, 1.1],
+    "augment.noise.probability": 0.5,
+    "augment.warp.vocal_tract": 0.1,
+    "augment.spec_augment.time_masks": 1,
+    "ctc.consistency": 0.2,
+    "checkpoints.best": 2,
+    "checkpoints.average": True,
+    "checkpoints.every_minutes": 0,
+}
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_in(monkeypatch, method, call):
+    """Let the run end in the n-th call of one of the module's methods, counted from 1."""
+    original, calls = getattr(SpeechModule, method), []
+
+    def stopping(self, *arguments):
+        calls.append(1)
+        if len(calls) == call:
+            raise StoppedError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(SpeechModule, method, stopping)
+
+
+def count_calls(monkeypatch, method):
+    original, calls = getattr(SpeechModule, method), []
+    monkeypatch.setattr(SpeechModule, method, lambda self, *a: (calls.append(1), original(self, *a))[1])
+    return calls
+
+
+def read_released(output):
+    return load_file(Path(output) / "model" / "model.safetensors")
+
+
+def assert_same(first, second):
+    assert set(first) == set(second)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def read_log(output, name):
+    with (Path(output) / "logs" / "csv" / "metrics.csv").open() as file:
+        return [row[name] for row in csv.DictReader(file) if row.get(name)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing stops, and how many batches it trains on and validates."""
+    configuration = make_tone_configuration(tmp_path_factory.mktemp("whole"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        steps, validations = (count_calls(monkeypatch, name) for name in ("training_step", "validation_step"))
+        output = configuration.parent / "run"
+        train(configuration, {**RUN, "output": str(output)})
+    assert len(steps) // EPOCHS >= 4
+    return configuration, output, len(steps), len(validations)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.34, 0.5, 0.67, 0.99])
+@pytest.mark.parametrize("method", ["training_step", "validation_step"])
+def test_a_run_stopped_anywhere_ends_with_the_same_weights(whole, tmp_path, monkeypatch, method, share):
+    configuration, output, steps, validations = whole
+    count = steps if method == "training_step" else validations // 2  # the mean of the best is validated as well
+    with monkeypatch.context() as patch:
+        stop_in(patch, method, 1 + round(share * (count - 1)))
+        with pytest.raises(StoppedError):
+            train(configuration, {**RUN, "output": str(tmp_path / "run")})
+    assert not (tmp_path / "run" / "model").exists()
+    done = count_calls(monkeypatch, "training_step")
+    resume(tmp_path / "run")
+    assert_same(read_released(tmp_path / "run"), read_released(output))
+    if share >= 0.5:
+        assert len(done) < steps  # it did not begin anew
+    for name in ("train/loss_epoch", "valid/loss"):
+        assert read_log(tmp_path / "run", name) == read_log(output, name)
+
+
+def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_path, monkeypatch):
+    configuration, output, *_ = whole
+    begin = lambda: train(configuration, {**RUN, "output": str(tmp_path / "run")})  # noqa: E731
+    for _ in range(6):
+        with monkeypatch.context() as patch:
+            stop_in(patch, "training_step", 4)
+            with pytest.raises(StoppedError):
+                begin()
+        begin = lambda: resume(tmp_path / "run")  # noqa: E731
+    begin()
+    assert_same(read_released(tmp_path / "run"), read_released(output))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer.schedule": "plateau", "optimizer.plateau_patience": 1, "trainer.max_epochs": 5},
+        {"early_stopping_patience": 1, "trainer.max_epochs": 8, "optimizer.learning_rate": 1e-6},
+        {"trainer.accumulate_grad_batches": 3},
+        {"trainer.val_check_interval": 2},
+        {"trainer.check_val_every_n_epoch": 2, "trainer.max_epochs": 4},
+        {"encoder.cell": "lstm", "encoder.initial_state": "learned"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_else_a_run_counts_is_taken_up_too(tone_configuration, tmp_path, monkeypatch, settings):
+    steps = count_calls(monkeypatch, "training_step")
+    for name in ("whole", "stopped"):
+        with monkeypatch.context() as patch:
+            if name == "stopped":
+                stop_in(patch, "training_step", round(0.6 * len(steps)))
+            overrides = {**RUN, **settings, "output": str(tmp_path / name)}
+            if name == "whole":
+                train(tone_configuration, overrides)
+            else:
+                with pytest.raises(StoppedError):
+                    train(tone_configuration, overrides)
+    resume(tmp_path / "stopped")
+    assert_same(read_released(tmp_path / "stopped"), read_released(tmp_path / "whole"))
+    assert read_log(tmp_path / "stopped", "valid/loss") == read_log(tmp_path / "whole", "valid/loss")
+
+
+def start(configuration, output):
+    settings = [part for name, value in {**RUN, "data.num_workers": 1}.items() for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "speechrnn.cli.main", "train", "--config", str(configuration)]
+    return subprocess.Popen([*command, *settings, "--output", str(output)], stderr=subprocess.PIPE, text=True)
+
+
+def kill_after(process, seconds):
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+
+
+def wait_for(path, process, *, at_most=120.0):
+    deadline = time.monotonic() + at_most
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.exists(), process.communicate()[1]
+
+
+def test_a_killed_process_leaves_what_it_takes_to_go_on(whole, tmp_path):
+    configuration, output, *_ = whole
+    process = start(configuration, tmp_path / "run")
+    wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)
+    kill_after(process, 0.05)
+    resume(tmp_path / "run")
+    assert_same(read_released(tmp_path / "run"), read_released(output))
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_and_the_same_weights(whole, tmp_path):
+    configuration, output, *_ = whole
+    generator = random.Random(0)
+    for number in range(20):
+        run = tmp_path / f"run{number}"
+        process = start(configuration, run)
+        wait_for(run / "checkpoints" / "last.ckpt", process)
+        kill_after(process, generator.uniform(0.0, 1.5))
+        resume(run)
+        assert_same(read_released(run), read_released(output))
+
+
+def test_an_interrupted_process_saves_first_and_says_so(whole, tmp_path):
+    configuration, output, *_ = whole
+    process = start(configuration, tmp_path / "run")
+    wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)
+    os.kill(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, errors
+    assert "interrupted: saving after this batch" in errors
+    resume(tmp_path / "run")
+    assert_same(read_released(tmp_path / "run"), read_released(output))
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, problem):
+    path = tmp_path / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def fail(self, data):
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise problem
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises((SpeechRNNError, KeyboardInterrupt)):
+        WholeCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert WholeCheckpointIO().load_checkpoint(path) == {"step": 1}
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"step": StoppedError()}, path)
+    with pytest.raises(ConfigError, match="no checkpoint that can be read"):
+        WholeCheckpointIO().load_checkpoint(path)
+
+
+def stop_early(configuration, output, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_in(patch, "training_step", 6)
+        with pytest.raises(StoppedError):
+            train(configuration, {**RUN, "output": str(output)})
+
+
+def test_a_run_is_not_resumed_on_other_data(tone_configuration, tmp_path, monkeypatch):
+    stop_early(tone_configuration, tmp_path / "run", monkeypatch)
+    manifest = tone_configuration.parent / "train.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ConfigError, match="data have changed since this run began"):
+        resume(tmp_path / "run")
+
+
+def test_a_run_that_is_not_finished_is_not_replaced_unasked(tone_configuration, tmp_path, monkeypatch):
+    stop_early(tone_configuration, tmp_path / "run", monkeypatch)
+    with pytest.raises(ConfigError, match=r"holds a run that is not finished; --resume .* --overwrite begins anew"):
+        train(tone_configuration, {**RUN, "output": str(tmp_path / "run")})
+
+
+def test_a_finished_run_is_left_alone(whole, caplog):
+    _, output, *_ = whole
+    before = (output / "model" / "model.safetensors").stat().st_mtime_ns
+    with caplog.at_level("INFO", logger="speechrnn"):
+        result = resume(output)
+    assert "this run is finished" in caplog.text
+    assert (output / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert result.model == output / "model"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no run was begun there"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"version": 99, "finished": false, "configuration": {}, "folders": [], "provenance": {}}', "version 99"),
+        ('{"version": 1, "finished": false, "configuration": {"no": 1}, "folders": [], "provenance": {}}', "unknown setting no"),
+    ],
+)
+def test_a_folder_without_a_run_is_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        resume(tmp_path)
+
+
+def test_the_mean_of_checkpoints_is_taken_where_validation_likes_it(whole):
+    _, output, *_ = whole
+    names = sorted((output / "checkpoints").glob("epoch-*.safetensors"))
+    assert len(names) == 2
+    kept = [load_file(name) for name in names]
+    mean = average_weights(kept)
+    assert all(torch.allclose(mean[name], (kept[0][name] + kept[1][name]) / 2) for name in mean)
+    released = read_released(output)
+    assert any(all(torch.equal(released[name], candidate[name]) for name in released) for candidate in (*kept, mean))
+
+
+def test_a_training_file_that_breaks_in_mid_run_is_named_and_skipped(tone_configuration, tmp_path, monkeypatch, caplog):
+    broken = Path(tone_configuration.parent / "train.jsonl").read_text().splitlines()[3]
+    name = broken.split('"audio_filepath": "')[1].split('"')[0]
+    original = SpeechModule.training_step
+
+    def break_file(self, batch, batch_idx):
+        if self.current_epoch == 1:
+            (tone_configuration.parent / name).write_bytes(b"gone")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SpeechModule, "training_step", break_file)
+    settings = {**RUN, "output": str(tmp_path / "run")}
+    result = train(tone_configuration, {**settings, "faults.unreadable_share": 0.1})
+    assert [item.reason for item in result.left_out if "could not be read" in item.reason]
+    assert caplog.text.count("skipped in training: ") == 1
+    with pytest.raises(CorpusError):
+        train(tone_configuration, {**settings, "output": str(tmp_path / "strict")})
