@@ -1,8 +1,9 @@
 """Recipes: a dataset's path from its published form to a released model, in stages that are done once.
 
 A recipe is a folder with ``prepare.py`` (published form → manifests) and ``config.yaml`` (what differs from the
-defaults). Stages: prepare → check → train → evaluate → report. Each one's inputs are hashed into a key that
-``stages.json`` keeps in the output folder, so that a second call does what is missing and nothing else.
+defaults); ``folds.yaml``, where there is one, says what else differs when a fold is left out. Stages: prepare → check →
+train → evaluate → report. Each one's inputs are hashed into a key that ``stages.json`` keeps in the output folder, so
+that a second call does what is missing and nothing else; a training that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from speechrnn.training.train import make_output_folder
 from speechrnn.whole_files import write_json, write_json_lines, write_whole
 
 logger = logging.getLogger("speechrnn")
+
+FOLDS_FILE = "folds.yaml"
+"""What differs from config.yaml when a part of the data is left out: a task of its own may want its own settings."""
 
 STAGES = ("prepare", "check", "train", "evaluate", "report")
 
@@ -68,7 +72,7 @@ def open_recipe(
         output: Folder to write to; None: ``runs/`` and the recipe's name.
         seed: Seed of everything; None for the configuration's.
         fold: What to leave out of training and test on, where the recipe knows folds.
-        overrides: ``--KEY VALUE`` settings that win over config.yaml.
+        overrides: ``--KEY VALUE`` settings that win over config.yaml (and over folds.yaml, where that applies).
 
     Raises:
         ConfigError: The folder is no recipe, the source is not there, or a setting is wrong.
@@ -80,6 +84,8 @@ def open_recipe(
     if source is not None and not Path(source).exists():
         raise ConfigError(f"--source {source}: no such folder; pass the folder that the dataset's download made")
     settings = [*overrides, *(["--seed", str(seed)] if seed is not None else [])]
+    if fold is not None and (folder / FOLDS_FILE).is_file():
+        settings = ["--config", str(folder / FOLDS_FILE), *settings]
     config = load_config(folder / "config.yaml", settings)
     target = Path(output or config.output or Path("runs") / folder.resolve().name)
     if fold is not None:

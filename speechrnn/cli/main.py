@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import speechrnn
 from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.processes import is_first_process
 
 COMMANDS: dict[str, int] = {
     # name: what it logs without --verbose
@@ -106,7 +107,8 @@ def _run(arguments: list[str]) -> int:
         return int(done.code or 0)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with _logging_to_stderr(logging.INFO if args.verbose else COMMANDS[arguments[0]]):
+    level = logging.INFO if args.verbose else COMMANDS[arguments[0]]
+    with _logging_to_stderr(level if is_first_process() else logging.ERROR):
         return module.run(args, rest)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from speechrnn.corpus.check import LeftOut
-from speechrnn.errors import ConfigError
+from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
+from speechrnn.processes import is_first_process
 from speechrnn.training.config import Config, config_from_dict, load_config
 from speechrnn.training.preflight import Preflight, prepare_run
 from speechrnn.whole_files import write_json
@@ -117,11 +117,11 @@ def train(
     if config.output is None:
         raise ConfigError("output: expected a folder to write to")
     run = _Run(config, list(folders), dict(provenance or {}))
-    if not overwrite and _is_first_process():
+    if not overwrite and is_first_process():
         _refuse_to_replace(run.output)
     make_output_folder(run.output)
     preflight = prepare_run(config, folders=[run.output, *folders])
-    if _is_first_process():
+    if is_first_process():
         for stale in (_CHECKPOINTS, "logs", "faults"):
             shutil.rmtree(run.output / stale, ignore_errors=True)
         run.save()
@@ -177,12 +177,6 @@ def make_output_folder(output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output {output}: no folder can be made there ({error.strerror}); choose another") from error
-
-
-def _is_first_process() -> bool:
-    """Whether this is the process that writes, where several train together (torchrun, SLURM, Lightning's own)."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def _refuse_to_replace(output: Path) -> None:
@@ -361,11 +355,24 @@ def _train(trainer: Any, module: SpeechModule, config: Config, preflight: Prefli
             trainer.fit(module, datamodule=_make_data(config, preflight), ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not _is_lost_process(error):
+            raise
+        raise SpeechRNNError(
+            f"process {trainer.global_rank} of {trainer.world_size} has lost another one, which was killed or failed; "
+            f"what it said last stands above; --resume {config.output} goes on"
+        ) from error
     except SystemExit:
         # Lightning's own answer to an interruption is to end the process.
         if not trainer.interrupted:
             raise
         raise KeyboardInterrupt from None
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Whether this is how gloo and NCCL say that another process is gone."""
+    words = ("gloo", "nccl", "connection closed", "connection reset", "process group")
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error).lower() for word in words)
 
 
 def _describe_device(trainer: Any) -> str:
@@ -398,7 +405,8 @@ def _make_trainer(run: _Run, best: KeepBest, progress: SaveProgress, *, resumed_
     from speechrnn.training.loggers import make_loggers
     from speechrnn.training.module import MONITOR
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     config = run.config
     callbacks: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate()]
     if config.early_stopping_patience is not None:

@@ -261,7 +261,10 @@ def test_a_finished_run_is_left_alone(whole, caplog):
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"version": 99, "finished": false, "configuration": {}, "folders": [], "provenance": {}}', "version 99"),
-        ('{"version": 1, "finished": false, "configuration": {"no": 1}, "folders": [], "provenance": {}}', "unknown setting no"),
+        (
+            '{"version": 1, "finished": false, "configuration": {"no": 1}, "folders": [], "provenance": {}}',
+            "unknown setting no",
+        ),
     ],
 )
 def test_a_folder_without_a_run_is_one_line(tmp_path, content, message):

@@ -1,0 +1,78 @@
+"""Several processes that train together: the losses of one process, a clean end when one is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TONE_SETTINGS, make_tone_configuration
+from test_checkpoints import read_log, wait_for
+
+from speechrnn.corpus.batches import DurationBatches
+from speechrnn.training.train import resume, train
+
+SETTINGS = {
+    **TONE_SETTINGS,
+    "trainer.max_epochs": 4,
+    "augment.spec_augment.time_masks": 1,
+    "data.batch_seconds": 2.0,
+    "optimizer.learning_rate": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def configuration(tmp_path_factory):
+    """60 utterances in batches of one to five: of some the second process gets less than the first, of some nothing."""
+    configuration = make_tone_configuration(tmp_path_factory.mktemp("processes"))
+    seconds = [json.loads(line)["duration"] for line in (configuration.parent / "train.jsonl").read_text().splitlines()]
+    sizes = {len(batch) for batch in DurationBatches(seconds, batch_seconds=2.0).plan(0)}
+    assert {1, 3} <= sizes
+    return configuration
+
+
+def start(configuration, output, **more):
+    settings = {**SETTINGS, **{name.replace("__", "."): value for name, value in more.items()}, "trainer.devices": 2}
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "speechrnn.cli.main", "train", "--config", str(configuration), "--output"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, str(output), *arguments], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def list_children(process):
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the second process in /proc")
+def test_two_processes_have_the_losses_of_one(configuration, tmp_path):
+    process = start(configuration, tmp_path / "two")
+    train(configuration, {**SETTINGS, "output": str(tmp_path / "one")})
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+    assert errors.count("epoch 1: loss") == 1  # one of them speaks
+    for name in ("train/loss_epoch", "valid/loss", "valid/wer"):
+        one, two = ([float(value) for value in read_log(tmp_path / run, name)] for run in ("one", "two"))
+        assert one[0] == pytest.approx(two[0], rel=1e-4)
+        assert one == pytest.approx(two, rel=1e-2)  # what rounding becomes after some hundred steps
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the second process in /proc")
+def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configuration, tmp_path):
+    output = tmp_path / "run"
+    process = start(configuration, output, trainer__max_epochs=100, checkpoints__every_minutes=0)
+    wait_for(output / "checkpoints" / "last.ckpt", process)
+    (child,) = list_children(process)[:1]
+    time.sleep(0.3)
+    os.kill(child, signal.SIGKILL)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert f"which was killed or failed; what it said last stands above; --resume {output} goes on" in errors
+    run = json.loads((output / "run.json").read_text())
+    run["configuration"]["trainer"]["devices"] = 1  # one process takes up what two began: their batches are the same
+    (output / "run.json").write_text(json.dumps(run))
+    assert resume(output).valid_wer < 0.1
