@@ -256,10 +256,12 @@ def _train(recipe: Recipe) -> None:
         resume(recipe.output)
         return
     module = load_prepare(recipe.folder)
+    corpora = [*getattr(module, "ATTRIBUTION", []), *(getattr(module, "FOLD_ATTRIBUTION", []) if recipe.fold else [])]
     provenance = {
         "recipe": recipe.name,
         "languages": [module.LANGUAGE] if hasattr(module, "LANGUAGE") else [],
-        "corpora": getattr(module, "ATTRIBUTION", []),
+        "corpora": getattr(module, "ATTRIBUTION", [])
+        + (getattr(module, "FOLD_ATTRIBUTION", []) if recipe.fold else []),
     }
     train(recipe.config, provenance=provenance, overwrite=True, folders=[recipe.folder])
 

@@ -117,7 +117,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     jobs = {name: draw_jobs(name, seed=seed) for name in UTTERANCES}
     speak({output / "audio" / name: members for name, members in jobs.items()})
     for name, members in jobs.items():
-        entries = [_to_entry(job, output / "audio" / name) for job in members]
+        entries = [to_entry(job, output / "audio" / name) for job in members]
         write_manifest(output / f"{name}.jsonl", entries)
 
 
@@ -191,6 +191,7 @@ def _to_line(job: Job, folder: Path) -> str:
     return json.dumps({"path": str(folder / f"{job.id}.wav"), **fields}) + "\n"
 
 
-def _to_entry(job: Job, folder: Path) -> Entry:
+def to_entry(job: Job, folder: Path) -> Entry:
+    """The manifest's line of a recording that was spoken into a folder."""
     path = folder / f"{job.id}.wav"
     return Entry(id=job.id, audio_path=path, seconds=audio_info(path).seconds, text=job.text, speaker=job.variant)

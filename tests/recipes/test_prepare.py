@@ -83,10 +83,33 @@ def test_fsdd_fold_tests_all_clips_of_one_speaker_and_trains_on_none(tmp_path):
     fsdd.prepare(source, tmp_path / "out", seed=0, fold="bob")
     parts = read_parts(tmp_path / "out")
     assert {entry.speaker for entry in parts["test"]} == {"bob"}
-    assert {entry.speaker for entry in parts["train"] + parts["valid"]} == {"ann", "cy"}
+    assert "bob" not in {entry.speaker for entry in parts["train"]}
+    assert {entry.speaker for entry in parts["valid"]} == {"ann", "cy"}
     assert numbers(parts["test"]) == set(NUMBERS)
     assert numbers(parts["valid"]) == {45, 49}
-    assert numbers(parts["train"]) == {0, 4, 5, 44}
+    people = [entry for entry in parts["train"] if entry.speaker in ("ann", "cy")]
+    assert numbers(people) == {0, 4, 5, 44}
+
+
+def test_fsdd_fold_adds_synthetic_voices_to_training_alone(tmp_path):
+    source = make_fsdd(tmp_path / "fsdd", speakers=("ann", "bob", "cy"))
+    fsdd.prepare(source, tmp_path / "out", seed=0, fold="bob")
+    parts = read_parts(tmp_path / "out")
+    synthetic = [entry for entry in parts["train"] if entry.id.startswith("synthetic-")]
+    assert len(synthetic) == fsdd.SYNTHETIC_CLIPS
+    assert not any(entry.id.startswith("synthetic-") for entry in parts["valid"] + parts["test"])
+    words = Counter(entry.text for entry in synthetic)
+    assert set(words) == set(fsdd.WORDS)
+    assert max(words.values()) <= 1.1 * min(words.values())
+    assert len({entry.speaker for entry in synthetic}) > 70
+    assert all(0.1 < entry.seconds < 2.0 for entry in synthetic)
+    assert max(Counter((entry.speaker, entry.text) for entry in synthetic).values()) == 1  # no voice says a word twice
+
+
+def test_fsdd_fold_without_espeak_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(CorpusError, match=r"espeakng-loader is not installed; run pip install '\.\[quickstart\]'"):
+        fsdd.prepare(make_fsdd(tmp_path / "fsdd"), tmp_path / "out", seed=0, fold="bob")
 
 
 def test_fsdd_is_found_whichever_of_its_folders_is_named(tmp_path):
