@@ -260,8 +260,7 @@ def _train(recipe: Recipe) -> None:
     provenance = {
         "recipe": recipe.name,
         "languages": [module.LANGUAGE] if hasattr(module, "LANGUAGE") else [],
-        "corpora": getattr(module, "ATTRIBUTION", [])
-        + (getattr(module, "FOLD_ATTRIBUTION", []) if recipe.fold else []),
+        "corpora": corpora,
     }
     train(recipe.config, provenance=provenance, overwrite=True, folders=[recipe.folder])
 

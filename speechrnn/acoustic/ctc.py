@@ -30,20 +30,30 @@ class CTCConfig:
             what the other one said; a step takes nearly twice as long.
         consistency_warmup_steps: Steps over which α rises from 0 in a straight line: at first neither pass knows
             anything that the other could learn.
+        intermediate_layers: Recurrent layers, counted from 1, that learn the text by themselves too, through the same
+            output layer; the last layer does so anyway.
+        intermediate_weight: Share of the loss that is the mean of theirs, in [0, 1).
 
     Source:
-        Z. Yao et al., "CR-CTC: Consistency regularization on CTC for improved speech recognition", ICLR 2025.
+        Z. Yao et al., "CR-CTC: Consistency regularization on CTC for improved speech recognition", ICLR 2025; J. Lee
+        and S. Watanabe, "Intermediate Loss Regularization for CTC-based Speech Recognition", ICASSP 2021.
     """
 
     blank_bias: float = 0.0
     consistency: float = 0.0
     consistency_warmup_steps: int = 2000
+    intermediate_layers: tuple[int, ...] = ()
+    intermediate_weight: float = 0.3
 
     def __post_init__(self) -> None:
         if not abs(self.blank_bias) <= 20.0:
             raise ConfigError(f"ctc.blank_bias: expected nats between -20 and 20, got {self.blank_bias}")
         if self.consistency < 0 or self.consistency_warmup_steps < 0:
             raise ConfigError("ctc: consistency and consistency_warmup_steps must be 0 or more")
+        if not 0.0 <= self.intermediate_weight < 1.0:
+            raise ConfigError(f"ctc.intermediate_weight: expected a share in [0, 1), got {self.intermediate_weight}")
+        if any(layer < 1 for layer in self.intermediate_layers):
+            raise ConfigError(f"ctc.intermediate_layers: layers are counted from 1, got {self.intermediate_layers}")
 
 
 class CTCHead(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -31,6 +32,9 @@ class EncoderConfig:
         num_layers: Recurrent layers.
         bidirectional: Whether each layer also runs backwards; not for streaming.
         dropout: Share of each layer's outputs set to zero in training, in [0, 1).
+        input_dropout: Share of the first layer's inputs set to zero in training, in [0, 1).
+        locked_dropout: Whether dropout takes the same units in all frames of an utterance.
+        recurrent_dropout: Share of the recurrent weights set to zero in training, in [0, 1); drawn once a batch.
         layer_norm: Normalise each layer's outputs.
         residual: Add each layer's input to its output, from the second layer on.
         subsampling: ``stack`` joins neighbouring frames into one, ``convolution`` is a strided convolution with ReLU.
@@ -46,6 +50,9 @@ class EncoderConfig:
     num_layers: int | None = None
     bidirectional: bool = True
     dropout: float = 0.1
+    input_dropout: float = 0.0
+    locked_dropout: bool = False
+    recurrent_dropout: float = 0.0
     layer_norm: bool = True
     residual: bool = True
     subsampling: Literal["stack", "convolution"] = "stack"
@@ -59,8 +66,9 @@ class EncoderConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"encoder.{name}: expected 1 or more, got {value}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"encoder.dropout: expected a share in [0, 1), got {self.dropout}")
+        for name in ("dropout", "input_dropout", "recurrent_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"encoder.{name}: expected a share in [0, 1), got {getattr(self, name)}")
         if self.subsampling_factor < 1 or self.subsampling_channels < 1:
             raise ConfigError("encoder.subsampling_factor and encoder.subsampling_channels: expected 1 or more")
         if self.lookahead_frames < 0:
@@ -181,6 +189,9 @@ class Encoder(nn.Module):
             num_layers=config.resolved_num_layers,
             bidirectional=config.bidirectional,
             dropout=config.dropout,
+            input_dropout=config.input_dropout,
+            locked_dropout=config.locked_dropout,
+            recurrent_dropout=config.recurrent_dropout,
             layer_norm=config.layer_norm,
             residual=config.residual,
             initial_state=config.initial_state,
@@ -199,8 +210,14 @@ class Encoder(nn.Module):
         return self.subsampling.count_frames(feature_frames)
 
     def forward(
-        self, features: Tensor, lengths: Tensor, *, state: Tensor | None = None, return_state: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        *,
+        state: Tensor | None = None,
+        return_state: bool = False,
+        collect: Sequence[int] = (),
+    ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
         """Encode a batch.
 
         Args:
@@ -208,12 +225,14 @@ class Encoder(nn.Module):
             lengths: Valid feature frames, (B,), int64.
             state: State to start from, (L, P, D, B, H); None for the stack's own.
             return_state: Also return the state after the last valid frame.
+            collect: Recurrent layers, counted from 1, whose outputs to return too.
 
         Returns:
-            Encoder frames (B, T', D·H), zero past their lengths; the lengths (B,), int64; the state or None.
+            Encoder frames (B, T', D·H), zero past their lengths; the lengths (B,), int64; the state or None; and the
+            outputs of the layers to collect, each (B, T', D·H).
         """
         frames, lengths = self.subsampling(features, lengths)
-        frames, final = self.stack(frames, lengths, state=state, return_state=return_state)
+        frames, final, collected = self.stack(frames, lengths, state=state, return_state=return_state, collect=collect)
         if self.lookahead is not None:
             frames = mask_padding(self.lookahead(frames), lengths)
-        return frames, lengths, final
+        return frames, lengths, final, collected

@@ -67,6 +67,7 @@ class AcousticModel(nn.Module):
         state: Tensor | None = None,
         return_state: bool = False,
         augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        intermediate_layers: Sequence[int] = (),
     ) -> Emission:
         """Compute log-probabilities.
 
@@ -78,13 +79,17 @@ class AcousticModel(nn.Module):
             augment: Training only: called with log-mels (B, T, M) and their lengths (B,), returns both, warped and
                 masked, perhaps more than one version of each utterance; it stands before the cosine transform so that
                 MFCCs lose whole bands too.
+            intermediate_layers: Training only: recurrent layers, counted from 1, whose outputs go through the head
+                too.
 
         Returns:
-            Log-probabilities (B, T', V), their lengths (B,), and the state if asked for.
+            Log-probabilities (B, T', V), their lengths (B,), the state and intermediate log-probabilities if asked for.
         """
         log_mels, frame_lengths = self.front_end.log_mel(waveforms, lengths)
         if augment is not None:
             log_mels, frame_lengths = augment(log_mels, frame_lengths)
         features = self.front_end.finish(log_mels, frame_lengths)
-        frames, frame_lengths, final = self.encoder(features, frame_lengths, state=state, return_state=return_state)
-        return Emission(self.head(frames), frame_lengths, final)
+        frames, frame_lengths, final, collected = self.encoder(
+            features, frame_lengths, state=state, return_state=return_state, collect=intermediate_layers
+        )
+        return Emission(self.head(frames), frame_lengths, final, [self.head(layer) for layer in collected])

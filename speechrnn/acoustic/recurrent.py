@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,23 +49,49 @@ class ElementwiseRNN(nn.Module):
         with torch.no_grad():
             self.weight_recurrent.copy_(torch.exp(-1.0 / memory_frames))
 
-    def forward(self, inputs: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor, initial: Tensor, *, recurrent_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """Run over whole sequences.
 
         Args:
             inputs: (B, T, F).
             initial: Hidden state before the first frame, (1, B, H).
+            recurrent_dropout: Share of the units that remember nothing this time.
 
         Returns:
             Hidden state after every frame, (B, T, H), and after the last, (1, B, H).
         """
-        weights = [self.weight_input, torch.diag(self.weight_recurrent), self.bias, torch.zeros_like(self.bias)]
-        with warnings.catch_warnings():
-            # cuDNN copies these weights into one block at each call: that is meant, they are made anew each time.
-            warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
-            # has_biases, num_layers, dropout, train, bidirectional, batch_first
-            outputs, last = torch.rnn_tanh(inputs, initial, weights, True, 1, 0.0, self.training, False, True)
-        return outputs, last
+        recurrent = nn.functional.dropout(self.weight_recurrent, recurrent_dropout, recurrent_dropout > 0)
+        weights = [self.weight_input, torch.diag(recurrent), self.bias, torch.zeros_like(self.bias)]
+        return run_with_weights("tanh", inputs, initial, weights, is_training=self.training)
+
+
+def run_with_weights(
+    cell: Literal["tanh", "gru", "lstm"],
+    inputs: Tensor,
+    initial: Any,
+    weights: list[Tensor],
+    *,
+    is_training: bool,
+) -> tuple[Tensor, Any]:
+    """One layer in one direction, as torch's modules compute it, with weights that were made for this call.
+
+    Args:
+        cell: Which recurrence.
+        inputs: (B, T, F).
+        initial: (1, B, H); for an LSTM two of them, hidden and cell.
+        weights: Input weights, recurrent weights and the biases of both, shaped as in torch's module.
+        is_training: Whether a backward pass will follow.
+
+    Returns:
+        Hidden state after every frame, (B, T, H), and the last state, as ``initial``.
+    """
+    function: Any = {"tanh": torch.rnn_tanh, "gru": torch.gru, "lstm": torch.lstm}[cell]
+    with warnings.catch_warnings():
+        # cuDNN copies these weights into one block at each call: that is meant, they are made anew each time.
+        warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+        # has_biases, num_layers, dropout, train, bidirectional, batch_first
+        output, *last = function(inputs, initial, weights, True, 1, 0.0, is_training, False, True)
+    return output, tuple(last) if cell == "lstm" else last[0]
 
 
 def build_direction(cell: Cell, input_size: int, hidden_size: int) -> nn.Module:
@@ -116,11 +143,25 @@ def mask_padding(sequences: Tensor, lengths: Tensor) -> Tensor:
 
 
 class RecurrentLayer(nn.Module):
-    """One recurrent layer over padded utterances, in one or two directions."""
+    """One recurrent layer over padded utterances, in one or two directions.
 
-    def __init__(self, cell: Cell, input_size: int, hidden_size: int, *, bidirectional: bool) -> None:
+    Args:
+        cell: Recurrence.
+        input_size: Features a frame.
+        hidden_size: Units of each direction.
+        bidirectional: Whether it also runs backwards.
+        recurrent_dropout: Share of the recurrent weights set to zero in training, drawn once a batch.
+
+    Source:
+        S. Merity et al., "Regularizing and Optimizing LSTM Language Models", ICLR 2018 (dropout of recurrent weights).
+    """
+
+    def __init__(
+        self, cell: Cell, input_size: int, hidden_size: int, *, bidirectional: bool, recurrent_dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.cell = cell
+        self.cell: Cell = cell
+        self.recurrent_dropout = recurrent_dropout
         self.hidden_size = hidden_size
         self.num_parts = 2 if cell == "lstm" else 1
         self.directions = nn.ModuleList(
@@ -160,17 +201,28 @@ class RecurrentLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if self.cell == "lstm":
             return self._run_lstm(direction, inputs, lengths, initial, return_state)
-        output, _ = direction(inputs, initial.contiguous())
+        output, _ = self._call(direction, inputs, initial.contiguous())
         # The state of a GRU or plain RNN is its output, so the one after the last valid frame can be picked out.
         state = _pick_last(output, lengths, initial[0])[None] if return_state else initial
         return output, state
+
+    def _call(self, direction: nn.Module, inputs: Tensor, initial: Any) -> tuple[Tensor, Any]:
+        """The direction over whole sequences, some of its recurrent weights left out in training."""
+        if not self.training or self.recurrent_dropout == 0.0:
+            return direction(inputs, initial)
+        if isinstance(direction, ElementwiseRNN):
+            return direction(inputs, initial, recurrent_dropout=self.recurrent_dropout)
+        assert self.cell != "elementwise"
+        weight_input, weight_recurrent, *biases = direction.parameters()
+        kept = nn.functional.dropout(weight_recurrent, self.recurrent_dropout)
+        return run_with_weights(self.cell, inputs, initial, [weight_input, kept, *biases], is_training=True)
 
     def _run_lstm(
         self, direction: nn.Module, inputs: Tensor, lengths: Tensor, initial: Tensor, return_state: bool
     ) -> tuple[Tensor, Tensor]:
         hidden, cell = initial[0:1].contiguous(), initial[1:2].contiguous()
         if not return_state:
-            return direction(inputs, (hidden, cell))[0], initial
+            return self._call(direction, inputs, (hidden, cell))[0], initial
         # An LSTM's cell state is not among its outputs: only packing tells it at each utterance's own end.
         packed = pack_padded_sequence(inputs, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         output, (hidden, cell) = direction(packed, (hidden, cell))
@@ -185,6 +237,29 @@ def _pick_last(outputs: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
     return torch.where((lengths == 0).to(outputs.device)[:, None], initial, outputs.gather(1, last)[:, 0])
 
 
+class LockedDropout(nn.Module):
+    """Sets a share of the units to zero in training, the same ones in all frames of an utterance.
+
+    Args:
+        share: Of the units, in [0, 1).
+
+    Source:
+        Y. Gal and Z. Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks",
+        NeurIPS 2016.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D); what stays is scaled up by 1 / (1 - share)."""
+        if not self.training or self.share == 0.0:
+            return frames
+        mask = torch.empty_like(frames[:, :1]).bernoulli_(1.0 - self.share)
+        return frames * (mask / (1.0 - self.share))
+
+
 class RecurrentStack(nn.Module):
     """Recurrent layers on top of each other, with normalisation, residual connections and dropout between them.
 
@@ -195,6 +270,9 @@ class RecurrentStack(nn.Module):
         num_layers: Layers.
         bidirectional: Whether each layer also runs backwards.
         dropout: Share of each layer's outputs set to zero in training.
+        input_dropout: Share of the features set to zero in training.
+        locked_dropout: Whether dropout takes the same units in all frames of an utterance.
+        recurrent_dropout: Share of the recurrent weights set to zero in training.
         layer_norm: Normalise each layer's outputs over units.
         residual: Add each layer's input to its output, from the second layer on (the first changes the size).
         initial_state: ``zero``, or ``learned``: one trained vector a layer and direction, shared by all utterances.
@@ -209,6 +287,9 @@ class RecurrentStack(nn.Module):
         num_layers: int,
         bidirectional: bool,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        locked_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
         layer_norm: bool = True,
         residual: bool = True,
         initial_state: Literal["zero", "learned"] = "zero",
@@ -216,12 +297,20 @@ class RecurrentStack(nn.Module):
         super().__init__()
         width = hidden_size * (2 if bidirectional else 1)
         self.layers = nn.ModuleList(
-            RecurrentLayer(cell, input_size if i == 0 else width, hidden_size, bidirectional=bidirectional)
+            RecurrentLayer(
+                cell,
+                input_size if i == 0 else width,
+                hidden_size,
+                bidirectional=bidirectional,
+                recurrent_dropout=recurrent_dropout,
+            )
             for i in range(num_layers)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) if layer_norm else nn.Identity() for _ in range(num_layers))
         self.residual = residual
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.input_dropout = (
+            LockedDropout(share) if locked_dropout else nn.Dropout(share) for share in (dropout, input_dropout)
+        )
         self.output_size = width
         self.state_shape = (num_layers, 2 if cell == "lstm" else 1, 2 if bidirectional else 1, hidden_size)
         self.initial_state = nn.Parameter(torch.zeros(self.state_shape)) if initial_state == "learned" else None
@@ -234,8 +323,14 @@ class RecurrentStack(nn.Module):
         return self.initial_state.to(like.dtype)[:, :, :, None].expand(-1, -1, -1, batch_size, -1)
 
     def forward(
-        self, inputs: Tensor, lengths: Tensor, *, state: Tensor | None = None, return_state: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        state: Tensor | None = None,
+        return_state: bool = False,
+        collect: Sequence[int] = (),
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Run all layers over a batch.
 
         Args:
@@ -243,17 +338,20 @@ class RecurrentStack(nn.Module):
             lengths: Valid frames, (B,), int64.
             state: State to start from, (L, P, D, B, H); None for the stack's own initial state.
             return_state: Also return the state after each utterance's last valid frame.
+            collect: Layers, counted from 1, whose outputs to return too.
 
         Returns:
-            Outputs of the last layer at every frame, (B, T, D·H), zero past a length; and the final state of every
-            layer, (L, P, D, B, H), or None.
+            Outputs of the last layer at every frame, (B, T, D·H), zero past a length; the final state of every layer,
+            (L, P, D, B, H), or None; and the outputs of the layers to collect.
         """
         if state is None:
             state = self.make_initial_state(len(inputs), like=inputs)
-        hidden, finals = inputs, []
+        hidden, finals, collected = self.input_dropout(inputs), [], []
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             output, final = layer(hidden, lengths, initial=state[number], return_state=return_state)
             output = self.dropout(norm(output))
             hidden = output + hidden if self.residual and number > 0 else output
             finals.append(final)
-        return mask_padding(hidden, lengths), torch.stack(finals) if return_state else None
+            if number + 1 in collect:
+                collected.append(hidden)
+        return mask_padding(hidden, lengths), torch.stack(finals) if return_state else None, collected

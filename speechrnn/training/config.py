@@ -101,6 +101,11 @@ class OptimizerConfig:
         warmup_share: Share of all steps in which the rate rises (one_cycle), in [0, 1).
         plateau_factor: In (0, 1).
         plateau_patience: Epochs.
+        weight_noise: Standard deviation of noise that is added to every matrix while a step's gradients are taken, and
+            then taken away again; 0 is off.
+
+    Source:
+        A. Graves, "Practical Variational Inference for Neural Networks", NeurIPS 2011 (noise of fixed variance).
     """
 
     learning_rate: float = 1e-3
@@ -109,12 +114,15 @@ class OptimizerConfig:
     warmup_share: float = 0.2
     plateau_factor: float = 0.5
     plateau_patience: int = 3
+    weight_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise ConfigError("optimizer: learning_rate must be above 0 and weight_decay at least 0")
         if not 0.0 <= self.warmup_share < 1.0 or not 0.0 < self.plateau_factor < 1.0:
             raise ConfigError("optimizer: warmup_share must lie in [0, 1) and plateau_factor in (0, 1)")
+        if self.weight_noise < 0:
+            raise ConfigError(f"optimizer.weight_noise: expected 0 or more, got {self.weight_noise}")
 
 
 @dataclass(frozen=True)
@@ -203,6 +211,12 @@ class Config:
             raise ConfigError(f"early_stopping_patience: expected 1 or more, got {self.early_stopping_patience}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed: expected 0 or more, and less than 2**32, got {self.seed}")
+        layers = self.encoder.resolved_num_layers
+        if any(layer >= layers for layer in self.ctc.intermediate_layers):
+            raise ConfigError(
+                f"ctc.intermediate_layers: expected layers below the last of {layers}, got "
+                f"{list(self.ctc.intermediate_layers)}"
+            )
         _check_trainer(self.trainer)
 
     @property

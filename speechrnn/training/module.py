@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,27 @@ class SpeechModule(pl.LightningModule):
         self._group.append(batch)
         # Each utterance of the step weighs the same, on whatever rank it is.
         utterances = self._sum_over_ranks(len(batch.ids))
-        self._backward(batch, scale=self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches)
+        with self._noisy_weights():
+            self._backward(batch, scale=self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches)
         if len(self._group) == config.accumulate_grad_batches or self.trainer.is_last_batch:
             self._step(batch_idx)
             self._group = []
+
+    @contextmanager
+    def _noisy_weights(self) -> Iterator[None]:
+        """Gradients are taken where noise has moved the weights to, and applied where they were."""
+        deviation = self.config.optimizer.weight_noise
+        matrices = [p for p in self.parameters() if p.ndim >= 2 and p.requires_grad] if deviation else []
+        kept = [matrix.detach().clone() for matrix in matrices]
+        with torch.no_grad():
+            for matrix in matrices:
+                matrix.add_(torch.randn_like(matrix), alpha=deviation)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for matrix, before in zip(matrices, kept, strict=True):
+                    matrix.copy_(before)
 
     def _backward(self, batch: Batch, *, scale: float) -> None:
         """Losses and gradients of a batch, in as many parts as memory asks for."""
@@ -213,20 +231,26 @@ class SpeechModule(pl.LightningModule):
         self.log("train/loss_step", losses.detach().mean(), on_step=True, on_epoch=False, batch_size=len(batch.ids))
 
     def compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """CTC loss and divergence of each utterance in each pass, two of (passes · B,), in nats.
+        """CTC loss (its intermediate part included) and divergence of each utterance in each pass, (passes · B,) each.
 
         There is one pass, and no divergence, unless ``ctc.consistency`` asks for two.
         """
         passes = 2 if self.config.ctc.consistency else 1
+        ctc = self.config.ctc
         emission: Emission = self.model(
-            batch.waveforms, batch.waveform_lengths, augment=self._make_augment(batch.augment_seeds, passes)
+            batch.waveforms,
+            batch.waveform_lengths,
+            augment=self._make_augment(batch.augment_seeds, passes),
+            intermediate_layers=ctc.intermediate_layers,
         )
-        losses = ctc_losses(
-            emission.log_probs,
-            batch.targets.repeat(passes, 1),
-            lengths=emission.lengths,
-            target_lengths=batch.target_lengths.repeat(passes),
+        targets, target_lengths = batch.targets.repeat(passes, 1), batch.target_lengths.repeat(passes)
+        losses, *lower = (
+            ctc_losses(log_probs, targets, lengths=emission.lengths, target_lengths=target_lengths)
+            for log_probs in (emission.log_probs, *emission.intermediate)
         )
+        if lower:
+            share = ctc.intermediate_weight
+            losses = (1.0 - share) * losses + share * torch.stack(lower).mean(dim=0)
         if passes == 1:
             return losses, torch.zeros_like(losses)
         return losses, consistency_losses(emission.log_probs, emission.lengths)

@@ -17,7 +17,7 @@ def test_counted_frames_are_the_frames_that_come_out(kind, factor):
     )
     for frames in range(41):
         length = torch.tensor([frames])
-        outputs, lengths, _ = encoder(torch.zeros(1, frames, 4), length)
+        outputs, lengths, *_ = encoder(torch.zeros(1, frames, 4), length)
         assert outputs.shape[1] == lengths.item() == encoder.count_frames(frames) == encoder.count_frames(length).item()
 
 
@@ -48,9 +48,9 @@ def test_padding_does_not_change_encoder_frames(cell, kind, lookahead):
     encoder = Encoder(config, input_size=4).eval()
     lengths = torch.tensor([20, 7, 11])
     features = mask_padding(torch.randn(3, 20, 4), lengths)
-    together, counts, _ = encoder(features, lengths)
+    together, counts, *_ = encoder(features, lengths)
     for row, length in enumerate(lengths.tolist()):
-        alone, count, _ = encoder(features[row : row + 1, :length], lengths[row : row + 1])
+        alone, count, *_ = encoder(features[row : row + 1, :length], lengths[row : row + 1])
         assert count[0] == counts[row] == alone.shape[1]
         torch.testing.assert_close(together[row, : count[0]], alone[0], atol=1e-5, rtol=0)
 

@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from speechrnn.acoustic.recurrent import (
     ElementwiseRNN,
+    LockedDropout,
     RecurrentLayer,
     RecurrentStack,
     mask_padding,
@@ -96,9 +97,9 @@ def test_neighbours_and_padding_change_neither_outputs_nor_states(cell, bidirect
     stack = RecurrentStack(cell, 6, hidden_size=5, num_layers=2, bidirectional=bidirectional).eval()
     inputs = make_batch()
     noise = torch.where(mask_padding(torch.ones_like(inputs), LENGTHS) > 0, inputs, torch.full_like(inputs, 99.0))
-    together, state = stack(noise, LENGTHS, return_state=True)
+    together, state, _ = stack(noise, LENGTHS, return_state=True)
     for row, length in enumerate(LENGTHS.tolist()):
-        alone, alone_state = stack(inputs[row : row + 1, :length], LENGTHS[row : row + 1], return_state=True)
+        alone, alone_state, _ = stack(inputs[row : row + 1, :length], LENGTHS[row : row + 1], return_state=True)
         torch.testing.assert_close(together[row, :length], alone[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(state[:, :, :, row], alone_state[:, :, :, 0], atol=1e-5, rtol=0)
         assert (together[row, length:] == 0).all()
@@ -109,9 +110,9 @@ def test_state_carried_over_a_cut_continues_the_sequence(cell):
     torch.manual_seed(4)
     stack = RecurrentStack(cell, 6, hidden_size=5, num_layers=3, bidirectional=False).eval()
     inputs = torch.randn(2, 11, 6)
-    whole, whole_state = stack(inputs, torch.tensor([11, 11]), return_state=True)
-    first, state = stack(inputs[:, :4], torch.tensor([4, 4]), return_state=True)
-    second, state = stack(inputs[:, 4:], torch.tensor([7, 7]), state=state, return_state=True)
+    whole, whole_state, _ = stack(inputs, torch.tensor([11, 11]), return_state=True)
+    first, state, _ = stack(inputs[:, :4], torch.tensor([4, 4]), return_state=True)
+    second, state, _ = stack(inputs[:, 4:], torch.tensor([7, 7]), state=state, return_state=True)
     torch.testing.assert_close(torch.cat([first, second], dim=1), whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(state, whole_state, atol=1e-6, rtol=0)
 
@@ -121,14 +122,14 @@ def test_learned_initial_state_matters_and_is_trained(cell):
     torch.manual_seed(5)
     stack = RecurrentStack(cell, 6, hidden_size=5, num_layers=2, bidirectional=True, initial_state="learned")
     inputs = make_batch()
-    at_zero, _ = stack(inputs, LENGTHS)
+    at_zero, _, _ = stack(inputs, LENGTHS)
     at_zero.square().sum().backward()
     assert stack.initial_state.grad.abs().sum(dim=-1).gt(0).all()  # every layer, part and direction
     with torch.no_grad():
         stack.initial_state.fill_(0.5)
-    moved, _ = stack(inputs, LENGTHS)
+    moved, _, _ = stack(inputs, LENGTHS)
     assert not torch.allclose(moved, at_zero)
-    given, _ = stack(inputs, LENGTHS, state=torch.zeros(2, stack.state_shape[1], 2, 4, 5))
+    given, _, _ = stack(inputs, LENGTHS, state=torch.zeros(2, stack.state_shape[1], 2, 4, 5))
     torch.testing.assert_close(given, at_zero)
 
 
@@ -136,10 +137,10 @@ def test_learned_initial_state_matters_and_is_trained(cell):
 def test_an_empty_utterance_keeps_the_state_it_was_given(cell):
     stack = RecurrentStack(cell, 6, hidden_size=5, num_layers=1, bidirectional=True).eval()
     given = torch.randn(1, stack.state_shape[1], 2, 2, 5)
-    outputs, state = stack(torch.randn(2, 3, 6), torch.tensor([3, 0]), state=given, return_state=True)
+    outputs, state, _ = stack(torch.randn(2, 3, 6), torch.tensor([3, 0]), state=given, return_state=True)
     assert torch.isfinite(outputs).all()
     torch.testing.assert_close(state[:, :, :, 1], given[:, :, :, 1])
-    outputs, state = stack(torch.zeros(2, 0, 6), torch.tensor([0, 0]), state=given, return_state=True)
+    outputs, state, _ = stack(torch.zeros(2, 0, 6), torch.tensor([0, 0]), state=given, return_state=True)
     assert outputs.shape == (2, 0, 10)
     torch.testing.assert_close(state, given)
 
@@ -158,6 +159,60 @@ def test_residual_layers_add_their_input():
     for parameter in stack.layers[1].parameters():
         parameter.data.zero_()  # a GRU without weights stays at its zero state
     inputs = make_batch()
-    both, _ = stack(inputs, LENGTHS)
+    both, _, _ = stack(inputs, LENGTHS)
     first, _ = stack.layers[0](inputs, LENGTHS, initial=zeros_for(stack.layers[0], 4))
     torch.testing.assert_close(both, mask_padding(first, LENGTHS))
+
+
+def test_locked_dropout_takes_the_same_units_in_every_frame_of_an_utterance():
+    torch.manual_seed(0)
+    dropped = LockedDropout(0.25)(torch.ones(200, 9, 40))
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert not torch.equal(dropped[0], dropped[1])
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert float(dropped.max()) == pytest.approx(1 / 0.75)
+    frames = torch.randn(2, 3, 4)
+    assert LockedDropout(0.5).eval()(frames) is frames
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrent_dropout_leaves_weights_out_in_training_alone(cell):
+    torch.manual_seed(0)
+    layer = RecurrentLayer(cell, 6, 5, bidirectional=False, recurrent_dropout=0.5)
+    inputs, lengths = make_batch(), LENGTHS
+    run = lambda: layer(inputs, lengths, initial=zeros_for(layer, 4))[0]  # noqa: E731
+    first, second = run(), run()
+    assert torch.equal(first[:, 0], second[:, 0])  # there is no memory yet
+    assert not torch.equal(first[0, 1:], second[0, 1:])
+    first.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+    layer.eval()
+    plain = RecurrentLayer(cell, 6, 5, bidirectional=False)
+    plain.load_state_dict(layer.state_dict())
+    assert torch.equal(run(), plain(inputs, lengths, initial=zeros_for(layer, 4))[0])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrent_dropout_equals_a_layer_with_those_weights_at_zero(cell, monkeypatch):
+    torch.manual_seed(0)
+    layer = RecurrentLayer(cell, 6, 5, bidirectional=False, recurrent_dropout=0.5)
+    name = "weight_recurrent" if cell == "elementwise" else "weight_hh_l0"
+    mask = (torch.rand_like(getattr(layer.directions[0], name)) < 0.5).float() * 2
+    monkeypatch.setattr(nn.functional, "dropout", lambda weights, share, *_: weights * mask if share else weights)
+    dropped = layer(make_batch(), LENGTHS, initial=zeros_for(layer, 4))[0]
+    with torch.no_grad():
+        getattr(layer.directions[0], name).mul_(mask)
+    torch.testing.assert_close(dropped, layer.eval()(make_batch(), LENGTHS, initial=zeros_for(layer, 4))[0])
+
+
+def test_collected_layers_are_what_the_next_layer_hears():
+    torch.manual_seed(0)
+    stack = RecurrentStack("gru", 6, hidden_size=5, num_layers=3, bidirectional=True, residual=False).eval()
+    outputs, _, collected = stack(make_batch(), LENGTHS, collect=(1, 3))
+    assert len(collected) == 2
+    assert torch.equal(mask_padding(collected[1], LENGTHS), outputs)
+    hidden = collected[0]
+    for number in (1, 2):
+        state = stack.make_initial_state(4, like=hidden)[number]
+        hidden = stack.norms[number](stack.layers[number](hidden, LENGTHS, initial=state)[0])
+    torch.testing.assert_close(mask_padding(hidden, LENGTHS), outputs)

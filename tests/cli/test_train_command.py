@@ -337,3 +337,30 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
     assert main(common) == 2
     assert f"data.train: no train.jsonl in {output / 'x'}, {tmp_path}, .;" in error_of(capsys)
     assert main([*common, *(f"--data.{name}={configuration.parent / name}.jsonl" for name in ("train", "valid"))]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--resume", "nowhere"], "nowhere: no run was begun there (no run.json); train one with --config"),
+        (["--resume", "x", "--seed", "3"], "--resume: takes its settings from the run itself; leave --seed out"),
+        (["--resume", "x", "--overwrite"], "--resume: takes its settings from the run itself; leave --overwrite out"),
+        (["--resume", "x", "--config", "y"], "expected one of --config FILE, --resume DIR and --replay DIR, got"),
+        (["--replay", "nowhere"], "--replay nowhere: no saved step there; give a folder of a run's faults/"),
+    ],
+)
+def test_a_slip_in_taking_up_a_run_is_one_line(capsys, monkeypatch, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 2
+    assert words in error_of(capsys)
+
+
+def test_a_step_that_was_not_taken_is_replayed_as_a_table(capsys, train, output):
+    assert train("--optimizer.learning_rate", "1e9", "--trainer.gradient_clip_val", "0") == 2
+    faults = sorted((output / "faults").iterdir())
+    assert len(faults) >= 5
+    capsys.readouterr()
+    assert main(["train", "--replay", str(faults[0])]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| utterance | seconds | tokens | loss, nats | gradient norm | largest sample |"
+    assert "nan" in lines[2]

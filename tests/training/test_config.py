@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from speechrnn.errors import ConfigError
-from speechrnn.training.config import Config, load_config
+from speechrnn.training.config import Config, config_from_dict, load_config
 
 
 def write(folder: Path, text: str) -> Path:
@@ -62,6 +62,18 @@ def test_overrides_may_be_a_mapping():
         ("seed: -1", "seed: expected 0 or more"),
         ("trainer: {gradient_clip_val: -1.0}", "trainer.gradient_clip_val"),
         ("early_stopping_patience: 0", "early_stopping_patience"),
+        ("checkpoints: {every_minutes: -1}", "checkpoints.every_minutes"),
+        ("checkpoints: {best: 0}", "checkpoints.best"),
+        ("checkpoints: {average: true}", "set checkpoints.best to 2 or more"),
+        ("faults: {unreadable_share: 2}", "faults.unreadable_share"),
+        ("faults: {nonfinite_in_a_row: 0}", "faults.nonfinite_in_a_row"),
+        ("optimizer: {weight_noise: -1}", "optimizer.weight_noise"),
+        ("ctc: {intermediate_weight: 1}", "ctc.intermediate_weight"),
+        ("ctc: {intermediate_layers: [0]}", "layers are counted from 1"),
+        ("{ctc: {intermediate_layers: [2]}, encoder: {num_layers: 2}}", "expected layers below the last of 2, got [2]"),
+        ("encoder: {input_dropout: 1}", "encoder.input_dropout"),
+        ("encoder: {recurrent_dropout: -0.1}", "encoder.recurrent_dropout"),
+        ("augment: {warp: {vocal_tract: 2}}", "augment.warp.vocal_tract"),
         ("data: [1", "config.yaml"),
         ("just words", "config.yaml"),
     ],
@@ -98,6 +110,14 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         load_config(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match="is a folder"):
         load_config(tmp_path)
+
+
+def test_what_a_configuration_was_written_as_is_what_it_is_read_from(tmp_path):
+    import json
+
+    text = "{encoder: {cell: lstm}, augment: {speed: [0.9, 1.1]}, ctc: {intermediate_layers: [1]}, seed: 3}"
+    config = load_config(write(tmp_path, text), ["--data.test", "{a: b.jsonl}", "--trainer.max_time", "00:01:00:00"])
+    assert config_from_dict(json.loads(json.dumps(config.to_dict())), where="here") == config
 
 
 def test_a_configuration_is_plain_data():

@@ -320,3 +320,37 @@ def test_plateau_lowers_the_rate_after_validation(tmp_path, make_tiny_model):
             module.validation_step(make_batch(module), 0)
             module.on_validation_epoch_end()
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_lower_layers_enter_the_loss_by_their_share(make_tiny_model, tmp_path):
+    losses = {}
+    for share in (0.0, 0.25, 0.5):
+        ctc = CTCConfig(intermediate_layers=(1,), intermediate_weight=share)
+        module = make_module(make_tiny_model(), tmp_path, ctc=ctc)
+        batch = make_batch(module)
+        losses[share] = module.compute_losses(batch)[0].detach()
+    plain = make_module(make_tiny_model(), tmp_path).compute_losses(batch)[0].detach()
+    torch.testing.assert_close(losses[0.0], plain)
+    lower = (losses[0.5] - 0.5 * plain) / 0.5
+    assert (lower - plain).abs().min() > 0.1
+    torch.testing.assert_close(losses[0.25], 0.75 * plain + 0.25 * lower)
+
+
+def test_weight_noise_moves_the_gradient_and_not_the_weights(make_tiny_model, tmp_path):
+    changes = {}
+    for noise in (0.0, 0.0, 0.1):
+        module = make_module(make_tiny_model(), tmp_path, optimizer=OptimizerConfig(weight_noise=noise))
+        before, seen = read_weights(module), []
+        compute = module.compute_losses
+        module.compute_losses = lambda part, m=module, s=seen, c=compute: (s.append(read_weights(m)), c(part))[1]
+        module.training_step(make_batch(module), 0)
+        gradient = torch.cat([p.grad.flatten() for p in module.parameters()])
+        torch.testing.assert_close(read_weights(module), before - gradient)
+        changes[noise] = gradient
+        moved = (seen[0] - before)[seen[0] != before]
+        if noise:
+            assert float(moved.std()) == pytest.approx(0.1, rel=0.1)
+            assert len(moved) > 0.9 * sum(p.numel() for p in module.parameters() if p.ndim >= 2)
+        else:
+            assert not len(moved)
+    assert not torch.allclose(changes[0.0], changes[0.1])
