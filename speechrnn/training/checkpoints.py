@@ -86,7 +86,7 @@ class SaveProgress(pl.Callback):
         self._is_interrupted = False
         self._restore_signal: Callable[[], object] | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; let an interruption wait for the end of the batch, but not a second one."""
         self._saved_at = self._started_at = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
