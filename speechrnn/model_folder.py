@@ -14,7 +14,7 @@ import math
 import secrets
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -54,6 +54,8 @@ _TYPES: dict[str, type] = {
     "num_parameters": int,
     "provenance": dict,
 }
+_ADDED = frozenset({"encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout"})
+"""Settings that models of an earlier speechrnn do not have; each has a default that means what those models were."""
 
 Config = TypeVar("Config", FrontEndConfig, EncoderConfig, TextConfig)
 
@@ -234,8 +236,13 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _build_config(kind: type[Config], values: Any, *, section: str, path: Path) -> Config:
-    """Make a configuration dataclass of a section of config.json; every key must be there, and no other."""
+    """Make a configuration dataclass of a section of config.json; every key must be there, and no other.
+
+    A setting that came after the format's first release is not in older files: there its default holds.
+    """
     hints = get_type_hints(kind)
+    added = {field.name: field.default for field in fields(kind) if f"{section}.{field.name}" in _ADDED}
+    values = {**added, **values}
     _check_keys(values, frozenset(hints), section=f"{section}.", path=path)
     _check_types(values, hints, section=f"{section}.", path=path)
     try:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.errors import ModelError
 from speechrnn.model_card import make_model_card
 from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
@@ -320,3 +321,9 @@ def test_card_says_what_is_not_known():
     assert "16,000 Hz" in card
     assert "No results are recorded." in card
     assert "The corpora are not recorded." in card
+
+
+@pytest.mark.parametrize("name", ["input_dropout", "locked_dropout", "recurrent_dropout"])
+def test_a_model_from_before_a_setting_was_there_has_its_default(folder, name):
+    edit_config(folder, lambda config: config["encoder"].pop(name))
+    assert getattr(load_model(folder).acoustic.encoder.config, name) == getattr(EncoderConfig(), name)
