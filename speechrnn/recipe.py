@@ -20,7 +20,7 @@ from typing import Any
 
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.training.config import Config, load_config
-from speechrnn.training.train import make_output_folder
+from speechrnn.training.run import LAST, is_resumable, make_output_folder
 from speechrnn.whole_files import write_json, write_json_lines, write_whole
 
 logger = logging.getLogger("speechrnn")
@@ -250,11 +250,13 @@ def _check(recipe: Recipe) -> None:
 
 
 def _train(recipe: Recipe) -> None:
-    from speechrnn.training.train import is_resumable, resume, train
+    from speechrnn.training.train import resume, train
 
     if is_resumable(recipe.output, recipe.config):
         resume(recipe.output)
         return
+    if (recipe.output / LAST).exists():
+        logger.warning("%s: a run with other settings was not finished there; it is replaced", recipe.output)
     module = load_prepare(recipe.folder)
     corpora = [*getattr(module, "ATTRIBUTION", []), *(getattr(module, "FOLD_ATTRIBUTION", []) if recipe.fold else [])]
     provenance = {

@@ -57,9 +57,8 @@ class Unreadable:
         Raises:
             CorpusError: More of the corpus than ``faults.unreadable_share`` could not be read.
         """
-        new = [(id, reason) for id, reason in failed if id not in self.reasons]
+        new = [(id, reason) for id, reason in failed if self.take(id, reason)]
         for id, reason in new:
-            self.reasons[id] = reason
             logger.warning("skipped in training: %s: %s", id, reason)
         if new and self.corpus_size and len(self.reasons) > self.config.unreadable_share * self.corpus_size:
             raise CorpusError(
@@ -67,6 +66,12 @@ class Unreadable:
                 f"{self.config.unreadable_share:g} that faults.unreadable_share allows; the last, {new[-1][0]}: "
                 f"{new[-1][1]}; mend the files, or raise the share, and go on with --resume"
             )
+
+    def take(self, id: str, reason: str) -> bool:
+        """Note a recording; whether it is a new one."""
+        is_new = id not in self.reasons
+        self.reasons.setdefault(id, reason)
+        return is_new
 
     def to_dict(self) -> dict[str, str]:
         """The recordings that failed, with their reasons."""

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,25 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from speechrnn.acoustic.ctc import compute_blank_rate, consistency_losses, ctc_losses
+from speechrnn.acoustic.ctc import consistency_losses, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.spectral_augment import SpecAugment, Warp
 from speechrnn.corpus.batches import split_batch
-from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import SpeechRNNError
 from speechrnn.seeds import derive_seed
-from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.tokens import Tokens
 from speechrnn.training.config import Config
 from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
 from speechrnn.training.optimization import build_optimizer, build_schedule
+from speechrnn.training.validation import Validation
 from speechrnn.types import Batch, Emission
 
 logger = logging.getLogger("speechrnn")
 
 MONITOR = "valid/rank"
 """What checkpoints are chosen by, the lower the better: the word error rate, and among equal ones the loss."""
+
+_OVERFLOWS_IN_A_ROW = 20
 
 
 @dataclass
@@ -92,11 +93,12 @@ class SpeechModule(pl.LightningModule):
         self.unreadable = Unreadable(config.faults)
         self.faults_in_a_row = 0
         self.seconds_that_fit: float | None = None
+        self.validation = Validation()
         self.last_validation: dict[str, float] | None = None
         self._group: list[Batch] = []
+        self._suspects: list[str] = []
         self._is_finite = True
         self._norm = 0.0
-        self._reset_validation()
 
     # What a checkpoint holds beside weights and optimiser.
 
@@ -137,13 +139,15 @@ class SpeechModule(pl.LightningModule):
         """Add one batch's gradients, and take a step if it is the last of its group."""
         config = self.config
         torch.manual_seed(derive_seed(config.seed, self.current_epoch, batch_idx, self.global_rank))
-        self.unreadable.count([(id, reason) for id, _, reason in batch.failed])
+        failed = [(id, reason) for id, _, reason in batch.failed]
+        utterances, num_failed = self._sum_over_ranks(len(batch.ids), len(failed))
+        if num_failed:
+            self.unreadable.count(self._gather(failed))
         if not self._group:
             self.optimizers().zero_grad()  # type: ignore[union-attr]
-            self._is_finite = True
+            self._is_finite, self._suspects = True, []
         self._group.append(batch)
         # Each utterance of the step weighs the same, on whatever rank it is.
-        utterances = self._sum_over_ranks(len(batch.ids))
         with self._noisy_weights():
             self._backward(batch, scale=self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches)
         if len(self._group) == config.accumulate_grad_batches or self.trainer.is_last_batch:
@@ -222,11 +226,14 @@ class SpeechModule(pl.LightningModule):
         warmup = min(1.0, (self.global_step + 1) / (ctc.consistency_warmup_steps + 1))
         passes = len(losses) // len(batch.ids)
         loss = (losses + ctc.consistency * warmup * divergences).sum() * (scale / passes)
-        self._is_finite &= bool(torch.isfinite(loss))
         self.manual_backward(loss)
-        self.totals.loss += float(losses.detach().sum())
-        self.totals.consistency += float(divergences.detach().sum())
-        self.totals.utterances += len(losses)
+        is_finite = torch.isfinite(losses.detach() + divergences.detach())
+        if not bool(is_finite.all()):
+            self._is_finite = False
+            self._suspects += [batch.ids[i % len(batch.ids)] for i in (~is_finite).nonzero()[:, 0].tolist()]
+        self.totals.loss += float(losses.detach()[is_finite].sum())
+        self.totals.consistency += float(divergences.detach()[is_finite].sum())
+        self.totals.utterances += int(is_finite.sum())
         self.totals.seconds += float(batch.waveform_lengths.sum()) / self.model.sample_rate
         self.log("train/loss_step", losses.detach().mean(), on_step=True, on_epoch=False, batch_size=len(batch.ids))
 
@@ -308,41 +315,50 @@ class SpeechModule(pl.LightningModule):
             self.totals.clipped += self._norm > limit
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
-    def _sum_over_ranks(self, count: int) -> int:
+    def _sum_over_ranks(self, *counts: int) -> list[int]:
         if self.trainer.world_size == 1:
-            return count
-        total = torch.tensor(count, device=self.device)
-        torch.distributed.all_reduce(total)
-        return int(total)
+            return list(counts)
+        totals = torch.tensor(counts, device=self.device)
+        torch.distributed.all_reduce(totals)
+        return totals.tolist()
+
+    def _gather(self, items: list[Any]) -> list[Any]:
+        """The items of all ranks, one after the other."""
+        if self.trainer.world_size == 1:
+            return items
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
 
     def _is_finite_everywhere(self, is_finite: bool) -> bool:
         """Whether all ranks say so: they step together or not at all."""
-        return self._sum_over_ranks(int(is_finite)) == self.trainer.world_size
+        return self._sum_over_ranks(int(is_finite)) == [self.trainer.world_size]
 
     def _report_fault(self, batch_idx: int) -> None:
         """Name the utterances of a step that was not taken, and save it; stop after a few in a row."""
+        suspects = self._gather(self._suspects)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        limit = self.config.faults.nonfinite_in_a_row
-        if scaler is not None and self.faults_in_a_row <= limit:
-            # fp16 finds its loss scale by such steps.
-            logger.info("fp16: a step was not taken, the loss scale is now %g", scaler.get_scale())
+        if scaler is not None and not suspects and self.faults_in_a_row <= _OVERFLOWS_IN_A_ROW:
+            logger.info("fp16: a gradient overflowed, as it must until the loss scale fits: now %g", scaler.get_scale())
             return
-        name = f"epoch-{self.current_epoch + 1}-batch-{batch_idx + 1}"
-        folder = Path(self.config.output or ".") / "faults" / name
-        ids = [id for batch in self._group for id in batch.ids]
-        named = ", ".join(ids[:5]) + (f" and {len(ids) - 5} others" if len(ids) > 5 else "")
-        what = "the loss or its gradient is not finite"
-        if ids and self.global_rank == 0:
+        what = "loss" if suspects else "gradient"
+        suspects = suspects or self._gather([id for batch in self._group for id in batch.ids])
+        named = ", ".join(suspects[:5]) + (f" and {len(suspects) - 5} others" if len(suspects) > 5 else "")
+        folder = Path(self.config.output or ".") / "faults" / f"epoch-{self.current_epoch + 1}-batch-{batch_idx + 1}"
+        if self.trainer.world_size > 1:
+            folder = folder / f"process-{self.global_rank}"
+        if any(batch.ids for batch in self._group):
             save_fault(folder, self, self._group, epoch=self.current_epoch, batch_idx=batch_idx)
         logger.warning(
-            "%s in a step with %s: it was not taken (%d in a row); to look at it: speechrnn train --replay %s",
+            "the %s is not finite with %s: this step was not taken (%d in a row); to look at it: "
+            "speechrnn train --replay %s",
             what, named, self.faults_in_a_row, folder,
         )  # fmt: skip
-        if self.faults_in_a_row >= limit:
+        if self.faults_in_a_row >= self.config.faults.nonfinite_in_a_row:
             raise SpeechRNNError(
-                f"{what} in {self.faults_in_a_row} steps in a row, the last with {named}; lower "
-                "optimizer.learning_rate or trainer.gradient_clip_val, then go on with --resume or train anew; "
-                f"the steps are saved in {folder.parent}"
+                f"the {what} is not finite in {self.faults_in_a_row} steps in a row, the last with {named}; lower "
+                "optimizer.learning_rate or trainer.gradient_clip_val and train anew; the steps are saved in "
+                f"{Path(self.config.output or '.') / 'faults'}"
             )
 
     def on_train_epoch_end(self) -> None:
@@ -368,80 +384,23 @@ class SpeechModule(pl.LightningModule):
 
     # Validation.
 
-    def _reset_validation(self) -> None:
-        self._validation: dict[str, float] = dict.fromkeys(
-            (
-                "loss",
-                "losses",
-                "blanks",
-                "frames",
-                *(f"{kind}_{f.name}" for kind in _KINDS for f in fields(ErrorCounts)),
-            ),
-            0.0,
-        )
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Decode greedily and count errors; an utterance that cannot be read counts as if nothing had been heard."""
         for id, text, reason in batch.failed:
-            if id not in self.unreadable.reasons:
-                self.unreadable.reasons[id] = reason
+            if self.unreadable.take(id, reason):
                 logger.warning("validation counts it as wrong: %s: %s", id, reason)
-            self._count_errors(text, "")
-        if not batch.ids:
-            return
-        for part in split_batch(batch, self._count_parts(batch)):
-            self._validate(part)
-
-    def _validate(self, batch: Batch) -> None:
-        emission = self.model(batch.waveforms, batch.waveform_lengths)
-        losses = ctc_losses(
-            emission.log_probs, batch.targets, lengths=emission.lengths, target_lengths=batch.target_lengths
-        )
-        # An utterance with a character that the model lacks has no targets: it counts in the WER, not in the loss.
-        losses = losses[(batch.target_lengths > 0) & torch.isfinite(losses)]
-        frames = int(emission.lengths.sum())
-        sums = self._validation
-        sums["loss"] += float(losses.double().sum())
-        sums["losses"] += len(losses)
-        sums["frames"] += frames
-        sums["blanks"] += float(compute_blank_rate(emission.log_probs, emission.lengths)) * frames
-        for hypothesis, reference in zip(decode_greedy(emission.log_probs, emission.lengths), batch.texts, strict=True):
-            self._count_errors(reference, self.tokens.decode(hypothesis.tokens))
-
-    def _count_errors(self, reference: str, hypothesis: str) -> None:
-        for kind, count in _KINDS.items():
-            for name, value in asdict(count(reference, hypothesis)).items():
-                self._validation[f"{kind}_{name}"] += value
+            self.validation.count(text, "")
+        for part in split_batch(batch, self._count_parts(batch)) if batch.ids else []:
+            self.validation.add(self.model(part.waveforms, part.waveform_lengths), part, self.tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Log the error rates over the whole validation set, and let a plateau lower the learning rate."""
-        self.last_validation = self.finish_validation()
+        self.last_validation = self.validation.finish(self.device)
         for name, value in self.last_validation.items():
             self.log(f"valid/{name}", value)
         schedule = self.lr_schedulers()
         if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             schedule.step(self.last_validation["rank"])
-
-    def finish_validation(self) -> dict[str, float]:
-        """Rates over all that was validated since the last call: rank, wer, cer, loss, blank_rate."""
-        sums = self._gather_validation()
-        counts = {
-            kind: ErrorCounts(**{f.name: int(sums[f"{kind}_{f.name}"]) for f in fields(ErrorCounts)}) for kind in _KINDS
-        }
-        wer, cer = (counts[kind].errors / max(1, counts[kind].length) for kind in ("word", "character"))
-        loss = sums["loss"] / sums["losses"] if sums["losses"] else math.inf
-        rank = wer + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)
-        blank_rate = sums["blanks"] / max(1.0, sums["frames"])
-        self._reset_validation()
-        return {"rank": rank, "wer": wer, "cer": cer, "loss": loss, "blank_rate": blank_rate}
-
-    def _gather_validation(self) -> dict[str, float]:
-        """Each rank validates its share; the sums are the same on all."""
-        if not torch.distributed.is_initialized():
-            return self._validation
-        sums = torch.tensor(list(self._validation.values()), dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(sums)
-        return dict(zip(self._validation, sums.tolist(), strict=True))
 
     def configure_optimizers(self) -> Any:
         """Lightning's hook: AdamW and the schedule."""
@@ -457,6 +416,3 @@ class SpeechModule(pl.LightningModule):
         batches = trainer.estimated_stepping_batches / max(1, trainer.max_epochs)  # Lightning steps at each
         steps = math.ceil(batches / self.config.accumulate_grad_batches) * trainer.max_epochs
         return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
-
-
-_KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "character": character_errors}

@@ -17,20 +17,15 @@ from speechrnn.corpus.check import LeftOut
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
 from speechrnn.processes import is_first_process
-from speechrnn.training.config import Config, config_from_dict, load_config
+from speechrnn.training.config import Config, load_config
 from speechrnn.training.preflight import Preflight, prepare_run
-from speechrnn.whole_files import write_json
+from speechrnn.training.run import CHECKPOINTS, LAST, Run, make_output_folder, read_run, refuse_to_replace
 
 if TYPE_CHECKING:
     from speechrnn.training.checkpoints import KeepBest, SaveProgress
     from speechrnn.training.module import SpeechModule
 
 logger = logging.getLogger("speechrnn")
-
-RUN_FILE = "run.json"
-_RUN_VERSION = 1
-_CHECKPOINTS = "checkpoints"
-_LAST = f"{_CHECKPOINTS}/last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -54,33 +49,6 @@ class TrainingResult:
     seconds: float
     num_parameters: int
     left_out: list[LeftOut]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What a run needs to be taken up again: it stands in run.json."""
-
-    config: Config
-    folders: list[Path]
-    provenance: dict[str, Any]
-    is_finished: bool = False
-
-    @property
-    def output(self) -> Path:
-        assert self.config.output is not None
-        return Path(self.config.output)
-
-    def save(self) -> None:
-        write_json(
-            self.output / RUN_FILE,
-            {
-                "version": _RUN_VERSION,
-                "finished": self.is_finished,
-                "configuration": self.config.to_dict(),
-                "folders": [str(folder.resolve()) for folder in self.folders],
-                "provenance": self.provenance,
-            },
-        )
 
 
 def train(
@@ -116,13 +84,13 @@ def train(
         config = replace(config, output=config.output or str(Path("runs") / folder.name))
     if config.output is None:
         raise ConfigError("output: expected a folder to write to")
-    run = _Run(config, list(folders), dict(provenance or {}))
+    run = Run(config, list(folders), dict(provenance or {}))
     if not overwrite and is_first_process():
-        _refuse_to_replace(run.output)
+        refuse_to_replace(run.output)
     make_output_folder(run.output)
     preflight = prepare_run(config, folders=[run.output, *folders])
     if is_first_process():
-        for stale in (_CHECKPOINTS, "logs", "faults"):
+        for stale in (CHECKPOINTS, "logs", "faults"):
             shutil.rmtree(run.output / stale, ignore_errors=True)
         run.save()
     return _fit(run, preflight, checkpoint=None)
@@ -143,65 +111,12 @@ def resume(output: str | Path) -> TrainingResult:
         CorpusError: The corpus is gone.
     """
     output = Path(output)
-    run = _read_run(output)
+    run = read_run(output)
     if run.is_finished and (output / "model").exists():
         logger.info("%s: this run is finished", output)
         return _describe_finished(output)
     preflight = prepare_run(run.config, folders=[output, *run.folders])
-    return _fit(run, preflight, checkpoint=output / _LAST if (output / _LAST).exists() else None)
-
-
-def is_resumable(output: Path, config: Config) -> bool:
-    """Whether a run with this configuration was begun there, saved its progress, and did not come to its end."""
-    if not (output / _LAST).exists():
-        return False
-    try:
-        run = _read_run(output)
-    except ConfigError:
-        return False
-    return not run.is_finished and _plain(run.config) == _plain(config)
-
-
-def _plain(config: Config) -> Any:
-    """A configuration as JSON gives it back, without where it is written to."""
-    return json.loads(json.dumps({**config.to_dict(), "output": None}))
-
-
-def make_output_folder(output: Path) -> None:
-    """Make a run's folder, before anything that takes time.
-
-    Raises:
-        ConfigError: It cannot be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output {output}: no folder can be made there ({error.strerror}); choose another") from error
-
-
-def _refuse_to_replace(output: Path) -> None:
-    if (output / "model").exists():
-        raise ConfigError(f"{output}: already holds a trained model; pass another --output, or --overwrite")
-    if (output / _LAST).exists():
-        raise ConfigError(
-            f"{output}: holds a run that is not finished; --resume {output} goes on with it, --overwrite begins anew"
-        )
-
-
-def _read_run(output: Path) -> _Run:
-    path = output / RUN_FILE
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        version, settings, is_finished = kept["version"], kept["configuration"], kept["finished"]
-        folders, provenance = [Path(folder) for folder in kept["folders"]], kept["provenance"]
-    except FileNotFoundError as error:
-        raise ConfigError(f"{output}: no run was begun there (no {RUN_FILE}); train one with --config") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error!r}); train anew with --overwrite") from error
-    if version != _RUN_VERSION:
-        raise ConfigError(f"{path}: version {version}, this speechrnn knows {_RUN_VERSION}; resume with the newer one")
-    config = config_from_dict(settings, where=str(path))
-    return _Run(replace(config, output=str(output)), folders, provenance, is_finished)
+    return _fit(run, preflight, checkpoint=output / LAST if (output / LAST).exists() else None)
 
 
 def _describe_finished(output: Path) -> TrainingResult:
@@ -221,11 +136,11 @@ def _describe_finished(output: Path) -> TrainingResult:
     )
 
 
-def _fit(run: _Run, preflight: Preflight, *, checkpoint: Path | None) -> TrainingResult:
+def _fit(run: Run, preflight: Preflight, *, checkpoint: Path | None) -> TrainingResult:
     from speechrnn.training.checkpoints import KeepBest, SaveProgress
     from speechrnn.training.module import SpeechModule
 
-    config, folder = run.config, run.output / _CHECKPOINTS
+    config, folder = run.config, run.output / CHECKPOINTS
     module = SpeechModule(preflight.model, preflight.tokens, config)
     module.unreadable.corpus_size = len(preflight.train)
     progress, best = SaveProgress(folder, config.checkpoints), KeepBest(folder, config.checkpoints.best)
@@ -268,7 +183,7 @@ def _read_position(checkpoint: Path | None, preflight: Preflight) -> dict[str, A
 
 
 def _release(
-    run: _Run, preflight: Preflight, trainer: Any, module: SpeechModule, best: KeepBest, progress: SaveProgress
+    run: Run, preflight: Preflight, trainer: Any, module: SpeechModule, best: KeepBest, progress: SaveProgress
 ) -> TrainingResult:
     """Write the model folder from the weights that validation chose."""
     chosen = _choose_weights(run, preflight, module, best)
@@ -292,7 +207,7 @@ def _release(
     folder = run.output / "model"
     save_model(folder, model)
     replace(run, is_finished=True).save()
-    (run.output / _LAST).unlink(missing_ok=True)
+    (run.output / LAST).unlink(missing_ok=True)
     averaged = f"the mean of {chosen['averaged']} checkpoints" if chosen["averaged"] else f"epoch {chosen['epoch']}"
     logger.info("chose %s, validation WER %.2f %%; model in %s", averaged, 100 * chosen["wer"], folder)
     unreadable = [LeftOut(id, f"could not be read: {reason}") for id, reason in module.unreadable.reasons.items()]
@@ -307,7 +222,7 @@ def _release(
     )
 
 
-def _choose_weights(run: _Run, preflight: Preflight, module: SpeechModule, best: KeepBest) -> dict[str, Any]:
+def _choose_weights(run: Run, preflight: Preflight, module: SpeechModule, best: KeepBest) -> dict[str, Any]:
     """Load the best weights into the module, or the mean of the best where validation likes it better."""
     from speechrnn.training.checkpoints import average_weights
 
@@ -340,7 +255,7 @@ def _validate(module: SpeechModule, config: Config, preflight: Preflight) -> dic
     with torch.no_grad():
         for batch in _make_data(config, preflight).val_dataloader():
             module.validation_step(batch.to(device), 0)
-    return module.finish_validation()
+    return module.validation.finish(device)
 
 
 def _train(trainer: Any, module: SpeechModule, config: Config, preflight: Preflight, checkpoint: Path | None) -> None:
@@ -394,7 +309,7 @@ def _make_data(config: Config, preflight: Preflight) -> Any:
     )
 
 
-def _make_trainer(run: _Run, best: KeepBest, progress: SaveProgress, *, resumed_after: int | None) -> Any:
+def _make_trainer(run: Run, best: KeepBest, progress: SaveProgress, *, resumed_after: int | None) -> Any:
     """Lightning's trainer with our callbacks and loggers."""
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import EarlyStopping

@@ -1,0 +1,78 @@
+"""What validation adds up: losses, blanks, word and character errors, over all batches and all processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, fields
+
+import torch
+
+from speechrnn.acoustic.ctc import compute_blank_rate, ctc_losses
+from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
+from speechrnn.text.tokens import Tokens
+from speechrnn.types import Batch, Emission
+
+_KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "character": character_errors}
+
+
+class Validation:
+    """Sums over the validation set so far."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        counts = [f"{kind}_{field.name}" for kind in _KINDS for field in fields(ErrorCounts)]
+        self.sums = dict.fromkeys(["loss", "losses", "blanks", "frames", *counts], 0.0)
+
+    def add(self, emission: Emission, batch: Batch, tokens: Tokens) -> None:
+        """Take in what a model says of a batch, decoded greedily."""
+        losses = ctc_losses(
+            emission.log_probs, batch.targets, lengths=emission.lengths, target_lengths=batch.target_lengths
+        )
+        # An utterance with a character that the model lacks has no targets: it counts in the WER, not in the loss.
+        losses = losses[(batch.target_lengths > 0) & torch.isfinite(losses)]
+        frames = int(emission.lengths.sum())
+        self.sums["loss"] += float(losses.double().sum())
+        self.sums["losses"] += len(losses)
+        self.sums["frames"] += frames
+        self.sums["blanks"] += float(compute_blank_rate(emission.log_probs, emission.lengths)) * frames
+        for hypothesis, reference in zip(decode_greedy(emission.log_probs, emission.lengths), batch.texts, strict=True):
+            self.count(reference, tokens.decode(hypothesis.tokens))
+
+    def count(self, reference: str, hypothesis: str) -> None:
+        """Take in the errors of one utterance."""
+        for kind, count in _KINDS.items():
+            for name, value in asdict(count(reference, hypothesis)).items():
+                self.sums[f"{kind}_{name}"] += value
+
+    def finish(self, device: torch.device) -> dict[str, float]:
+        """Rates over all that was taken in, by every process, and begin anew.
+
+        Args:
+            device: Where the processes exchange their sums.
+
+        Returns:
+            ``wer``, ``cer``, ``loss`` (in nats an utterance, infinite where there is none), ``blank_rate``, and
+            ``rank``: what checkpoints are chosen by, the word error rate and among equal ones the loss.
+        """
+        sums = self._gather(device)
+        counts = {
+            kind: ErrorCounts(**{f.name: int(sums[f"{kind}_{f.name}"]) for f in fields(ErrorCounts)}) for kind in _KINDS
+        }
+        wer, cer = (counts[kind].errors / max(1, counts[kind].length) for kind in ("word", "character"))
+        loss = sums["loss"] / sums["losses"] if sums["losses"] else math.inf
+        rank = wer + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)
+        self._reset()
+        blank_rate = sums["blanks"] / max(1.0, sums["frames"])
+        return {"rank": rank, "wer": wer, "cer": cer, "loss": loss, "blank_rate": blank_rate}
+
+    def _gather(self, device: torch.device) -> dict[str, float]:
+        """Each process validates its share; the sums are the same on all."""
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            return self.sums
+        sums = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(sums)
+        return dict(zip(self.sums, sums.tolist(), strict=True))
