@@ -55,6 +55,33 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class RemainsConfig:
+    """Faint remains of a word at an end, as where a recording was cut out of a longer one: they are no word to write.
+
+    The remains are a loud piece of the utterance itself, made quieter; at the beginning they fade out, at the end in.
+
+    Attributes:
+        probability: Share of ends that get remains, in [0, 1]; 0 is off.
+        seconds: Shortest and longest piece, in seconds; drawn uniformly between.
+        attenuation_db: Least and greatest attenuation, in dB, besides the fading; drawn uniformly between.
+    """
+
+    probability: float = 0.0
+    seconds: tuple[float, float] = (0.03, 0.2)
+    attenuation_db: tuple[float, float] = (6.0, 20.0)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:
+            raise ConfigError(f"augment.remains.probability: expected a share in [0, 1], got {self.probability}")
+        if not 0.0 < self.seconds[0] <= self.seconds[1]:
+            raise ConfigError(f"augment.remains.seconds: expected shortest and longest, got {list(self.seconds)}")
+        if not 0.0 <= self.attenuation_db[0] <= self.attenuation_db[1]:
+            raise ConfigError(
+                f"augment.remains.attenuation_db: expected least and greatest, got {list(self.attenuation_db)}"
+            )
+
+
+@dataclass(frozen=True)
 class AugmentConfig:
     """What is done to training utterances; validation and test are left alone.
 
@@ -69,6 +96,7 @@ class AugmentConfig:
             of silence in a recording for a feature of the word.
         padding_probability: Share of ends that get a pause, in [0, 1]. Below 1 a model also hears recordings that begin
             and end at once, as those that it is to transcribe may do.
+        remains: Remains of a word at both ends, laid over what is there (a pause, say).
         noise: Coloured noise.
         warp: Stretches of the log-mels, over frequency and time.
         spec_augment: Masks over the log-mels.
@@ -80,6 +108,7 @@ class AugmentConfig:
     equalizer_db: float = 0.0
     padding_seconds: float = 0.0
     padding_probability: float = 1.0
+    remains: RemainsConfig = field(default_factory=RemainsConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     warp: WarpConfig = field(default_factory=WarpConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
@@ -160,6 +189,39 @@ def add_pauses(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, 
     return np.concatenate([pauses[:before], samples, pauses[before:]])
 
 
+def add_remains(samples: np.ndarray, config: RemainsConfig, *, sample_rate: int, seed: int) -> np.ndarray:
+    """Lay remains of a word over the ends of one utterance, or leave it as it is.
+
+    Args:
+        samples: (N,), float32.
+        config: How often, how long and how faint.
+        sample_rate: In Hz.
+        seed: Every draw is a function of it.
+
+    Returns:
+        (N,), float32.
+    """
+    rng = np.random.default_rng(seed)
+    levels = _measure_levels(samples, sample_rate)
+    loud = np.flatnonzero(levels >= levels.max() / 2.0) if len(levels) and levels.any() else np.zeros(0, int)
+    changed = samples.copy()
+    for is_end in (False, True):
+        has_remains, length_s = rng.random() < config.probability, rng.uniform(*config.seconds)
+        length = min(round(length_s * sample_rate), len(samples))
+        gain, place = 10.0 ** (-rng.uniform(*config.attenuation_db) / 20.0), rng.random()
+        if not has_remains or not len(loud):
+            continue
+        # At the beginning the piece starts with something loud, at the end it ends with it.
+        size = max(1, sample_rate // 100)
+        moment = (int(loud[int(place * len(loud))]) + is_end) * size
+        start = min(max(0, moment - (length if is_end else 0)), len(samples) - length)
+        piece = samples[start : start + length] * gain
+        fade = np.linspace(0.0, 1.0, length) if is_end else np.linspace(1.0, 0.0, length)
+        target = changed[len(samples) - length :] if is_end else changed[:length]
+        target += (piece * fade).astype(np.float32)
+    return changed
+
+
 def _measure_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Root mean square of each whole 10 ms, (N // 10 ms,)."""
     size = max(1, sample_rate // 100)
@@ -205,6 +267,8 @@ def augment(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, see
         samples = cut_quiet_ends(samples, config.gate, sample_rate=sample_rate, seed=derive_seed(seed, "gate"))
     if config.padding_seconds:
         samples = add_pauses(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "padding"))
+    if config.remains.probability:
+        samples = add_remains(samples, config.remains, sample_rate=sample_rate, seed=derive_seed(seed, "remains"))
     if config.equalizer_db:
         samples = equalize(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "equalizer"))
     if config.gain_db != (0.0, 0.0):

@@ -7,8 +7,10 @@ from speechrnn.audio.augment import (
     AugmentConfig,
     GateConfig,
     NoiseConfig,
+    RemainsConfig,
     add_noise,
     add_pauses,
+    add_remains,
     augment,
     change_gain,
     cut_quiet_ends,
@@ -150,6 +152,9 @@ def test_all_together_is_a_function_of_the_seed():
         (AugmentConfig, {"equalizer_db": -1.0}),
         (GateConfig, {"probability": -0.5}),
         (GateConfig, {"threshold_db": (40.0, 10.0)}),
+        (RemainsConfig, {"probability": -0.1}),
+        (RemainsConfig, {"seconds": (0.2, 0.1)}),
+        (RemainsConfig, {"attenuation_db": (20.0, 6.0)}),
         (NoiseConfig, {"probability": 1.5}),
         (NoiseConfig, {"snr_db": (20.0, 5.0)}),
         (WarpConfig, {"vocal_tract": 0.6}),
@@ -163,3 +168,42 @@ def test_all_together_is_a_function_of_the_seed():
 def test_impossible_settings_are_refused_by_name(kind, settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         kind(**settings)
+
+
+def make_word_between_pauses():
+    """Half a second of silence, half a second of noise, half a second of silence; 8 kHz."""
+    word = 0.2 * np.random.default_rng(0).standard_normal(4000)
+    return np.concatenate([np.zeros(4000), word, np.zeros(4000)]).astype(np.float32)
+
+
+def test_remains_are_faint_short_and_fade_towards_the_word():
+    samples = make_word_between_pauses()
+    config = RemainsConfig(probability=1.0, seconds=(0.1, 0.1), attenuation_db=(12.0, 12.0))
+    levels = []
+    for seed in range(40):
+        remains = add_remains(samples, config, sample_rate=8000, seed=seed) - samples
+        assert set(np.flatnonzero(remains)) <= {*range(800), *range(11200, 12000)}
+        halves = [np.sqrt(np.mean(part**2)) for part in np.split(remains[:800], 2) + np.split(remains[-800:], 2)]
+        assert halves[0] > 1.5 * halves[1]
+        assert halves[3] > 1.5 * halves[2]
+        levels.append(20 * np.log10(np.sqrt(np.mean(remains[:800] ** 2)) / 0.2))
+    # 12 dB below the word, and a straight fade leaves a third of the power; less where the word ends within the piece.
+    assert np.median(levels) == pytest.approx(-12.0 - 10 * np.log10(3), abs=1.0)
+    assert max(levels) < -15.0
+
+
+def test_remains_come_to_their_share_of_ends_by_their_seeds():
+    samples, config = make_word_between_pauses(), RemainsConfig(probability=0.3)
+    changed = [add_remains(samples, config, sample_rate=8000, seed=seed) - samples for seed in range(500)]
+    assert sum(bool(remains[:4000].any()) for remains in changed) == pytest.approx(150, abs=35)
+    assert sum(bool(remains[8000:].any()) for remains in changed) == pytest.approx(150, abs=35)
+    np.testing.assert_array_equal(changed[3], add_remains(samples, config, sample_rate=8000, seed=3) - samples)
+
+
+@pytest.mark.parametrize("size", [1, 50, 100, 1000])
+def test_remains_of_silence_and_of_next_to_nothing(size):
+    config = RemainsConfig(probability=1.0)
+    silence = np.zeros(size, dtype=np.float32)
+    np.testing.assert_array_equal(add_remains(silence, config, sample_rate=8000, seed=0), silence)
+    short = np.ones(size, dtype=np.float32)
+    assert add_remains(short, config, sample_rate=8000, seed=0).shape == (size,)

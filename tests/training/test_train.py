@@ -152,3 +152,20 @@ def test_corpus_statistics_are_kept_in_the_model(tone_configuration):
     weights = load_file(result.model / "model.safetensors")
     assert weights["front_end.std"].min() > 0.01
     assert weights["front_end.mean"].abs().max() > 0.1
+
+
+def test_half_precision_trains_and_its_loss_is_taken_in_float32(tone_configuration, monkeypatch):
+    from speechrnn.training import module
+
+    original, types = module.ctc_losses, set()
+
+    def note(log_probs, *arguments, **options):
+        types.add(log_probs.dtype)
+        return original(log_probs, *arguments, **options)
+
+    monkeypatch.setattr(module, "ctc_losses", note)
+    changes = {"trainer.precision": "bf16-mixed", "trainer.max_epochs": 8}
+    result = train(tone_configuration, settings(tone_configuration, **changes))
+    assert types == {torch.float32}
+    assert result.valid_wer < 0.2
+    assert {value.dtype for value in load_file(result.model / "model.safetensors").values()} == {torch.float32}
