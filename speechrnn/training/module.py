@@ -95,7 +95,7 @@ class SpeechModule(pl.LightningModule):
         self.seconds_that_fit: float | None = None
         self.validation = Validation()
         self.last_validation: dict[str, float] | None = None
-        self._group: list[Batch] = []
+        self._group: list[tuple[Batch, float]] = []
         self._suspects: list[str] = []
         self._is_finite = True
         self._norm = 0.0
@@ -146,10 +146,10 @@ class SpeechModule(pl.LightningModule):
         if not self._group:
             self.optimizers().zero_grad()  # type: ignore[union-attr]
             self._is_finite, self._suspects = True, []
-        self._group.append(batch)
-        # Each utterance of the step weighs the same, on whatever rank it is.
+        # Each utterance of the batch weighs the same, on whatever rank it is.
+        self._group.append((batch, self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches))
         with self._noisy_weights():
-            self._backward(batch, scale=self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches)
+            self._backward()
         if len(self._group) == config.accumulate_grad_batches or self.trainer.is_last_batch:
             self._step(batch_idx)
             self._group = []
@@ -170,11 +170,12 @@ class SpeechModule(pl.LightningModule):
                 for matrix, before in zip(matrices, kept, strict=True):
                     matrix.copy_(before)
 
-    def _backward(self, batch: Batch, *, scale: float) -> None:
-        """Losses and gradients of a batch, in as many parts as memory asks for."""
+    def _backward(self) -> None:
+        """Losses and gradients of the group's last batch, in as many parts as memory asks for."""
+        batch, scale = self._group[-1]
+        totals = asdict(self.totals)
         while True:
             parts = split_batch(batch, self._count_parts(batch))
-            totals = asdict(self.totals)
             try:
                 for part in parts:
                     self._backward_part(part, scale)
@@ -183,10 +184,14 @@ class SpeechModule(pl.LightningModule):
                 if not is_out_of_memory(error) or self.trainer.world_size > 1:
                     raise
                 message = str(error)
-            # Outside the handler, where the traceback no longer holds on to the tensors.
-            self.totals = EpochTotals(**totals)
+            # Outside the handler, where the traceback no longer holds on to the tensors. The gradients of the batches
+            # before this one go with those of its first parts, so they are computed again.
             self.optimizers().zero_grad()  # type: ignore[union-attr]
             self._shrink(batch, len(parts), message)
+            for earlier, its_scale in self._group[:-1]:
+                for part in split_batch(earlier, self._count_parts(earlier)):
+                    self._backward_part(part, its_scale)
+            self.totals = EpochTotals(**totals)
 
     def _count_parts(self, batch: Batch) -> int:
         """Parts that a batch has to be trained in; 1 until memory ran out once."""
@@ -336,19 +341,20 @@ class SpeechModule(pl.LightningModule):
 
     def _report_fault(self, batch_idx: int) -> None:
         """Name the utterances of a step that was not taken, and save it; stop after a few in a row."""
-        suspects = self._gather(self._suspects)
+        suspects = list(dict.fromkeys(self._gather(self._suspects)))  # each of two passes may have named it
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and not suspects and self.faults_in_a_row <= _OVERFLOWS_IN_A_ROW:
             logger.info("fp16: a gradient overflowed, as it must until the loss scale fits: now %g", scaler.get_scale())
             return
         what = "loss" if suspects else "gradient"
-        suspects = suspects or self._gather([id for batch in self._group for id in batch.ids])
+        suspects = suspects or self._gather([id for batch, _ in self._group for id in batch.ids])
         named = ", ".join(suspects[:5]) + (f" and {len(suspects) - 5} others" if len(suspects) > 5 else "")
         folder = Path(self.config.output or ".") / "faults" / f"epoch-{self.current_epoch + 1}-batch-{batch_idx + 1}"
         if self.trainer.world_size > 1:
             folder = folder / f"process-{self.global_rank}"
-        if any(batch.ids for batch in self._group):
-            save_fault(folder, self, self._group, epoch=self.current_epoch, batch_idx=batch_idx)
+        batches = [batch for batch, _ in self._group]
+        if any(batch.ids for batch in batches):
+            save_fault(folder, self, batches, epoch=self.current_epoch, batch_idx=batch_idx)
         logger.warning(
             "the %s is not finite with %s: this step was not taken (%d in a row); to look at it: "
             "speechrnn train --replay %s",

@@ -153,6 +153,24 @@ def test_out_of_memory_halves_what_is_computed_at_once_and_changes_no_gradient(m
     assert sizes == [1, 1, 1, 1]  # it has learned
 
 
+def test_out_of_memory_in_a_group_loses_none_of_its_batches(make_tiny_model, tmp_path):
+    batches, changes = None, []
+    for is_short in (False, True):
+        module = make_module(make_tiny_model(), tmp_path, trainer={"accumulate_grad_batches": 2})
+        batches = batches or [make_batch(module, TEXTS[:2]), make_batch(module, TEXTS[1:])]
+        compute = module.compute_losses
+
+        def compute_small(part, compute=compute, is_short=is_short):
+            if is_short and len(part.ids) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB")
+            return compute(part)
+
+        module.compute_losses = compute_small
+        changes.append(step_with(module, *batches))
+        assert module.totals.utterances == 5
+    assert (changes[1] - changes[0]).norm() < 1e-4 * changes[0].norm()
+
+
 def test_out_of_memory_with_one_utterance_names_it(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(), tmp_path)
 
