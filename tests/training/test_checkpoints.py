@@ -74,6 +74,17 @@ def read_log(output, name):
         return [row[name] for row in csv.DictReader(file) if row.get(name)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """As many threads in this process as in those that it starts: sums in another order are other sums."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The run that nothing stops, and how many batches it trains on and validates."""
