@@ -168,7 +168,7 @@ class FrontEnd(nn.Module):
         with torch.autocast(waveforms.device.type, enabled=False):
             power = self._gather_power(waveforms.float(), lengths, num_frames)  # (B, T, n_mels)
             is_frame = mark_valid(frame_lengths, num_frames)[..., None]
-            return torch.where(is_frame, self._take_log(power, is_frame), 0.0), frame_lengths
+            return torch.where(is_frame, self._take_log(power, is_frame), 0.0).float(), frame_lengths
 
     def finish(self, log_mels: Tensor, frame_lengths: Tensor) -> Tensor:
         """Turn log-mels, perhaps masked in between, into features.
@@ -212,7 +212,10 @@ class FrontEnd(nn.Module):
     def _gather_power(self, waveforms: Tensor, lengths: Tensor, num_frames: int) -> Tensor:
         """Compute the power in each mel band of each frame, one stretch of time after the other, (B, T, n_mels)."""
         config = self.config
-        signal = _pad_ends(waveforms, lengths, config=config) if config.is_centred else waveforms
+        # Where decibels are to equal another library's, sums are taken wide: then they are the same in every batch.
+        dtype = wide_dtype(waveforms.device) if config.is_centred else torch.float32
+        window, power_filters = self.window.to(dtype), self.power_filters.to(dtype)
+        signal = _pad_ends(waveforms, lengths, config=config).to(dtype) if config.is_centred else waveforms
         block = _CPU_BLOCK_FRAMES if waveforms.device.type == "cpu" else _DEVICE_BLOCK_FRAMES
         step = max(1, block // len(waveforms))
         parts = []
@@ -223,8 +226,8 @@ class FrontEnd(nn.Module):
             if not config.is_centred:
                 stretch = _emphasise(stretch, lengths - first, pre_emphasis=config.pre_emphasis, width=width)
             frames = stretch[:, :width].unfold(1, config.fft_length, self.hop_length)  # (B, t, n_fft), a view
-            spectrum = torch.fft.rfft(frames * self.window)
-            parts.append(torch.view_as_real(spectrum).flatten(2).square() @ self.power_filters)
+            spectrum = torch.fft.rfft(frames * window)
+            parts.append(torch.view_as_real(spectrum).flatten(2).square() @ power_filters)
         return torch.cat(parts, dim=1)
 
     def _take_log(self, power: Tensor, is_frame: Tensor) -> Tensor:
