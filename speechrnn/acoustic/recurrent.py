@@ -237,27 +237,22 @@ def _pick_last(outputs: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
     return torch.where((lengths == 0).to(outputs.device)[:, None], initial, outputs.gather(1, last)[:, 0])
 
 
-class LockedDropout(nn.Module):
+class LockedDropout(nn.Dropout1d):
     """Sets a share of the units to zero in training, the same ones in all frames of an utterance.
 
     Args:
-        share: Of the units, in [0, 1).
+        p: Share of the units, in [0, 1).
 
     Source:
         Y. Gal and Z. Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks",
         NeurIPS 2016.
     """
 
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D); what stays is scaled up by 1 / (1 - share)."""
-        if not self.training or self.share == 0.0:
+        """(B, T, D) → (B, T, D); what stays is scaled up by 1 / (1 - p)."""
+        if not self.training:
             return frames
-        mask = torch.empty_like(frames[:, :1]).bernoulli_(1.0 - self.share)
-        return frames * (mask / (1.0 - self.share))
+        return super().forward(frames.transpose(1, 2)).transpose(1, 2)
 
 
 class RecurrentStack(nn.Module):

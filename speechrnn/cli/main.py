@@ -2,7 +2,8 @@
 
 A command is a module of this folder with ``SUMMARY`` and ``EXAMPLE`` (one line each), ``add_arguments(parser)`` and
 ``run(args, rest) -> exit code``; with ``TAKES_REST = True`` it gets what its parser does not know (``--KEY VALUE``) as
-``rest``. Nothing heavy is imported before ``run``, so that ``--help`` is quick.
+``rest``; with ``TRAINS = True`` it may be one of several processes that train together, of which the first one alone
+speaks. Nothing heavy is imported before ``run``, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SpeechRNNError as error:
-        print("speechrnn: error:", *str(error).splitlines(), file=sys.stderr)
+        sys.stderr.write(f"speechrnn: error: {' '.join(str(error).splitlines())}\n")  # at once: others may speak too
         return 2
     except KeyboardInterrupt:
         print("speechrnn: interrupted", file=sys.stderr)
@@ -108,7 +109,8 @@ def _run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     level = logging.INFO if args.verbose else COMMANDS[arguments[0]]
-    with _logging_to_stderr(level if is_first_process() else logging.ERROR):
+    is_heard = is_first_process() or not getattr(module, "TRAINS", False)
+    with _logging_to_stderr(level if is_heard else logging.ERROR):
         return module.run(args, rest)
 
 

@@ -12,6 +12,8 @@ SUMMARY = "run a recipe: prepare, check, train, evaluate, report"
 EXAMPLE = 'speechrnn recipe recipes/fsdd --source "$FSDD" --seed 1 --encoder.hidden_size 192'
 TAKES_REST = True
 """Settings of the configuration stand on the command line as --KEY VALUE."""
+TRAINS = True
+"""Of several processes that train together the first one speaks."""
 
 _STAGES_WITH_RESULTS = (None, "evaluate", "report")
 

@@ -10,6 +10,8 @@ SUMMARY = "train a model from a YAML configuration"
 EXAMPLE = "speechrnn train --config recipes/fsdd/config.yaml --encoder.hidden_size 256 --trainer.max_epochs 10"
 TAKES_REST = True
 """Settings of the configuration stand on the command line as --KEY VALUE."""
+TRAINS = True
+"""Of several processes that train together the first one speaks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

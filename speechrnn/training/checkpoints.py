@@ -32,7 +32,6 @@ from speechrnn.whole_files import write_whole
 
 logger = logging.getLogger("speechrnn")
 
-LAST = "last.ckpt"
 _PROGRESS = ("ready", "started", "processed", "completed")
 
 
@@ -69,15 +68,15 @@ class SaveProgress(pl.Callback):
     """Saves the run's whole state every few minutes, at the start of an epoch, and when it is interrupted.
 
     Args:
-        folder: Where ``last.ckpt`` stands.
+        path: Where the state is saved.
         config: How often.
 
     Attributes:
         data: What identifies the corpus.
     """
 
-    def __init__(self, folder: Path, config: CheckpointsConfig) -> None:
-        self.path = folder / LAST
+    def __init__(self, path: Path, config: CheckpointsConfig) -> None:
+        self.path = path
         self.every_seconds = 60.0 * config.every_minutes
         self.data = ""
         self._seconds_before = 0.0

@@ -21,6 +21,7 @@ from speechrnn.corpus.batches import select_utterances
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
 from speechrnn.seeds import derive_seed
+from speechrnn.training.collectives import stop_all
 from speechrnn.training.config import FaultsConfig, config_from_dict
 from speechrnn.types import Batch
 from speechrnn.whole_files import write_json, write_whole
@@ -57,21 +58,18 @@ class Unreadable:
         Raises:
             CorpusError: More of the corpus than ``faults.unreadable_share`` could not be read.
         """
-        new = [(id, reason) for id, reason in failed if self.take(id, reason)]
+        new = [(id, reason) for id, reason in failed if id not in self.reasons]
         for id, reason in new:
+            self.reasons[id] = reason
             logger.warning("skipped in training: %s: %s", id, reason)
         if new and self.corpus_size and len(self.reasons) > self.config.unreadable_share * self.corpus_size:
-            raise CorpusError(
-                f"{len(self.reasons)} of {self.corpus_size} recordings could not be read, more than the share of "
-                f"{self.config.unreadable_share:g} that faults.unreadable_share allows; the last, {new[-1][0]}: "
-                f"{new[-1][1]}; mend the files, or raise the share, and go on with --resume"
+            stop_all(
+                CorpusError(
+                    f"{len(self.reasons)} of {self.corpus_size} recordings could not be read, more than the share of "
+                    f"{self.config.unreadable_share:g} that faults.unreadable_share allows; the last, {new[-1][0]}: "
+                    f"{new[-1][1]}; mend the files, or raise the share, and go on with --resume"
+                )
             )
-
-    def take(self, id: str, reason: str) -> bool:
-        """Note a recording; whether it is a new one."""
-        is_new = id not in self.reasons
-        self.reasons.setdefault(id, reason)
-        return is_new
 
     def to_dict(self) -> dict[str, str]:
         """The recordings that failed, with their reasons."""

@@ -36,6 +36,8 @@ def make_loggers(output: Path, *, resumed_after: int | None) -> list[Logger]:
 class CSVLog(Logger):
     """Writes metrics to a CSV file, a row each time that some are logged; columns are added as names turn up.
 
+    Lightning's own CSVLogger deletes the file that it finds, and with it what a resumed run had logged before.
+
     Args:
         folder: Where ``metrics.csv`` stands.
         resumed_after: The last step whose rows are kept of the file that is there; None keeps none.

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
-from speechrnn.acoustic.ctc import consistency_losses, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
-from speechrnn.audio.spectral_augment import SpecAugment, Warp
 from speechrnn.corpus.batches import split_batch
 from speechrnn.errors import SpeechRNNError
 from speechrnn.seeds import derive_seed
 from speechrnn.text.tokens import Tokens
+from speechrnn.training.collectives import gather_from_processes, stop_all, sum_over_processes
 from speechrnn.training.config import Config
 from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
+from speechrnn.training.losses import UtteranceLosses
 from speechrnn.training.optimization import build_optimizer, build_schedule
+from speechrnn.training.totals import EpochTotals
 from speechrnn.training.validation import Validation
-from speechrnn.types import Batch, Emission
+from speechrnn.types import Batch
 
 logger = logging.getLogger("speechrnn")
 
@@ -37,36 +37,6 @@ MONITOR = "valid/rank"
 """What checkpoints are chosen by, the lower the better: the word error rate, and among equal ones the loss."""
 
 _OVERFLOWS_IN_A_ROW = 20
-
-
-@dataclass
-class EpochTotals:
-    """What an epoch has seen so far; it is part of a checkpoint, so that a resumed epoch reports all of itself.
-
-    Attributes:
-        loss: CTC losses of all utterances, in nats.
-        consistency: Divergences of all utterances, in nats.
-        utterances: How many there were, one for each pass.
-        seconds: Audio trained on.
-        norms: Norms of the gradients before clipping, of all steps taken.
-        steps: Steps taken.
-        clipped: Steps whose gradient was clipped.
-        skipped: Steps not taken because loss or gradient was not finite.
-    """
-
-    loss: float = 0.0
-    consistency: float = 0.0
-    utterances: int = 0
-    seconds: float = 0.0
-    norms: float = 0.0
-    steps: int = 0
-    clipped: int = 0
-    skipped: int = 0
-
-    def mean(self, name: str) -> float:
-        """The mean of ``loss`` or ``consistency`` over utterances, or of ``norms`` or ``clipped`` over steps."""
-        count = self.utterances if name in ("loss", "consistency") else self.steps
-        return getattr(self, name) / count if count else 0.0
 
 
 class SpeechModule(pl.LightningModule):
@@ -84,10 +54,7 @@ class SpeechModule(pl.LightningModule):
         self.model = model
         self.tokens = tokens
         self.config = config
-        self.warp = Warp(config.augment.warp, model.front_end.config)
-        self.spec_augment = SpecAugment(
-            config.augment.spec_augment, frame_shift_seconds=model.front_end.frame_shift_seconds
-        )
+        self.compute_losses = UtteranceLosses(config, model)
         self.totals = EpochTotals()
         self._is_gathered = False
         self.unreadable = Unreadable(config.faults)
@@ -140,9 +107,9 @@ class SpeechModule(pl.LightningModule):
         config = self.config
         torch.manual_seed(derive_seed(config.seed, self.current_epoch, batch_idx, self.global_rank))
         failed = [(id, reason) for id, _, reason in batch.failed]
-        utterances, num_failed = self._sum_over_ranks(len(batch.ids), len(failed))
+        utterances, num_failed = sum_over_processes([len(batch.ids), len(failed)], self.device)
         if num_failed:
-            self.unreadable.count(self._gather(failed))
+            self.unreadable.count(gather_from_processes(failed))
         if not self._group:
             self.optimizers().zero_grad()  # type: ignore[union-attr]
             self._is_finite, self._suspects = True, []
@@ -242,46 +209,6 @@ class SpeechModule(pl.LightningModule):
         self.totals.seconds += float(batch.waveform_lengths.sum()) / self.model.sample_rate
         self.log("train/loss_step", losses.detach().mean(), on_step=True, on_epoch=False, batch_size=len(batch.ids))
 
-    def compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """CTC loss (its intermediate part included) and divergence of each utterance in each pass, (passes · B,) each.
-
-        There is one pass, and no divergence, unless ``ctc.consistency`` asks for two.
-        """
-        passes = 2 if self.config.ctc.consistency else 1
-        ctc = self.config.ctc
-        emission: Emission = self.model(
-            batch.waveforms,
-            batch.waveform_lengths,
-            augment=self._make_augment(batch.augment_seeds, passes),
-            intermediate_layers=ctc.intermediate_layers,
-        )
-        targets, target_lengths = batch.targets.repeat(passes, 1), batch.target_lengths.repeat(passes)
-        losses, *lower = (
-            ctc_losses(log_probs, targets, lengths=emission.lengths, target_lengths=target_lengths)
-            for log_probs in (emission.log_probs, *emission.intermediate)
-        )
-        if lower:
-            share = ctc.intermediate_weight
-            losses = (1.0 - share) * losses + share * torch.stack(lower).mean(dim=0)
-        if passes == 1:
-            return losses, torch.zeros_like(losses)
-        return losses, consistency_losses(emission.log_probs, emission.lengths)
-
-    def _make_augment(self, seeds: list[int], passes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What is done to a batch's log-mels: one warp for each utterance, and masks of its own for each pass."""
-
-        def augment(log_mels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-            if self.warp.is_active:
-                log_mels = self.warp(log_mels, lengths, [derive_seed(seed, "warp") for seed in seeds])
-            log_mels, lengths = log_mels.repeat(passes, 1, 1), lengths.repeat(passes)
-            if self.spec_augment.is_active:
-                purposes = ["masks", "other masks"][:passes]
-                mask_seeds = [derive_seed(seed, purpose) for purpose in purposes for seed in seeds]
-                log_mels = self.spec_augment(log_mels, lengths, mask_seeds)
-            return log_mels, lengths
-
-        return augment
-
     def _step(self, batch_idx: int) -> None:
         """Take a step with the gradients that were added up, or not, and move the learning rate on."""
         self.optimizers().step()  # type: ignore[union-attr]
@@ -304,7 +231,8 @@ class SpeechModule(pl.LightningModule):
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).detach()
         self._norm = float(norm)
-        self._is_finite = self._is_finite_everywhere(self._is_finite and math.isfinite(self._norm))
+        is_finite = self._is_finite and math.isfinite(self._norm)
+        self._is_finite = sum_over_processes([not is_finite], self.device) == [0]  # all step together or not at all
         if not self._is_finite:
             for parameter in parameters:
                 parameter.grad = None  # a step without gradients changes nothing
@@ -320,51 +248,35 @@ class SpeechModule(pl.LightningModule):
             self.totals.clipped += self._norm > limit
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
-    def _sum_over_ranks(self, *counts: int) -> list[int]:
-        if self.trainer.world_size == 1:
-            return list(counts)
-        totals = torch.tensor(counts, device=self.device)
-        torch.distributed.all_reduce(totals)
-        return totals.tolist()
-
-    def _gather(self, items: list[Any]) -> list[Any]:
-        """The items of all ranks, one after the other."""
-        if self.trainer.world_size == 1:
-            return items
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, items)
-        return [item for part in parts for item in part]
-
-    def _is_finite_everywhere(self, is_finite: bool) -> bool:
-        """Whether all ranks say so: they step together or not at all."""
-        return self._sum_over_ranks(int(is_finite)) == [self.trainer.world_size]
-
     def _report_fault(self, batch_idx: int) -> None:
         """Name the utterances of a step that was not taken, and save it; stop after a few in a row."""
-        suspects = list(dict.fromkeys(self._gather(self._suspects)))  # each of two passes may have named it
+        of_all = gather_from_processes([self._suspects])
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and not suspects and self.faults_in_a_row <= _OVERFLOWS_IN_A_ROW:
+        if scaler is not None and not any(of_all) and self.faults_in_a_row <= _OVERFLOWS_IN_A_ROW:
             logger.info("fp16: a gradient overflowed, as it must until the loss scale fits: now %g", scaler.get_scale())
             return
-        what = "loss" if suspects else "gradient"
-        suspects = suspects or self._gather([id for batch, _ in self._group for id in batch.ids])
+        batches = [batch for batch, _ in self._group]
+        what = "loss" if any(of_all) else "gradient"
+        if not any(of_all):
+            of_all = gather_from_processes([[id for batch in batches for id in batch.ids]])
+        suspects = list(dict.fromkeys(id for ids in of_all for id in ids))  # each of two passes may have named it
         named = ", ".join(suspects[:5]) + (f" and {len(suspects) - 5} others" if len(suspects) > 5 else "")
         folder = Path(self.config.output or ".") / "faults" / f"epoch-{self.current_epoch + 1}-batch-{batch_idx + 1}"
-        if self.trainer.world_size > 1:
-            folder = folder / f"process-{self.global_rank}"
-        batches = [batch for batch, _ in self._group]
+        folders = [folder / f"process-{rank}" if len(of_all) > 1 else folder for rank in range(len(of_all))]
         if any(batch.ids for batch in batches):
-            save_fault(folder, self, batches, epoch=self.current_epoch, batch_idx=batch_idx)
+            save_fault(folders[self.global_rank], self, batches, epoch=self.current_epoch, batch_idx=batch_idx)
         logger.warning(
             "the %s is not finite with %s: this step was not taken (%d in a row); to look at it: "
             "speechrnn train --replay %s",
-            what, named, self.faults_in_a_row, folder,
+            what, named, self.faults_in_a_row, next(at for at, ids in zip(folders, of_all, strict=True) if ids),
         )  # fmt: skip
         if self.faults_in_a_row >= self.config.faults.nonfinite_in_a_row:
-            raise SpeechRNNError(
-                f"the {what} is not finite in {self.faults_in_a_row} steps in a row, the last with {named}; lower "
-                "optimizer.learning_rate or trainer.gradient_clip_val and train anew; the steps are saved in "
-                f"{Path(self.config.output or '.') / 'faults'}"
+            stop_all(
+                SpeechRNNError(
+                    f"the {what} is not finite in {self.faults_in_a_row} steps in a row, the last with {named}; lower "
+                    "optimizer.learning_rate or trainer.gradient_clip_val and train anew; the steps are saved in "
+                    f"{Path(self.config.output or '.') / 'faults'}"
+                )
             )
 
     def on_train_epoch_end(self) -> None:
@@ -379,12 +291,8 @@ class SpeechModule(pl.LightningModule):
 
     def gather_totals(self) -> EpochTotals:
         """The epoch's totals over all ranks; to be called on each of them, at the end of the epoch."""
-        if self.trainer.world_size > 1 and not self._is_gathered:
-            names = ("loss", "consistency", "utterances", "seconds")  # steps are the same on every rank
-            sums = torch.tensor([getattr(self.totals, name) for name in names], dtype=torch.float64, device=self.device)
-            torch.distributed.all_reduce(sums)
-            for name, value in zip(names, sums.tolist(), strict=True):
-                setattr(self.totals, name, int(value) if name == "utterances" else value)
+        if not self._is_gathered:
+            self.totals.gather(self.device)
         self._is_gathered = True
         return self.totals
 
@@ -393,9 +301,7 @@ class SpeechModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Decode greedily and count errors; an utterance that cannot be read counts as if nothing had been heard."""
         for id, text, reason in batch.failed:
-            if self.unreadable.take(id, reason):
-                logger.warning("validation counts it as wrong: %s: %s", id, reason)
-            self.validation.count(text, "")
+            self.validation.fail(id, text, reason)
         for part in split_batch(batch, self._count_parts(batch)) if batch.ids else []:
             self.validation.add(self.model(part.waveforms, part.waveform_lengths), part, self.tokens)
 

@@ -143,7 +143,8 @@ def _fit(run: Run, preflight: Preflight, *, checkpoint: Path | None) -> Training
     config, folder = run.config, run.output / CHECKPOINTS
     module = SpeechModule(preflight.model, preflight.tokens, config)
     module.unreadable.corpus_size = len(preflight.train)
-    progress, best = SaveProgress(folder, config.checkpoints), KeepBest(folder, config.checkpoints.best)
+    progress = SaveProgress(run.output / LAST, config.checkpoints)
+    best = KeepBest(folder, config.checkpoints.best)
     position = _read_position(checkpoint, preflight)
     trainer = _make_trainer(run, best, progress, resumed_after=position.get("logged_steps"))
     logger.info(
@@ -255,7 +256,7 @@ def _validate(module: SpeechModule, config: Config, preflight: Preflight) -> dic
     with torch.no_grad():
         for batch in _make_data(config, preflight).val_dataloader():
             module.validation_step(batch.to(device), 0)
-    return module.validation.finish(device)
+    return module.validation.finish(None)
 
 
 def _train(trainer: Any, module: SpeechModule, config: Config, preflight: Preflight, checkpoint: Path | None) -> None:

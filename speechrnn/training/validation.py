@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 
 import torch
@@ -12,7 +13,10 @@ from speechrnn.acoustic.ctc import compute_blank_rate, ctc_losses
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.tokens import Tokens
+from speechrnn.training.collectives import gather_from_processes, sum_over_processes
 from speechrnn.types import Batch, Emission
+
+logger = logging.getLogger("speechrnn")
 
 _KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "character": character_errors}
 
@@ -21,11 +25,20 @@ class Validation:
     """Sums over the validation set so far."""
 
     def __init__(self) -> None:
+        self._named: set[str] = set()
         self._reset()
 
     def _reset(self) -> None:
         counts = [f"{kind}_{field.name}" for kind in _KINDS for field in fields(ErrorCounts)]
         self.sums = dict.fromkeys(["loss", "losses", "blanks", "frames", *counts], 0.0)
+        self._failed: dict[str, str] = {}
+
+    def _name(self, failed: Sequence[tuple[str, str]]) -> None:
+        """Say once of each recording that it cannot be read."""
+        for id, reason in failed:
+            if id not in self._named:
+                logger.warning("validation counts it as wrong: %s: %s", id, reason)
+                self._named.add(id)
 
     def add(self, emission: Emission, batch: Batch, tokens: Tokens) -> None:
         """Take in what a model says of a batch, decoded greedily."""
@@ -42,23 +55,34 @@ class Validation:
         for hypothesis, reference in zip(decode_greedy(emission.log_probs, emission.lengths), batch.texts, strict=True):
             self.count(reference, tokens.decode(hypothesis.tokens))
 
+    def fail(self, id: str, reference: str, reason: str) -> None:
+        """Take in an utterance that cannot be read: it counts as if nothing had been heard."""
+        self._failed[id] = reason
+        self.count(reference, "")
+
     def count(self, reference: str, hypothesis: str) -> None:
         """Take in the errors of one utterance."""
         for kind, count in _KINDS.items():
             for name, value in asdict(count(reference, hypothesis)).items():
                 self.sums[f"{kind}_{name}"] += value
 
-    def finish(self, device: torch.device) -> dict[str, float]:
-        """Rates over all that was taken in, by every process, and begin anew.
+    def finish(self, device: torch.device | None) -> dict[str, float]:
+        """Rates over all that was taken in, by every process, and begin anew; say what could not be read.
 
         Args:
-            device: Where the processes exchange their sums.
+            device: Where this process trains; None where it validates the whole set, and the others do not.
 
         Returns:
             ``wer``, ``cer``, ``loss`` (in nats an utterance, infinite where there is none), ``blank_rate``, and
             ``rank``: what checkpoints are chosen by, the word error rate and among equal ones the loss.
         """
-        sums = self._gather(device)
+        failed = list(self._failed.items())
+        if device is None:
+            sums = self.sums
+        else:
+            sums = dict(zip(self.sums, sum_over_processes(list(self.sums.values()), device), strict=True))
+            failed = gather_from_processes(failed)
+        self._name(failed)
         counts = {
             kind: ErrorCounts(**{f.name: int(sums[f"{kind}_{f.name}"]) for f in fields(ErrorCounts)}) for kind in _KINDS
         }
@@ -68,11 +92,3 @@ class Validation:
         self._reset()
         blank_rate = sums["blanks"] / max(1.0, sums["frames"])
         return {"rank": rank, "wer": wer, "cer": cer, "loss": loss, "blank_rate": blank_rate}
-
-    def _gather(self, device: torch.device) -> dict[str, float]:
-        """Each process validates its share; the sums are the same on all."""
-        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-            return self.sums
-        sums = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(sums)
-        return dict(zip(self.sums, sums.tolist(), strict=True))

@@ -20,6 +20,7 @@ from speechrnn.training.checkpoints import WholeCheckpointIO, average_weights
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.train import resume, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
 RUN = {
     **TONE_SETTINGS,
@@ -74,19 +75,8 @@ def read_log(output, name):
         return [row[name] for row in csv.DictReader(file) if row.get(name)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As many threads in this process as in those that it starts: sums in another order are other sums."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(one_thread, tmp_path_factory):
     """The run that nothing stops, and how many batches it trains on and validates."""
     configuration = make_tone_configuration(tmp_path_factory.mktemp("whole"))
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -158,8 +148,9 @@ def test_what_else_a_run_counts_is_taken_up_too(tone_configuration, tmp_path, mo
     assert read_log(tmp_path / "stopped", "valid/loss") == read_log(tmp_path / "whole", "valid/loss")
 
 
-def start(configuration, output):
-    settings = [part for name, value in {**RUN, "data.num_workers": 1}.items() for part in (f"--{name}", str(value))]
+def start(configuration, output, **more):
+    overrides = {**RUN, "data.num_workers": 1, **more}
+    settings = [part for name, value in overrides.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "speechrnn.cli.main", "train", "--config", str(configuration)]
     return subprocess.Popen([*command, *settings, "--output", str(output)], stderr=subprocess.PIPE, text=True)
 
@@ -207,6 +198,21 @@ def test_an_interrupted_process_saves_first_and_says_so(whole, tmp_path):
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 130, errors
     assert "interrupted: saving after this batch" in errors
+    resume(tmp_path / "run")
+    assert_same(read_released(tmp_path / "run"), read_released(output))
+
+
+def test_a_terminated_process_saves_first_too(whole, tmp_path):
+    configuration, output, *_ = whole
+    process = start(configuration, tmp_path / "run", **{"checkpoints.every_minutes": 1000})
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    wait_for(last, process)  # the start of the second epoch
+    os.kill(process.pid, signal.SIGTERM)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    position = WholeCheckpointIO().load_checkpoint(last)["position"]
+    assert (position["epoch"], position["batches_done"]) > (1, 0)
     resume(tmp_path / "run")
     assert_same(read_released(tmp_path / "run"), read_released(output))
 

@@ -216,6 +216,18 @@ def test_a_step_that_is_not_finite_is_not_taken_and_can_be_replayed(make_tiny_mo
     assert module.faults_in_a_row == 0
 
 
+def test_the_step_to_replay_is_that_of_the_process_with_the_utterance(make_tiny_model, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("speechrnn.training.module.gather_from_processes", lambda own: [[], *own])
+    module = make_module(make_tiny_model(), tmp_path)
+    monkeypatch.setattr(type(module), "global_rank", 1)
+    step_with(module, spoil(make_batch(module), math.nan))
+    folder = tmp_path / "faults" / "epoch-1-batch-1" / "process-1"
+    assert f"with the fox: this step was not taken (1 in a row); to look at it: speechrnn train --replay {folder}" in (
+        caplog.text
+    )
+    assert [row.id for row in replay(folder) if not row.is_finite] == ["the fox"]
+
+
 def test_a_few_such_steps_in_a_row_end_the_run(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(), tmp_path, faults=FaultsConfig(nonfinite_in_a_row=3))
     bad = spoil(make_batch(module), math.nan)
@@ -267,9 +279,11 @@ def test_consistency_warps_once_and_masks_each_pass_by_itself(make_tiny_model, t
         augment=AugmentConfig(warp=WarpConfig(vocal_tract=0.2), spec_augment=masks),
     )
     log_mels = torch.randn(2, 40, module.model.front_end.config.n_mels)
-    changed, lengths = module._make_augment([3, 4], passes=2)(log_mels, torch.tensor([40, 30]))
+    changed, lengths = module.compute_losses._make_augment([3, 4])(log_mels, torch.tensor([40, 30]))
     assert lengths.tolist() == [40, 30, 40, 30]
-    warped = module.warp(log_mels, torch.tensor([40, 30]), [derive_seed(seed, "warp") for seed in (3, 4)])
+    warped = module.compute_losses.warp(
+        log_mels, torch.tensor([40, 30]), [derive_seed(seed, "warp") for seed in (3, 4)]
+    )
     for first, second, expected in zip(changed[:2], changed[2:], warped, strict=True):
         is_kept = torch.isclose(first, expected) & torch.isclose(second, expected)
         assert is_kept.any()

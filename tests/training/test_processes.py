@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import TONE_SETTINGS, make_tone_configuration
 from test_checkpoints import read_log, wait_for
 
 from speechrnn.corpus.batches import DurationBatches
 from speechrnn.training.train import resume, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {
     **TONE_SETTINGS,
     "trainer.max_epochs": 2,
@@ -28,19 +28,8 @@ SETTINGS = {
 MORE = {"checkpoints__every_minutes": 0, "optimizer__learning_rate": 0.02}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As many threads in this process as in those that it starts: sums in another order are other sums."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def configuration(tmp_path_factory):
+def configuration(one_thread, tmp_path_factory):
     """60 utterances in batches of one to five: of some the second process gets less than the first, of some nothing."""
     configuration = make_tone_configuration(tmp_path_factory.mktemp("processes"))
     seconds = [json.loads(line)["duration"] for line in (configuration.parent / "train.jsonl").read_text().splitlines()]
@@ -61,7 +50,6 @@ def list_children(process):
     return [int(pid) for pid in path.read_text().split()]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the second process in /proc")
 def test_two_processes_have_the_losses_of_one(configuration, tmp_path):
     process = start(configuration, tmp_path / "two")
     train(configuration, {**SETTINGS, "output": str(tmp_path / "one")})
@@ -71,6 +59,36 @@ def test_two_processes_have_the_losses_of_one(configuration, tmp_path):
     for name in ("train/loss_epoch", "valid/loss", "valid/wer"):
         one, two = ([float(value) for value in read_log(tmp_path / run, name)] for run in ("one", "two"))
         assert one == pytest.approx(two, rel=1e-3)
+
+
+def break_in_mid_run(process, output, files):
+    wait_for(output / "checkpoints" / "last.ckpt", process)
+    for file in files:
+        file.write_text("gone")
+    return process.communicate(timeout=120)[1]
+
+
+def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path):
+    configuration, output = make_tone_configuration(tmp_path / "tones"), tmp_path / "run"
+    process = start(configuration, output, trainer__max_epochs=6, checkpoints__best=2, checkpoints__average=True)
+    broken = [configuration.parent / "valid" / f"valid-{number}.wav" for number in range(3, 9)]
+    errors = break_in_mid_run(process, output, broken)
+    assert process.returncode == 0, errors  # faults.unreadable_share is about training
+    together, alone = errors.split("epoch 6: loss")  # then the first process alone validates the mean of the two best
+    for file in broken:
+        assert together.count(f"validation counts it as wrong: {file.stem}: {file}: holds text") == 1
+    assert "mean of the 2 best" in alone
+    assert "counts it as wrong" not in alone
+    assert (output / "left_out.jsonl").read_text() == ""
+
+
+def test_what_stops_all_processes_is_said_by_one(tmp_path):
+    configuration, output = make_tone_configuration(tmp_path / "tones"), tmp_path / "run"
+    process = start(configuration, output, trainer__max_epochs=100)
+    errors = break_in_mid_run(process, output, [configuration.parent / "train" / "train-7.wav"])
+    assert process.returncode == 2
+    assert errors.count("error: 1 of 60 recordings could not be read") == 1
+    assert "Traceback" not in errors
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the second process in /proc")

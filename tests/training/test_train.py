@@ -155,15 +155,15 @@ def test_corpus_statistics_are_kept_in_the_model(tone_configuration):
 
 
 def test_half_precision_trains_and_its_loss_is_taken_in_float32(tone_configuration, monkeypatch):
-    from speechrnn.training import module
+    from speechrnn.training import losses
 
-    original, types = module.ctc_losses, set()
+    original, types = losses.ctc_losses, set()
 
     def note(log_probs, *arguments, **options):
         types.add(log_probs.dtype)
         return original(log_probs, *arguments, **options)
 
-    monkeypatch.setattr(module, "ctc_losses", note)
+    monkeypatch.setattr(losses, "ctc_losses", note)
     changes = {"trainer.precision": "bf16-mixed", "trainer.max_epochs": 8}
     result = train(tone_configuration, settings(tone_configuration, **changes))
     assert types == {torch.float32}

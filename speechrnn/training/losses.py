@@ -1,0 +1,79 @@
+"""What is minimised: the CTC loss of each utterance, of lower layers too, and how two views of it disagree.
+
+The loss of an utterance is summed over its frames and paths; whoever calls divides by the number of utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from speechrnn.acoustic.ctc import consistency_losses, ctc_losses
+from speechrnn.acoustic.model import AcousticModel
+from speechrnn.audio.spectral_augment import SpecAugment, Warp
+from speechrnn.seeds import derive_seed
+from speechrnn.training.config import Config
+from speechrnn.types import Batch, Emission
+
+
+class UtteranceLosses:
+    """Computes the losses of a batch, utterance by utterance, its log-mels augmented as the configuration has it.
+
+    Args:
+        config: The run's configuration.
+        model: What is trained.
+    """
+
+    def __init__(self, config: Config, model: AcousticModel) -> None:
+        self.model = model
+        self.config = config.ctc
+        self.passes = 2 if config.ctc.consistency else 1
+        self.warp = Warp(config.augment.warp, model.front_end.config)
+        self.spec_augment = SpecAugment(
+            config.augment.spec_augment, frame_shift_seconds=model.front_end.frame_shift_seconds
+        )
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Compute losses and divergences.
+
+        Args:
+            batch: B utterances, one or more.
+
+        Returns:
+            CTC loss (its intermediate part included) and divergence of each utterance in each pass, in nats,
+            (passes · B,) each. There is one pass, and no divergence, unless ``ctc.consistency`` asks for two.
+        """
+        emission: Emission = self.model(
+            batch.waveforms,
+            batch.waveform_lengths,
+            augment=self._make_augment(batch.augment_seeds),
+            intermediate_layers=self.config.intermediate_layers,
+        )
+        targets, target_lengths = batch.targets.repeat(self.passes, 1), batch.target_lengths.repeat(self.passes)
+        losses, *lower = (
+            ctc_losses(log_probs, targets, lengths=emission.lengths, target_lengths=target_lengths)
+            for log_probs in (emission.log_probs, *emission.intermediate)
+        )
+        if lower:
+            share = self.config.intermediate_weight
+            losses = (1.0 - share) * losses + share * torch.stack(lower).mean(dim=0)
+        if self.passes == 1:
+            return losses, torch.zeros_like(losses)
+        return losses, consistency_losses(emission.log_probs, emission.lengths)
+
+    def _make_augment(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """What is done to a batch's log-mels: one warp for each utterance, and masks of its own for each pass."""
+
+        def augment(log_mels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            if self.warp.is_active:
+                log_mels = self.warp(log_mels, lengths, [derive_seed(seed, "warp") for seed in seeds])
+            log_mels, lengths = log_mels.repeat(self.passes, 1, 1), lengths.repeat(self.passes)
+            if self.spec_augment.is_active:
+                purposes = ["masks", "other masks"][: self.passes]
+                mask_seeds = [derive_seed(seed, purpose) for purpose in purposes for seed in seeds]
+                log_mels = self.spec_augment(log_mels, lengths, mask_seeds)
+            return log_mels, lengths
+
+        return augment
