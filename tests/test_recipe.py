@@ -7,6 +7,7 @@ import pytest
 from conftest import TONE_SETTINGS
 
 from speechrnn.errors import ConfigError
+from speechrnn.model_folder import load_model
 from speechrnn.recipe import STAGES, describe_folds, describe_results, list_folds, open_recipe, run_recipe
 from speechrnn.training.train import train as real_train
 
@@ -14,6 +15,7 @@ PREPARE = '''
 """Writes manifests of tones."""
 
 ATTRIBUTION = [{"corpus": "Tones", "license": "CC0-1.0", "source": "a generator", "attribution": "nobody"}]
+FOLD_ATTRIBUTION = [{"corpus": "More", "license": "CC0-1.0", "source": "a generator", "attribution": "nobody"}]
 LANGUAGE = "en"
 
 
@@ -117,6 +119,25 @@ def test_folds_are_prepared_apart(folder):
     assert (folder.parent / "out" / "fold-second" / "prepared").read_text() == "3 second"
     with pytest.raises(ConfigError, match="--fold third: expected one of first, second, or all"):
         run_recipe(open_tones(folder, fold="third"), stage="prepare")
+
+
+def test_settings_of_folds_hold_for_folds_alone_and_give_way_to_the_command_line(folder):
+    (folder / "folds.yaml").write_text(
+        "optimizer: {weight_decay: 0.5}\nctc: {consistency: 0.3}\ncheckpoints: {best: 4}\n"
+    )
+    official = open_tones(folder).config
+    fold = open_tones(folder, fold="first", overrides=["--ctc.consistency", "0.1"]).config
+    assert (official.optimizer.weight_decay, official.ctc.consistency, official.checkpoints.best) == (0.01, 0.0, 1)
+    assert (fold.optimizer.weight_decay, fold.ctc.consistency, fold.checkpoints.best) == (0.5, 0.1, 4)
+    assert fold.data == official.data
+
+
+@pytest.mark.parametrize(("fold", "corpora"), [(None, ["Tones"]), ("first", ["Tones", "More"])])
+def test_the_card_of_a_fold_names_what_only_folds_train_on(folder, fold, corpora):
+    recipe = open_tones(folder, fold=fold, overrides=["--trainer.max_epochs", "1"])
+    run_recipe(recipe, stage="train")
+    provenance = load_model(recipe.output / "model").provenance
+    assert [corpus["corpus"] for corpus in provenance["corpora"]] == corpora
 
 
 def test_fold_table_averages_exact_utterances():
