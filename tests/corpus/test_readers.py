@@ -155,7 +155,7 @@ def test_a_folder_is_opened_by_its_manifest(put, corpus, tmp_path):
 def test_a_folder_without_a_manifest_is_refused(put, corpus, tmp_path):
     put("a.wav")
     corpus(entry("a.wav"), name="train.jsonl")
-    with pytest.raises(CorpusError, match="a folder without manifest.jsonl; pass a NeMo manifest"):
+    with pytest.raises(CorpusError, match="a folder without manifest.jsonl, wav.scp .* pass a NeMo manifest"):
         read_corpus(tmp_path)
 
 

@@ -29,6 +29,7 @@ def load(recipe: str) -> ModuleType:
 
 
 fsdd, yesno, quickstart = load("fsdd"), load("yesno"), load("quickstart")
+speechocean762 = load("speechocean762")
 
 TONE = (0.1 * np.sin(2 * np.pi * 440 * np.arange(800) / 8000)).astype(np.float32)
 NUMBERS = (0, 4, 5, 44, 45, 49)
@@ -426,3 +427,78 @@ def test_attributions_say_what_a_model_card_needs(recipe):
         assert set(attribution) == {"corpus", "license", "source", "attribution"}
         assert all(attribution.values())
     assert len(recipe.LANGUAGE) == 2
+
+
+# speechocean762
+
+
+def make_speechocean762(folder: Path, *, speakers: int = 20) -> Path:
+    """Two utterances a speaker; the second half of the speakers is the test part."""
+    for number in range(speakers):
+        part = folder / ("train" if number < speakers // 2 else "test")
+        part.mkdir(parents=True, exist_ok=True)
+        for take in (1, 2):
+            name, speaker = f"{number:05d}{take}", f"{number:04d}"
+            put_tone(folder / "WAVE" / f"SPEAKER{speaker}" / f"{name}.wav")
+            for table, value in (
+                ("wav.scp", f"WAVE/SPEAKER{speaker}/{name}.wav"),
+                ("text", "A BEAR" if take == 1 else "BEAR"),
+                ("utt2spk", speaker),
+            ):
+                with (part / table).open("a") as file:
+                    file.write(f"{name}\t{value}\n")
+    (folder / "resource").mkdir()
+    (folder / "resource" / "lexicon.txt").write_text("A\tAH0\nA\tEY0\n\nBEAR\tB EH1 R\nBEAR\tB IH1 R\n")
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "speechocean762"])
+def test_speechocean762_keeps_its_split_and_validates_on_every_tenth_speaker(tmp_path, inside):
+    make_speechocean762(tmp_path / "source" / inside, speakers=40)
+    speechocean762.prepare(tmp_path / "source", tmp_path / "out", seed=0)
+    parts = read_parts(tmp_path / "out")
+    speakers = {part: {int(entry.speaker) for entry in entries} for part, entries in parts.items()}
+    assert speakers == {"train": {*range(20)} - {9, 19}, "valid": {9, 19}, "test": {*range(20, 40)}}
+    assert {part: len(entries) for part, entries in parts.items()} == {"train": 36, "valid": 4, "test": 40}
+    assert [entry.text for entry in parts["test"][:2]] == ["A BEAR", "BEAR"]
+
+
+def test_speechocean762_phones_are_the_first_pronunciations_without_stress(tmp_path):
+    speechocean762.prepare(make_speechocean762(tmp_path / "source"), tmp_path / "out", seed=0)
+    for part in PARTS:
+        words = read_manifest(tmp_path / "out" / f"{part}.jsonl")
+        phones = read_manifest(tmp_path / "out" / f"{part}-phones.jsonl")
+        assert [entry.id for entry in phones] == [entry.id for entry in words]
+        assert {(w.text, p.text) for w, p in zip(words, phones, strict=True)} == {
+            ("A BEAR", "AH B EH R"),
+            ("BEAR", "B EH R"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("lexicon", "expected"),
+    [
+        ("A\tAH0\n", "utterance 000001: the lexicon lacks BEAR; add a line for each"),
+        ("A\tAH0\nBEAR\n", "lexicon.txt line 2: BEAR has no phones"),
+        (None, "lexicon.txt: the lexicon cannot be read (No such file or directory)"),
+    ],
+)
+def test_speechocean762_names_what_the_lexicon_lacks(tmp_path, lexicon, expected):
+    path = make_speechocean762(tmp_path / "source") / "resource" / "lexicon.txt"
+    path.unlink() if lexicon is None else path.write_text(lexicon)
+    with pytest.raises(CorpusError) as caught:
+        speechocean762.prepare(tmp_path / "source", tmp_path / "out", seed=0)
+    assert expected in str(caught.value)
+
+
+def test_speechocean762_says_where_the_corpus_is_to_be_had(tmp_path):
+    with pytest.raises(
+        CorpusError, match=r"download https://\S+/speechocean762.tar.gz .* pass --source speechocean762"
+    ):
+        speechocean762.prepare(None, tmp_path, seed=0)
+    with pytest.raises(CorpusError, match=r"no train/wav.scp and test/wav.scp there"):
+        speechocean762.prepare(tmp_path, tmp_path / "out", seed=0)
+    with pytest.raises(CorpusError, match="9 speakers are too few to split"):
+        speechocean762.prepare(make_speechocean762(tmp_path / "few", speakers=18), tmp_path / "out", seed=0)
+    with pytest.raises(CorpusError, match="has no folds"):
+        speechocean762.prepare(tmp_path, tmp_path / "out", seed=0, fold="0001")

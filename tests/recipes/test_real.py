@@ -49,6 +49,31 @@ def test_all_of_fsdd_can_be_trained_on(tmp_path):
     assert preflight.model.num_parameters <= 1_000_000
 
 
+def test_all_of_speechocean762_can_be_trained_on(tmp_path):
+    recipe, preflight = prepare("speechocean762", tmp_path)
+    assert preflight.left_out == []
+    assert (len(preflight.train), len(preflight.valid)) == (2260, 240)
+    assert preflight.tokens.symbols == ["<blank>", " ", "'", *"abcdefghijklmnopqrstuvwxyz"]
+    parts = {part: read_manifest(recipe.output / f"{part}.jsonl") for part in ("train", "valid", "test")}
+    speakers = [{entry.speaker for entry in entries} for entries in parts.values()]
+    assert [len(names) for names in speakers] == [113, 12, 125]
+    assert len(set.union(*speakers)) == 250
+
+
+def test_speechocean762s_phones_can_be_trained_on(tmp_path):
+    recipe = open_recipe(
+        RECIPES / "speechocean762",
+        source=find_corpus("speechocean762"),
+        output=tmp_path,
+        overrides=["--config", str(RECIPES / "speechocean762" / "phones.yaml")],
+    )
+    run_recipe(recipe, stage="prepare")
+    preflight = prepare_run(recipe.config, folders=[recipe.output])
+    assert preflight.left_out == []
+    assert len(preflight.tokens) == 40  # ARPAbet's 39 phones and the blank
+    assert not any(any(character.isdigit() for character in symbol) for symbol in preflight.tokens.symbols)
+
+
 @pytest.mark.slow
 def test_all_of_fsdd_can_be_trained_on_with_any_speaker_left_out(tmp_path):
     speakers = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")

@@ -1,0 +1,122 @@
+"""speechocean762: English sentences read by 250 native speakers of Mandarin, adults and children, 16 kHz.
+
+The published layout has Kaldi data folders ``train`` and ``test`` (2,500 utterances each, no speaker in both) and
+``resource/lexicon.txt``. Every VALID_EVERY-th speaker of the training part, in the order of their names, is the
+validation set.
+
+Two texts are written: the words, and the words' phones. A phone text is the first pronunciation of each word in the
+corpus's lexicon, without stress: what a dictionary expects, not what was heard from this reader.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.readers.kaldi import read_kaldi_entries
+from speechrnn.errors import CorpusError
+
+ATTRIBUTION = [
+    {
+        "corpus": "speechocean762 (OpenSLR 101)",
+        "license": "CC BY 4.0",
+        "source": "https://www.openslr.org/101/",
+        "attribution": "J. Zhang et al.: speechocean762: An Open-Source Non-native English Speech Corpus For "
+        "Pronunciation Assessment, Interspeech 2021",
+    }
+]
+LANGUAGE = "en"
+
+VALID_EVERY = 10
+
+
+def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None) -> None:
+    """Write train.jsonl, valid.jsonl and test.jsonl, and the same with phones: train-phones.jsonl and so on.
+
+    Args:
+        source: The folder that the corpus's archive makes, with ``train``, ``test`` and ``resource`` in it.
+        output: Where the manifests go.
+        seed: Not used: the split is fixed.
+        fold: None; this recipe has no folds.
+
+    Raises:
+        CorpusError: No source, or it is not this corpus; a recording or a word's pronunciation is missing; or a fold
+            was asked for.
+    """
+    if fold is not None:
+        raise CorpusError(f"fold {fold!r}: the speechocean762 recipe has no folds; leave it out")
+    parts = read_parts(source)
+    pronunciations = read_lexicon(find_folder(source) / "resource" / "lexicon.txt")
+    for name, entries in parts.items():
+        write_manifest(output / f"{name}.jsonl", entries)
+        phones = [replace(entry, text=pronounce(entry, pronunciations)) for entry in entries]
+        write_manifest(output / f"{name}-phones.jsonl", phones)
+
+
+def read_parts(source: Path | None) -> dict[str, list[Entry]]:
+    """The utterances of train, valid and test.
+
+    Raises:
+        CorpusError: No source, or it is not this corpus, or a recording is missing or unreadable.
+    """
+    folder = find_folder(source)
+    training = read_kaldi_entries(folder / "train")
+    speakers = sorted({entry.speaker or "" for entry in training})
+    chosen = set(speakers[VALID_EVERY - 1 :: VALID_EVERY])
+    if not chosen:
+        raise CorpusError(f"{folder / 'train'}: {len(speakers)} speakers are too few to split; the corpus has 125")
+    return {
+        "train": [entry for entry in training if entry.speaker not in chosen],
+        "valid": [entry for entry in training if entry.speaker in chosen],
+        "test": read_kaldi_entries(folder / "test"),
+    }
+
+
+def find_folder(source: Path | None) -> Path:
+    """The corpus's folder: the source itself, or ``speechocean762`` in it.
+
+    Raises:
+        CorpusError: No source was given, or it is not this corpus.
+    """
+    if source is None:
+        raise CorpusError(
+            "speechocean762 is not fetched: download https://www.openslr.org/resources/101/speechocean762.tar.gz "
+            "(520 MB), unpack it and pass --source speechocean762"
+        )
+    for folder in (source, source / "speechocean762"):
+        if (folder / "train" / "wav.scp").is_file() and (folder / "test" / "wav.scp").is_file():
+            return folder
+    raise CorpusError(
+        f"{source}: no train/wav.scp and test/wav.scp there; pass the folder that speechocean762's archive makes"
+    )
+
+
+def read_lexicon(path: Path) -> dict[str, str]:
+    """The phones of each word by its first pronunciation, without stress.
+
+    Raises:
+        CorpusError: The lexicon is missing, or a line has no phones.
+    """
+    pronunciations: dict[str, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise CorpusError(f"{path}: the lexicon cannot be read ({error.strerror})") from error
+    for number, line in enumerate(lines, start=1):
+        word, *phones = line.split() or [""]
+        if word and not phones:
+            raise CorpusError(f"{path} line {number}: {word} has no phones")
+        pronunciations.setdefault(word, " ".join(phone.rstrip("0123456789") for phone in phones))
+    return pronunciations
+
+
+def pronounce(entry: Entry, pronunciations: dict[str, str]) -> str:
+    """An utterance's words as phones.
+
+    Raises:
+        CorpusError: The lexicon lacks a word.
+    """
+    words = entry.text.split()
+    unknown = [word for word in words if word not in pronunciations]
+    if unknown:
+        raise CorpusError(f"utterance {entry.id}: the lexicon lacks {', '.join(unknown)}; add a line for each")
+    return " ".join(pronunciations[word] for word in words)

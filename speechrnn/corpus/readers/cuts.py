@@ -1,0 +1,89 @@
+"""What all readers share: recordings' headers, and utterances as lhotse's cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechrnn.audio.files import AudioInfo, audio_info
+from speechrnn.corpus.manifest import Entry
+from speechrnn.errors import AudioError, CorpusError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+    from lhotse.cut import MonoCut
+
+_SLACK_SECONDS = 0.05
+_THREADS = 4  # headers wait for the disk, not for the interpreter
+
+
+def read_headers(recordings: Sequence[tuple[str, Path]], *, where: str | Path) -> list[AudioInfo]:
+    """Read the headers of recordings.
+
+    Args:
+        recordings: What an error calls each one ("utterance u1", "line 3"), and its path.
+        where: The corpus, as an error names it.
+
+    Raises:
+        CorpusError: One is missing or unreadable; the message names it.
+    """
+
+    def read(recording: tuple[str, Path]) -> AudioInfo:
+        name, path = recording
+        try:
+            return audio_info(path)
+        except AudioError as error:
+            raise CorpusError(f"{where}: {name}: {error}") from error
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        return list(pool.map(read, recordings))
+
+
+def make_cuts(entries: Sequence[Entry], *, where: str | Path) -> CutSet:
+    """Make one cut an utterance; what a recording's header says wins over what its entry says.
+
+    Args:
+        entries: The utterances.
+        where: The corpus, as an error names it.
+
+    Raises:
+        CorpusError: A recording is missing, unreadable or shorter than its entry says.
+    """
+    from lhotse import CutSet
+
+    infos = read_headers([(f"utterance {entry.id}", entry.audio_path) for entry in entries], where=where)
+    return CutSet.from_cuts([_make_cut(entry, info, where) for entry, info in zip(entries, infos, strict=True)])
+
+
+def _make_cut(entry: Entry, info: AudioInfo, where: str | Path) -> MonoCut:
+    from lhotse import AudioSource, Recording, SupervisionSegment
+    from lhotse.cut import MonoCut
+
+    is_inside = entry.offset * info.sample_rate + 0.5 < info.frames
+    if not is_inside or entry.offset + entry.seconds > info.seconds + _SLACK_SECONDS:
+        raise CorpusError(
+            f"{where}: utterance {entry.id}: the manifest says it ends at {entry.offset + entry.seconds:.2f} s, "
+            f"{entry.audio_path} ends at {info.seconds:.2f} s; mend the duration or the recording"
+        )
+    whole = entry.offset == 0.0 and abs(entry.seconds - info.seconds) <= _SLACK_SECONDS
+    seconds = info.seconds if whole else min(entry.seconds, info.seconds - entry.offset)
+    recording = Recording(
+        id=entry.id,
+        sources=[AudioSource(type="file", channels=list(range(info.channels)), source=str(entry.audio_path))],
+        sampling_rate=info.sample_rate,
+        num_samples=info.frames,
+        duration=info.seconds,
+    )
+    supervision = SupervisionSegment(
+        id=entry.id, recording_id=entry.id, start=0.0, duration=seconds, text=entry.text, speaker=entry.speaker
+    )
+    return MonoCut(
+        id=entry.id,
+        start=entry.offset,
+        duration=seconds,
+        channel=0,
+        supervisions=[supervision],
+        recording=recording,
+    )

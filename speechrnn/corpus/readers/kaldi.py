@@ -1,0 +1,152 @@
+"""A Kaldi data folder: ``wav.scp``, ``text``, and where they are there ``utt2spk`` and ``segments``.
+
+Each file has one record a line, its name first: ``wav.scp`` a recording's path, ``text`` an utterance's words,
+``utt2spk`` its speaker, ``segments`` the recording that it is part of, with start and end in seconds. Without
+``segments`` each recording is one utterance.
+
+Source: Kaldi's documentation, "Data preparation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import make_cuts, read_headers
+from speechrnn.errors import CorpusError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+_NAMED_AT_MOST = 3
+
+
+class _Segment(NamedTuple):
+    recording: str
+    start: float
+    end: float  # -1: to the recording's end
+
+
+def read_kaldi(folder: Path) -> CutSet:
+    """Read a data folder as cuts; see :func:`read_kaldi_entries`."""
+    return make_cuts(read_kaldi_entries(folder), where=folder)
+
+
+def read_kaldi_entries(folder: Path) -> list[Entry]:
+    """Read a data folder.
+
+    Args:
+        folder: Where ``wav.scp`` and ``text`` lie. Relative paths in ``wav.scp`` start there, or at one of the two
+            folders above it, or at the working directory: wherever the first recording is found.
+
+    Returns:
+        The utterances, in the order of ``text``; durations are those of the audio files.
+
+    Raises:
+        CorpusError: A file is missing or a line is wrong; a recording is a command, or missing, or unreadable; or the
+            files do not name the same utterances. The message names the line or the utterance.
+    """
+    folder = Path(folder)
+    recordings = _find_recordings(folder, _read_table(folder / "wav.scp"))
+    texts = _read_table(folder / "text", may_be_empty=True)
+    speakers = _read_table(folder / "utt2spk") if (folder / "utt2spk").is_file() else None
+    segments = _read_segments(folder / "segments", recordings)
+    where = "segments" if segments else "wav.scp"
+    _check_same(folder, texts, segments or recordings, where)
+    if speakers is not None:
+        _check_same(folder, texts, speakers, "utt2spk")
+    infos = read_headers([(f"recording {name}", path) for name, path in recordings.items()], where=folder)
+    info_of = dict(zip(recordings, infos, strict=True))
+    entries = []
+    for name, text in texts.items():
+        segment = segments[name] if segments else _Segment(name, 0.0, -1.0)
+        seconds = _find_seconds(segment, info_of[segment.recording], f"{folder / 'segments'}: utterance {name}")
+        speaker = speakers[name] if speakers is not None else None
+        entries.append(Entry(name, recordings[segment.recording], seconds, text, segment.start, speaker))
+    return entries
+
+
+def _read_table(path: Path, *, may_be_empty: bool = False) -> dict[str, str]:
+    """The rest of each line by its first word.
+
+    Raises:
+        CorpusError: There is no such file, it is not UTF-8 or holds nothing, or a line is wrong.
+    """
+    table: dict[str, str] = {}
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); a Kaldi data folder has one") from error
+    for number, line in enumerate(lines, start=1):
+        name, _, rest = line.strip().replace("\t", " ", 1).partition(" ")
+        if not name:
+            continue
+        if name in table:
+            raise CorpusError(f"{path} line {number}: {name} stood on an earlier line already; names are used once")
+        if not rest.strip() and not may_be_empty:
+            raise CorpusError(f"{path} line {number}: nothing stands behind {name}")
+        table[name] = rest.strip()
+    if not table:
+        raise CorpusError(f"{path}: holds no line")
+    return table
+
+
+def _find_recordings(folder: Path, paths: Mapping[str, str]) -> dict[str, Path]:
+    """Where each recording lies; what would have to be executed is refused."""
+    for name, path in paths.items():
+        if path.endswith("|") or path.startswith("|"):
+            raise CorpusError(
+                f"{folder / 'wav.scp'}: {name} is a command ({path[:60]}), and none is ever run; write what it makes to "
+                "files and name those"
+            )
+    folder = folder.absolute()
+    first = next(iter(paths.values()))
+    bases = [folder, folder.parent, folder.parent.parent, Path.cwd()]
+    base = next((base for base in bases if (base / first).is_file()), None)
+    if base is None:
+        raise CorpusError(
+            f"{folder / 'wav.scp'}: there is no {first}, seen from {folder}, the two folders above it or the working "
+            "directory"
+        )
+    return {name: base / path for name, path in paths.items()}
+
+
+def _read_segments(path: Path, recordings: Mapping[str, Path]) -> dict[str, _Segment] | None:
+    if not path.is_file():
+        return None
+    segments = {}
+    for name, line in _read_table(path).items():
+        try:
+            recording, start, end = line.split()
+            segments[name] = _Segment(recording, float(start), float(end))
+        except ValueError:
+            raise CorpusError(f"{path}: {name}: expected a recording, start and end in seconds, got {line}") from None
+        if recording not in recordings:
+            raise CorpusError(f"{path}: {name} is part of {recording}, which wav.scp does not have")
+    return segments
+
+
+def _find_seconds(segment: _Segment, info: AudioInfo, what: str) -> float:
+    end = info.seconds if segment.end == -1 else segment.end
+    if not 0 <= segment.start < end:
+        raise CorpusError(f"{what}: starts at {segment.start} s and ends at {end} s")
+    return end - segment.start
+
+
+def _check_same(folder: Path, texts: Mapping[str, str], others: Mapping[str, object], name: str) -> None:
+    """Whether two files of the folder name the same utterances.
+
+    Raises:
+        CorpusError: They do not; some of those that one lacks are named.
+    """
+    for lacking, missing in ((name, texts.keys() - others.keys()), ("text", others.keys() - texts.keys())):
+        if missing:
+            shown = ", ".join(sorted(missing)[:_NAMED_AT_MOST])
+            more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
+            other = "text" if lacking == name else name
+            raise CorpusError(f"{folder}: {lacking} lacks {shown}{more}, which {other} has; add them or take them out")

@@ -1,0 +1,71 @@
+"""A LibriSpeech tree: ``{part}/{speaker}/{chapter}/{speaker}-{chapter}.trans.txt`` beside its recordings.
+
+Source: V. Panayotov et al., "Librispeech: an ASR corpus based on public domain audio books", ICASSP 2015, and the
+README of its archive.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import make_cuts, read_headers
+from speechrnn.errors import CorpusError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+TRANSCRIPTS = "*.trans.txt"
+_AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus")
+
+
+def read_librispeech(folder: Path) -> CutSet:
+    """Read a tree as cuts; see :func:`read_librispeech_entries`."""
+    return make_cuts(read_librispeech_entries(folder), where=folder)
+
+
+def read_librispeech_entries(folder: Path) -> list[Entry]:
+    """Read a tree.
+
+    Args:
+        folder: A folder with transcripts anywhere under it: the whole corpus, one part of it, or one speaker's.
+
+    Returns:
+        The utterances, sorted by chapter and number, each by its speaker; durations are those of the audio files, which
+        may have any ending of flac, wav, mp3, ogg and opus.
+
+    Raises:
+        CorpusError: There are no transcripts, a line is wrong, or a recording is missing or unreadable.
+    """
+    folder = Path(folder)
+    found: list[tuple[str, Path, str]] = []
+    for transcripts in sorted(folder.rglob(TRANSCRIPTS)):
+        found += _read_chapter(transcripts)
+    if not found:
+        raise CorpusError(f"{folder}: no {TRANSCRIPTS} under it; pass the folder that LibriSpeech's archive makes")
+    infos = read_headers([(f"utterance {name}", path) for name, path, _ in found], where=folder)
+    return [
+        Entry(name, path.absolute(), info.seconds, text, speaker=name.split("-")[0])
+        for (name, path, text), info in zip(found, infos, strict=True)
+    ]
+
+
+def _read_chapter(transcripts: Path) -> list[tuple[str, Path, str]]:
+    """Name, recording and text of each line."""
+    recordings = {path.stem: path for path in transcripts.parent.iterdir() if path.suffix.lower() in _AUDIO_ENDINGS}
+    try:
+        lines = transcripts.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{transcripts}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    chapter = []
+    for number, line in enumerate(lines, start=1):
+        name, _, text = line.strip().partition(" ")
+        if not name:
+            continue
+        if name not in recordings:
+            raise CorpusError(
+                f"{transcripts} line {number}: no recording {name} beside it ({', '.join(_AUDIO_ENDINGS)})"
+            )
+        chapter.append((name, recordings[name], text.strip()))
+    return chapter
