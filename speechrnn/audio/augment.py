@@ -1,6 +1,7 @@
 """What training does to a recording so that the model hears more than there is: speed, cuts, pauses, filters, noise.
 
-What it does to the log-mels after that stands in :mod:`speechrnn.audio.spectral_augment`.
+The noise itself stands in :mod:`speechrnn.audio.noise`, what is done to the log-mels after that in
+:mod:`speechrnn.audio.spectral_augment`.
 
 Each draw is a pure function of the run's seed, the epoch and the utterance's id (:func:`speechrnn.seeds.derive_seed`).
 """
@@ -11,28 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from speechrnn.audio.noise import DrawOther, NoiseConfig, add_noise
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Steady coloured noise, from white (0 dB an octave) to brown (-6 dB an octave).
-
-    Attributes:
-        probability: Share of utterances that get noise, in [0, 1]; 0 is off.
-        snr_db: Lowest and highest signal-to-noise ratio over the whole utterance, in dB; drawn uniformly between.
-    """
-
-    probability: float = 0.0
-    snr_db: tuple[float, float] = (5.0, 30.0)
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ConfigError(f"augment.noise.probability: expected a share in [0, 1], got {self.probability}")
-        if not self.snr_db[0] <= self.snr_db[1]:
-            raise ConfigError(f"augment.noise.snr_db: expected lowest and highest, got {list(self.snr_db)}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +80,7 @@ class AugmentConfig:
         padding_probability: Share of ends that get a pause, in [0, 1]. Below 1 a model also hears recordings that begin
             and end at once, as those that it is to transcribe may do.
         remains: Remains of a word at both ends, laid over what is there (a pause, say).
-        noise: Coloured noise.
+        noise: Noise over the whole utterance.
         warp: Stretches of the log-mels, over frequency and time.
         spec_augment: Masks over the log-mels.
     """
@@ -133,29 +116,6 @@ def draw_speed(config: AugmentConfig, seed: int) -> float:
     if len(config.speed) == 1:
         return config.speed[0]
     return config.speed[int(np.random.default_rng(seed).integers(len(config.speed)))]
-
-
-def add_noise(samples: np.ndarray, config: NoiseConfig, seed: int) -> np.ndarray:
-    """Add coloured noise to one utterance, or leave it as it is.
-
-    Args:
-        samples: (N,), float32.
-        config: How often and how loud.
-        seed: Whether, how loud, which colour and which noise are functions of it.
-
-    Returns:
-        (N,), float32. Silence stays silent: there is no signal to be measured against.
-    """
-    rng = np.random.default_rng(seed)
-    if rng.random() >= config.probability or not samples.any():
-        return samples
-    snr_db, slope = rng.uniform(*config.snr_db), rng.uniform(0.0, 2.0)
-    spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
-    frequency = np.arange(len(spectrum), dtype=np.float64).clip(min=1.0)
-    noise = np.fft.irfft(spectrum * frequency ** (-slope / 2.0), n=len(samples))
-    signal_power = np.mean(np.square(samples, dtype=np.float64))
-    noise *= np.sqrt(signal_power / np.mean(np.square(noise)) * 10.0 ** (-snr_db / 10.0))
-    return (samples + noise).astype(np.float32)
 
 
 def change_gain(samples: np.ndarray, config: AugmentConfig, seed: int) -> np.ndarray:
@@ -251,7 +211,9 @@ def cut_quiet_ends(samples: np.ndarray, config: GateConfig, *, sample_rate: int,
     return samples[loud[0] * size : (loud[-1] + 1) * size]
 
 
-def augment(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
+def augment(
+    samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int, draw_other: DrawOther | None = None
+) -> np.ndarray:
     """Do to one utterance all that is configured, but for its speed and the masks.
 
     Args:
@@ -259,6 +221,7 @@ def augment(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, see
         config: What to do.
         sample_rate: In Hz.
         seed: Every draw is a function of it.
+        draw_other: Where noise of the corpus's own comes from.
 
     Returns:
         (n,), float32: shorter by what the gate cut, longer by the pauses.
@@ -273,4 +236,6 @@ def augment(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, see
         samples = equalize(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "equalizer"))
     if config.gain_db != (0.0, 0.0):
         samples = change_gain(samples, config, derive_seed(seed, "gain"))
-    return add_noise(samples, config.noise, derive_seed(seed, "noise"))
+    return add_noise(
+        samples, config.noise, sample_rate=sample_rate, seed=derive_seed(seed, "noise"), draw_other=draw_other
+    )

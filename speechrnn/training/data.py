@@ -21,6 +21,8 @@ from speechrnn.seeds import derive_seed
 from speechrnn.training.config import DataConfig
 from speechrnn.types import Batch
 
+_OTHER_TRIES = 20
+
 
 class UtteranceDataset(Dataset[Batch]):
     """Reads the utterances that a :class:`BatchRequest` names and pads them into a batch.
@@ -77,8 +79,27 @@ class UtteranceDataset(Dataset[Batch]):
             return samples
         speed = draw_speed(self.augment, derive_seed(seed, "speed"))
         changed = samples if speed == 1.0 else resample(samples, self.sample_rate * speed, self.sample_rate)
-        changed = augment(changed, self.augment, sample_rate=self.sample_rate, seed=seed)
+        changed = augment(
+            changed,
+            self.augment,
+            sample_rate=self.sample_rate,
+            seed=seed,
+            draw_other=lambda other_seed: self._read_other(utterance, other_seed),
+        )
         return changed if self.explain_infeasible(utterance.tokens, len(changed)) is None else samples
+
+    def _read_other(self, utterance: Utterance, seed: int) -> np.ndarray | None:
+        """Another utterance for noise: by another speaker where speakers are known, and not the same in any case."""
+        rng = np.random.default_rng(seed)
+        for _ in range(_OTHER_TRIES):
+            other = self.utterances[int(rng.integers(len(self.utterances)))]
+            if other.id == utterance.id or (other.speaker is not None and other.speaker == utterance.speaker):
+                continue
+            try:
+                return read_utterance(other, sample_rate=self.sample_rate)
+            except (AudioError, OSError):
+                continue  # it is named when its own turn comes
+        return None
 
 
 def count_workers(config: DataConfig) -> int:

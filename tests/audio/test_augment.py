@@ -6,9 +6,7 @@ import pytest
 from speechrnn.audio.augment import (
     AugmentConfig,
     GateConfig,
-    NoiseConfig,
     RemainsConfig,
-    add_noise,
     add_pauses,
     add_remains,
     augment,
@@ -17,6 +15,7 @@ from speechrnn.audio.augment import (
     draw_speed,
     equalize,
 )
+from speechrnn.audio.noise import NoiseConfig
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.errors import ConfigError
 
@@ -31,35 +30,6 @@ def test_each_speed_is_drawn_about_equally_often_and_by_its_seed():
 
 def make_tone(samples=16000):
     return (0.1 * np.sin(np.arange(samples))).astype(np.float32)
-
-
-def test_noise_has_the_measured_snr_that_was_asked_for():
-    tone = make_tone()
-    for seed in range(20):
-        noisy = add_noise(tone, NoiseConfig(probability=1.0, snr_db=(12.0, 12.0)), seed)
-        noise = noisy.astype(np.float64) - tone
-        assert 10 * np.log10(np.mean(tone**2.0) / np.mean(noise**2)) == pytest.approx(12.0, abs=0.05)
-        assert noisy.dtype == np.float32
-
-
-def test_noise_comes_in_colours_from_white_to_brown():
-    slopes = []
-    for seed in range(60):
-        noise = add_noise(make_tone(), NoiseConfig(probability=1.0, snr_db=(-40.0, -40.0)), seed) - make_tone()
-        power = np.abs(np.fft.rfft(noise)) ** 2
-        low, high = power[100:200].mean(), power[3200:6400].mean()  # five octaves apart
-        slopes.append(10 * np.log10(high / low) / 5)  # dB an octave
-    assert -6.6 < min(slopes) < -5.0
-    assert -1.0 < max(slopes) < 0.6
-
-
-def test_noise_is_added_to_its_share_of_utterances_by_their_seeds():
-    tone, config = make_tone(400), NoiseConfig(probability=0.25)
-    noisy = [not np.array_equal(add_noise(tone, config, seed), tone) for seed in range(1000)]
-    assert sum(noisy) == pytest.approx(250, abs=50)
-    np.testing.assert_array_equal(add_noise(tone, config, 3), add_noise(tone, config, 3))
-    silence = np.zeros(400, np.float32)
-    np.testing.assert_array_equal(add_noise(silence, NoiseConfig(probability=1.0), 0), silence)
 
 
 def test_gain_is_uniform_between_its_limits():
@@ -155,8 +125,6 @@ def test_all_together_is_a_function_of_the_seed():
         (RemainsConfig, {"probability": -0.1}),
         (RemainsConfig, {"seconds": (0.2, 0.1)}),
         (RemainsConfig, {"attenuation_db": (20.0, 6.0)}),
-        (NoiseConfig, {"probability": 1.5}),
-        (NoiseConfig, {"snr_db": (20.0, 5.0)}),
         (WarpConfig, {"vocal_tract": 0.6}),
         (WarpConfig, {"time_seconds": -0.1}),
         (SpecAugmentConfig, {"time_masks": -1}),

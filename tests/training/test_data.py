@@ -1,5 +1,7 @@
 """Batches are functions of (seed, epoch, members); a speed never makes an utterance too short for CTC."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +9,7 @@ import torch
 
 from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.files import resampled_length
+from speechrnn.audio.noise import NoiseConfig
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.check import Utterance
 from speechrnn.training.config import DataConfig
@@ -24,10 +27,9 @@ def utterances(tmp_path):
     return made
 
 
-def make_dataset(utterances, *, speed=(0.5, 1.0, 2.0), explain=lambda tokens, samples: None, seed=0):
-    return UtteranceDataset(
-        utterances, sample_rate=8000, augment=AugmentConfig(speed=speed), explain_infeasible=explain, seed=seed
-    )
+def make_dataset(utterances, *, speed=(0.5, 1.0, 2.0), explain=lambda tokens, samples: None, seed=0, **augment):
+    augment = AugmentConfig(speed=speed, **augment)
+    return UtteranceDataset(utterances, sample_rate=8000, augment=augment, explain_infeasible=explain, seed=seed)
 
 
 def test_a_batch_depends_on_seed_epoch_and_members_alone(utterances):
@@ -49,6 +51,27 @@ def test_epochs_and_seeds_draw_anew(utterances):
 
     assert len(set(lengths(make_dataset(utterances)))) > 3
     assert lengths(make_dataset(utterances)) != lengths(make_dataset(utterances, seed=1))
+
+
+def test_noise_of_the_corpus_is_by_other_speakers(utterances):
+    """Each speaker holds one tone, so who is heard in whose noise shows in the spectrum."""
+    hertz = {"a": 500, "b": 1000, "c": 2000}
+    speakers = []
+    for utterance, (speaker, hz) in zip(utterances, hertz.items(), strict=True):
+        tone = 0.1 * np.sin(2 * np.pi * hz * np.arange(8000) / 8000)
+        soundfile.write(utterance.audio_path, tone, 8000)
+        speakers.append(replace(utterance, speaker=speaker, seconds=1.0, num_samples=8000))
+    speakers.append(replace(speakers[0], id="again"))  # the same speaker once more, and a file that cannot be read
+    speakers.append(replace(speakers[1], id="gone", audio_path="gone.wav"))
+    noise = NoiseConfig(probability=1.0, snr_db=(0.0, 0.0), kinds=("babble",), voices=(6, 6))
+    dataset = make_dataset(speakers, speed=(1.0,), noise=noise)
+    heard = set()
+    for epoch in range(8):
+        batch = dataset[BatchRequest(epoch, 0, [0])]
+        power = np.abs(np.fft.rfft(batch.waveforms[0].numpy()[:8000])) ** 2
+        heard |= {speaker for speaker, hz in hertz.items() if power[hz] > 0.02 * power.sum()}
+        assert power[500] == pytest.approx(power.sum() / 2, rel=0.05)
+    assert heard == {"a", "b", "c"}
 
 
 def test_speed_changes_the_length_by_its_factor(utterances):

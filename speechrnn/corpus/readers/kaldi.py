@@ -101,8 +101,8 @@ def _find_recordings(folder: Path, paths: Mapping[str, str]) -> dict[str, Path]:
     for name, path in paths.items():
         if path.endswith("|") or path.startswith("|"):
             raise CorpusError(
-                f"{folder / 'wav.scp'}: {name} is a command ({path[:60]}), and none is ever run; write what it makes to "
-                "files and name those"
+                f"{folder / 'wav.scp'}: {name} is a command ({path[:60]}), and none is ever run; write what it makes "
+                "to files and name those"
             )
     folder = folder.absolute()
     first = next(iter(paths.values()))

@@ -1,0 +1,161 @@
+"""Noise for training: coloured, as the corpus's own pauses sound, or the babble of its other speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from speechrnn.errors import ConfigError
+from speechrnn.seeds import derive_seed
+
+NoiseKind = Literal["colored", "pauses", "babble"]
+
+DrawOther = Callable[[int], np.ndarray | None]
+"""Of a seed, another utterance of the corpus, (n,) float32 at the model's rate, by another speaker where speakers are
+known; None where there is none, or it cannot be read."""
+
+_PAUSE_SECONDS = 0.2
+_PAUSE_TRIES = 4
+_PAUSE_FRAME_SECONDS = 0.032
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Noise over whole utterances.
+
+    Attributes:
+        probability: Share of utterances that get noise, in [0, 1]; 0 is off.
+        snr_db: Lowest and highest signal-to-noise ratio over the whole utterance, in dB; drawn uniformly between.
+        kinds: What it is; one is drawn for each utterance that gets any. ``colored``: steady, from white (0 dB an
+            octave) to brown (-6 dB an octave). ``pauses``: steady, with the spectrum of the quietest fifth of a second
+            of another utterance, so as the rooms and microphones of the corpus sound while nobody speaks. ``babble``:
+            other speakers' utterances, all at once.
+        voices: Fewest and most voices of babble.
+    """
+
+    probability: float = 0.0
+    snr_db: tuple[float, float] = (5.0, 30.0)
+    kinds: tuple[NoiseKind, ...] = ("colored",)
+    voices: tuple[int, int] = (3, 7)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:
+            raise ConfigError(f"augment.noise.probability: expected a share in [0, 1], got {self.probability}")
+        if not self.snr_db[0] <= self.snr_db[1]:
+            raise ConfigError(f"augment.noise.snr_db: expected lowest and highest, got {list(self.snr_db)}")
+        known = get_args(NoiseKind)
+        if not self.kinds or any(kind not in known for kind in self.kinds):
+            raise ConfigError(f"augment.noise.kinds: expected some of {', '.join(known)}, got {list(self.kinds)}")
+        if not 1 <= self.voices[0] <= self.voices[1]:
+            raise ConfigError(f"augment.noise.voices: expected fewest and most, got {list(self.voices)}")
+
+
+def add_noise(
+    samples: np.ndarray, config: NoiseConfig, *, sample_rate: int, seed: int, draw_other: DrawOther | None = None
+) -> np.ndarray:
+    """Add noise to one utterance, or leave it as it is.
+
+    Args:
+        samples: (N,), float32.
+        config: How often, how loud and what.
+        sample_rate: In Hz.
+        seed: Every draw is a function of it.
+        draw_other: Where pauses and babble come from.
+
+    Returns:
+        (N,), float32. Silence stays silent, for there is no signal to be measured against; so does an utterance for
+        which no other one is found.
+    """
+    rng = np.random.default_rng(seed)
+    if rng.random() >= config.probability or not samples.any():
+        return samples
+    snr_db = rng.uniform(*config.snr_db)
+    if config.kinds == ("colored",):
+        noise = _make_colored(len(samples), rng)
+    else:
+        noise = _make_noise(len(samples), config, rng, sample_rate=sample_rate, draw_other=draw_other)
+    power = np.mean(np.square(noise)) if noise is not None else 0.0
+    if noise is None or not power:
+        return samples
+    signal_power = np.mean(np.square(samples, dtype=np.float64))
+    return (samples + noise * np.sqrt(signal_power / power * 10.0 ** (-snr_db / 10.0))).astype(np.float32)
+
+
+def _make_noise(
+    length: int, config: NoiseConfig, rng: np.random.Generator, *, sample_rate: int, draw_other: DrawOther | None
+) -> np.ndarray | None:
+    """(length,) of one of the kinds at any level; None where it takes another utterance and there is none."""
+    kind = config.kinds[int(rng.integers(len(config.kinds)))]
+    if kind == "colored":
+        return _make_colored(length, rng)
+    if draw_other is None:
+        return None
+    seed = int(rng.integers(2**62))
+    if kind == "pauses":
+        return _make_pauses(length, rng, sample_rate=sample_rate, draw_other=draw_other, seed=seed)
+    voices = int(rng.integers(config.voices[0], config.voices[1] + 1))
+    return _make_babble(length, rng, voices=voices, draw_other=draw_other, seed=seed)
+
+
+def _make_colored(length: int, rng: np.random.Generator) -> np.ndarray:
+    slope = rng.uniform(0.0, 2.0)
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    frequency = np.arange(len(spectrum), dtype=np.float64).clip(min=1.0)
+    return np.fft.irfft(spectrum * frequency ** (-slope / 2.0), n=length)
+
+
+def _make_pauses(
+    length: int, rng: np.random.Generator, *, sample_rate: int, draw_other: DrawOther, seed: int
+) -> np.ndarray | None:
+    """Gaussian noise with the spectrum of another utterance's pause; digital silence is no pause."""
+    for attempt in range(_PAUSE_TRIES):
+        other = draw_other(derive_seed(seed, attempt))
+        pause = find_pause(other, sample_rate=sample_rate) if other is not None else None
+        if pause is not None:
+            size = round(_PAUSE_FRAME_SECONDS * sample_rate)
+            starts = range(0, len(pause) - size + 1, size // 2)
+            frames = np.stack([pause[start : start + size] for start in starts]) * np.hanning(size)
+            density = np.mean(np.abs(np.fft.rfft(frames, axis=1)) ** 2, axis=0)  # Welch's estimate
+            spectrum = np.fft.rfft(rng.standard_normal(length))
+            at = np.linspace(0.0, len(density) - 1.0, len(spectrum))
+            return np.fft.irfft(spectrum * np.sqrt(np.interp(at, np.arange(len(density)), density)), n=length)
+    return None
+
+
+def find_pause(samples: np.ndarray, *, sample_rate: int) -> np.ndarray | None:
+    """The quietest fifth of a second, (n,), of what is not digital silence; None where there is none.
+
+    Args:
+        samples: (N,), float32.
+        sample_rate: In Hz.
+    """
+    size, hop = round(_PAUSE_SECONDS * sample_rate), max(1, sample_rate // 100)
+    if len(samples) < size:
+        return None
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    starts = np.arange(0, len(samples) - size + 1, hop)
+    sounding = np.concatenate([[0], np.cumsum(samples != 0.0)])
+    is_sound = sounding[starts + size] - sounding[starts] > size // 2
+    if not is_sound.any():
+        return None
+    energies = np.where(is_sound, energy[starts + size] - energy[starts], np.inf)
+    start = int(starts[int(np.argmin(energies))])
+    return samples[start : start + size]
+
+
+def _make_babble(
+    length: int, rng: np.random.Generator, *, voices: int, draw_other: DrawOther, seed: int
+) -> np.ndarray | None:
+    """Other utterances, equally loud, each from a moment of its own and again from its beginning where it ends."""
+    babble = np.zeros(length)
+    for voice in range(voices):
+        other = draw_other(derive_seed(seed, voice))
+        if other is None or not other.any():
+            continue
+        start = int(rng.integers(len(other)))
+        level = np.sqrt(np.mean(np.square(other, dtype=np.float64)))
+        babble += np.resize(np.roll(other, -start), length) / level
+    return babble if babble.any() else None
