@@ -73,10 +73,7 @@ def add_noise(
     if rng.random() >= config.probability or not samples.any():
         return samples
     snr_db = rng.uniform(*config.snr_db)
-    if config.kinds == ("colored",):
-        noise = _make_colored(len(samples), rng)
-    else:
-        noise = _make_noise(len(samples), config, rng, sample_rate=sample_rate, draw_other=draw_other)
+    noise = _make_noise(len(samples), config, rng, sample_rate=sample_rate, draw_other=draw_other)
     power = np.mean(np.square(noise)) if noise is not None else 0.0
     if noise is None or not power:
         return samples
@@ -88,7 +85,8 @@ def _make_noise(
     length: int, config: NoiseConfig, rng: np.random.Generator, *, sample_rate: int, draw_other: DrawOther | None
 ) -> np.ndarray | None:
     """(length,) of one of the kinds at any level; None where it takes another utterance and there is none."""
-    kind = config.kinds[int(rng.integers(len(config.kinds)))]
+    # With one kind there is nothing to draw, and a run with coloured noise alone stays what it was.
+    kind = config.kinds[int(rng.integers(len(config.kinds)))] if len(config.kinds) > 1 else config.kinds[0]
     if kind == "colored":
         return _make_colored(length, rng)
     if draw_other is None:

@@ -32,6 +32,8 @@ class DurationBatches:
         num_buckets: Most buckets; fewer where there would be less than two batches in one.
         seed: Seed of the shuffling.
         shuffle: Whether to shuffle; without, every epoch is the same, shortest first.
+        weights: How often an epoch has each utterance, on average over those of the same weight: 2 has all of
+            them twice, 0.5 half of them, drawn anew for each epoch. None, or without shuffling: each once.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class DurationBatches:
         num_buckets: int = 30,
         seed: int = 0,
         shuffle: bool = True,
+        weights: Sequence[float] | None = None,
     ) -> None:
         if batch_seconds <= 0 or num_buckets < 1:
             raise ConfigError("data.batch_seconds must be above 0 and data.num_buckets at least 1")
@@ -49,7 +52,10 @@ class DurationBatches:
         self.batch_seconds = batch_seconds
         self.seed = seed
         self.shuffle = shuffle
+        is_weighted = shuffle and weights is not None
+        self.weights = np.asarray(weights if is_weighted else np.ones(len(self.seconds)), dtype=np.float64)
         self.buckets = self._make_buckets(num_buckets)
+        self.groups = self._make_groups()
 
     def _make_buckets(self, num_buckets: int) -> list[np.ndarray]:
         order = np.argsort(self.seconds, kind="stable")
@@ -62,20 +68,48 @@ class DurationBatches:
         bucket = np.minimum((middles / ends[-1] * count).astype(int), count - 1)
         return [order[bucket == number] for number in range(count) if (bucket == number).any()]
 
-    def _count_batches(self, bucket: np.ndarray) -> int:
+    def _make_groups(self) -> list[list[tuple[np.ndarray, int]]]:
+        """For each bucket its utterances by weight, and how many of them an epoch takes.
+
+        What rounding leaves over in one bucket goes to the next, so that the whole has its share; but each bucket takes
+        at least one, so that no utterance waits for ever.
+        """
+        groups: list[list[tuple[np.ndarray, int]]] = [[] for _ in self.buckets]
+        for weight in np.unique(self.weights):
+            members = [bucket[self.weights[bucket] == weight] for bucket in self.buckets]
+            ends = np.round(np.cumsum([weight * len(part) for part in members]) + 1e-9).astype(int)
+            for group, part, wanted in zip(groups, members, np.diff(ends, prepend=0).tolist(), strict=True):
+                if len(part):
+                    group.append((part, max(1, wanted)))
+        return groups
+
+    def _count_batches(self, bucket: np.ndarray, group: list[tuple[np.ndarray, int]]) -> int:
         batch_size = max(1, int(self.batch_seconds // self.seconds[bucket].max()))
-        return -(-len(bucket) // batch_size)
+        return -(-sum(wanted for _, wanted in group) // batch_size)
+
+    def _draw_members(self, group: list[tuple[np.ndarray, int]], rng: np.random.Generator) -> np.ndarray:
+        """An epoch's utterances of a bucket, in random order; one that comes again comes as a copy."""
+        drawn = []
+        for members, wanted in group:
+            copies = -(-wanted // len(members))
+            everyone = [rng.permutation(members) + copy * len(self.seconds) for copy in range(copies)]
+            drawn.append(np.concatenate(everyone)[:wanted])
+        return drawn[0] if len(drawn) == 1 else rng.permutation(np.concatenate(drawn))
 
     def __len__(self) -> int:
-        return sum(self._count_batches(bucket) for bucket in self.buckets)
+        return sum(self._count_batches(*part) for part in zip(self.buckets, self.groups, strict=True))
 
     def plan(self, epoch: int) -> list[list[int]]:
-        """The batches of one epoch, each a list of positions in ``seconds``."""
+        """The batches of one epoch, each a list of members: positions in ``seconds``.
+
+        Where an epoch has an utterance several times, its copies are the position plus once, twice … the number of
+        utterances, so that each can be augmented in its own way.
+        """
         rng = np.random.default_rng(derive_seed(self.seed, epoch, "batches"))
         batches = []
-        for bucket in self.buckets:
-            members = rng.permutation(bucket) if self.shuffle else bucket
-            batches += [part.tolist() for part in np.array_split(members, self._count_batches(bucket))]
+        for bucket, group in zip(self.buckets, self.groups, strict=True):
+            members = self._draw_members(group, rng) if self.shuffle else bucket
+            batches += [part.tolist() for part in np.array_split(members, self._count_batches(bucket, group))]
         if self.shuffle:
             batches = [batches[i] for i in rng.permutation(len(batches))]
             if epoch == 0 and batches:
@@ -85,17 +119,25 @@ class DurationBatches:
 
     def padded_seconds(self, batch: Sequence[int]) -> float:
         """Seconds that a batch occupies, padding included."""
-        return float(self.seconds[list(batch)].max() * len(batch))
+        return float(self._seconds_of(batch).max() * len(batch))
+
+    def _seconds_of(self, batch: Sequence[int]) -> np.ndarray:
+        return self.seconds[np.asarray(batch) % len(self.seconds)]
 
     def padding_share(self, epoch: int = 0) -> float:
         """Share of an epoch's seconds that is padding, in [0, 1)."""
-        padded = sum(self.padded_seconds(batch) for batch in self.plan(epoch))
-        return 1.0 - float(self.seconds.sum()) / padded if padded else 0.0
+        batches = self.plan(epoch)
+        padded = sum(self.padded_seconds(batch) for batch in batches)
+        spoken = sum(float(self._seconds_of(batch).sum()) for batch in batches)
+        return 1.0 - spoken / padded if padded else 0.0
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """One batch to be read: which utterances, in which epoch (augmentation depends on it)."""
+    """One batch to be read: which utterances (as in :meth:`DurationBatches.plan`), and in which epoch.
+
+    What augmentation does depends on the epoch, and on which copy of an utterance a member is.
+    """
 
     epoch: int
     index: int

@@ -29,6 +29,7 @@ class Utterance:
         text: Reference after the model's text normalisation.
         tokens: Token ids of the text; empty where the model lacks a character.
         speaker: Who speaks, where known.
+        corpus: Which corpus it comes from, where the manifest joins several.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Utterance:
     text: str
     tokens: tuple[int, ...]
     speaker: str | None
+    corpus: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def describe_cut(
         text=text,
         tokens=ids,
         speaker=supervision.speaker,
+        corpus=(cut.custom or {}).get("corpus"),
     )
     return utterance, reason
 

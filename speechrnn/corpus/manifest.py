@@ -2,10 +2,13 @@
 
     {"audio_filepath": "audio/0001.wav", "duration": 1.5, "text": "seven three", "speaker": "f2", "id": "0001"}
 
+``corpus`` may say which corpus an utterance comes from, where a manifest joins several.
+
 ``duration`` and the optional ``offset`` are in seconds; ``offset`` says where in a longer recording the utterance
 starts. A relative ``audio_filepath`` is relative to the manifest's own folder.
 
-Source: the manifest format of NVIDIA NeMo's speech recognition datasets; ``id`` is this project's addition.
+Source: the manifest format of NVIDIA NeMo's speech recognition datasets; ``id`` and ``corpus`` are this project's
+additions.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Entry:
         text: What was said; may be empty.
         offset: Where the utterance starts in the recording, in seconds, zero or above.
         speaker: Who spoke, where that is known.
+        corpus: Which corpus it comes from, where the manifest says so.
     """
 
     id: str
@@ -41,6 +45,7 @@ class Entry:
     text: str
     offset: float = 0.0
     speaker: str | None = None
+    corpus: str | None = None
 
 
 def read_manifest(path: str | Path) -> list[Entry]:
@@ -149,6 +154,7 @@ def _check_fields(record: dict[str, Any]) -> dict[str, Any]:
         "text": _check_text(record, "text", may_be_empty=True),
         "offset": None if record.get("offset") is None else _check_number(record, "offset", above_zero=False),
         "speaker": _check_label(record, "speaker"),
+        "corpus": _check_label(record, "corpus"),
         "id": _check_label(record, "id"),
     }
 
@@ -212,6 +218,7 @@ def _to_entry(record: dict[str, Any], name: str, *, folder: Path) -> Entry:
         text=record["text"],
         offset=record["offset"] or 0.0,
         speaker=record["speaker"],
+        corpus=record["corpus"],
     )
 
 
@@ -228,6 +235,8 @@ def _to_record(entry: Entry, *, folder: Path) -> dict[str, Any]:
         record["offset"] = entry.offset
     if entry.speaker is not None:
         record["speaker"] = entry.speaker
+    if entry.corpus is not None:
+        record["corpus"] = entry.corpus
     return record
 
 

@@ -65,6 +65,8 @@ class DataConfig:
         valid: Manifest that checkpoints are chosen on.
         test: Manifests that are scored once, after training, by name.
         batch_seconds: Budget of a batch, padding included, in seconds.
+        weights: How often an epoch has each utterance of a corpus, by the names under ``corpus`` in the training
+            manifest: 2 is twice, 0.5 a half of them, chosen anew for each epoch; those of other corpora come once.
         num_buckets: Most buckets of like duration.
         num_workers: Processes that read and augment audio; None: 4 beside a GPU, and on a CPU one where there is a
             second core. On a CPU the other cores train.
@@ -74,12 +76,16 @@ class DataConfig:
     valid: str | None = None
     test: dict[str, str] = field(default_factory=dict)
     batch_seconds: float = 120.0
+    weights: dict[str, float] = field(default_factory=dict)
     num_buckets: int = 30
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_seconds <= 0:
             raise ConfigError(f"data.batch_seconds: expected seconds above 0, got {self.batch_seconds}")
+        for name, weight in self.weights.items():
+            if not 0.0 < weight <= 100.0:
+                raise ConfigError(f"data.weights.{name}: expected above 0 and at most 100, got {weight}")
         if self.num_buckets < 1:
             raise ConfigError(f"data.num_buckets: expected 1 or more, got {self.num_buckets}")
         if self.num_workers is not None and self.num_workers < 0:

@@ -55,8 +55,9 @@ class UtteranceDataset(Dataset[Batch]):
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         members, waveforms, seeds, failed = [], [], [], []
-        for member in (self.utterances[i] for i in request.members):
-            seed = derive_seed(self.seed, request.epoch, member.id)
+        for copy, position in (divmod(i, len(self.utterances)) for i in request.members):
+            member = self.utterances[position]
+            seed = derive_seed(self.seed, request.epoch, member.id, *([copy] if copy else []))
             try:
                 waveforms.append(self._read(member, seed))
             except (AudioError, OSError) as error:
@@ -181,6 +182,7 @@ class SpeechData(pl.LightningDataModule):
             num_buckets=self.config.num_buckets,
             seed=self.seed,
             shuffle=shuffle,
+            weights=[self.config.weights.get(utterance.corpus or "", 1.0) for utterance in dataset.utterances],
         )
         where = (self._epoch, self._batches_done) if shuffle else (0, 0)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

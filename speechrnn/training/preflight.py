@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,7 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
             f"{config.data.train}: none of {len(left_out)} utterances can be trained on; "
             f"the first, {left_out[0].id}: {left_out[0].reason}"
         )
+    _warn_of_unused_weights(config.data.weights, usable)
     valid = _describe_valid(valid_cuts, tokens, normalize, model)
     if not valid:
         raise CorpusError(
@@ -117,6 +118,13 @@ def _report_left_out(left_out: Sequence[LeftOut], *, total: int) -> None:
         logger.warning("… and %d more; all are listed in left_out.jsonl", len(left_out) - _NAMED_AT_MOST)
     if left_out:
         logger.warning("%d of %d utterances are left out of training", len(left_out), total)
+
+
+def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Sequence[Utterance]) -> None:
+    known = {utterance.corpus for utterance in utterances if utterance.corpus is not None}
+    for name in weights.keys() - known:
+        has = f"it has {', '.join(sorted(known))}" if known else "no utterance there names its corpus"
+        logger.warning("data.weights.%s: the training manifest has nothing of this corpus (%s)", name, has)
 
 
 def _describe_valid(

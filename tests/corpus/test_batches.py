@@ -71,6 +71,48 @@ def test_impossible_budgets_are_refused(settings):
         DurationBatches([1.0], **settings)
 
 
+def make_weighted(**options):
+    """100 utterances of weight 1, 100 of 2.5, 100 of 0.3, of all durations."""
+    weights = [1.0, 2.5, 0.3] * 100
+    return DurationBatches(librispeech_like(300), batch_seconds=60, seed=0, weights=weights, **options)
+
+
+def count_members(batches, epoch):
+    """How often each utterance comes in an epoch, (300,), and whether each of its copies comes once."""
+    members = [member for batch in batches.plan(epoch) for member in batch]
+    assert len(set(members)) == len(members)
+    return np.bincount(np.array(members) % 300, minlength=300)
+
+
+def test_weights_say_how_often_an_epoch_has_an_utterance():
+    batches = make_weighted()
+    per_epoch = np.stack([count_members(batches, epoch) for epoch in range(40)])
+    once, often, seldom = (per_epoch[:, first::3] for first in range(3))
+    assert (once == 1).all()
+    assert set(np.unique(often)) == {2, 3}
+    assert set(np.unique(seldom)) == {0, 1}
+    assert set(often.sum(axis=1)) == {250}
+    assert set(seldom.sum(axis=1)) <= set(range(30, 34))  # every bucket takes at least one
+    assert (seldom.sum(axis=0) > 0).all()  # each has its turn
+
+
+def test_with_weights_epochs_are_equally_long_and_batches_keep_the_budget():
+    batches = make_weighted()
+    assert {len(batches.plan(epoch)) for epoch in range(8)} == {len(batches)}
+    assert max(batches.padded_seconds(batch) for batch in batches.plan(3)) <= 60
+    assert batches.padding_share(epoch=1) < 0.1
+    assert batches.plan(2) == make_weighted().plan(2)
+
+
+def test_weights_of_one_change_nothing_and_validation_knows_none():
+    plain = DurationBatches(librispeech_like(300), batch_seconds=60, seed=0)
+    weighted = DurationBatches(librispeech_like(300), batch_seconds=60, seed=0, weights=[1.0] * 300)
+    assert plain.plan(3) == weighted.plan(3)
+    unshuffled = make_weighted(shuffle=False)
+    assert (count_members(unshuffled, 0) == 1).all()
+    assert len(unshuffled.plan(0)) == len(unshuffled)
+
+
 def test_sampler_hands_out_the_plan_of_its_epoch():
     batches = DurationBatches(librispeech_like(50), batch_seconds=60, seed=0)
     sampler = EpochSampler(batches)

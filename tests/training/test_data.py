@@ -13,7 +13,7 @@ from speechrnn.audio.noise import NoiseConfig
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.check import Utterance
 from speechrnn.training.config import DataConfig
-from speechrnn.training.data import UtteranceDataset, count_workers, share_cores
+from speechrnn.training.data import SpeechData, UtteranceDataset, count_workers, share_cores
 
 
 @pytest.fixture
@@ -72,6 +72,31 @@ def test_noise_of_the_corpus_is_by_other_speakers(utterances):
         heard |= {speaker for speaker, hz in hertz.items() if power[hz] > 0.02 * power.sum()}
         assert power[500] == pytest.approx(power.sum() / 2, rel=0.05)
     assert heard == {"a", "b", "c"}
+
+
+def test_copies_of_an_utterance_are_augmented_each_in_its_own_way(utterances):
+    dataset = make_dataset(utterances, speed=tuple(np.linspace(0.8, 1.25, 40)))
+    batch = dataset[BatchRequest(2, 0, [1, 4, 7])]  # three utterances, so 4 and 7 are copies of 1
+    assert batch.ids == ["u1", "u1", "u1"]
+    assert len(set(batch.waveform_lengths.tolist())) == 3
+    assert len(set(batch.augment_seeds)) == 3
+    alone = dataset[BatchRequest(2, 0, [1])]
+    assert alone.augment_seeds == batch.augment_seeds[:1]
+
+
+def test_an_epoch_has_the_corpora_by_their_weights(utterances):
+    corpora = [replace(utterance, corpus=name) for utterance, name in zip(utterances, ("a", "b", None), strict=True)]
+    data = SpeechData(
+        corpora,
+        corpora,
+        config=DataConfig(batch_seconds=1.0, num_workers=0, weights={"a": 3.0, "gone": 9.0}),
+        augment=AugmentConfig(),
+        sample_rate=8000,
+        explain_infeasible=lambda tokens, samples: None,
+        seed=0,
+    )
+    assert sorted(id for batch in data.train_dataloader() for id in batch.ids) == ["u0", "u0", "u0", "u1", "u2"]
+    assert sorted(id for batch in data.val_dataloader() for id in batch.ids) == ["u0", "u1", "u2"]
 
 
 def test_speed_changes_the_length_by_its_factor(utterances):

@@ -86,4 +86,5 @@ def _make_cut(entry: Entry, info: AudioInfo, where: str | Path) -> MonoCut:
         channel=0,
         supervisions=[supervision],
         recording=recording,
+        custom={"corpus": entry.corpus} if entry.corpus is not None else None,
     )
