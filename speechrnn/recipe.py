@@ -235,9 +235,12 @@ def _check(recipe: Recipe) -> None:
     from speechrnn.training.preflight import prepare_run
 
     preflight = prepare_run(recipe.config, folders=[recipe.output, recipe.folder])
-    for name, manifest in recipe.config.data.test.items():
-        if not (recipe.output / manifest).exists():
-            raise CorpusError(f"data.test.{name}: no {manifest} in {recipe.output}; prepare.py should have written it")
+    tests = _find_tests(recipe)
+    for name in recipe.config.data.test.keys() - tests.keys():
+        logger.warning("data.test.%s: not in what was prepared, so it is not tested", name)
+    if recipe.config.data.test and not tests:
+        names = ", ".join(recipe.config.data.test.values())
+        raise CorpusError(f"data.test: no {names} in {recipe.output}; prepare.py should have written one of them")
     logger.info(
         "%s utterances (%.2f h) to train on, %s to choose checkpoints on, %d left out; %d tokens: %s",
         f"{len(preflight.train):,}",
@@ -247,6 +250,11 @@ def _check(recipe: Recipe) -> None:
         len(preflight.tokens),
         " ".join(preflight.tokens.symbols[:60]),
     )
+
+
+def _find_tests(recipe: Recipe) -> dict[str, str]:
+    """The test sets that were prepared: a source may lack some of a recipe's corpora."""
+    return {name: path for name, path in recipe.config.data.test.items() if (recipe.output / path).exists()}
 
 
 def _train(recipe: Recipe) -> None:
@@ -272,7 +280,7 @@ def _evaluate(recipe: Recipe) -> None:
     from speechrnn.recognition.recognizer import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))
-    sets = {"valid": recipe.config.data.valid, **recipe.config.data.test}
+    sets = {"valid": recipe.config.data.valid, **_find_tests(recipe)}
     scores, rows = {}, []
     for name, manifest in sets.items():
         assert manifest is not None
@@ -292,7 +300,7 @@ def _make_results(recipe: Recipe, recognizer: Any, scores: dict[str, Any]) -> di
 
     earlier = _read_json(recipe.output / "results.json")
     training = recognizer.provenance["training"]
-    tested = next(iter(recipe.config.data.test), "valid")
+    tested = list(scores)[min(1, len(scores) - 1)]  # the first test set, where there is one
     return {
         "recipe": recipe.name,
         "fold": recipe.fold,

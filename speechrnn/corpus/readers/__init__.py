@@ -16,8 +16,8 @@ def read_corpus(path: str | Path) -> CutSet:
 
     Args:
         path: A NeMo manifest (``.json`` or ``.jsonl``), or a folder: one that holds a manifest named
-            ``manifest.jsonl``, a Kaldi data folder (``wav.scp``) or a LibriSpeech tree (``*.trans.txt`` somewhere
-            under it).
+            ``manifest.jsonl``, a Kaldi data folder (``wav.scp``), LJ Speech's layout (``metadata.csv``, ``wavs``) or a
+            LibriSpeech tree (``*.trans.txt`` somewhere under it).
 
     Returns:
         One cut an utterance, with its text and speaker in the cut's only supervision. Durations are those of the audio
@@ -28,6 +28,7 @@ def read_corpus(path: str | Path) -> CutSet:
     """
     from speechrnn.corpus.readers.kaldi import read_kaldi
     from speechrnn.corpus.readers.librispeech import TRANSCRIPTS, read_librispeech
+    from speechrnn.corpus.readers.ljspeech import METADATA, is_ljspeech, read_ljspeech
     from speechrnn.corpus.readers.nemo import read_nemo
 
     path = Path(path)
@@ -37,9 +38,11 @@ def read_corpus(path: str | Path) -> CutSet:
         return read_nemo(path / "manifest.jsonl")
     if (path / "wav.scp").is_file():
         return read_kaldi(path)
+    if is_ljspeech(path):
+        return read_ljspeech(path)
     if next(path.rglob(TRANSCRIPTS), None) is not None:
         return read_librispeech(path)
     raise CorpusError(
-        f"{path}: a folder without manifest.jsonl, wav.scp (Kaldi) or {TRANSCRIPTS} (LibriSpeech); pass a NeMo "
-        "manifest (.jsonl) or a folder of one of these kinds"
+        f"{path}: a folder without manifest.jsonl, wav.scp (Kaldi), {METADATA} and wavs (LJ Speech) or {TRANSCRIPTS} "
+        "(LibriSpeech); pass a NeMo manifest (.jsonl) or a folder of one of these kinds"
     )

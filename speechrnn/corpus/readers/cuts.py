@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 _SLACK_SECONDS = 0.05
+AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus")
+"""Endings of recordings that a reader looks for where the corpus names them without."""
+
 _THREADS = 4  # headers wait for the disk, not for the interpreter
 
 
@@ -39,6 +42,13 @@ def read_headers(recordings: Sequence[tuple[str, Path]], *, where: str | Path) -
 
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
         return list(pool.map(read, recordings))
+
+
+def find_recordings(folder: Path) -> dict[str, Path]:
+    """The recordings in a folder, those in folders below it not, by their names without ending."""
+    if not folder.is_dir():
+        return {}
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in AUDIO_ENDINGS}
 
 
 def make_cuts(entries: Sequence[Entry], *, where: str | Path) -> CutSet:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import make_cuts, read_headers
+from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, find_recordings, make_cuts, read_headers
 from speechrnn.errors import CorpusError
 
 if TYPE_CHECKING:
     from lhotse import CutSet
 
 TRANSCRIPTS = "*.trans.txt"
-_AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus")
 
 
 def read_librispeech(folder: Path) -> CutSet:
@@ -53,7 +52,7 @@ def read_librispeech_entries(folder: Path) -> list[Entry]:
 
 def _read_chapter(transcripts: Path) -> list[tuple[str, Path, str]]:
     """Name, recording and text of each line."""
-    recordings = {path.stem: path for path in transcripts.parent.iterdir() if path.suffix.lower() in _AUDIO_ENDINGS}
+    recordings = find_recordings(transcripts.parent)
     try:
         lines = transcripts.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -65,7 +64,7 @@ def _read_chapter(transcripts: Path) -> list[tuple[str, Path, str]]:
             continue
         if name not in recordings:
             raise CorpusError(
-                f"{transcripts} line {number}: no recording {name} beside it ({', '.join(_AUDIO_ENDINGS)})"
+                f"{transcripts} line {number}: no recording {name} beside it ({', '.join(AUDIO_ENDINGS)})"
             )
         chapter.append((name, recordings[name], text.strip()))
     return chapter

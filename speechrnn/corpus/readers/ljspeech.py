@@ -1,0 +1,68 @@
+"""LJ Speech's layout: ``metadata.csv`` (name|text|normalised text) beside ``wavs/``; one speaker.
+
+Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017, README of version 1.1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import find_recordings, make_cuts, read_headers
+from speechrnn.errors import CorpusError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+METADATA = "metadata.csv"
+
+
+def is_ljspeech(folder: Path) -> bool:
+    """Whether a folder has this layout."""
+    return (folder / METADATA).is_file() and (folder / "wavs").is_dir()
+
+
+def read_ljspeech(folder: Path) -> CutSet:
+    """Read such a folder as cuts; see :func:`read_ljspeech_entries`."""
+    return make_cuts(read_ljspeech_entries(folder), where=folder)
+
+
+def read_ljspeech_entries(folder: Path) -> list[Entry]:
+    """Read such a folder.
+
+    Args:
+        folder: Where ``metadata.csv`` and ``wavs`` lie.
+
+    Returns:
+        The utterances, in the order of the metadata, with the normalised text (numbers in words) where there is one;
+        durations are those of the audio files, which may have any ending of flac, wav, mp3, ogg and opus.
+
+    Raises:
+        CorpusError: The metadata are missing, a line is wrong, or a recording is missing or unreadable.
+    """
+    path = Path(folder) / METADATA
+    recordings = find_recordings(Path(folder) / "wavs")
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror})") from error
+    found: list[tuple[str, Path, str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, *texts = line.strip().split("|")
+        if len(texts) not in (1, 2):
+            raise CorpusError(f"{path} line {number}: expected name|text or name|text|normalised text")
+        if name not in recordings:
+            raise CorpusError(f"{path} line {number}: no recording {name} in {path.parent / 'wavs'}")
+        found.append((name, recordings[name], texts[-1].strip()))
+    if not found:
+        raise CorpusError(f"{path}: holds no line")
+    infos = read_headers([(f"utterance {name}", recording) for name, recording, _ in found], where=folder)
+    return [
+        Entry(name, recording.absolute(), info.seconds, text, speaker="LJ")
+        for (name, recording, text), info in zip(found, infos, strict=True)
+    ]

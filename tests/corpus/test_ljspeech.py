@@ -1,0 +1,60 @@
+"""LJ Speech's layout, as its archive makes it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.readers.ljspeech import read_ljspeech_entries
+from speechrnn.errors import CorpusError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "wavs").mkdir()
+    for name in ("LJ001-0001", "LJ001-0002"):
+        soundfile.write(tmp_path / "wavs" / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 11025), 22050)
+    (tmp_path / "metadata.csv").write_text(
+        'LJ001-0001|In 1455, "so"|In fourteen fifty-five, "so"\nLJ001-0002|Only once.\n', encoding="utf-8"
+    )
+    return tmp_path
+
+
+def test_numbers_come_in_words_where_the_metadata_have_them(folder):
+    assert read_ljspeech_entries(folder) == [
+        Entry("LJ001-0001", folder / "wavs/LJ001-0001.wav", 0.5, 'In fourteen fifty-five, "so"', speaker="LJ"),
+        Entry("LJ001-0002", folder / "wavs/LJ001-0002.wav", 0.5, "Only once.", speaker="LJ"),
+    ]
+
+
+def test_such_a_folder_is_found_by_looking(folder):
+    assert [(cut.id, cut.duration) for cut in read_corpus(folder)] == [("LJ001-0001", 0.5), ("LJ001-0002", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (b"LJ001-0001\n", "line 1: expected name|text or name|text|normalised text"),
+        (b"LJ001-0001|a|b|c\n", "line 1: expected name|text or name|text|normalised text"),
+        (b"LJ001-0001|a\n\nLJ009-0001|a\n", "line 3: no recording LJ009-0001 in "),
+        (b"LJ001-0001|\xe9\n", "not UTF-8 at byte 11"),
+        (b"\n", "holds no line"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder, metadata, expected):
+    path = folder / "metadata.csv"
+    path.unlink() if metadata is None else path.write_bytes(metadata)
+    with pytest.raises(CorpusError) as caught:
+        read_ljspeech_entries(folder)
+    assert str(caught.value).startswith(str(path))
+    assert expected in str(caught.value)
+
+
+def test_a_broken_recording_is_named(folder):
+    (folder / "wavs" / "LJ001-0002.wav").write_bytes(b"RIFF")
+    with pytest.raises(CorpusError, match="utterance LJ001-0002: "):
+        read_ljspeech_entries(folder)
