@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import TONE_SETTINGS
 
-from speechrnn.errors import ConfigError
+from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import load_model
 from speechrnn.recipe import STAGES, describe_folds, describe_results, list_folds, open_recipe, run_recipe
 from speechrnn.training.train import train as real_train
@@ -100,6 +100,25 @@ def test_one_stage_can_be_done_anew_and_what_rests_on_it_follows(folder, trained
     assert set(json.loads((recipe.output / "stages.json").read_text())) == set(STAGES[:3])
     assert run_recipe(recipe)["test_scorings"] == 2
     assert "2 times" in (recipe.output / "report.md").read_text()
+
+
+def test_a_test_set_that_the_source_lacks_is_named_and_passed_over(folder, caplog):
+    (folder / "config.yaml").write_text(
+        "data: {train: train.jsonl, valid: valid.jsonl, test: {other: other.jsonl, test: test.jsonl}}\n"
+    )
+    results = run_recipe(open_tones(folder))
+    assert "data.test.other: not in what was prepared, so it is not tested" in caplog.text
+    assert set(results["sets"]) == {"valid", "test"}
+    assert results["interval_method"] == results["sets"]["test"]["interval_method"]
+
+
+def test_no_test_set_at_all_is_an_error_before_training(folder, trained):
+    (folder / "config.yaml").write_text(
+        "data: {train: train.jsonl, valid: valid.jsonl, test: {a: a.jsonl, b: b.jsonl}}\n"
+    )
+    with pytest.raises(CorpusError, match=r"data.test: no a.jsonl, b.jsonl in .*prepare.py should have written one"):
+        run_recipe(open_tones(folder))
+    assert trained == []
 
 
 def test_other_settings_never_replace_a_trained_model(folder, trained):

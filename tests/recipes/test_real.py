@@ -60,6 +60,21 @@ def test_all_of_speechocean762_can_be_trained_on(tmp_path):
     assert len(set.union(*speakers)) == 250
 
 
+def test_all_of_english_can_be_trained_on(tmp_path):
+    for name in ("speechocean762", "librispeech", "ljspeech"):
+        find_corpus(name)
+    recipe = open_recipe(RECIPES / "english", source=Path(os.environ["SPEECHRNN_CORPORA"]), output=tmp_path)
+    run_recipe(recipe, stage="prepare")
+    preflight = prepare_run(recipe.config, folders=[recipe.output])
+    assert preflight.left_out == []
+    assert {utterance.corpus for utterance in preflight.train} == {"speechocean762", "librispeech", "ljspeech"}
+    tested = read_manifest(tmp_path / "librispeech-test.jsonl")
+    assert len({entry.speaker for entry in tested}) == 3
+    trained = {utterance.speaker for utterance in [*preflight.train, *preflight.valid]}
+    assert len([speaker for speaker in trained if speaker.startswith("librispeech-")]) == 12
+    assert trained.isdisjoint(entry.speaker for entry in tested)
+
+
 def test_speechocean762s_phones_can_be_trained_on(tmp_path):
     recipe = open_recipe(
         RECIPES / "speechocean762",
