@@ -1,0 +1,224 @@
+"""What each single change does: trains every change of ablation.yaml with every seed, compares on validation speakers.
+
+    python recipes/speechocean762/ablation.py --source "$SPEECHOCEAN762" --output runs/ablation --jobs 2
+
+Each run is one process on one core, or one at a time on a GPU. What is done is not done again, and a run that was
+stopped goes on where it was. ``ablation.md`` and ``ablation.png`` (the latter needs matplotlib) show the rates of what
+is there so far: errors of all seeds together, and the difference of character error rates from the baseline's with a
+paired bootstrap over speakers; after so short a training most words have an error in them, so that word error rates say
+little. The test set is not looked at.
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from speechrnn.errors import SpeechRNNError
+from speechrnn.recipe import open_recipe, run_recipe
+from speechrnn.training.run import LAST
+from speechrnn.whole_files import write_json, write_whole
+
+FOLDER = Path(__file__).resolve().parent
+BASELINE = "baseline"
+SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One change, one seed.
+
+    Attributes:
+        change: Its name in ablation.yaml.
+        seed: Of everything.
+        settings: All that is set beside config.yaml.
+        folder: Where it is trained.
+    """
+
+    change: str
+    seed: int
+    settings: dict[str, Any]
+    folder: Path
+
+    @property
+    def scores(self) -> Path:
+        """What :func:`score` writes: speakers, errors and characters of each utterance."""
+        return self.folder / "scores.json"
+
+
+def plan(output: Path, seeds: list[int], only: list[str] | None) -> list[Trial]:
+    """The trials in the order in which they are worth having: the baseline first, then seed by seed.
+
+    Raises:
+        SystemExit: A change is unknown.
+    """
+    known = yaml.safe_load((FOLDER / "ablation.yaml").read_text(encoding="utf-8"))
+    changes = {BASELINE: {}, **known["changes"]}
+    unknown = [name for name in only or [] if name not in changes]
+    if unknown:
+        raise SystemExit(f"--only {unknown[0]}: ablation.yaml has {', '.join(changes)}")
+    chosen = {BASELINE: {}, **{name: changes[name] for name in only}} if only else changes
+    return [
+        Trial(name, seed, {**known["baseline"], **change}, output / name.replace(" ", "-") / f"seed-{seed}")
+        for seed in seeds
+        for name, change in chosen.items()
+    ]
+
+
+def run(trial: Trial, data: Path, device: str) -> str | None:
+    """Train and score one trial, unless that is done; what went wrong, or None."""
+    if trial.scores.is_file():
+        return None
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "speechrnn.cli.main", "train"]
+    if (trial.folder / LAST).exists():
+        command += ["--resume", str(trial.folder)]
+    elif not (trial.folder / "model").is_dir():
+        command += ["--config", str(FOLDER / "config.yaml"), "--overwrite"]
+        command += [f"--data.train={data / 'train.jsonl'}", f"--data.valid={data / 'valid.jsonl'}", "--data.test={}"]
+        command += [f"--output={trial.folder}", f"--seed={trial.seed}", f"--trainer.accelerator={device}"]
+        for name, value in trial.settings.items():
+            command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+    else:
+        command = []
+    with (trial.folder / "log.txt").open("a", encoding="utf-8") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"} if device == "cpu" else dict(os.environ)
+        if command and subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode > 1:
+            return f"{trial.change}, seed {trial.seed}: failed, see {trial.folder / 'log.txt'}"
+    score(trial, data, device)
+    return None
+
+
+def score(trial: Trial, data: Path, device: str) -> None:
+    """Character errors and characters of each validation utterance, the word error rate, and how long training took."""
+    from speechrnn.evaluation.evaluate import evaluate
+    from speechrnn.recognition.recognizer import load
+    from speechrnn.text.metrics import character_errors
+    from speechrnn.text.normalize import normalize_for_scoring
+
+    recognizer = load(trial.folder / "model", device=device)
+    evaluation = evaluate(recognizer, data / "valid.jsonl")
+    rows = []
+    for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id):
+        texts = normalize_for_scoring(utterance.reference), normalize_for_scoring(utterance.hypothesis)
+        counts = character_errors(*texts)
+        rows.append((utterance.speaker, counts.errors, counts.length))
+    training = recognizer.provenance["training"]
+    kept = {"utterances": rows, "wer": evaluation.score.wer, "seconds": training["seconds"], "epoch": training["epoch"]}
+    write_json(trial.scores, kept)
+
+
+def compare(trials: list[Trial]) -> list[dict[str, Any]]:
+    """A row a change: rates over its seeds, and the difference from the baseline over the seeds that both have."""
+    scores = {(t.change, t.seed): json.loads(t.scores.read_text()) for t in trials if t.scores.is_file()}
+    rows = []
+    for change in dict.fromkeys(trial.change for trial in trials):
+        seeds = [seed for name, seed in scores if name == change]
+        shared = [seed for seed in seeds if (BASELINE, seed) in scores]
+        if not shared:
+            continue
+        mine, base = (sum(_by_speaker(scores[name, seed]) for seed in shared) for name in (change, BASELINE))
+        picks = np.random.default_rng(0).integers(len(mine), size=(SAMPLES, len(mine)))
+        drawn = [table[picks].sum(axis=1) for table in (mine, base)]
+        differences = drawn[0][:, 0] / drawn[0][:, 1] - drawn[1][:, 0] / drawn[1][:, 1]
+        rates = [table[:, 0].sum() / table[:, 1].sum() for table in (mine, base)]
+        seconds = [sum(scores[name, seed]["seconds"] for seed in shared) for name in (change, BASELINE)]
+        rows.append(
+            {
+                "change": change,
+                "seeds": len(shared),
+                "cer": rates[0],
+                "wer": float(np.mean([scores[change, seed]["wer"] for seed in shared])),
+                "difference": rates[0] - rates[1],
+                "low": float(np.quantile(differences, 0.025)),
+                "high": float(np.quantile(differences, 0.975)),
+                "time": seconds[0] / seconds[1],
+            }
+        )
+    return [rows[0], *sorted(rows[1:], key=lambda row: row["difference"])] if rows else []
+
+
+def _by_speaker(kept: dict[str, Any]) -> np.ndarray:
+    """Errors and characters of each speaker, (S, 2), speakers in the order of their names."""
+    speakers = sorted({speaker for speaker, _, _ in kept["utterances"]})
+    table = np.zeros((len(speakers), 2))
+    for speaker, errors, length in kept["utterances"]:
+        table[speakers.index(speaker)] += errors, length
+    return table
+
+
+def describe(rows: list[dict[str, Any]]) -> str:
+    """The table."""
+    lines = [
+        "| change | CER % | WER % | CER against the baseline, points | 95 % interval | training time | seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        rates = f"{100 * row['cer']:.1f} | {100 * row['wer']:.1f}"
+        interval = f"{100 * row['difference']:+.1f} | {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+        interval = " | " if row["change"] == BASELINE else interval
+        lines.append(f"| {row['change']} | {rates} | {interval} | × {row['time']:.2f} | {row['seeds']} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The picture: differences with their intervals, the best at the top."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in rows if row["change"] != BASELINE][::-1]
+    figure, axes = pyplot.subplots(figsize=(8, 0.9 + 0.28 * len(rows)), layout="constrained")
+    for height, row in enumerate(rows):
+        is_sure = row["low"] > 0 or row["high"] < 0
+        colour = "0.6" if not is_sure else "tab:green" if row["high"] < 0 else "tab:red"
+        axes.plot([100 * row["low"], 100 * row["high"]], [height, height], color=colour, linewidth=2)
+        axes.plot(100 * row["difference"], height, "o", color=colour)
+    axes.axvline(0, color="0.3", linewidth=1)
+    axes.set_yticks(range(len(rows)), [row["change"] for row in rows])
+    axes.set_xlabel("validation CER against the baseline, percentage points (left is better)")
+    axes.margins(y=0.02)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Run what is missing, then compare what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="the corpus, as for the recipe")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", metavar="CHANGE", help="these changes alone, and the baseline")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each on one core")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    trials = plan(args.output, args.seeds, args.only)
+    data = args.output / "data"
+    try:
+        run_recipe(open_recipe(FOLDER, source=args.source, output=data), stage="prepare")
+    except SpeechRNNError as error:
+        raise SystemExit(str(error)) from None
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for trial, problem in zip(trials, pool.map(lambda trial: run(trial, data, args.device), trials), strict=True):
+            print(problem or f"{trial.change}, seed {trial.seed}: done", file=sys.stderr, flush=True)
+            rows = compare(trials)
+            write_whole(args.output / "ablation.md", describe(rows))
+    try:
+        draw(rows, args.output / "ablation.png")
+    except ImportError:
+        print("no picture: matplotlib is not installed", file=sys.stderr)
+    print(describe(rows))
+
+
+if __name__ == "__main__":
+    main()
