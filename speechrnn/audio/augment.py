@@ -17,6 +17,9 @@ from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
 
+_SPEECH_DB = 25.0
+"""Speech, where its ends are looked for, is within so many dB of the loudest 10 ms."""
+
 
 @dataclass(frozen=True)
 class GateConfig:
@@ -35,6 +38,26 @@ class GateConfig:
             raise ConfigError(f"augment.gate.probability: expected a share in [0, 1], got {self.probability}")
         if not 0.0 <= self.threshold_db[0] <= self.threshold_db[1]:
             raise ConfigError(f"augment.gate.threshold_db: expected least and greatest, got {list(self.threshold_db)}")
+
+
+@dataclass(frozen=True)
+class TruncateConfig:
+    """Cut into the first or the last word, as a recording does that was started late or stopped early.
+
+    Attributes:
+        probability: Share of ends that are cut, in [0, 1]; 0 is off.
+        seconds: Most speech that an end loses, in seconds; drawn uniformly from 0 up to it, but never more than a
+            quarter of what lies between the first and the last loud moment. All before or after the cut goes too.
+    """
+
+    probability: float = 0.0
+    seconds: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:
+            raise ConfigError(f"augment.truncate.probability: expected a share in [0, 1], got {self.probability}")
+        if self.seconds <= 0:
+            raise ConfigError(f"augment.truncate.seconds: expected seconds above 0, got {self.seconds}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +93,8 @@ class AugmentConfig:
 
     Attributes:
         speed: Factors of tempo and pitch together, one drawn for each utterance and epoch; (1.0,) changes nothing.
-        gate: Cuts at both ends.
+        truncate: Cuts into the first and the last word.
+        gate: Cuts of what is quiet at both ends.
         gain_db: Lowest and highest gain, in dB; drawn uniformly between for each utterance and epoch.
         equalizer_db: How far each of three random cosines over the mel scale may bend an utterance's spectrum, up or
             down, in dB; 0 is off. Against models that take a microphone for a feature of the word.
@@ -86,6 +110,7 @@ class AugmentConfig:
     """
 
     speed: tuple[float, ...] = (1.0,)
+    truncate: TruncateConfig = field(default_factory=TruncateConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     gain_db: tuple[float, float] = (0.0, 0.0)
     equalizer_db: float = 0.0
@@ -211,6 +236,30 @@ def cut_quiet_ends(samples: np.ndarray, config: GateConfig, *, sample_rate: int,
     return samples[loud[0] * size : (loud[-1] + 1) * size]
 
 
+def truncate_ends(samples: np.ndarray, config: TruncateConfig, *, sample_rate: int, seed: int) -> np.ndarray:
+    """Cut into the first and the last word of one utterance, or leave it as it is.
+
+    Args:
+        samples: (N,), float32.
+        config: How often and how far.
+        sample_rate: In Hz.
+        seed: Every draw is a function of it.
+
+    Returns:
+        (n,), float32, at least half of the speech in it.
+    """
+    rng = np.random.default_rng(seed)
+    is_cut, lost = rng.random(2) < config.probability, rng.uniform(0.0, config.seconds, size=2)
+    levels = _measure_levels(samples, sample_rate)
+    if not len(levels) or not levels.any():
+        return samples
+    loud = np.flatnonzero(levels >= levels.max() * 10.0 ** (-_SPEECH_DB / 20.0))
+    size = max(1, sample_rate // 100)
+    first, last = loud[0] * size, (loud[-1] + 1) * size
+    before, after = np.minimum(lost * sample_rate, (last - first) / 4).astype(int)
+    return samples[first + before if is_cut[0] else 0 : last - after if is_cut[1] else len(samples)]
+
+
 def augment(
     samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int, draw_other: DrawOther | None = None
 ) -> np.ndarray:
@@ -224,8 +273,10 @@ def augment(
         draw_other: Where noise of the corpus's own comes from.
 
     Returns:
-        (n,), float32: shorter by what the gate cut, longer by the pauses.
+        (n,), float32: shorter by what was cut, longer by the pauses.
     """
+    if config.truncate.probability:
+        samples = truncate_ends(samples, config.truncate, sample_rate=sample_rate, seed=derive_seed(seed, "truncate"))
     if config.gate.probability:
         samples = cut_quiet_ends(samples, config.gate, sample_rate=sample_rate, seed=derive_seed(seed, "gate"))
     if config.padding_seconds:

@@ -7,6 +7,7 @@ from speechrnn.audio.augment import (
     AugmentConfig,
     GateConfig,
     RemainsConfig,
+    TruncateConfig,
     add_pauses,
     add_remains,
     augment,
@@ -14,6 +15,7 @@ from speechrnn.audio.augment import (
     cut_quiet_ends,
     draw_speed,
     equalize,
+    truncate_ends,
 )
 from speechrnn.audio.noise import NoiseConfig
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
@@ -122,6 +124,8 @@ def test_all_together_is_a_function_of_the_seed():
         (AugmentConfig, {"equalizer_db": -1.0}),
         (GateConfig, {"probability": -0.5}),
         (GateConfig, {"threshold_db": (40.0, 10.0)}),
+        (TruncateConfig, {"probability": 1.5}),
+        (TruncateConfig, {"seconds": 0.0}),
         (RemainsConfig, {"probability": -0.1}),
         (RemainsConfig, {"seconds": (0.2, 0.1)}),
         (RemainsConfig, {"attenuation_db": (20.0, 6.0)}),
@@ -175,3 +179,31 @@ def test_remains_of_silence_and_of_next_to_nothing(size):
     np.testing.assert_array_equal(add_remains(silence, config, sample_rate=8000, seed=0), silence)
     short = np.ones(size, dtype=np.float32)
     assert add_remains(short, config, sample_rate=8000, seed=0).shape == (size,)
+
+
+def test_truncation_cuts_into_the_first_and_the_last_word():
+    """The speech lies from 4,000 to 8,000 of 12,000 samples; 0.1 s are 800 of them."""
+    samples = make_word_between_pauses()
+    position = {value: index for index, value in enumerate(samples.tolist()) if value}
+    starts, ends = [], []
+    for seed in range(200):
+        cut = truncate_ends(samples, TruncateConfig(probability=1.0, seconds=0.1), sample_rate=8000, seed=seed)
+        starts.append(position[cut[0]])
+        ends.append(position[cut[-1]] + 1)
+        assert len(cut) == ends[-1] - starts[-1]
+    assert 4000 <= min(starts) < 4050
+    assert 4750 < max(starts) <= 4800
+    assert 7200 <= min(ends) < 7250
+    assert 7950 < max(ends) <= 8000
+    assert abs(np.corrcoef(starts, ends)[0, 1]) < 0.2
+
+
+def test_truncation_leaves_half_of_the_speech_and_each_end_its_own_chance():
+    samples = make_word_between_pauses()
+    config = TruncateConfig(probability=0.5, seconds=10.0)
+    lengths = [len(truncate_ends(samples, config, sample_rate=8000, seed=seed)) for seed in range(400)]
+    assert min(lengths) == 2000
+    assert lengths.count(len(samples)) == pytest.approx(100, abs=35)
+    assert len(truncate_ends(samples, TruncateConfig(), sample_rate=8000, seed=0)) == len(samples)
+    for quiet in (np.zeros(500, np.float32), np.zeros(0, np.float32), samples[:10]):
+        assert len(truncate_ends(quiet, TruncateConfig(probability=1.0), sample_rate=8000, seed=1)) == len(quiet)
