@@ -235,12 +235,12 @@ def _check(recipe: Recipe) -> None:
     from speechrnn.training.preflight import prepare_run
 
     preflight = prepare_run(recipe.config, folders=[recipe.output, recipe.folder])
-    tests = _find_tests(recipe)
-    for name in recipe.config.data.test.keys() - tests.keys():
+    wanted, tests = recipe.config.data.test, _find_tests(recipe)
+    if wanted and not tests:
+        names, which = " or ".join(wanted.values()), "it" if len(wanted) == 1 else "one of them"
+        raise CorpusError(f"data.test: no {names} in {recipe.output}; prepare.py should have written {which}")
+    for name in wanted.keys() - tests.keys():
         logger.warning("data.test.%s: not in what was prepared, so it is not tested", name)
-    if recipe.config.data.test and not tests:
-        names = ", ".join(recipe.config.data.test.values())
-        raise CorpusError(f"data.test: no {names} in {recipe.output}; prepare.py should have written one of them")
     logger.info(
         "%s utterances (%.2f h) to train on, %s to choose checkpoints on, %d left out; %d tokens: %s",
         f"{len(preflight.train):,}",

@@ -355,7 +355,7 @@ def test_a_test_set_that_is_not_there_is_found_before_training(capsys, recipe, f
     with (folder / "prepare.py").open("a") as file:
         file.write("    (output / 'test.jsonl').unlink()\n")
     assert recipe() == 2
-    assert error_of(capsys) == f"data.test.test: no test.jsonl in {output}; prepare.py should have written it"
+    assert error_of(capsys) == f"data.test: no test.jsonl in {output}; prepare.py should have written it"
     assert not (output / "model").exists()
 
 
