@@ -61,8 +61,9 @@ class DataConfig:
     """Which recordings, and how they are batched.
 
     Attributes:
-        train: Manifest to train on. A relative path is looked for in the output folder, then beside the configuration.
-        valid: Manifest that checkpoints are chosen on.
+        train: Corpus to train on: a manifest, a Kaldi data folder, a LibriSpeech tree, LJ Speech's folder. A relative
+            path is looked for in the output folder, then beside the configuration.
+        valid: Corpus that checkpoints are chosen on.
         test: Manifests that are scored once, after training, by name.
         batch_seconds: Budget of a batch, padding included, in seconds.
         weights: How often an epoch has each utterance of a corpus, by the names under ``corpus`` in the training
