@@ -116,7 +116,9 @@ def test_no_test_set_at_all_is_an_error_before_training(folder, trained):
     (folder / "config.yaml").write_text(
         "data: {train: train.jsonl, valid: valid.jsonl, test: {a: a.jsonl, b: b.jsonl}}\n"
     )
-    with pytest.raises(CorpusError, match=r"data.test: no a.jsonl or b.jsonl in .*prepare.py should have written one of them"):
+    with pytest.raises(
+        CorpusError, match=r"data.test: no a.jsonl or b.jsonl in .*prepare.py should have written one of them"
+    ):
         run_recipe(open_tones(folder))
     assert trained == []
 
