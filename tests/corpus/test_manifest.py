@@ -146,7 +146,7 @@ def test_missing_file_folder_empty_file_and_other_encodings_are_refused(tmp_path
 def test_what_is_written_is_what_is_read(tmp_path):
     entries = [
         Entry("a b", tmp_path / "audio" / "ä.wav", 0.1 + 0.2, 'say "zwölf"\u2028now', speaker="ann"),
-        Entry("c", Path("/far/away.wav"), 1e-3, "", offset=7.125),
+        Entry("c", Path("/far/away.wav"), 1e-3, "", offset=7.125, corpus="far"),
     ]
     write_manifest(tmp_path / "out.jsonl", entries)
     assert read_manifest(tmp_path / "out.jsonl") == entries

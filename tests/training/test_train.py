@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 import speechrnn
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.training.config import load_config
+from speechrnn.training.preflight import prepare_run
 from speechrnn.training.train import train
 
 
@@ -169,3 +171,20 @@ def test_half_precision_trains_and_its_loss_is_taken_in_float32(tone_configurati
     assert types == {torch.float32}
     assert result.valid_wer < 0.2
     assert {value.dtype for value in load_file(result.model / "model.safetensors").values()} == {torch.float32}
+
+
+def test_a_weight_of_a_corpus_that_is_not_there_is_named(tone_configuration, caplog):
+    def prepare(**weights):
+        caplog.clear()
+        config = load_config(tone_configuration, {**TONE_SETTINGS, "data.weights": weights})
+        prepare_run(config, folders=[tone_configuration.parent])
+        return [record.getMessage() for record in caplog.records if "data.weights" in record.getMessage()]
+
+    nothing_of = "data.weights.{}: the training manifest has nothing of this corpus ({})"
+    assert prepare() == []
+    assert prepare(tones=2.0) == [nothing_of.format("tones", "no utterance there names its corpus")]
+    manifest = tone_configuration.parent / "train.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps({**row, "corpus": "tones"}) + "\n" for row in rows))
+    assert prepare(tones=2.0) == []
+    assert prepare(tones=2.0, tunes=0.5) == [nothing_of.format("tunes", "it has tones")]
