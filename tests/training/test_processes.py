@@ -94,7 +94,7 @@ def test_what_stops_all_processes_is_said_by_one(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the second process in /proc")
 def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configuration, tmp_path):
     output = tmp_path / "run"
-    process = start(configuration, output, trainer__max_epochs=100, **MORE)
+    process = start(configuration, output, trainer__max_epochs=30, **MORE)
     wait_for(output / "checkpoints" / "last.ckpt", process)
     (child,) = list_children(process)[:1]
     time.sleep(0.3)
