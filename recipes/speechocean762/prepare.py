@@ -11,6 +11,7 @@ corpus's lexicon, without stress: what a dictionary expects, not what was heard 
 from dataclasses import replace
 from pathlib import Path
 
+from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry, write_manifest
 from speechrnn.corpus.readers.kaldi import read_kaldi_entries
 from speechrnn.errors import CorpusError
@@ -97,13 +98,9 @@ def read_lexicon(path: Path) -> dict[str, str]:
         CorpusError: The lexicon is missing, or a line has no phones.
     """
     pronunciations: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise CorpusError(f"{path}: the lexicon cannot be read ({error.strerror})") from error
-    for number, line in enumerate(lines, start=1):
-        word, *phones = line.split() or [""]
-        if word and not phones:
+    for number, line in read_lines(path, kind="lexicon"):
+        word, *phones = line.split()
+        if not phones:
             raise CorpusError(f"{path} line {number}: {word} has no phones")
         pronunciations.setdefault(word, " ".join(phone.rstrip("0123456789") for phone in phones))
     return pronunciations

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speechrnn.corpus.lines import read_lines
 from speechrnn.errors import CorpusError
 from speechrnn.whole_files import write_whole
 
@@ -105,29 +106,14 @@ def write_manifest(path: str | Path, entries: Iterable[Entry]) -> None:
 
 def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number of each line, from 1, and its checked object."""
-    for number, line in _read_lines(path):
-        if not line.strip():
-            continue
+    if path.is_dir():
+        raise CorpusError(f"{path}: is a folder; expected a manifest file such as {path / 'train.jsonl'}")
+    for number, line in read_lines(path, kind="manifest"):
         try:
             record = _parse(line)
         except CorpusError as error:
             raise CorpusError(f"{path.name} line {number}: {error}") from error
         yield number, record
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    if path.is_dir():
-        raise CorpusError(f"{path}: is a folder; expected a manifest file such as {path / 'train.jsonl'}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 at byte {error.start}; save the manifest as UTF-8") from error
-    except FileNotFoundError as error:
-        raise CorpusError(f"{path}: there is no such manifest; check the path") from error
-    except OSError as error:
-        raise CorpusError(f"{path}: the manifest cannot be read ({_reason(error)})") from error
-    # str.splitlines would also break at U+2028 and its like, which JSON allows inside a string.
-    yield from enumerate(text.split("\n"), start=1)
 
 
 def _parse(line: str) -> dict[str, Any]:
@@ -243,11 +229,3 @@ def _to_record(entry: Entry, *, folder: Path) -> dict[str, Any]:
 def _kind(value: object) -> str:
     names = {type(None): "null", bool: "true or false", str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value), "a number")
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or _one_line(error)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.corpus.manifest import Entry
+from speechrnn.audio.files import audio_info
+from speechrnn.corpus.manifest import Entry, write_manifest
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.readers.kaldi import read_kaldi_entries
 from speechrnn.errors import CorpusError
@@ -102,7 +103,7 @@ def test_a_command_is_never_run(folder, tmp_path, command):
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("text", None, "text: cannot be read (No such file or directory); a Kaldi data folder has one"),
+        ("text", None, "text: there is no such file; check the path"),
         ("text", b"\n\n", "text: holds no line"),
         ("text", b"a1 S\xe9VEN\n", "text: not UTF-8 at byte 4; save the file as UTF-8"),
         ("text", b"a1 X\na2 Y\na1 Z\n", "text line 3: a1 stood on an earlier line already; names are used once"),
@@ -142,5 +143,18 @@ def test_a_missing_or_broken_recording_is_named(folder):
 
 def test_a_segment_past_its_recordings_end_is_refused_before_training(folder):
     write_table(folder / "segments", {"a1": "b1 0.25 0.75", "a2": "b1 1 2.5", "b1": "a1 0 1"})
-    with pytest.raises(CorpusError, match=r"utterance a2: .* ends at 2.50 s, .*b1.wav ends at 2.00 s"):
+    with pytest.raises(CorpusError, match=r"utterance a2: it is said to end at 2.50 s, .*b1.wav ends at 2.00 s"):
         read_corpus(folder)
+
+
+def test_a_recordings_header_is_read_once_however_many_segments_it_has(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr("speechrnn.corpus.readers.cuts.audio_info", lambda path: read.append(path) or audio_info(path))
+    write_table(folder / "segments", {"a1": "b1 0 0.5", "a2": "b1 0.5 1", "b1": "b1 1 2"})
+    assert len(read_corpus(folder)) == 3
+    assert sorted(path.stem for path in read) == ["a1", "a2", "b1"]
+    entries = read_kaldi_entries(folder)
+    write_manifest(folder / "manifest.jsonl", entries)
+    read.clear()
+    assert len(read_corpus(folder)) == 3
+    assert [path.stem for path in read] == ["b1"]

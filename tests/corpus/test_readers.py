@@ -84,7 +84,7 @@ def test_a_manifest_that_claims_more_than_the_recording_has_is_refused(put, corp
     with pytest.raises(CorpusError) as caught:
         corpus(entry("a.wav", seconds, offset=offset, id="u7"))
     assert str(caught.value) == (
-        f"{tmp_path / 'train.jsonl'}: utterance u7: the manifest says it ends at {end} s, "
+        f"{tmp_path / 'train.jsonl'}: utterance u7: it is said to end at {end} s, "
         f"{tmp_path / 'a.wav'} ends at 1.00 s; mend the duration or the recording"
     )
 

@@ -481,7 +481,7 @@ def test_speechocean762_phones_are_the_first_pronunciations_without_stress(tmp_p
     [
         ("A\tAH0\n", "utterance 000001: the lexicon lacks BEAR; add a line for each"),
         ("A\tAH0\nBEAR\n", "lexicon.txt line 2: BEAR has no phones"),
-        (None, "lexicon.txt: the lexicon cannot be read (No such file or directory)"),
+        (None, "lexicon.txt: there is no such lexicon; check the path"),
     ],
 )
 def test_speechocean762_names_what_the_lexicon_lacks(tmp_path, lexicon, expected):

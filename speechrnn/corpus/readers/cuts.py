@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,49 +22,55 @@ AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus")
 _THREADS = 4  # headers wait for the disk, not for the interpreter
 
 
-def read_headers(recordings: Sequence[tuple[str, Path]], *, where: str | Path) -> list[AudioInfo]:
-    """Read the headers of recordings.
+def read_headers(recordings: Mapping[Path, str], *, where: str | Path) -> dict[Path, AudioInfo]:
+    """Read the headers of recordings, each once.
 
     Args:
-        recordings: What an error calls each one ("utterance u1", "line 3"), and its path.
+        recordings: By path, what an error calls each one ("utterance u1").
         where: The corpus, as an error names it.
 
     Raises:
         CorpusError: One is missing or unreadable; the message names it.
     """
 
-    def read(recording: tuple[str, Path]) -> AudioInfo:
-        name, path = recording
+    def read(path: Path) -> AudioInfo:
         try:
             return audio_info(path)
         except AudioError as error:
-            raise CorpusError(f"{where}: {name}: {error}") from error
+            raise CorpusError(f"{where}: {recordings[path]}: {error}") from error
 
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        return list(pool.map(read, recordings))
+        return dict(zip(recordings, pool.map(read, recordings), strict=True))
 
 
 def find_recordings(folder: Path) -> dict[str, Path]:
     """The recordings in a folder, those in folders below it not, by their names without ending."""
     if not folder.is_dir():
         return {}
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in AUDIO_ENDINGS}
+    return {path.stem: path.absolute() for path in sorted(folder.iterdir()) if path.suffix.lower() in AUDIO_ENDINGS}
 
 
-def make_cuts(entries: Sequence[Entry], *, where: str | Path) -> CutSet:
+def make_cuts(
+    entries: Sequence[Entry], *, where: str | Path, headers: Mapping[Path, AudioInfo] | None = None
+) -> CutSet:
     """Make one cut an utterance; what a recording's header says wins over what its entry says.
 
     Args:
         entries: The utterances.
         where: The corpus, as an error names it.
+        headers: Of the recordings, where they have been read already.
 
     Raises:
         CorpusError: A recording is missing, unreadable or shorter than its entry says.
     """
     from lhotse import CutSet
 
-    infos = read_headers([(f"utterance {entry.id}", entry.audio_path) for entry in entries], where=where)
-    return CutSet.from_cuts([_make_cut(entry, info, where) for entry, info in zip(entries, infos, strict=True)])
+    if headers is None:
+        recordings: dict[Path, str] = {}
+        for entry in entries:
+            recordings.setdefault(entry.audio_path, f"utterance {entry.id}")
+        headers = read_headers(recordings, where=where)
+    return CutSet.from_cuts([_make_cut(entry, headers[entry.audio_path], where) for entry in entries])
 
 
 def _make_cut(entry: Entry, info: AudioInfo, where: str | Path) -> MonoCut:
@@ -74,7 +80,7 @@ def _make_cut(entry: Entry, info: AudioInfo, where: str | Path) -> MonoCut:
     is_inside = entry.offset * info.sample_rate + 0.5 < info.frames
     if not is_inside or entry.offset + entry.seconds > info.seconds + _SLACK_SECONDS:
         raise CorpusError(
-            f"{where}: utterance {entry.id}: the manifest says it ends at {entry.offset + entry.seconds:.2f} s, "
+            f"{where}: utterance {entry.id}: it is said to end at {entry.offset + entry.seconds:.2f} s, "
             f"{entry.audio_path} ends at {info.seconds:.2f} s; mend the duration or the recording"
         )
     whole = entry.offset == 0.0 and abs(entry.seconds - info.seconds) <= _SLACK_SECONDS

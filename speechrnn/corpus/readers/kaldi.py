@@ -4,6 +4,8 @@ Each file has one record a line, its name first: ``wav.scp`` a recording's path,
 ``utt2spk`` its speaker, ``segments`` the recording that it is part of, with start and end in seconds. Without
 ``segments`` each recording is one utterance.
 
+lhotse's own reader is not used: it runs the commands that ``wav.scp`` may hold, and wants one sample rate for all.
+
 Source: Kaldi's documentation, "Data preparation".
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers.cuts import make_cuts, read_headers
 from speechrnn.errors import CorpusError
@@ -32,7 +35,8 @@ class _Segment(NamedTuple):
 
 def read_kaldi(folder: Path) -> CutSet:
     """Read a data folder as cuts; see :func:`read_kaldi_entries`."""
-    return make_cuts(read_kaldi_entries(folder), where=folder)
+    entries, headers = _read(Path(folder))
+    return make_cuts(entries, where=folder, headers=headers)
 
 
 def read_kaldi_entries(folder: Path) -> list[Entry]:
@@ -49,7 +53,11 @@ def read_kaldi_entries(folder: Path) -> list[Entry]:
         CorpusError: A file is missing or a line is wrong; a recording is a command, or missing, or unreadable; or the
             files do not name the same utterances. The message names the line or the utterance.
     """
-    folder = Path(folder)
+    return _read(Path(folder))[0]
+
+
+def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+    """The utterances, and the headers of their recordings."""
     recordings = _find_recordings(folder, _read_table(folder / "wav.scp"))
     texts = _read_table(folder / "text", may_be_empty=True)
     speakers = _read_table(folder / "utt2spk") if (folder / "utt2spk").is_file() else None
@@ -58,15 +66,15 @@ def read_kaldi_entries(folder: Path) -> list[Entry]:
     _check_same(folder, texts, segments or recordings, where)
     if speakers is not None:
         _check_same(folder, texts, speakers, "utt2spk")
-    infos = read_headers([(f"recording {name}", path) for name, path in recordings.items()], where=folder)
-    info_of = dict(zip(recordings, infos, strict=True))
+    headers = read_headers({path: f"recording {name}" for name, path in recordings.items()}, where=folder)
     entries = []
     for name, text in texts.items():
         segment = segments[name] if segments else _Segment(name, 0.0, -1.0)
-        seconds = _find_seconds(segment, info_of[segment.recording], f"{folder / 'segments'}: utterance {name}")
+        path = recordings[segment.recording]
+        seconds = _find_seconds(segment, headers[path], f"{folder / 'segments'}: utterance {name}")
         speaker = speakers[name] if speakers is not None else None
-        entries.append(Entry(name, recordings[segment.recording], seconds, text, segment.start, speaker))
-    return entries
+        entries.append(Entry(name, path, seconds, text, segment.start, speaker))
+    return entries, headers
 
 
 def _read_table(path: Path, *, may_be_empty: bool = False) -> dict[str, str]:
@@ -76,16 +84,8 @@ def _read_table(path: Path, *, may_be_empty: bool = False) -> dict[str, str]:
         CorpusError: There is no such file, it is not UTF-8 or holds nothing, or a line is wrong.
     """
     table: dict[str, str] = {}
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read ({error.strerror}); a Kaldi data folder has one") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_lines(path, kind="file"):
         name, _, rest = line.strip().replace("\t", " ", 1).partition(" ")
-        if not name:
-            continue
         if name in table:
             raise CorpusError(f"{path} line {number}: {name} stood on an earlier line already; names are used once")
         if not rest.strip() and not may_be_empty:

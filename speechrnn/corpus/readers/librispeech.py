@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, find_recordings, make_cuts, read_headers
 from speechrnn.errors import CorpusError
@@ -21,7 +23,8 @@ TRANSCRIPTS = "*.trans.txt"
 
 def read_librispeech(folder: Path) -> CutSet:
     """Read a tree as cuts; see :func:`read_librispeech_entries`."""
-    return make_cuts(read_librispeech_entries(folder), where=folder)
+    entries, headers = _read(Path(folder))
+    return make_cuts(entries, where=folder, headers=headers)
 
 
 def read_librispeech_entries(folder: Path) -> list[Entry]:
@@ -37,31 +40,27 @@ def read_librispeech_entries(folder: Path) -> list[Entry]:
     Raises:
         CorpusError: There are no transcripts, a line is wrong, or a recording is missing or unreadable.
     """
-    folder = Path(folder)
+    return _read(Path(folder))[0]
+
+
+def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+    """The utterances, and the headers of their recordings."""
     found: list[tuple[str, Path, str]] = []
     for transcripts in sorted(folder.rglob(TRANSCRIPTS)):
         found += _read_chapter(transcripts)
     if not found:
         raise CorpusError(f"{folder}: no {TRANSCRIPTS} under it; pass the folder that LibriSpeech's archive makes")
-    infos = read_headers([(f"utterance {name}", path) for name, path, _ in found], where=folder)
-    return [
-        Entry(name, path.absolute(), info.seconds, text, speaker=name.split("-")[0])
-        for (name, path, text), info in zip(found, infos, strict=True)
-    ]
+    headers = read_headers({path: f"utterance {name}" for name, path, _ in found}, where=folder)
+    entries = [Entry(name, path, headers[path].seconds, text, speaker=name.split("-")[0]) for name, path, text in found]
+    return entries, headers
 
 
 def _read_chapter(transcripts: Path) -> list[tuple[str, Path, str]]:
     """Name, recording and text of each line."""
     recordings = find_recordings(transcripts.parent)
-    try:
-        lines = transcripts.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{transcripts}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     chapter = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_lines(transcripts, kind="file"):
         name, _, text = line.strip().partition(" ")
-        if not name:
-            continue
         if name not in recordings:
             raise CorpusError(
                 f"{transcripts} line {number}: no recording {name} beside it ({', '.join(AUDIO_ENDINGS)})"

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers.cuts import find_recordings, make_cuts, read_headers
 from speechrnn.errors import CorpusError
@@ -25,7 +27,8 @@ def is_ljspeech(folder: Path) -> bool:
 
 def read_ljspeech(folder: Path) -> CutSet:
     """Read such a folder as cuts; see :func:`read_ljspeech_entries`."""
-    return make_cuts(read_ljspeech_entries(folder), where=folder)
+    entries, headers = _read(Path(folder))
+    return make_cuts(entries, where=folder, headers=headers)
 
 
 def read_ljspeech_entries(folder: Path) -> list[Entry]:
@@ -41,18 +44,15 @@ def read_ljspeech_entries(folder: Path) -> list[Entry]:
     Raises:
         CorpusError: The metadata are missing, a line is wrong, or a recording is missing or unreadable.
     """
-    path = Path(folder) / METADATA
-    recordings = find_recordings(Path(folder) / "wavs")
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read ({error.strerror})") from error
+    return _read(Path(folder))[0]
+
+
+def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+    """The utterances, and the headers of their recordings."""
+    path = folder / METADATA
+    recordings = find_recordings(folder / "wavs")
     found: list[tuple[str, Path, str]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path, kind="file"):
         name, *texts = line.strip().split("|")
         if len(texts) not in (1, 2):
             raise CorpusError(f"{path} line {number}: expected name|text or name|text|normalised text")
@@ -61,8 +61,8 @@ def read_ljspeech_entries(folder: Path) -> list[Entry]:
         found.append((name, recordings[name], texts[-1].strip()))
     if not found:
         raise CorpusError(f"{path}: holds no line")
-    infos = read_headers([(f"utterance {name}", recording) for name, recording, _ in found], where=folder)
-    return [
-        Entry(name, recording.absolute(), info.seconds, text, speaker="LJ")
-        for (name, recording, text), info in zip(found, infos, strict=True)
+    headers = read_headers({recording: f"utterance {name}" for name, recording, _ in found}, where=folder)
+    entries = [
+        Entry(name, recording, headers[recording].seconds, text, speaker="LJ") for name, recording, text in found
     ]
+    return entries, headers
