@@ -239,7 +239,7 @@ def _check(recipe: Recipe) -> None:
     if wanted and not tests:
         names, which = " or ".join(wanted.values()), "it" if len(wanted) == 1 else "one of them"
         raise CorpusError(f"data.test: no {names} in {recipe.output}; prepare.py should have written {which}")
-    for name in wanted.keys() - tests.keys():
+    for name in sorted(wanted.keys() - tests.keys()):
         logger.warning("data.test.%s: not in what was prepared, so it is not tested", name)
     logger.info(
         "%s utterances (%.2f h) to train on, %s to choose checkpoints on, %d left out; %d tokens: %s",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from speechrnn.errors import SpeechRNNError
+from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recipe import open_recipe, run_recipe
 from speechrnn.training.run import LAST
 from speechrnn.whole_files import write_json, write_whole
@@ -59,13 +59,13 @@ def plan(output: Path, seeds: list[int], only: list[str] | None) -> list[Trial]:
     """The trials in the order in which they are worth having: the baseline first, then seed by seed.
 
     Raises:
-        SystemExit: A change is unknown.
+        ConfigError: A change is unknown.
     """
     known = yaml.safe_load((FOLDER / "ablation.yaml").read_text(encoding="utf-8"))
     changes = {BASELINE: {}, **known["changes"]}
     unknown = [name for name in only or [] if name not in changes]
     if unknown:
-        raise SystemExit(f"--only {unknown[0]}: ablation.yaml has {', '.join(changes)}")
+        raise ConfigError(f"--only {unknown[0]}: ablation.yaml has {', '.join(changes)}")
     chosen = {BASELINE: {}, **{name: changes[name] for name in only}} if only else changes
     return [
         Trial(name, seed, {**known["baseline"], **change}, output / name.replace(" ", "-") / f"seed-{seed}")
@@ -202,12 +202,12 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    trials = plan(args.output, args.seeds, args.only)
     data = args.output / "data"
     try:
+        trials = plan(args.output, args.seeds, args.only)
         run_recipe(open_recipe(FOLDER, source=args.source, output=data), stage="prepare")
     except SpeechRNNError as error:
-        raise SystemExit(str(error)) from None
+        parser.exit(2, f"error: {error}\n")
     with ThreadPoolExecutor(args.jobs) as pool:
         for trial, problem in zip(trials, pool.map(lambda trial: run(trial, data, args.device), trials), strict=True):
             print(problem or f"{trial.change}, seed {trial.seed}: done", file=sys.stderr, flush=True)

@@ -122,7 +122,7 @@ def _report_left_out(left_out: Sequence[LeftOut], *, total: int) -> None:
 
 def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Sequence[Utterance]) -> None:
     known = {utterance.corpus for utterance in utterances if utterance.corpus is not None}
-    for name in weights.keys() - known:
+    for name in sorted(weights.keys() - known):
         has = f"it has {', '.join(sorted(known))}" if known else "no utterance there names its corpus"
         logger.warning("data.weights.%s: the training manifest has nothing of this corpus (%s)", name, has)
 

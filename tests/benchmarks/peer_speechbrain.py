@@ -15,6 +15,7 @@ Source: SpeechBrain 1.1, recipes/TIMIT/ASR/CTC.
 """
 
 import argparse
+import itertools
 import json
 import random
 import time
@@ -37,6 +38,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 SAMPLE_RATE = 16000
 BLANK = 0
+PARTS = ("train", "valid", "test")
 
 
 def read_manifest(path: Path) -> list[dict]:
@@ -121,6 +123,78 @@ class Recogniser(speechbrain.Brain):
                 self.hparams.best.update(wer=self.wer, epoch=epoch, weights=weights)
 
 
+def make_brain(args: argparse.Namespace, symbols: list[str]) -> Recogniser:
+    """An untrained model with what SpeechBrain's recipe sets."""
+    modules = {
+        "model": CRDNN(
+            input_size=40,
+            time_pooling=True,
+            rnn_class=getattr(speechbrain.nnet.RNN, args.rnn_class),
+            rnn_layers=args.rnn_layers,
+            rnn_neurons=args.rnn_neurons,
+        ),
+        "output": Linear(input_size=512, n_neurons=len(symbols) + 1),
+        "normalize": InputNormalization(norm_type="global"),
+    }
+    augmentations = [
+        SpeedPerturb(orig_freq=SAMPLE_RATE, speeds=[95, 100, 105]),
+        DropFreq(drop_freq_low=0, drop_freq_high=1, drop_freq_count_low=1, drop_freq_count_high=3),
+        DropChunk(drop_length_low=1000, drop_length_high=2000, drop_count_low=1, drop_count_high=5),
+    ]
+    settings = {
+        "augment": Augmenter(
+            concat_original=True,
+            min_augmentations=len(augmentations),
+            max_augmentations=len(augmentations),
+            augment_prob=1.0,
+            augmentations=augmentations,
+        ),
+        "features": Fbank(sample_rate=SAMPLE_RATE, n_fft=400, n_mels=40),
+        "annealing": NewBobScheduler(initial_value=1.0, improvement_threshold=0.0025, annealing_factor=0.8),
+        "symbols": symbols,
+        "started": time.perf_counter(),
+        "best": {},
+        "epoch": [0],
+    }
+    return Recogniser(
+        modules,
+        opt_class=lambda parameters: torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-8),
+        hparams=settings,
+        run_opts={"device": args.device, "noprogressbar": True},
+    )
+
+
+def train_and_test(args: argparse.Namespace) -> dict:
+    """What results.json holds."""
+    parts = {name: read_manifest(args.data / f"{name}.jsonl") for name in PARTS}
+    symbols = sorted({character for row in parts["train"] for character in row["text"]})
+    brain = make_brain(args, symbols)
+    started, best = brain.hparams.started, brain.hparams.best
+    deadline = started + 60 * args.minutes
+
+    def load(part: str, *, shuffle: bool = False, deadline: float = float("inf")) -> torch.utils.data.DataLoader:
+        batches = Batches(parts[part], symbols, shuffle=shuffle, deadline=deadline)
+        return torch.utils.data.DataLoader(batches, batch_size=None)
+
+    epochs = itertools.takewhile(lambda _: time.perf_counter() < deadline, itertools.count(1))
+    brain.fit(epochs, load("train", shuffle=True, deadline=deadline), load("valid"))
+    minutes = (time.perf_counter() - started) / 60
+    brain.modules.load_state_dict(best["weights"])
+    brain.evaluate(load("test"))
+    return {
+        "speechbrain": speechbrain.__version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": args.device,
+        "rnn": f"{args.rnn_layers} x {args.rnn_neurons} {args.rnn_class}",
+        "parameters": sum(parameter.numel() for parameter in brain.modules.parameters()),
+        "minutes": round(minutes, 1),
+        "epoch": best["epoch"],
+        "valid_wer": best["wer"] / 100,
+        "test_wer": brain.wer / 100,
+    }
+
+
 def main() -> None:
     """Train, choose, test, and write results.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,77 +207,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    missing = [f"{name}.jsonl" for name in PARTS if not (args.data / f"{name}.jsonl").is_file()]
+    if missing:
+        parser.error(f"{args.data}: no {', '.join(missing)} there; pass what a recipe's prepare stage wrote")
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    parts = {name: read_manifest(args.data / f"{name}.jsonl") for name in ("train", "valid", "test")}
-    symbols = sorted({character for row in parts["train"] for character in row["text"]})
-    started = time.perf_counter()
-    deadline = started + 60 * args.minutes
-    modules = {
-        "model": CRDNN(
-            input_size=40,
-            time_pooling=True,
-            rnn_class=getattr(speechbrain.nnet.RNN, args.rnn_class),
-            rnn_layers=args.rnn_layers,
-            rnn_neurons=args.rnn_neurons,
-        ),
-        "output": Linear(input_size=512, n_neurons=len(symbols) + 1),
-        "normalize": InputNormalization(norm_type="global"),
-    }
-    augment = Augmenter(
-        concat_original=True,
-        min_augmentations=3,
-        max_augmentations=3,
-        augment_prob=1.0,
-        augmentations=[
-            SpeedPerturb(orig_freq=SAMPLE_RATE, speeds=[95, 100, 105]),
-            DropFreq(drop_freq_low=0, drop_freq_high=1, drop_freq_count_low=1, drop_freq_count_high=3),
-            DropChunk(drop_length_low=1000, drop_length_high=2000, drop_count_low=1, drop_count_high=5),
-        ],
-    )
-    settings = {
-        "augment": augment,
-        "features": Fbank(sample_rate=SAMPLE_RATE, n_fft=400, n_mels=40),
-        "annealing": NewBobScheduler(initial_value=1.0, improvement_threshold=0.0025, annealing_factor=0.8),
-        "symbols": symbols,
-        "started": started,
-        "best": {},
-        "epoch": [0],
-    }
-    brain = Recogniser(
-        modules,
-        opt_class=lambda parameters: torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-8),
-        hparams=settings,
-        run_opts={"device": args.device, "noprogressbar": True},
-    )
-
-    def load(part: str, *, shuffle: bool, deadline: float = float("inf")) -> torch.utils.data.DataLoader:
-        return torch.utils.data.DataLoader(
-            Batches(parts[part], symbols, shuffle=shuffle, deadline=deadline), batch_size=None
-        )
-
-    epochs = iter(lambda: time.perf_counter() < deadline, False)
-    brain.fit(
-        (number for number, _ in enumerate(epochs, start=1)),
-        load("train", shuffle=True, deadline=deadline),
-        load("valid", shuffle=False),
-    )
-    minutes = (time.perf_counter() - started) / 60
-    best = settings["best"]
-    brain.modules.load_state_dict(best["weights"])
-    brain.evaluate(load("test", shuffle=False))
-    results = {
-        "speechbrain": speechbrain.__version__,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": args.device,
-        "rnn": f"{args.rnn_layers} x {args.rnn_neurons} {args.rnn_class}",
-        "parameters": sum(parameter.numel() for parameter in brain.modules.parameters()),
-        "minutes": round(minutes, 1),
-        "epoch": best["epoch"],
-        "valid_wer": best["wer"] / 100,
-        "test_wer": brain.wer / 100,
-    }
+    results = train_and_test(args)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TONE_SETTINGS, make_tone_corpus
 
+from speechrnn.errors import ConfigError
 from speechrnn.training.config import load_config
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "speechocean762"
@@ -30,7 +31,7 @@ def test_the_plan_has_the_baseline_first_and_every_change_with_every_seed(tmp_pa
     assert len(names) > 15
     assert [trial.change for trial in trials if trial.seed == 1] == names
     assert len({trial.folder for trial in trials}) == len(trials)
-    with pytest.raises(SystemExit, match=r"--only magic: ablation.yaml has baseline, "):
+    with pytest.raises(ConfigError, match=r"--only magic: ablation.yaml has baseline, "):
         ablation.plan(tmp_path, [0], ["magic"])
     assert [trial.change for trial in ablation.plan(tmp_path, [3], ["GRU"])] == ["baseline", "GRU"]
 
@@ -88,3 +89,22 @@ def test_a_trial_that_fails_says_where_to_look(tmp_path):
     problem = ablation.run(trial, tmp_path / "data", "cpu")
     assert problem == f"a change, seed 0: failed, see {tmp_path / 'run' / 'log.txt'}"
     assert "encoder.cell" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["--source", "gone"],
+            "error: --source gone: no such folder; pass the folder that the dataset's download made",
+        ),
+        (["--source", ".", "--only", "magic"], "error: --only magic: ablation.yaml has baseline, consistency 0.2, "),
+    ],
+)
+def test_a_slip_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, complaint):
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "--output", str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit) as caught:
+        ablation.main()
+    assert caught.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(complaint)
