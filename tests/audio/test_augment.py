@@ -103,6 +103,25 @@ def test_what_is_off_leaves_an_utterance_untouched():
     assert augment(make_tone(), AugmentConfig(), sample_rate=8000, seed=1).tolist() == make_tone().tolist()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"truncate": TruncateConfig(probability=1.0)},
+        {"gate": GateConfig(probability=1.0)},
+        {"padding_seconds": 0.2},
+        {"remains": RemainsConfig(probability=1.0)},
+        {"equalizer_db": 3.0},
+        {"gain_db": (3.0, 6.0)},
+        {"noise": NoiseConfig(probability=1.0)},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_each_that_is_on_changes_an_utterance(settings):
+    samples = make_word_between_pauses()
+    changed = augment(samples, AugmentConfig(**settings), sample_rate=8000, seed=1)
+    assert changed.tolist() != samples.tolist()
+
+
 def test_all_together_is_a_function_of_the_seed():
     config = AugmentConfig(
         gain_db=(-3.0, 3.0), equalizer_db=3.0, padding_seconds=0.2, noise=NoiseConfig(probability=0.5)

@@ -111,6 +111,8 @@ def test_weights_of_one_change_nothing_and_validation_knows_none():
     unshuffled = make_weighted(shuffle=False)
     assert (count_members(unshuffled, 0) == 1).all()
     assert len(unshuffled.plan(0)) == len(unshuffled)
+    seldom = DurationBatches(librispeech_like(300), batch_seconds=60, seed=0, shuffle=False, weights=[0.1] * 300)
+    assert seldom.plan(0) == DurationBatches(librispeech_like(300), batch_seconds=60, seed=0, shuffle=False).plan(0)
 
 
 def test_sampler_hands_out_the_plan_of_its_epoch():

@@ -51,6 +51,12 @@ def test_utterances_keep_the_manifests_order_ids_texts_and_speakers(put, corpus)
     assert [cut.supervisions[0].speaker for cut in cuts] == ["f1", None, None]
 
 
+def test_a_missing_recording_is_named_with_the_first_utterance_that_needs_it(corpus):
+    parts = [entry("gone.wav", id=name, offset=offset) for name, offset in (("first", 0.0), ("second", 1.0))]
+    with pytest.raises(CorpusError, match="utterance first: .*gone.wav"):
+        corpus(*parts)
+
+
 @pytest.mark.parametrize("stated", [0.96, 1.0, 1.04])
 def test_a_rounded_duration_gives_way_to_the_recordings_own(put, corpus, stated):
     put("a.wav", 8001)
