@@ -1,0 +1,291 @@
+"""The recurrences, written out: one step of each, the loop over time, and back-propagation through it by hand.
+
+The model runs on torch's own kernels (:mod:`speechrnn.acoustic.recurrent`), which show no step. This module computes
+the same, to be read and to look inside; tests hold the two together.
+
+A step takes the frame x_t and the state before it, h_{t-1}, and makes the state after it, h_t. Both reach it through
+affine maps, one block of H rows a gate:
+
+    a_t = W x_t + b        (what the frame says)
+    r_t = U h_{t-1} + d    (what the past says)
+
+and what a cell does with the two is its own; σ is the logistic function, ⊙ the product unit by unit:
+
+    tanh          h_t = tanh(a_t + r_t)
+    elementwise   the same with r_t = u ⊙ h_{t-1}: each unit remembers only itself
+    gru           reset   ρ = σ(a_ρ + r_ρ)
+                  update  ζ = σ(a_ζ + r_ζ)
+                  new     ν = tanh(a_ν + ρ ⊙ r_ν)
+                  h_t = (1 - ζ) ⊙ ν + ζ ⊙ h_{t-1}
+    lstm          input   ι = σ(a_ι + r_ι)
+                  forget  φ = σ(a_φ + r_φ)
+                  new     γ = tanh(a_γ + r_γ)
+                  output  ω = σ(a_ω + r_ω)
+                  c_t = φ ⊙ c_{t-1} + ι ⊙ γ
+                  h_t = ω ⊙ tanh(c_t)
+
+Backwards, the error of a step is what its own output is to blame for, and what the steps after it are to blame for and
+hand back: ∂E/∂h_t = ∂E_t/∂h_t + (∂h_{t+1}/∂h_t)ᵀ ∂E/∂h_{t+1}, where E = Σ_t E_t. Every step uses the same weights, so
+their gradient is the sum over steps of what each step alone would ask for.
+
+Source:
+    J. Elman, "Finding structure in time", 1990; S. Li et al., "Independently Recurrent Neural Network", CVPR 2018;
+    K. Cho et al., EMNLP 2014 (GRU; the reset gate after the product, as in cuDNN); S. Hochreiter and J. Schmidhuber,
+    "Long short-term memory", 1997, with F. Gers's forget gate, 2000; P. Werbos, "Backpropagation through time", 1990.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from speechrnn.acoustic.recurrent import Cell, ElementwiseRNN, reverse_within_lengths
+
+Saved = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class CellWeights:
+    """The weights of one layer in one direction; G gates (tanh and elementwise 1, GRU 3, LSTM 4), H units, F features.
+
+    Attributes:
+        weight_input: W, (G·H, F).
+        weight_recurrent: U, (G·H, H); u, (H,), where each unit remembers only itself.
+        bias_input: b, (G·H,).
+        bias_recurrent: d, (G·H,).
+    """
+
+    weight_input: Tensor
+    weight_recurrent: Tensor
+    bias_input: Tensor
+    bias_recurrent: Tensor
+
+    @classmethod
+    def of(cls, direction: nn.Module) -> CellWeights:
+        """Those of a direction of a :class:`speechrnn.acoustic.recurrent.RecurrentLayer`; its own tensors, no copies.
+
+        The elementwise recurrence has one bias only; its other one is zero here.
+        """
+        if isinstance(direction, ElementwiseRNN):
+            zero = torch.zeros_like(direction.bias)
+            return cls(direction.weight_input, direction.weight_recurrent, direction.bias, zero)
+        assert isinstance(direction, nn.RNNBase)
+        return cls(*(getattr(direction, name) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")))
+
+    def from_past(self, hidden: Tensor) -> Tensor:
+        """r_t from h_{t-1}: (B, H) → (B, G·H)."""
+        if self.weight_recurrent.ndim == 1:
+            return self.weight_recurrent * hidden + self.bias_recurrent
+        return hidden @ self.weight_recurrent.T + self.bias_recurrent
+
+    def to_past(self, error: Tensor) -> Tensor:
+        """∂E/∂h_{t-1} from ∂E/∂r_t: (B, G·H) → (B, H)."""
+        return error * self.weight_recurrent if self.weight_recurrent.ndim == 1 else error @ self.weight_recurrent
+
+    def recurrent_gradient(self, error: Tensor, hidden: Tensor) -> Tensor:
+        """∂E/∂U, or ∂E/∂u, of one step from ∂E/∂r_t, (B, G·H), and h_{t-1}, (B, H)."""
+        return (error * hidden).sum(dim=0) if self.weight_recurrent.ndim == 1 else error.T @ hidden
+
+
+# One step of each cell, and its derivative. A state is (P, B, H): h, and for an LSTM c. Forwards: a_t, r_t and the
+# state before → the state after, and what the way back needs. Backwards: the error of the state after → the errors of
+# a_t, of r_t, and of the state before as far as it does not pass through r_t.
+
+
+def step_tanh(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
+    """h_t = tanh(a_t + r_t)."""
+    h = torch.tanh(a + r)
+    return h[None], (h,)
+
+
+def step_tanh_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
+    """tanh' = 1 - tanh²: where a unit is saturated no error passes."""
+    (h,) = saved
+    da = error[0] * (1 - h * h)
+    return da, da, torch.zeros_like(error)
+
+
+def step_gru(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
+    """h_t = (1 - ζ) ⊙ ν + ζ ⊙ h_{t-1}."""
+    (before,) = state
+    a_reset, a_update, a_new = a.chunk(3, dim=-1)
+    r_reset, r_update, r_new = r.chunk(3, dim=-1)
+    reset, update = torch.sigmoid(a_reset + r_reset), torch.sigmoid(a_update + r_update)
+    new = torch.tanh(a_new + reset * r_new)
+    return ((1 - update) * new + update * before)[None], (reset, update, new, r_new, before)
+
+
+def step_gru_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
+    """Through ζ ⊙ h_{t-1} the error passes whole where the update gate is open: no product over steps wears it away."""
+    reset, update, new, r_new, before = saved
+    (dh,) = error
+    d_new = dh * (1 - update) * (1 - new * new)
+    d_update = dh * (before - new) * update * (1 - update)
+    d_reset = d_new * r_new * reset * (1 - reset)
+    da = torch.cat([d_reset, d_update, d_new], dim=-1)
+    dr = torch.cat([d_reset, d_update, d_new * reset], dim=-1)
+    return da, dr, (dh * update)[None]
+
+
+def step_lstm(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
+    """c_t = φ ⊙ c_{t-1} + ι ⊙ γ; h_t = ω ⊙ tanh(c_t)."""
+    _, before = state
+    a_input, a_forget, a_new, a_output = (a + r).chunk(4, dim=-1)
+    gate_input, gate_forget, gate_output = (torch.sigmoid(x) for x in (a_input, a_forget, a_output))
+    new = torch.tanh(a_new)
+    cell = gate_forget * before + gate_input * new
+    squashed = torch.tanh(cell)
+    saved = (gate_input, gate_forget, new, gate_output, before, squashed)
+    return torch.stack([gate_output * squashed, cell]), saved
+
+
+def step_lstm_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
+    """Through φ ⊙ c_{t-1} the error passes whole where the forget gate is open."""
+    gate_input, gate_forget, new, gate_output, before, squashed = saved
+    dh, dc = error
+    dc = dc + dh * gate_output * (1 - squashed * squashed)
+    da = torch.cat(
+        [
+            dc * new * gate_input * (1 - gate_input),
+            dc * before * gate_forget * (1 - gate_forget),
+            dc * gate_input * (1 - new * new),
+            dh * squashed * gate_output * (1 - gate_output),
+        ],
+        dim=-1,
+    )
+    return da, da, torch.stack([torch.zeros_like(dh), dc * gate_forget])
+
+
+_STEPS: dict[Cell, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Saved]]] = {
+    "tanh": step_tanh,
+    "elementwise": step_tanh,
+    "gru": step_gru,
+    "lstm": step_lstm,
+}
+_STEPS_BACK: dict[Cell, Callable[[Tensor, Saved], tuple[Tensor, Tensor, Tensor]]] = {
+    "tanh": step_tanh_back,
+    "elementwise": step_tanh_back,
+    "gru": step_gru_back,
+    "lstm": step_lstm_back,
+}
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """One layer in one direction, unrolled over time.
+
+    Attributes:
+        cell: Recurrence.
+        weights: Those of every step.
+        inputs: (B, T, F), in the order in which the layer reads them.
+        lengths: Valid frames, (B,), int64.
+        states: T + 1 states, (P, B, H) each: before the first frame, and after every frame. Past an utterance's length
+            the state stays as it was.
+        saved: For each frame what the way back needs.
+        is_reversed: Whether the layer reads each utterance from its last frame.
+    """
+
+    cell: Cell
+    weights: CellWeights
+    inputs: Tensor
+    lengths: Tensor
+    states: list[Tensor]
+    saved: list[Saved]
+    is_reversed: bool
+
+    @property
+    def outputs(self) -> Tensor:
+        """Hidden state after every frame, in the frames' order, zero past a length: (B, T, H)."""
+        if not self.saved:
+            return self.inputs.new_zeros(len(self.inputs), 0, self.states[0].shape[-1])
+        hidden = torch.stack([state[0] for state in self.states[1:]], dim=1)
+        frame = torch.arange(hidden.shape[1], device=hidden.device)
+        hidden = hidden.masked_fill(frame[None, :, None] >= self.lengths[:, None, None], 0.0)
+        return reverse_within_lengths(hidden, self.lengths) if self.is_reversed else hidden
+
+    @property
+    def final(self) -> Tensor:
+        """State after each utterance's last valid frame, (P, B, H)."""
+        return self.states[-1]
+
+
+def unroll(
+    cell: Cell, weights: CellWeights, inputs: Tensor, lengths: Tensor, initial: Tensor, *, is_reversed: bool = False
+) -> Unrolled:
+    """Run one layer in one direction, step by step.
+
+    Args:
+        cell: Recurrence.
+        weights: Its weights.
+        inputs: (B, T, F).
+        lengths: Valid frames, (B,), int64.
+        initial: State before the first frame, (P, B, H).
+        is_reversed: Read each utterance from its last valid frame to its first.
+    """
+    if is_reversed:
+        inputs = reverse_within_lengths(inputs, lengths)
+    from_frames = inputs @ weights.weight_input.T + weights.bias_input
+    states, saved = [initial], []
+    for t in range(inputs.shape[1]):
+        after, needed = _STEPS[cell](from_frames[:, t], weights.from_past(states[-1][0]), states[-1])
+        states.append(torch.where((t < lengths)[None, :, None], after, states[-1]))
+        saved.append(needed)
+    return Unrolled(cell, weights, inputs, lengths, states, saved, is_reversed)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What back-propagation through time gives, for a total error E = Σ_t E_t.
+
+    Attributes:
+        weights: ∂E/∂ each weight: the sum over all steps.
+        inputs: ∂E/∂x_t, (B, T, F), in the frames' order, zero past a length.
+        states: ∂E/∂ each of the T + 1 states, (T + 1, P, B, H), in the order in which the layer goes through them; the
+            first is that of the initial state.
+        step_norms: Norm of what each step adds to ∂E/∂U, (T,), in the layer's order.
+    """
+
+    weights: CellWeights
+    inputs: Tensor
+    states: Tensor
+    step_norms: Tensor
+
+
+@torch.no_grad()
+def backpropagate(unrolled: Unrolled, errors: Tensor, final_error: Tensor | None = None) -> Gradients:
+    """Back-propagate through time.
+
+    Args:
+        unrolled: The layer after its forward pass.
+        errors: ∂E_t/∂h_t, what each frame's output is itself to blame for, (B, T, H), in the frames' order; what stands
+            past a length is ignored.
+        final_error: ∂E/∂ the final state, where something uses it, (P, B, H).
+    """
+    weights, lengths = unrolled.weights, unrolled.lengths
+    if unrolled.is_reversed:
+        errors = reverse_within_lengths(errors, lengths)
+    error = torch.zeros_like(unrolled.states[0]) if final_error is None else final_error
+    totals = [torch.zeros_like(w) for w in vars(weights).values()]
+    inputs = torch.zeros_like(unrolled.inputs)
+    states, norms = [error], errors.new_zeros(errors.shape[1])
+    for t in reversed(range(errors.shape[1])):
+        is_valid = (t < lengths)[:, None]
+        own = torch.cat([errors[None, :, t], torch.zeros_like(error[1:])])
+        error = torch.where(is_valid, error + own, error)
+        states[-1] = error
+        da, dr, direct = _STEPS_BACK[unrolled.cell](error, unrolled.saved[t])
+        da, dr = da * is_valid, dr * is_valid
+        hidden = unrolled.states[t][0]
+        step = [da.T @ unrolled.inputs[:, t], weights.recurrent_gradient(dr, hidden), da.sum(dim=0), dr.sum(dim=0)]
+        totals = [total + part for total, part in zip(totals, step, strict=True)]
+        norms[t] = step[1].norm()
+        inputs[:, t] = da @ weights.weight_input
+        before = torch.cat([(direct[0] + weights.to_past(dr))[None], direct[1:]])
+        error = torch.where(is_valid, before, error)
+        states.append(error)
+    if unrolled.is_reversed:
+        inputs = reverse_within_lengths(inputs, lengths)
+    return Gradients(CellWeights(*totals), inputs, torch.stack(states[::-1]), norms)
