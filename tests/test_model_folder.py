@@ -52,7 +52,7 @@ def assert_same_weights(arrived, expected):
         assert arrived[name].numpy().tobytes() == tensor.numpy().tobytes()
 
 
-@pytest.mark.parametrize("subsampling", ["stack", "convolution"])
+@pytest.mark.parametrize("subsampling", ["stack", "convolution", "convolution_2d"])
 @pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_what_is_saved_is_what_is_loaded(make_tiny_model, tmp_path, cell, subsampling, bidirectional):

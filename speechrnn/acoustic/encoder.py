@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.acoustic.recurrent import Cell, RecurrentStack, mask_padding
+from speechrnn.acoustic.subsampling import Convolution2d, FrameStacking, StridedConvolution
 from speechrnn.errors import ConfigError
 
 SIZES: dict[str, tuple[int, int]] = {
@@ -37,9 +38,11 @@ class EncoderConfig:
         recurrent_dropout: Share of the recurrent weights set to zero in training, in [0, 1); drawn once a batch.
         layer_norm: Normalise each layer's outputs.
         residual: Add each layer's input to its output, from the second layer on.
-        subsampling: ``stack`` joins neighbouring frames into one, ``convolution`` is a strided convolution with ReLU.
+        subsampling: ``stack`` joins neighbouring frames into one; ``convolution`` is a strided convolution over time
+            with ReLU; ``convolution_2d`` two of them over time and bands, for ``front_end.kind: log_mel`` (neighbouring
+            MFCCs are no neighbours in frequency).
         subsampling_factor: Feature frames for one encoder frame; 1 is none.
-        subsampling_channels: Output channels of the convolution.
+        subsampling_channels: Output channels of each convolution; None: 128 over time, 32 over time and bands.
         lookahead_frames: Future encoder frames that a unidirectional stack may see, through a depth-wise convolution.
         initial_state: ``zero`` or ``learned``.
     """
@@ -55,9 +58,9 @@ class EncoderConfig:
     recurrent_dropout: float = 0.0
     layer_norm: bool = True
     residual: bool = True
-    subsampling: Literal["stack", "convolution"] = "stack"
+    subsampling: Literal["stack", "convolution", "convolution_2d"] = "stack"
     subsampling_factor: int = 2
-    subsampling_channels: int = 128
+    subsampling_channels: int | None = None
     lookahead_frames: int = 0
     initial_state: Literal["zero", "learned"] = "zero"
 
@@ -69,7 +72,7 @@ class EncoderConfig:
         for name in ("dropout", "input_dropout", "recurrent_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"encoder.{name}: expected a share in [0, 1), got {getattr(self, name)}")
-        if self.subsampling_factor < 1 or self.subsampling_channels < 1:
+        if self.subsampling_factor < 1 or self.resolved_subsampling_channels < 1:
             raise ConfigError("encoder.subsampling_factor and encoder.subsampling_channels: expected 1 or more")
         if self.lookahead_frames < 0:
             raise ConfigError(f"encoder.lookahead_frames: expected 0 or more, got {self.lookahead_frames}")
@@ -89,65 +92,12 @@ class EncoderConfig:
         """Recurrent layers: as given, or the named size's."""
         return self.num_layers or SIZES[self.size][1]
 
-
-def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:
-    """Count the frames that one subsampling convolution leaves.
-
-    Args:
-        feature_lengths: Valid frames of each utterance, (B,), int64.
-        kernel: Convolution width, in frames.
-        stride: Hop between outputs, in frames.
-        padding: Zeros added at each end, in frames.
-
-    Returns:
-        Valid output frames, (B,), int64; zero where there is no input, or the input is too short.
-
-    Source:
-        torch.nn.Conv1d, output length with dilation 1.
-    """
-    frames = torch.div(feature_lengths + 2 * padding - kernel, stride, rounding_mode="floor") + 1
-    return torch.where(feature_lengths > 0, frames.clamp(min=0), torch.zeros_like(frames))
-
-
-class FrameStacking(nn.Module):
-    """Join each ``factor`` neighbouring frames into one; the last one is filled up with zeros."""
-
-    def __init__(self, input_size: int, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-        self.output_size = input_size * factor
-
-    def count_frames(self, feature_lengths: Tensor) -> Tensor:
-        """Output frames: ⌈T / factor⌉, (B,), int64."""
-        return torch.div(feature_lengths + self.factor - 1, self.factor, rounding_mode="floor")
-
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, F), zero past the lengths (B,) → (B, T', factor·F), (B,)."""
-        missing = -features.shape[1] % self.factor
-        features = nn.functional.pad(features, (0, 0, 0, missing))
-        return features.reshape(len(features), -1, self.output_size), self.count_frames(lengths)
-
-
-class StridedConvolution(nn.Module):
-    """One convolution over time with ReLU; it sees ``factor`` frames to each side of its centre."""
-
-    def __init__(self, input_size: int, channels: int, factor: int) -> None:
-        super().__init__()
-        self.kernel, self.stride, self.padding = 2 * factor + 1, factor, factor
-        self.convolution = nn.Conv1d(input_size, channels, self.kernel, stride=factor, padding=factor)
-        self.output_size = channels
-
-    def count_frames(self, feature_lengths: Tensor) -> Tensor:
-        """Output frames, (B,), int64."""
-        return count_encoder_frames(feature_lengths, kernel=self.kernel, stride=self.stride, padding=self.padding)
-
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, F), zero past the lengths (B,) → (B, T', C), (B,)."""
-        lengths = self.count_frames(lengths)
-        if features.shape[1] == 0:
-            return features.new_zeros(len(features), 0, self.output_size), lengths
-        frames = self.convolution(features.transpose(1, 2)).relu().transpose(1, 2)  # (B, C, T') → (B, T', C)
-        return mask_padding(frames, lengths), lengths
+    @property
+    def resolved_subsampling_channels(self) -> int:
+        """Channels of the subsampling convolutions: as given, or what suits the kind."""
+        if self.subsampling_channels is not None:
+            return self.subsampling_channels
+        return 32 if self.subsampling == "convolution_2d" else 128
 
 
 class Lookahead(nn.Module):
@@ -171,17 +121,22 @@ class Lookahead(nn.Module):
         return nn.functional.conv1d(padded, self.weight, groups=frames.shape[2]).transpose(1, 2)
 
 
+def _build_subsampling(config: EncoderConfig, input_size: int) -> FrameStacking | StridedConvolution | Convolution2d:
+    factor, channels = config.subsampling_factor, config.resolved_subsampling_channels
+    if config.subsampling == "stack":
+        return FrameStacking(input_size, factor)
+    if config.subsampling == "convolution":
+        return StridedConvolution(input_size, channels, factor)
+    return Convolution2d(input_size, channels, factor, config.resolved_hidden_size)
+
+
 class Encoder(nn.Module):
     """Features to encoder frames: subsampling, recurrent stack, look-ahead."""
 
     def __init__(self, config: EncoderConfig, input_size: int) -> None:
         super().__init__()
         self.config = config
-        self.subsampling: FrameStacking | StridedConvolution
-        if config.subsampling == "stack":
-            self.subsampling = FrameStacking(input_size, config.subsampling_factor)
-        else:
-            self.subsampling = StridedConvolution(input_size, config.subsampling_channels, config.subsampling_factor)
+        self.subsampling = _build_subsampling(config, input_size)
         self.stack = RecurrentStack(
             config.cell,
             self.subsampling.output_size,

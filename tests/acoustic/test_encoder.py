@@ -3,13 +3,16 @@
 import pytest
 import torch
 
-from speechrnn.acoustic.encoder import SIZES, Encoder, EncoderConfig, Lookahead, count_encoder_frames
+from speechrnn.acoustic.encoder import SIZES, Encoder, EncoderConfig, Lookahead
 from speechrnn.acoustic.recurrent import mask_padding
+from speechrnn.acoustic.subsampling import Convolution2d, count_encoder_frames
 from speechrnn.errors import ConfigError
 
+KINDS = ["stack", "convolution", "convolution_2d"]
 
-@pytest.mark.parametrize("factor", [1, 2, 3, 4, 6])
-@pytest.mark.parametrize("kind", ["stack", "convolution"])
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("kind", KINDS)
 def test_counted_frames_are_the_frames_that_come_out(kind, factor):
     encoder = Encoder(
         EncoderConfig(hidden_size=2, num_layers=1, subsampling=kind, subsampling_factor=factor, subsampling_channels=3),
@@ -31,7 +34,7 @@ def test_encoder_frame_count_follows_the_convolution_formula():
 
 
 @pytest.mark.parametrize("lookahead", [0, 2])
-@pytest.mark.parametrize("kind", ["stack", "convolution"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
 def test_padding_does_not_change_encoder_frames(cell, kind, lookahead):
     torch.manual_seed(0)
@@ -55,6 +58,23 @@ def test_padding_does_not_change_encoder_frames(cell, kind, lookahead):
         torch.testing.assert_close(together[row, : count[0]], alone[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6, 8])
+def test_convolutions_over_time_and_bands_leave_no_frame_and_no_band_out(factor):
+    torch.manual_seed(0)
+    subsampling = Convolution2d(9, 32, factor, 5)
+    features = torch.randn(1, 4 * factor, 9, requires_grad=True)
+    frames, lengths = subsampling(features, torch.tensor([4 * factor]))
+    assert (frames.shape, lengths.tolist()) == ((1, 4, 5), [4])
+    frames.pow(2).sum().backward()
+    assert bool((features.grad != 0).all())
+
+
+def test_channels_suit_the_kind_unless_they_are_given():
+    channels = [EncoderConfig(subsampling=kind).resolved_subsampling_channels for kind in KINDS]
+    assert channels == [128, 128, 32]
+    assert EncoderConfig(subsampling="convolution_2d", subsampling_channels=7).resolved_subsampling_channels == 7
+
+
 def test_lookahead_sees_so_many_frames_and_no_more():
     lookahead = Lookahead(1, 2)
     lookahead.weight.data.copy_(torch.tensor([[[1.0, 10.0, 100.0]]]))
@@ -62,14 +82,15 @@ def test_lookahead_sees_so_many_frames_and_no_more():
     assert lookahead(frames)[0, :, 0].tolist() == [321.0, 432.0, 43.0, 4.0]
 
 
-def test_lookahead_and_subsampling_gradients_equal_finite_differences():
+@pytest.mark.parametrize("kind", ["convolution", "convolution_2d"])
+def test_lookahead_and_subsampling_gradients_equal_finite_differences(kind):
     torch.manual_seed(1)
     config = EncoderConfig(
         hidden_size=2,
         num_layers=1,
         bidirectional=False,
         lookahead_frames=1,
-        subsampling="convolution",
+        subsampling=kind,
         subsampling_factor=2,
         subsampling_channels=2,
     )
@@ -96,10 +117,11 @@ def test_named_sizes_set_units_and_layers_and_can_be_overridden(size):
         {"dropout": 1.0},
         {"dropout": -0.1},
         {"subsampling_factor": 0},
+        {"subsampling_channels": 0},
         {"lookahead_frames": -1, "bidirectional": False},
         {"lookahead_frames": 3, "bidirectional": True},
     ],
 )
 def test_impossible_settings_are_refused_by_name(settings):
-    with pytest.raises(ConfigError, match="encoder." + next(iter(settings))):
+    with pytest.raises(ConfigError, match="encoder.*" + next(iter(settings))):
         EncoderConfig(**settings)

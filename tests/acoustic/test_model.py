@@ -39,7 +39,7 @@ def test_padding_does_not_change_log_probs(cell, normalization):
         torch.testing.assert_close(together.log_probs[row, :frames], alone.log_probs[0, :frames], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("subsampling", ["stack", "convolution"])
+@pytest.mark.parametrize("subsampling", ["stack", "convolution", "convolution_2d"])
 def test_counted_frames_are_exact_for_every_number_of_samples(subsampling):
     model = make_model(subsampling=subsampling, subsampling_factor=3)
     for samples in [*range(0, 700), 1999, 2000]:

@@ -1,0 +1,332 @@
+"""How far back an error reaches: gradients through time, layer by layer, and what the recurrent weights do to them.
+
+The loss of an utterance is split into its steps: E_t is what the log-probabilities of encoder frame t have to do with
+it (their gradient, held fixed, times them), so that the E_t add up to the whole gradient. ∂E_t/∂h_{t-k} is then what
+frame t tells the state k frames before it, in the order in which a direction reads. Where its norm falls with k,
+gradients vanish: nothing is learned over that distance. Where it grows, they explode.
+
+Source:
+    S. Hochreiter, diploma thesis, TU München 1991; Y. Bengio et al., "Learning long-term dependencies with gradient
+    descent is difficult", 1994; R. Pascanu et al., "On the difficulty of training recurrent neural networks", ICML
+    2013.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from speechrnn.acoustic.ctc import ctc_losses
+from speechrnn.acoustic.model import AcousticModel
+from speechrnn.acoustic.recurrent import Cell, RecurrentLayer, RecurrentStack, mask_padding
+from speechrnn.acoustic.unrolled import CellWeights, Unrolled, unroll
+from speechrnn.errors import SpeechRNNError
+from speechrnn.types import Batch
+
+NOTHING = 0.01
+"""Below this share of its greatest value a gradient counts as gone."""
+
+_GROWTH = 10.0
+_SHORT_SECONDS = 0.3  # about one syllable
+_SATURATED = 0.95
+_STEPS = 8
+
+GATES: dict[Cell, tuple[str, ...]] = {
+    "tanh": ("state",),
+    "elementwise": ("state",),
+    "gru": ("reset gate", "update gate", "new state"),
+    "lstm": ("input gate", "forget gate", "new cell", "output gate"),
+}
+"""What the blocks of a cell's weights make, in their order; :mod:`speechrnn.acoustic.unrolled` saves them in it too."""
+
+
+@dataclass(frozen=True)
+class LagCurve:
+    """How much of a frame's error arrives at the states before it.
+
+    Attributes:
+        layer: Recurrent layer, counted from 1.
+        direction: ``forward``, or ``backward``, where "before" is later in time.
+        norms: Mean norm of ∂E_t/∂h_{t-k} for k = 0, 1, …, (K + 1,); an LSTM's h is its hidden state and its cell. Only
+            frames t ≥ k have a state so far back: what theirs has become of lag 0 is set against the mean of all.
+        counts: Steps t that each mean is over, (K + 1,).
+        seconds_per_frame: Time from one encoder frame to the next.
+    """
+
+    layer: int
+    direction: str
+    norms: Tensor
+    counts: Tensor
+    seconds_per_frame: float
+
+    @property
+    def half_life_frames(self) -> float:
+        """Lag at which half of the greatest norm is left, in encoder frames; infinite where it never comes to that."""
+        peak = int(self.norms.argmax())
+        below = (self.norms[peak:] <= self.norms[peak] / 2).nonzero()
+        if not len(below) or not float(self.norms[peak]):
+            return math.inf
+        first = peak + int(below[0])
+        above, under = (max(float(self.norms[lag]), 1e-300) for lag in (first - 1, first))
+        return first - math.log(float(self.norms[peak]) / 2 / under) / math.log(above / under)
+
+    @property
+    def half_life_seconds(self) -> float:
+        """The same in seconds."""
+        return self.half_life_frames * self.seconds_per_frame
+
+    @property
+    def reach_frames(self) -> int:
+        """Greatest lag at which a hundredth of the greatest norm is left (:data:`NOTHING`), in encoder frames."""
+        return int((self.norms >= NOTHING * self.norms.max()).nonzero()[-1])
+
+    @property
+    def growth(self) -> float:
+        """Greatest norm over that at lag 0: above 1 where an error grows on its way back."""
+        return float(self.norms.max() / self.norms[0]) if float(self.norms[0]) else 1.0
+
+    @property
+    def is_exploding(self) -> bool:
+        """Whether the error grows tenfold or more, or past every bound."""
+        return not math.isfinite(self.growth) or self.growth >= _GROWTH
+
+    def describe(self) -> str:
+        """What it means, in words, and what to change."""
+        where = f"layer {self.layer}, {self.direction}"
+        if self.is_exploding:
+            return (
+                f"{where}: an error grows {self.growth:.3g}-fold within {int(self.norms.argmax())} frames: gradients "
+                "explode; clip them (trainer.gradient_clip_val 1.0), or take encoder.cell lstm or gru"
+            )
+        if self.reach_frames == len(self.norms) - 1:
+            return f"{where}: gradients reach as far as was measured, {self._span(self.reach_frames)}"
+        hint = ""
+        if self.reach_frames * self.seconds_per_frame < _SHORT_SECONDS:
+            hint = ": gradients vanish; take encoder.cell lstm or gru, or a larger encoder.subsampling_factor"
+        return f"{where}: beyond {self._span(self.reach_frames)}, nothing is learned{hint}"
+
+    def _span(self, frames: float) -> str:
+        return f"{frames:.0f} frames, {frames * self.seconds_per_frame:.2f} s"
+
+
+@dataclass(frozen=True)
+class UnrolledLayer:
+    """One recurrent layer of a model, step by step.
+
+    Attributes:
+        directions: Each direction, unrolled.
+        outputs: After normalisation and residual connection, (B, T', D·H).
+    """
+
+    directions: list[Unrolled]
+    outputs: Tensor
+
+
+def unroll_stack(stack: RecurrentStack, inputs: Tensor, lengths: Tensor) -> list[UnrolledLayer]:
+    """Run a stack step by step, as it runs when it does not train (no dropout).
+
+    Args:
+        stack: Any recurrent stack.
+        inputs: (B, T, F).
+        lengths: Valid frames, (B,), int64.
+    """
+    state = stack.make_initial_state(len(inputs), like=inputs)
+    hidden, layers = inputs, []
+    for number, (layer, norm) in enumerate(zip(stack.layers, stack.norms, strict=True)):
+        assert isinstance(layer, RecurrentLayer)
+        directions = [
+            unroll(layer.cell, CellWeights.of(weights), hidden, lengths, state[number, :, side], is_reversed=side == 1)
+            for side, weights in enumerate(layer.directions)
+        ]
+        output = norm(torch.cat([direction.outputs for direction in directions], dim=-1))
+        hidden = output + hidden if stack.residual and number > 0 else output
+        layers.append(UnrolledLayer(directions, hidden))
+    return layers
+
+
+def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer], Tensor, Tensor]:
+    """Run a model step by step from waveforms to log-probabilities.
+
+    Returns:
+        Its recurrent layers; log-probabilities (B, T', V); and their lengths (B,).
+    """
+    encoder = model.encoder
+    with torch.no_grad():
+        log_mels, lengths = model.front_end.log_mel(batch.waveforms, batch.waveform_lengths)
+        features = model.front_end.finish(log_mels, lengths)
+    frames, lengths = encoder.subsampling(features, lengths)
+    layers = unroll_stack(encoder.stack, frames, lengths)
+    frames = mask_padding(layers[-1].outputs, lengths)
+    if encoder.lookahead is not None:
+        frames = mask_padding(encoder.lookahead(frames), lengths)
+    return layers, model.head(frames), lengths
+
+
+def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps: int = _STEPS) -> list[LagCurve]:
+    """Measure how far back errors reach, in every layer and direction.
+
+    Args:
+        model: Any model; it is measured as it is when it does not train, and its gradients are left alone.
+        batches: Utterances with their texts, on the model's device.
+        steps: Frames t of each utterance whose error is followed back, spread evenly over it.
+
+    Returns:
+        One curve a layer and direction.
+
+    Raises:
+        SpeechRNNError: There is no utterance, or none whose text fits into its frames.
+    """
+    sums: dict[tuple[int, int], Tensor] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            for place, norms, is_there in _measure_batch(model, batch, steps):
+                at_start = norms[:, :1] * is_there
+                found = torch.stack([part.sum(dim=0) for part in (norms, at_start, is_there.to(norms))])
+                sums[place] = _add(sums.get(place, found[:, :0]), found)
+    finally:
+        model.train(was_training)
+    if not sums:
+        raise SpeechRNNError("gradients through time need an utterance whose text fits into its frames; there is none")
+    return [
+        LagCurve(
+            layer=layer + 1,
+            direction="backward" if side else "forward",
+            norms=(norms / at_start * at_start[0] / counts[0]).nan_to_num(nan=0.0, posinf=math.inf)[counts > 0],
+            counts=counts[counts > 0],
+            seconds_per_frame=model.seconds_per_frame,
+        )
+        for (layer, side), (norms, at_start, counts) in sorted(sums.items())
+    ]
+
+
+def _add(one: Tensor, other: Tensor) -> Tensor:
+    """The sum of two rows of vectors, (R, K), the shorter ones as if they went on with zeros."""
+    size = max(one.shape[1], other.shape[1])
+    return nn.functional.pad(one, (0, size - one.shape[1])) + nn.functional.pad(other, (0, size - other.shape[1]))
+
+
+def _measure_batch(model: AcousticModel, batch: Batch, steps: int) -> Iterable[tuple[tuple[int, int], Tensor, Tensor]]:
+    """For each step, layer and direction: norms at each lag, (B, K + 1), and where there is such a state."""
+    batch = _keep_feasible(model, batch)
+    if not len(batch.waveforms):
+        return
+    layers, log_probs, lengths = unroll_model(model, batch)
+    losses = ctc_losses(log_probs, batch.targets, lengths=lengths, target_lengths=batch.target_lengths)
+    (errors,) = torch.autograd.grad(losses.sum(), log_probs, retain_graph=True)
+    own_losses = (errors.detach() * log_probs).sum(dim=-1)  # (B, T'): E_t
+    places = [(number, side) for number, layer in enumerate(layers) for side in range(len(layer.directions))]
+    states = [layers[number].directions[side].states[1:] for number, side in places]
+    flat = [state for group in states for state in group]
+    lengths = lengths.to(losses.device)
+    for part in range(steps):
+        step = ((part + 0.5) / steps * lengths).long()  # (B,)
+        error = own_losses.gather(1, step[:, None]).sum()
+        gradients = torch.autograd.grad(error, flat, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for number, place in enumerate(places):
+            size = len(states[number])
+            group = torch.stack(gradients[number * size : (number + 1) * size], dim=2).detach()  # (P, B, T', H)
+            norms = group.double().pow(2).sum(dim=(0, 3)).sqrt()  # (B, T'), in the direction's order
+            at = lengths - 1 - step if place[1] else step
+            lag = at[:, None] - torch.arange(size, device=norms.device)
+            is_there = lag >= 0
+            by_lag = torch.zeros_like(norms).scatter_add(1, lag.clamp(min=0), norms * is_there)
+            yield place, by_lag, torch.arange(size, device=norms.device) <= at[:, None]
+
+
+def _keep_feasible(model: AcousticModel, batch: Batch) -> Batch:
+    """The utterances that CTC can align."""
+    kept = [
+        number
+        for number, (samples, size) in enumerate(zip(batch.waveform_lengths, batch.target_lengths, strict=True))
+        if model.count_frames(int(samples)) > 0
+        and model.explain_infeasible(batch.targets[number, : int(size)].tolist(), int(samples)) is None
+    ]
+    names = ("waveforms", "waveform_lengths", "targets", "target_lengths")
+    return replace(batch, **{name: getattr(batch, name)[kept] for name in names}, ids=[batch.ids[i] for i in kept])
+
+
+@dataclass(frozen=True)
+class RecurrentWeights:
+    """What the recurrent weights of one gate do to a state that passes through them again and again.
+
+    Attributes:
+        layer: Recurrent layer, counted from 1.
+        direction: ``forward`` or ``backward``.
+        gate: Which block of the cell's weights.
+        spectral_radius: Largest absolute eigenvalue.
+        singular_values: From the largest down, (H,).
+    """
+
+    layer: int
+    direction: str
+    gate: str
+    spectral_radius: float
+    singular_values: Tensor
+
+
+def measure_recurrent_weights(stack: RecurrentStack) -> list[RecurrentWeights]:
+    """Spectral radius and singular values of each gate of each layer and direction."""
+    found = []
+    for number, layer in enumerate(stack.layers):
+        assert isinstance(layer, RecurrentLayer)
+        for side, direction in enumerate(layer.directions):
+            recurrent = CellWeights.of(direction).weight_recurrent.detach().double().cpu()
+            blocks = [torch.diag(recurrent)] if recurrent.ndim == 1 else recurrent.chunk(len(GATES[layer.cell]))
+            for gate, block in zip(GATES[layer.cell], blocks, strict=True):
+                found.append(
+                    RecurrentWeights(
+                        layer=number + 1,
+                        direction="backward" if side else "forward",
+                        gate=gate,
+                        spectral_radius=float(torch.linalg.eigvals(block).abs().max()),
+                        singular_values=torch.linalg.svdvals(block),
+                    )
+                )
+    return found
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Share of a cell's units that stand at their limits, where no error passes.
+
+    Attributes:
+        layer: Recurrent layer, counted from 1.
+        direction: ``forward`` or ``backward``.
+        gate: Which of the cell's quantities.
+        low: Share of units and frames below -0.95, for a gate below 0.05 (closed).
+        high: Share above 0.95 (open).
+    """
+
+    layer: int
+    direction: str
+    gate: str
+    low: float
+    high: float
+
+
+def measure_saturation(layers: list[UnrolledLayer]) -> list[Saturation]:
+    """Saturated units of each layer, direction and gate, over all valid frames."""
+    found = []
+    for number, layer in enumerate(layers):
+        for side, direction in enumerate(layer.directions):
+            frame = torch.arange(len(direction.saved), device=direction.inputs.device)
+            is_valid = frame[:, None] < direction.lengths.to(frame.device)  # (T', B)
+            for place, gate in enumerate(GATES[direction.cell]):
+                values = torch.stack([saved[place].detach() for saved in direction.saved])[is_valid]
+                floor = 1 - _SATURATED if gate.endswith("gate") else -_SATURATED
+                found.append(
+                    Saturation(
+                        layer=number + 1,
+                        direction="backward" if side else "forward",
+                        gate=gate,
+                        low=float((values < floor).double().mean()),
+                        high=float((values > _SATURATED).double().mean()),
+                    )
+                )
+    return found
