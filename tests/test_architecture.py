@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_folder": _RELEASE,
     "recognition": _RELEASE,
     "corpus": _SOUND_AND_TEXT,
-    "training": _TRAINING,
+    "inspection": _RELEASE | {"recognition"},
+    "training": _TRAINING | {"inspection"},
     "evaluation": _EVALUATION,
     "recipe": _TRAINING | _EVALUATION | {"training", "evaluation"},
     "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe"},
@@ -57,6 +58,7 @@ HEAVY = (
     "torch._dynamo",
     "torch._inductor",
     "sympy",
+    "matplotlib",
 )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ _GROWTH = 10.0
 _SHORT_SECONDS = 0.3  # about one syllable
 _SATURATED = 0.95
 _STEPS = 8
+_LEAST_SHARE = 0.1
 
 GATES: dict[Cell, tuple[str, ...]] = {
     "tanh": ("state",),
@@ -68,7 +70,7 @@ class LagCurve:
         """Lag at which half of the greatest norm is left, in encoder frames; infinite where it never comes to that."""
         peak = int(self.norms.argmax())
         below = (self.norms[peak:] <= self.norms[peak] / 2).nonzero()
-        if not len(below) or not float(self.norms[peak]):
+        if not len(below) or not 0.0 < float(self.norms[peak]) < math.inf:
             return math.inf
         first = peak + int(below[0])
         above, under = (max(float(self.norms[lag]), 1e-300) for lag in (first - 1, first))
@@ -94,19 +96,27 @@ class LagCurve:
         """Whether the error grows tenfold or more, or past every bound."""
         return not math.isfinite(self.growth) or self.growth >= _GROWTH
 
+    @property
+    def kind(self) -> Literal["exploding", "vanishing", "fading", "reaching"]:
+        """``fading``: gone beyond its reach; ``vanishing``: that is short; ``reaching``: as far as was measured."""
+        if self.is_exploding:
+            return "exploding"
+        if self.reach_frames == len(self.norms) - 1:
+            return "reaching"
+        return "vanishing" if self.reach_frames * self.seconds_per_frame < _SHORT_SECONDS else "fading"
+
     def describe(self) -> str:
         """What it means, in words, and what to change."""
         where = f"layer {self.layer}, {self.direction}"
-        if self.is_exploding:
+        if self.kind == "exploding":
             return (
                 f"{where}: an error grows {self.growth:.3g}-fold within {int(self.norms.argmax())} frames: gradients "
                 "explode; clip them (trainer.gradient_clip_val 1.0), or take encoder.cell lstm or gru"
             )
-        if self.reach_frames == len(self.norms) - 1:
+        if self.kind == "reaching":
             return f"{where}: gradients reach as far as was measured, {self._span(self.reach_frames)}"
-        hint = ""
-        if self.reach_frames * self.seconds_per_frame < _SHORT_SECONDS:
-            hint = ": gradients vanish; take encoder.cell lstm or gru, or a larger encoder.subsampling_factor"
+        advice = ": gradients vanish; take encoder.cell lstm or gru, or a larger encoder.subsampling_factor"
+        hint = advice if self.kind == "vanishing" else ""
         return f"{where}: beyond {self._span(self.reach_frames)}, nothing is learned{hint}"
 
     def _span(self, frames: float) -> str:
@@ -175,7 +185,7 @@ def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps:
         steps: Frames t of each utterance whose error is followed back, spread evenly over it.
 
     Returns:
-        One curve a layer and direction.
+        One curve a layer and direction, as far as a tenth of the steps have states.
 
     Raises:
         SpeechRNNError: There is no utterance, or none whose text fits into its frames.
@@ -193,16 +203,20 @@ def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps:
         model.train(was_training)
     if not sums:
         raise SpeechRNNError("gradients through time need an utterance whose text fits into its frames; there is none")
-    return [
-        LagCurve(
-            layer=layer + 1,
-            direction="backward" if side else "forward",
-            norms=(norms / at_start * at_start[0] / counts[0]).nan_to_num(nan=0.0, posinf=math.inf)[counts > 0],
-            counts=counts[counts > 0],
-            seconds_per_frame=model.seconds_per_frame,
+    curves = []
+    for (layer, side), (norms, at_start, counts) in sorted(sums.items()):
+        means = (norms / at_start * at_start[0] / counts[0]).nan_to_num(nan=0.0, posinf=math.inf)
+        is_measured = counts >= _LEAST_SHARE * counts[0]  # a mean over a few says nothing
+        curves.append(
+            LagCurve(
+                layer=layer + 1,
+                direction="backward" if side else "forward",
+                norms=means[is_measured],
+                counts=counts[is_measured],
+                seconds_per_frame=model.seconds_per_frame,
+            )
         )
-        for (layer, side), (norms, at_start, counts) in sorted(sums.items())
-    ]
+    return curves
 
 
 def _add(one: Tensor, other: Tensor) -> Tensor:

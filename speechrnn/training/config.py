@@ -178,6 +178,24 @@ class FaultsConfig:
 
 
 @dataclass(frozen=True)
+class GradientsConfig:
+    """How the gradients of a run are watched (:mod:`speechrnn.training.gradient_watch`).
+
+    Attributes:
+        every_steps: Steps from one look at how far back in time gradients reach to the next; 0 never looks. A look
+            takes about as long as some ten steps.
+        utterances: Validation utterances that a look is averaged over.
+    """
+
+    every_steps: int = 1000
+    utterances: int = 32
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 0 or self.utterances < 1:
+            raise ConfigError("gradients: expected every_steps of 0 or more and utterances of 1 or more")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that a training run is made from.
 
@@ -192,6 +210,7 @@ class Config:
         optimizer: AdamW and its schedule.
         checkpoints: What a run keeps while it trains.
         faults: What a run puts up with.
+        gradients: How they are watched.
         trainer: Lightning's own options.
         early_stopping_patience: Stop after so many validations without a better word error rate; None never stops.
         seed: Seed of initialisation, batches, augmentation and dropout.
@@ -208,6 +227,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
+    gradients: GradientsConfig = field(default_factory=GradientsConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     early_stopping_patience: int | None = None
     seed: int = 0

@@ -318,13 +318,15 @@ def _make_trainer(run: Run, best: KeepBest, progress: SaveProgress, *, resumed_a
 
     from speechrnn.training.callbacks import BlankHint, LogLearningRate, Progress
     from speechrnn.training.checkpoints import WholeCheckpointIO
+    from speechrnn.training.gradient_watch import GradientWatch
     from speechrnn.training.loggers import make_loggers
     from speechrnn.training.module import MONITOR
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = run.config
-    callbacks: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate()]
+    watch = GradientWatch(config.gradients, clip=config.gradient_clip_val)
+    callbacks: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate(), watch]
     if config.early_stopping_patience is not None:
         # After validation, not at the end of the epoch: then its count is part of what the next epoch's start saves.
         stopping = EarlyStopping(MONITOR, patience=config.early_stopping_patience, check_on_train_epoch_end=False)

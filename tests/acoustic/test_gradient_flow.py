@@ -81,7 +81,7 @@ def test_each_step_counts_once_at_each_lag_it_has_and_shares_are_those_of_one_ut
     batch = make_batch((1.0,), targets=((1, 2, 3),))
     frames = int(model.count_frames(8000))
     [curve] = measure_lag_curves(model, [batch, batch], steps=frames)
-    assert curve.counts.tolist() == [2 * (frames - lag) for lag in range(frames)]
+    assert curve.counts.tolist() == [2 * (frames - lag) for lag in range(int(0.9 * frames) + 1)]
     [once] = measure_lag_curves(model, [batch], steps=frames)
     torch.testing.assert_close(once.norms, curve.norms)
     # At lag 0 it is the mean over frames of the error that the head hands down.

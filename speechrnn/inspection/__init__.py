@@ -1,0 +1,1 @@
+"""Seeing inside a model: pictures of its gradients."""

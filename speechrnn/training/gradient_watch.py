@@ -1,0 +1,164 @@
+"""Watches the gradients of a run: their norms layer by layer, whether anything clips them, how far back they reach."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from speechrnn.acoustic.gradient_flow import LagCurve, measure_lag_curves
+from speechrnn.corpus.batches import BatchRequest
+from speechrnn.errors import SpeechRNNError
+from speechrnn.inspection.pictures import draw_lag_curves, has_matplotlib, to_pixels
+from speechrnn.training.config import GradientsConfig
+from speechrnn.training.module import SpeechModule
+from speechrnn.types import Batch
+
+logger = logging.getLogger("speechrnn")
+
+_EXPLODED = 1e3
+_UTTERANCES_AT_ONCE = 8
+
+
+class GradientWatch(pl.Callback):
+    """Logs the unclipped gradient norm of each layer, and now and then how far back in time gradients reach.
+
+    For TensorBoard and in ``metrics.csv``: ``gradients/norm/LAYER`` at steps, and for each epoch a histogram of its
+    logarithm (TensorBoard only); ``gradients/half_life_seconds/layer_1_forward`` and ``gradients/reach_seconds/…``, and
+    as an image (where matplotlib is installed) the curves that they are read from.
+
+    Args:
+        config: How often, and over how many utterances.
+        clip: What gradients are clipped at; None for not at all.
+    """
+
+    def __init__(self, config: GradientsConfig, *, clip: float | None) -> None:
+        self._config = config
+        self._clip = clip
+        self._norms: dict[str, list[float]] = {}
+        self._totals: list[float] = []
+        self._groups: dict[str, list[torch.nn.Parameter]] = {}
+        self._said: dict[tuple[int, str], str] = {}
+        self._batches: list[Batch] | None = None
+        self._measured_at = -1
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Measure each layer's norm: before clipping, and after fp16's loss scale is divided out."""
+        assert isinstance(pl_module, SpeechModule)
+        if not self._groups:
+            self._groups = group_by_layer(pl_module)
+        found = {name: [p.grad for p in group if p.grad is not None] for name, group in self._groups.items()}
+        found = {name: gradients for name, gradients in found.items() if gradients}
+        # All at once: each number that leaves a GPU makes it wait.
+        norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in found.values()]).tolist()
+        for name, norm in zip(found, norms, strict=True):
+            self._norms.setdefault(name, []).append(norm)
+            pl_module.log(f"gradients/norm/{name}", norm, on_step=True, on_epoch=False)
+        self._totals.append(math.hypot(*norms))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure how far back gradients reach, when its step has come."""
+        assert isinstance(pl_module, SpeechModule)
+        every, step = self._config.every_steps, trainer.global_step
+        if not every or step % every or step == self._measured_at or not trainer.is_global_zero:
+            return
+        self._measured_at = step
+        try:
+            curves = measure_lag_curves(pl_module.model, self._read_batches(trainer, pl_module))
+        except SpeechRNNError as error:
+            logger.info("step %d: %s", step, error)
+            return
+        for curve in curves:
+            place = f"layer_{curve.layer}_{curve.direction}"
+            reach = curve.reach_frames * curve.seconds_per_frame
+            for log in trainer.loggers:
+                values = {f"gradients/half_life_seconds/{place}": curve.half_life_seconds}
+                log.log_metrics({**values, f"gradients/reach_seconds/{place}": reach}, step)
+        self._draw(trainer, curves, step)
+        self._say(curves, step)
+
+    def _read_batches(self, trainer: pl.Trainer, module: SpeechModule) -> list[Batch]:
+        """The same validation utterances each time, spread evenly over short and long ones."""
+        if self._batches is None:
+            dataset = trainer.datamodule.valid_set  # type: ignore[attr-defined]
+            order = sorted(range(len(dataset.utterances)), key=lambda number: dataset.utterances[number].seconds)
+            spread = np.linspace(0, len(order) - 1, min(self._config.utterances, len(order))).round().astype(int)
+            members = [order[number] for number in spread]
+            self._batches = [
+                dataset[BatchRequest(0, 0, members[first : first + _UTTERANCES_AT_ONCE])]
+                for first in range(0, len(members), _UTTERANCES_AT_ONCE)
+            ]
+        return [batch.to(module.device) for batch in self._batches if batch.ids]
+
+    def _draw(self, trainer: pl.Trainer, curves: Sequence[LagCurve], step: int) -> None:
+        boards = list(_find_boards(trainer))
+        if not boards or not has_matplotlib():
+            return
+        pixels = to_pixels(draw_lag_curves(curves, title=f"gradients through time, step {step:,}"))
+        for board in boards:
+            board.add_image("gradients/through_time", pixels, step, dataformats="HWC")
+
+    def _say(self, curves: Sequence[LagCurve], step: int) -> None:
+        """Say what gradients do where that is new."""
+        for curve in curves:
+            place = (curve.layer, curve.direction)
+            if self._said.get(place, "reaching") != curve.kind:
+                logger.info("step %s: %s", f"{step:,}", curve.describe())
+            self._said[place] = curve.kind
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the epoch's distribution of norms, and say when they explode."""
+        for board in _find_boards(trainer):
+            for name, norms in self._norms.items():
+                finite = [math.log10(norm) for norm in norms if 0.0 < norm < math.inf]
+                if finite:
+                    board.add_histogram(f"gradients/log10_norm/{name}", Tensor(finite), trainer.global_step)
+        if trainer.is_global_zero:
+            self._report_explosions(trainer)
+        self._norms, self._totals = {}, []
+
+    def _report_explosions(self, trainer: pl.Trainer) -> None:
+        finite = [norm for norm in self._totals if math.isfinite(norm)]
+        largest = max(finite, default=0.0)
+        if self._clip is None and (largest > _EXPLODED or len(finite) < len(self._totals)):
+            logger.warning(
+                "epoch %d: gradients explode and nothing clips them: the norm is %.3g at its largest, %.3g in the "
+                "median, and not finite in %d of %d steps; set trainer.gradient_clip_val to 1.0, or take encoder.cell "
+                "lstm or gru",
+                trainer.current_epoch + 1, largest, statistics.median(finite or [math.inf]),
+                len(self._totals) - len(finite), len(self._totals),
+            )  # fmt: skip
+
+
+def group_by_layer(module: SpeechModule) -> dict[str, list[torch.nn.Parameter]]:
+    """A model's parameters by where they stand: ``subsampling``, ``layer_1`` …, ``other`` and ``head``."""
+    groups: dict[str, list[torch.nn.Parameter]] = {}
+    for name, parameter in module.model.named_parameters():
+        parts = name.split(".")
+        where = "other"
+        if parts[:2] == ["encoder", "stack"] and parts[2] in ("layers", "norms"):
+            where = f"layer_{int(parts[3]) + 1}"
+        elif parts[:2] == ["encoder", "subsampling"]:
+            where = "subsampling"
+        elif parts[0] == "head":
+            where = "head"
+        groups.setdefault(where, []).append(parameter)
+    return groups
+
+
+def _find_boards(trainer: pl.Trainer) -> Iterator[Any]:
+    for log in trainer.loggers:
+        if isinstance(log, TensorBoardLogger) and trainer.is_global_zero:
+            yield log.experiment

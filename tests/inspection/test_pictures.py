@@ -1,0 +1,50 @@
+"""Pictures hold what they were given."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from speechrnn.acoustic.gradient_flow import LagCurve
+from speechrnn.errors import SpeechRNNError
+from speechrnn.inspection.pictures import draw_lag_curves, to_pixels, to_png
+
+
+def make_curve(direction="forward", *, share=0.5, layer=1):
+    norms = 4.0 * share ** torch.arange(30.0)
+    return LagCurve(layer, direction, norms, torch.ones(30), 0.04)
+
+
+def test_curves_are_drawn_as_shares_of_lag_0_with_their_half_life():
+    axes = draw_lag_curves([make_curve(), make_curve("backward", share=0.8, layer=2)], title="of a test").axes[0]
+    forward, backward = (line for line in axes.lines if len(line.get_xdata()) > 1)
+    np.testing.assert_allclose(forward.get_ydata(), 0.5 ** np.arange(30.0), rtol=1e-6)
+    assert (forward.get_linestyle(), backward.get_linestyle()) == ("-", "--")
+    assert forward.get_label() == "layer 1 forward, half-life 1.0"
+    assert backward.get_label() == "layer 2 backward, half-life 3.1"
+    dots = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    assert dots == pytest.approx([1.0, math.log(0.5) / math.log(0.8)])
+    assert axes.get_title() == "of a test"
+    assert axes.get_xlabel() == "lag k, in encoder frames of 40 ms"
+
+
+@pytest.mark.parametrize("norms", [[1.0, math.inf, math.inf], [0.0, 0.0], [1.0]])
+def test_gradients_without_bound_and_without_anything_are_drawn_too(norms):
+    figure = draw_lag_curves([LagCurve(1, "forward", torch.tensor(norms), torch.ones(len(norms)), 0.01)])
+    assert to_pixels(figure).shape[2] == 3
+    assert "no half-life" in figure.axes[0].lines[0].get_label()
+
+
+def test_a_picture_becomes_png_and_pixels():
+    figure = draw_lag_curves([make_curve()])
+    assert to_png(figure).startswith(b"\x89PNG")
+    pixels = to_pixels(figure)
+    assert (pixels.dtype, pixels.ndim) == (np.uint8, 3)
+    assert len(np.unique(pixels)) > 2
+
+
+def test_without_matplotlib_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("speechrnn.inspection.pictures.has_matplotlib", lambda: False)
+    with pytest.raises(SpeechRNNError, match=r"pip install 'speechrnn\[pictures\]'"):
+        draw_lag_curves([make_curve()])
