@@ -14,7 +14,7 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -176,6 +176,65 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
     return layers, model.head(frames), lengths
 
 
+class LagSums:
+    """Follows errors back through unrolled layers and adds up what arrives, over as many batches as it is given."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, int], Tensor] = {}
+
+    def follow(
+        self, layers: Sequence[UnrolledLayer], own_losses: Tensor, lengths: Tensor, steps: Iterable[Tensor]
+    ) -> None:
+        """Follow the errors of some steps back to every state before them.
+
+        Args:
+            layers: A stack after its forward pass.
+            own_losses: E_t, (B, T), made from the layers' outputs.
+            lengths: Valid frames, (B,), int64, on the same device.
+            steps: Which t of each sequence, (B,) each.
+        """
+        places = [(number, side) for number, layer in enumerate(layers) for side in range(len(layer.directions))]
+        states = [layers[number].directions[side].states[1:] for number, side in places]
+        flat = [state for group in states for state in group]
+        for step in steps:
+            error = own_losses.gather(1, step[:, None]).sum()
+            gradients = torch.autograd.grad(error, flat, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for number, place in enumerate(places):
+                size = len(states[number])
+                group = torch.stack(gradients[number * size : (number + 1) * size], dim=2).detach()  # (P, B, T, H)
+                norms = group.double().pow(2).sum(dim=(0, 3)).sqrt()  # (B, T), in the direction's order
+                at = lengths - 1 - step if place[1] else step
+                lag = at[:, None] - torch.arange(size, device=norms.device)
+                by_lag = torch.zeros_like(norms).scatter_add(1, lag.clamp(min=0), norms * (lag >= 0))
+                self._count(place, by_lag, torch.arange(size, device=norms.device) <= at[:, None])
+
+    def _count(self, place: tuple[int, int], norms: Tensor, is_there: Tensor) -> None:
+        """Add up norms at each lag, (B, K + 1), and those at lag 0 of the same steps, where there is such a state."""
+        at_start = norms[:, :1] * is_there
+        found = torch.stack([part.sum(dim=0) for part in (norms, at_start, is_there.to(norms))])
+        known = self._sums.get(place, found[:, :0])
+        size = max(known.shape[1], found.shape[1])
+        known, found = (nn.functional.pad(part, (0, size - part.shape[1])) for part in (known, found))
+        self._sums[place] = known + found
+
+    def finish(self, *, seconds_per_frame: float) -> list[LagCurve]:
+        """The mean curves, one a layer and direction, as far as a tenth of the steps have states."""
+        curves = []
+        for (layer, side), (norms, at_start, counts) in sorted(self._sums.items()):
+            means = (norms / at_start * at_start[0] / counts[0]).nan_to_num(nan=0.0, posinf=math.inf)
+            is_measured = counts >= _LEAST_SHARE * counts[0]  # a mean over a few says nothing
+            curves.append(
+                LagCurve(
+                    layer=layer + 1,
+                    direction="backward" if side else "forward",
+                    norms=means[is_measured],
+                    counts=counts[is_measured],
+                    seconds_per_frame=seconds_per_frame,
+                )
+            )
+        return curves
+
+
 def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps: int = _STEPS) -> list[LagCurve]:
     """Measure how far back errors reach, in every layer and direction.
 
@@ -190,67 +249,27 @@ def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps:
     Raises:
         SpeechRNNError: There is no utterance, or none whose text fits into its frames.
     """
-    sums: dict[tuple[int, int], Tensor] = {}
+    sums = LagSums()
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
-            for place, norms, is_there in _measure_batch(model, batch, steps):
-                at_start = norms[:, :1] * is_there
-                found = torch.stack([part.sum(dim=0) for part in (norms, at_start, is_there.to(norms))])
-                sums[place] = _add(sums.get(place, found[:, :0]), found)
+            batch = _keep_feasible(model, batch)
+            if not batch.ids:
+                continue
+            layers, log_probs, lengths = unroll_model(model, batch)
+            losses = ctc_losses(log_probs, batch.targets, lengths=lengths, target_lengths=batch.target_lengths)
+            (errors,) = torch.autograd.grad(losses.sum(), log_probs, retain_graph=True)
+            own_losses = (errors.detach() * log_probs).sum(dim=-1)  # (B, T'): E_t
+            lengths = lengths.to(losses.device)
+            spread = [((part + 0.5) / steps * lengths).long() for part in range(steps)]
+            sums.follow(layers, own_losses, lengths, spread)
     finally:
         model.train(was_training)
-    if not sums:
+    curves = sums.finish(seconds_per_frame=model.seconds_per_frame)
+    if not curves:
         raise SpeechRNNError("gradients through time need an utterance whose text fits into its frames; there is none")
-    curves = []
-    for (layer, side), (norms, at_start, counts) in sorted(sums.items()):
-        means = (norms / at_start * at_start[0] / counts[0]).nan_to_num(nan=0.0, posinf=math.inf)
-        is_measured = counts >= _LEAST_SHARE * counts[0]  # a mean over a few says nothing
-        curves.append(
-            LagCurve(
-                layer=layer + 1,
-                direction="backward" if side else "forward",
-                norms=means[is_measured],
-                counts=counts[is_measured],
-                seconds_per_frame=model.seconds_per_frame,
-            )
-        )
     return curves
-
-
-def _add(one: Tensor, other: Tensor) -> Tensor:
-    """The sum of two rows of vectors, (R, K), the shorter ones as if they went on with zeros."""
-    size = max(one.shape[1], other.shape[1])
-    return nn.functional.pad(one, (0, size - one.shape[1])) + nn.functional.pad(other, (0, size - other.shape[1]))
-
-
-def _measure_batch(model: AcousticModel, batch: Batch, steps: int) -> Iterable[tuple[tuple[int, int], Tensor, Tensor]]:
-    """For each step, layer and direction: norms at each lag, (B, K + 1), and where there is such a state."""
-    batch = _keep_feasible(model, batch)
-    if not len(batch.waveforms):
-        return
-    layers, log_probs, lengths = unroll_model(model, batch)
-    losses = ctc_losses(log_probs, batch.targets, lengths=lengths, target_lengths=batch.target_lengths)
-    (errors,) = torch.autograd.grad(losses.sum(), log_probs, retain_graph=True)
-    own_losses = (errors.detach() * log_probs).sum(dim=-1)  # (B, T'): E_t
-    places = [(number, side) for number, layer in enumerate(layers) for side in range(len(layer.directions))]
-    states = [layers[number].directions[side].states[1:] for number, side in places]
-    flat = [state for group in states for state in group]
-    lengths = lengths.to(losses.device)
-    for part in range(steps):
-        step = ((part + 0.5) / steps * lengths).long()  # (B,)
-        error = own_losses.gather(1, step[:, None]).sum()
-        gradients = torch.autograd.grad(error, flat, retain_graph=True, allow_unused=True, materialize_grads=True)
-        for number, place in enumerate(places):
-            size = len(states[number])
-            group = torch.stack(gradients[number * size : (number + 1) * size], dim=2).detach()  # (P, B, T', H)
-            norms = group.double().pow(2).sum(dim=(0, 3)).sqrt()  # (B, T'), in the direction's order
-            at = lengths - 1 - step if place[1] else step
-            lag = at[:, None] - torch.arange(size, device=norms.device)
-            is_there = lag >= 0
-            by_lag = torch.zeros_like(norms).scatter_add(1, lag.clamp(min=0), norms * is_there)
-            yield place, by_lag, torch.arange(size, device=norms.device) <= at[:, None]
 
 
 def _keep_feasible(model: AcousticModel, batch: Batch) -> Batch:
