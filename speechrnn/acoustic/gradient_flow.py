@@ -136,15 +136,19 @@ class UnrolledLayer:
     outputs: Tensor
 
 
-def unroll_stack(stack: RecurrentStack, inputs: Tensor, lengths: Tensor) -> list[UnrolledLayer]:
+def unroll_stack(
+    stack: RecurrentStack, inputs: Tensor, lengths: Tensor, *, state: Tensor | None = None
+) -> list[UnrolledLayer]:
     """Run a stack step by step, as it runs when it does not train (no dropout).
 
     Args:
         stack: Any recurrent stack.
         inputs: (B, T, F).
         lengths: Valid frames, (B,), int64.
+        state: State to start from, (L, P, D, B, H); None for the stack's own.
     """
-    state = stack.make_initial_state(len(inputs), like=inputs)
+    if state is None:
+        state = stack.make_initial_state(len(inputs), like=inputs)
     hidden, layers = inputs, []
     for number, (layer, norm) in enumerate(zip(stack.layers, stack.norms, strict=True)):
         assert isinstance(layer, RecurrentLayer)

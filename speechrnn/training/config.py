@@ -183,11 +183,11 @@ class GradientsConfig:
 
     Attributes:
         every_steps: Steps from one look at how far back in time gradients reach to the next; 0 never looks. A look
-            takes about as long as some ten steps.
+            takes as long as some tens of steps.
         utterances: Validation utterances that a look is averaged over.
     """
 
-    every_steps: int = 1000
+    every_steps: int = 2000
     utterances: int = 32
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ logger = logging.getLogger("speechrnn")
 
 _EXPLODED = 1e3
 _UTTERANCES_AT_ONCE = 8
+_STEPS = 4  # of each utterance; over 32 utterances that is enough
 
 
 class GradientWatch(pl.Callback):
@@ -76,7 +77,7 @@ class GradientWatch(pl.Callback):
             return
         self._measured_at = step
         try:
-            curves = measure_lag_curves(pl_module.model, self._read_batches(trainer, pl_module))
+            curves = measure_lag_curves(pl_module.model, self._read_batches(trainer, pl_module), steps=_STEPS)
         except SpeechRNNError as error:
             logger.info("step %d: %s", step, error)
             return

@@ -316,7 +316,8 @@ class SpeechModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Lightning's hook: AdamW and the schedule."""
-        optimizer = build_optimizer(self.parameters(), self.config.optimizer)
+        is_fp16 = str(self.config.trainer.get("precision", "")).startswith("16")
+        optimizer = build_optimizer(self.parameters(), self.config.optimizer, fused=not is_fp16)
         schedule = build_schedule(optimizer, self.config.optimizer, total_steps=self.count_steps())
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
 

@@ -100,7 +100,7 @@ def test_without_matplotlib_there_are_numbers_and_no_pictures(tone_configuration
 
 
 def test_validation_that_nothing_can_be_measured_on_stops_no_run(tone_configuration, caplog, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise SpeechRNNError("there is none")
 
     monkeypatch.setattr("speechrnn.training.gradient_watch.measure_lag_curves", refuse)

@@ -111,6 +111,17 @@ def test_a_step_is_the_mean_gradient_of_its_utterances(make_tiny_model, tmp_path
     torch.testing.assert_close(change, -torch.cat([p.grad.flatten() for p in reference.parameters()]))
 
 
+@pytest.mark.parametrize(("precision", "is_fused"), [(None, True), ("bf16-mixed", True), ("16-mixed", False)])
+def test_with_fp16_the_optimiser_does_not_divide_out_the_loss_scale_itself(
+    make_tiny_model, tmp_path, precision, is_fused
+):
+    """A fused one would, after the norm has been measured and clipped."""
+    options = {"precision": precision} if precision else {}
+    module = make_module(make_tiny_model(), tmp_path, trainer=options, optimizer=OptimizerConfig(schedule="constant"))
+    module.count_steps = lambda: 10
+    assert module.configure_optimizers().defaults["fused"] is is_fused
+
+
 def test_accumulated_batches_make_one_step_the_mean_of_theirs(make_tiny_model, tmp_path):
     together = make_module(make_tiny_model(), tmp_path, trainer={"accumulate_grad_batches": 2})
     batches = [make_batch(together, TEXTS[:2]), make_batch(together, TEXTS[2:])]

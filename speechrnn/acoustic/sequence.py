@@ -1,0 +1,140 @@
+"""A recurrent stack that says something at every step of a sequence: numbers to come, or one of several symbols.
+
+Letters: B batch, T steps, F features, O outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechrnn.acoustic.gradient_flow import UnrolledLayer, unroll_stack
+from speechrnn.acoustic.recurrent import Cell, RecurrentLayer, RecurrentStack
+from speechrnn.acoustic.unrolled import CellWeights
+from speechrnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """How a sequence model is built.
+
+    Attributes:
+        cell: ``tanh``, ``elementwise``, ``gru`` or ``lstm``.
+        hidden_size: Units of each layer.
+        num_layers: Recurrent layers; they run forwards only, for what comes next must not be seen.
+        dropout: Share of each layer's outputs set to zero in training.
+        initial_state: ``zero``; ``learned``: one trained state; ``encoded``: what a second stack of the same shape has
+            in mind after a reference, an earlier piece of the same series.
+        spectral_radius: Largest absolute eigenvalue that each gate's recurrent weights are scaled to at the start;
+            None leaves them orthogonal, which is 1.
+    """
+
+    cell: Cell = "gru"
+    hidden_size: int = 64
+    num_layers: int = 1
+    dropout: float = 0.0
+    initial_state: Literal["zero", "learned", "encoded"] = "zero"
+    spectral_radius: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden_size < 1 or self.num_layers < 1:
+            raise ConfigError("hidden_size and num_layers: expected 1 or more")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout: expected a share in [0, 1), got {self.dropout}")
+        if self.spectral_radius is not None and self.spectral_radius <= 0:
+            raise ConfigError(f"spectral_radius: expected a number above 0, got {self.spectral_radius}")
+
+
+class SequenceModel(nn.Module):
+    """Sequences to outputs at every step.
+
+    Args:
+        config: The stack.
+        input_size: F.
+        output_size: O.
+    """
+
+    def __init__(self, config: SequenceConfig, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stack = self._build(input_size, "learned" if config.initial_state == "learned" else "zero")
+        self.reference = self._build(input_size, "zero") if config.initial_state == "encoded" else None
+        self.head = nn.Linear(config.hidden_size, output_size)
+        if config.spectral_radius is not None:
+            scale_spectral_radius(self.stack, config.spectral_radius)
+
+    def _build(self, input_size: int, initial_state: Literal["zero", "learned"]) -> RecurrentStack:
+        return RecurrentStack(
+            self.config.cell,
+            input_size,
+            hidden_size=self.config.hidden_size,
+            num_layers=self.config.num_layers,
+            bidirectional=False,
+            dropout=self.config.dropout,
+            layer_norm=False,
+            residual=False,
+            initial_state=initial_state,
+        )
+
+    def encode(self, reference: Tensor | None, lengths: Tensor | None = None) -> Tensor | None:
+        """The state after a reference (B, T, F), to start from, (L, P, 1, B, H); None where nothing is encoded.
+
+        Raises:
+            ConfigError: The model starts from an encoded state, and there is no reference.
+        """
+        if self.reference is None:
+            return None
+        if reference is None:
+            raise ConfigError("initial_state encoded: expected a reference for each sequence")
+        if lengths is None:
+            lengths = torch.full((len(reference),), reference.shape[1])
+        return self.reference(reference, lengths, return_state=True)[1]
+
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        state: Tensor | None = None,
+        reference: Tensor | None = None,
+        return_state: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute the outputs.
+
+        Args:
+            inputs: (B, T, F).
+            lengths: Valid steps, (B,), int64.
+            state: State to start from, (L, P, 1, B, H), such as an earlier call's; it wins over the model's own.
+            reference: Earlier pieces, (B, T, F), where the initial state is encoded.
+            return_state: Also return the state after each sequence's last step.
+
+        Returns:
+            Outputs (B, T, O), without meaning past a length, and the state or None.
+        """
+        state = self.encode(reference) if state is None else state
+        hidden, final, _ = self.stack(inputs, lengths, state=state, return_state=return_state)
+        return self.head(hidden), final
+
+    def unroll(
+        self, inputs: Tensor, lengths: Tensor, *, reference: Tensor | None = None
+    ) -> tuple[list[UnrolledLayer], Tensor]:
+        """The same step by step: its layers, and outputs (B, T, O)."""
+        layers = unroll_stack(self.stack, inputs, lengths, state=self.encode(reference))
+        return layers, self.head(layers[-1].outputs)
+
+
+@torch.no_grad()
+def scale_spectral_radius(stack: RecurrentStack, radius: float) -> None:
+    """Scale the recurrent weights of each gate so that this is their largest absolute eigenvalue."""
+    for layer in stack.layers:
+        assert isinstance(layer, RecurrentLayer)
+        for direction in layer.directions:
+            recurrent = CellWeights.of(direction).weight_recurrent
+            if recurrent.ndim == 1:
+                recurrent.mul_(radius / recurrent.abs().max())
+                continue
+            for gate in recurrent.split(layer.hidden_size):
+                gate.mul_(radius / torch.linalg.eigvals(gate).abs().max())
