@@ -194,6 +194,7 @@ def train_sequences(
     config: SequenceConfig,
     training: SequenceTraining,
     *,
+    valid: Task | None = None,
     report: Callable[[SequenceResult], None] | None = None,
 ) -> SequenceResult:
     """Train a sequence model on a task.
@@ -202,6 +203,7 @@ def train_sequences(
         task: What is to be learned.
         config: The model.
         training: How.
+        valid: What it is validated on, where that is not the same task (other recordings, the rest of a series).
         report: Called after each validation.
 
     Returns:
@@ -209,7 +211,7 @@ def train_sequences(
     """
     torch.manual_seed(derive_seed(training.seed, "weights"))
     result = SequenceResult(SequenceModel(config, task.input_size, task.output_size))
-    module = _SequenceModule(task, training, result, report)
+    module = _SequenceModule(task, valid or task, training, result, report)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
@@ -248,6 +250,7 @@ class _SequenceModule(pl.LightningModule):
     def __init__(
         self,
         task: Task,
+        valid: Task,
         training: SequenceTraining,
         result: SequenceResult,
         report: Callable[[SequenceResult], None] | None,
@@ -257,7 +260,7 @@ class _SequenceModule(pl.LightningModule):
         self.model = result.model
         self.task, self.training_config, self.result, self.report = task, training, result, report
         draw = np.random.default_rng(derive_seed(training.seed, _FAR_FROM_TRAINING))
-        self.validation = task.draw(draw, training.validation_size)
+        self.validation = valid.draw(draw, training.validation_size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Lightning's hook."""
