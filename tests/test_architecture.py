@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": _TRAINING | {"inspection"},
     "evaluation": _EVALUATION,
     "recipe": _TRAINING | _EVALUATION | {"training", "evaluation"},
-    "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe"},
+    "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe", "inspection"},
 }
 MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus", "training"}}
 HEAVY = (

@@ -43,6 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.acoustic.recurrent import Cell, ElementwiseRNN, reverse_within_lengths
+from speechrnn.errors import ModelError
 
 Saved = tuple[Tensor, ...]
 
@@ -68,12 +69,20 @@ class CellWeights:
         """Those of a direction of a :class:`speechrnn.acoustic.recurrent.RecurrentLayer`; its own tensors, no copies.
 
         The elementwise recurrence has one bias only; its other one is zero here.
+
+        Raises:
+            ModelError: It is no cell whose equations stand here.
         """
         if isinstance(direction, ElementwiseRNN):
             zero = torch.zeros_like(direction.bias)
             return cls(direction.weight_input, direction.weight_recurrent, direction.bias, zero)
-        assert isinstance(direction, nn.RNNBase)
-        return cls(*(getattr(direction, name) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")))
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        if not isinstance(direction, nn.RNNBase) or any(not hasattr(direction, name) for name in names):
+            raise ModelError(
+                f"{type(direction).__name__}: expected a tanh, elementwise, GRU or LSTM layer with input and recurrent "
+                "weights and their biases; of others nothing can be shown step by step"
+            )
+        return cls(*(getattr(direction, name) for name in names))
 
     def from_past(self, hidden: Tensor) -> Tensor:
         """r_t from h_{t-1}: (B, H) → (B, G·H)."""

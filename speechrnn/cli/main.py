@@ -29,6 +29,7 @@ COMMANDS: dict[str, int] = {
     "train": logging.INFO,
     "transcribe": logging.WARNING,
     "evaluate": logging.WARNING,
+    "inspect": logging.WARNING,
 }
 EXIT_CODES = """exit codes:
   0    done

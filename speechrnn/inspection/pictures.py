@@ -5,13 +5,22 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from speechrnn.acoustic.gradient_flow import LagCurve
 from speechrnn.errors import SpeechRNNError
+from speechrnn.types import BLANK_ID
 
+if TYPE_CHECKING:
+    from speechrnn.inspection.inspect import ComparedWord, Inspection
+
+MARKS = {"equal": "", "substitute": "≠ ", "insert": "+ ", "delete": "− "}
+"""What stands before a word that is not right, beside its colour."""
+
+_MOST_ROWS = 40
+_LEAST_POSTERIOR = 0.02
 _FLOOR, _CEILING = 1e-12, 1e30  # what vanished and unbounded gradients are drawn as
 _LEAST_SHARE = 1e-6
 
@@ -90,3 +99,87 @@ def draw_lag_curves(curves: Sequence[LagCurve], *, title: str = "") -> Any:
     if title:
         axes.set_title(title)
     return figure
+
+
+def draw_inspection(inspection: Inspection) -> Any:
+    """Draw a recording, what the model makes of it and what it says, on one axis of time.
+
+    Args:
+        inspection: What was found.
+
+    Returns:
+        A matplotlib figure, with the panels of the page (:func:`speechrnn.inspection.page.to_page`).
+
+    Raises:
+        SpeechRNNError: matplotlib is not installed.
+    """
+    layers, has_reference = inspection.layers, inspection.said is not None
+    rows = choose_rows(inspection)
+    heights = [1.0, 1.3, *[1.1] * len(layers), max(1.0, 0.13 * len(rows)), 0.35, *[0.35] * has_reference]
+    figure = new_figure(max(8.0, min(40.0, 2.0 * inspection.seconds)), 1.2 * sum(heights))
+    panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
+    start, end = inspection.start, inspection.start + inspection.seconds
+    samples = inspection.waveform.samples
+    panels[0].plot(np.linspace(start, end, len(samples), endpoint=False), samples, linewidth=0.4, color="C2")
+    panels[0].set_ylabel("waveform")
+    _show_matrix(panels[1], inspection.features.T, start, inspection.frame_seconds, "magma")
+    panels[1].set_ylabel("MFCCs" if inspection.feature_kind == "mfcc" else "log-mels")
+    for axes, layer in zip(panels[2:], layers, strict=False):
+        _show_matrix(axes, layer.states.T, start, inspection.encoder_seconds, "RdBu_r", limits=(-1, 1))
+        axes.set_ylabel(layer.name.replace(" ", "\n", 2).replace("\n", " ", 1))
+    axes = panels[2 + len(layers)]
+    _show_matrix(axes, inspection.posteriors[:, rows].T, start, inspection.encoder_seconds, "viridis", limits=(0, 1))
+    axes.set_yticks(range(len(rows)), ["␣" if (name := inspection.symbols[row]) == " " else name for row in rows])
+    axes.tick_params(axis="y", labelsize="x-small")
+    axes.set_ylabel("posteriors, best path")
+    place = {token: number for number, token in enumerate(rows)}
+    for token, first, last in inspection.path:
+        if token in place:
+            left, right = (start + inspection.encoder_seconds * edge for edge in (first, last + 1))
+            corners = ([left, right, right, left, left], place[token] + np.array([-0.5, -0.5, 0.5, 0.5, -0.5]))
+            axes.plot(*corners, color="white", linewidth=0.8)
+    _write_words(panels[3 + len(layers)], inspection.heard, "heard")
+    if inspection.said is not None:
+        _write_words(panels[4 + len(layers)], inspection.said, "said")
+    for axes in panels[: 2 + len(layers)]:
+        axes.set_yticks([])
+    panels[-1].set_xlim(start, end)
+    panels[-1].set_xlabel("seconds")
+    return figure
+
+
+def choose_rows(inspection: Inspection) -> list[int]:
+    """Tokens that are worth a row: those of the best path and other probable ones, without the blank, at most forty."""
+    best = inspection.posteriors.max(axis=0, initial=0.0)
+    on_path = {token for token, _, _ in inspection.path}
+    wanted = [token for token in range(len(best)) if token in on_path or best[token] >= _LEAST_POSTERIOR]
+    wanted = [token for token in wanted if token != BLANK_ID]
+    wanted.sort(key=lambda token: (token not in on_path, -best[token]))
+    return sorted(wanted[:_MOST_ROWS])
+
+
+def _show_matrix(
+    axes: Any,
+    rows: np.ndarray,
+    start: float,
+    frame_seconds: float,
+    colours: str,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> None:
+    """Rows from the bottom up, frames where they are in time."""
+    extent = (start, start + rows.shape[1] * frame_seconds, -0.5, len(rows) - 0.5)
+    options = {"aspect": "auto", "origin": "lower", "interpolation": "nearest", "extent": extent, "cmap": colours}
+    if rows.size:
+        axes.imshow(rows, vmin=limits[0], vmax=limits[1], **options)
+
+
+def _write_words(axes: Any, words: Sequence[ComparedWord], name: str) -> None:
+    axes.set_yticks([])
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(name, rotation=0, ha="right", va="center")
+    for word in words:
+        colour = "black" if word.operation == "equal" else "tab:red"
+        mark = MARKS[word.operation]
+        axes.axvspan(word.start, word.end, color=colour, alpha=0.12)
+        axes.text((word.start + word.end) / 2, 0.5, mark + word.text, color=colour, ha="center", va="center",
+                  fontsize="small", clip_on=True)  # fmt: skip

@@ -1,0 +1,302 @@
+"""What a model does with one recording: features, states and log-probabilities, frame by frame, on one axis of time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechrnn.acoustic.ctc import align_targets
+from speechrnn.acoustic.gradient_flow import unroll_model
+from speechrnn.acoustic.unrolled import Unrolled
+from speechrnn.audio.files import audio_info, read_audio
+from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.recognition.transcript import Word
+from speechrnn.text.metrics import Operation, align_words
+from speechrnn.text.normalize import normalize_text
+from speechrnn.types import Batch, Waveform
+
+if TYPE_CHECKING:
+    from speechrnn.recognition.recognizer import Recognizer
+
+MOST_SECONDS = 120.0
+"""Longest stretch that is shown at once."""
+
+_MOST_MEMORY_FRAMES = 1e4
+
+
+@dataclass(frozen=True)
+class DirectionStates:
+    """Hidden states of one layer in one direction.
+
+    Attributes:
+        layer: Recurrent layer, counted from 1.
+        direction: ``forward`` or ``backward``.
+        states: Hidden state after every encoder frame, (T', H), units in the order of ``units``.
+        units: Which unit of the layer each column is, (H,), from the one that forgets fastest to the slowest.
+        memory_frames: After how many encoder frames each has forgotten all but 1/e of what it held, (H,), if nothing
+            new came in: -1 / ln of the share of its own past that it keeps a frame, on average over this recording.
+            That share is an LSTM's forget gate, a GRU's update gate, and |u| (1 - h²) of a tanh or elementwise unit.
+    """
+
+    layer: int
+    direction: str
+    states: np.ndarray
+    units: np.ndarray
+    memory_frames: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Such as ``layer 2 backward``."""
+        return f"layer {self.layer} {self.direction}"
+
+
+@dataclass(frozen=True)
+class ComparedWord:
+    """A word of the hypothesis or of the reference, and what became of it.
+
+    Attributes:
+        text: The word.
+        start: In seconds from the beginning of the recording.
+        end: Likewise.
+        operation: ``equal``, ``substitute``, ``insert`` (heard and not said) or ``delete`` (said and not heard).
+        other: What stands for it on the other side; None where nothing does.
+        confidence: Of a word that was heard, in [0, 1].
+    """
+
+    text: str
+    start: float
+    end: float
+    operation: Operation
+    other: str | None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything of one recording.
+
+    Attributes:
+        name: What it is called.
+        model: The model's name or path.
+        waveform: The stretch that is shown, at the model's rate.
+        start: Where it begins in the recording, in seconds.
+        features: (T, F).
+        feature_kind: ``mfcc`` or ``log_mel``.
+        frame_seconds: Time from one feature frame to the next.
+        layers: Hidden states, layer by layer, forward before backward.
+        posteriors: Probability of each token at each encoder frame, (T', V).
+        encoder_seconds: Time from one encoder frame to the next.
+        symbols: What each of the V tokens stands for.
+        path: Tokens of the best path: id, first and last frame.
+        heard: Words that were heard.
+        said: Words of the reference, aligned with the recording; None where there is no reference.
+    """
+
+    name: str
+    model: str
+    waveform: Waveform
+    start: float
+    features: np.ndarray
+    feature_kind: str
+    frame_seconds: float
+    layers: list[DirectionStates]
+    posteriors: np.ndarray
+    encoder_seconds: float
+    symbols: list[str]
+    path: list[tuple[int, int, int]]
+    heard: list[ComparedWord]
+    said: list[ComparedWord] | None
+
+    @property
+    def seconds(self) -> float:
+        """Length of the stretch that is shown."""
+        return self.waveform.seconds
+
+    @property
+    def errors(self) -> int:
+        """Words that were heard wrong, or not, or that nobody said; 0 without a reference."""
+        words = [*self.heard, *(word for word in self.said or [] if word.operation == "delete")]
+        return sum(word.operation != "equal" for word in words) if self.said is not None else 0
+
+    def export_states(self) -> dict[str, np.ndarray]:
+        """Hidden states in the layers' own order of units, for ``numpy.savez``.
+
+        Returns:
+            ``layer_1_forward`` … (T', H) float32, ``seconds`` (T',): when each encoder frame begins, and ``posteriors``
+            (T', V).
+        """
+        arrays = {}
+        for layer in self.layers:
+            states = np.empty_like(layer.states)
+            states[:, layer.units] = layer.states
+            arrays[layer.name.replace(" ", "_")] = states
+        seconds = self.start + self.encoder_seconds * np.arange(len(self.posteriors))
+        return {**arrays, "seconds": seconds, "posteriors": self.posteriors}
+
+
+def inspect_recording(
+    recognizer: Recognizer,
+    audio: str | os.PathLike[str] | Waveform,
+    *,
+    text: str | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
+) -> Inspection:
+    """Look at what a model does with a recording.
+
+    Args:
+        recognizer: The model.
+        audio: A recording.
+        text: What is said in it (in the stretch that is shown).
+        start: Where to begin, in seconds.
+        end: Where to end; None: at the recording's end.
+        channel: Channel to take, from 0; None: the mean of all.
+
+    Raises:
+        AudioError: The recording cannot be read, is too short, or the stretch is not in it.
+        ConfigError: The stretch is longer than two minutes, or ends before it begins.
+        CorpusError: The text has symbols that the model does not have.
+        SpeechRNNError: The text cannot be aligned with so short a recording.
+        ModelError: The model has a cell that cannot be shown step by step.
+    """
+    name = "recording" if isinstance(audio, Waveform) else os.fspath(audio)
+    waveform = _read(recognizer, audio, name, start, end, channel)
+    recognizer.check_length(waveform, name=name)
+    acoustic = recognizer.model.acoustic.to("cpu").eval()
+    samples, lengths = torch.from_numpy(waveform.samples)[None], torch.tensor([len(waveform.samples)])
+    batch = Batch(samples, lengths, torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), [name])
+    with torch.inference_mode():
+        features, _ = acoustic.front_end(samples, lengths)
+        layers, log_probs, frames = unroll_model(acoustic, batch)
+    acoustic.to(recognizer.device)
+    [hypothesis] = decode_greedy(log_probs, frames)
+    words = recognizer.transcribe(waveform).words
+    states = [
+        _describe_direction(number, side, direction)
+        for number, layer in enumerate(layers, start=1)
+        for side, direction in enumerate(layer.directions)
+    ]
+    reference = _align_reference(recognizer, text, log_probs[0], acoustic.seconds_per_frame, waveform)
+    heard, said = _compare(words, reference, start)
+    path = [(token, *span) for token, span in zip(hypothesis.tokens, hypothesis.frames, strict=True)]
+    return Inspection(
+        name=name,
+        model=str(recognizer.name or ""),
+        waveform=waveform,
+        start=start,
+        features=features[0].numpy(),
+        feature_kind=acoustic.front_end.config.kind,
+        frame_seconds=acoustic.front_end.frame_shift_seconds,
+        layers=states,
+        posteriors=log_probs[0].exp().numpy(),
+        encoder_seconds=acoustic.seconds_per_frame,
+        symbols=list(recognizer.tokens.symbols),
+        path=path,
+        heard=heard,
+        said=said,
+    )
+
+
+def _read(
+    recognizer: Recognizer, audio: Any, name: str, start: float, end: float | None, channel: int | None
+) -> Waveform:
+    if start < 0 or (end is not None and end <= start):
+        raise ConfigError(f"--start {start:g} --end {end if end is None else f'{end:g}'}: expected 0 <= start < end")
+    if isinstance(audio, Waveform):
+        total, source, rate = audio.seconds, audio.samples, audio.sample_rate
+    else:
+        total, source, rate = audio_info(audio).seconds, audio, None
+    stretch = (total if end is None else min(end, total)) - start
+    if stretch > MOST_SECONDS:
+        raise ConfigError(
+            f"{name}: {stretch:,.0f} s are too long to look at at once; choose a window of at most "
+            f"{MOST_SECONDS:.0f} s with --start and --end"
+        )
+    seconds = None if end is None or end >= total else end - start
+    return read_audio(
+        source,
+        sample_rate=recognizer.sample_rate,
+        input_rate=rate,
+        start=start,
+        seconds=seconds,
+        channel=channel,
+        name=name,
+    )
+
+
+def _describe_direction(number: int, side: int, direction: Unrolled) -> DirectionStates:
+    memory = measure_unit_memory(direction).numpy()
+    order = np.argsort(memory, kind="stable")
+    return DirectionStates(
+        layer=number,
+        direction="backward" if side else "forward",
+        states=direction.outputs[0].numpy()[:, order],
+        units=order,
+        memory_frames=memory[order],
+    )
+
+
+def measure_unit_memory(direction: Unrolled) -> Tensor:
+    """How long each unit keeps what it holds, in encoder frames, (H,): see :class:`DirectionStates`."""
+    recurrent = direction.weights.weight_recurrent.detach()
+    if direction.cell == "lstm":
+        kept = torch.stack([saved[1] for saved in direction.saved])  # forget gate, (T', B, H)
+    elif direction.cell == "gru":
+        kept = torch.stack([saved[1] for saved in direction.saved])  # update gate
+    else:
+        own = recurrent if recurrent.ndim == 1 else recurrent.diagonal()
+        kept = torch.stack([own.abs() * (1 - saved[0] ** 2) for saved in direction.saved])
+    frame = torch.arange(len(kept))
+    share = kept[frame[:, None] < direction.lengths].mean(dim=0).clamp(1e-6, 1 - 1 / _MOST_MEMORY_FRAMES)
+    return -1.0 / share.log()
+
+
+def _align_reference(
+    recognizer: Recognizer, text: str | None, log_probs: Tensor, frame_seconds: float, waveform: Waveform
+) -> list[Word] | None:
+    """The reference's words with their times, where there is one."""
+    if text is None:
+        return None
+    normalized = normalize_text(text, recognizer.model.text)
+    if not normalized:
+        raise CorpusError(f"--text {text!r}: nothing is left of it after the model's normalisation; give what is said")
+    tokens = recognizer.tokens.encode(normalized)
+    frames = align_targets(log_probs, tokens)
+    return [
+        Word(
+            word,
+            min(frames[first][0] * frame_seconds, waveform.seconds),
+            min((frames[last][1] + 1) * frame_seconds, waveform.seconds),
+            1.0,
+        )
+        for word, first, last in recognizer.tokens.words(tokens)
+    ]
+
+
+def _compare(
+    heard: tuple[Word, ...], said: list[Word] | None, start: float
+) -> tuple[list[ComparedWord], list[ComparedWord] | None]:
+    """Both rows of words, each with what became of it."""
+
+    def make(word: Word, operation: Operation, other: str | None, confidence: float | None = None) -> ComparedWord:
+        return ComparedWord(word.text, start + word.start, start + word.end, operation, other, confidence)
+
+    if said is None:
+        return [make(word, "equal", None, word.confidence) for word in heard], None
+    waiting_heard, waiting_said = iter(heard), iter(said)
+    above, below = [], []
+    texts = (" ".join(word.text for word in words) for words in (said, heard))
+    for operation, reference, hypothesis in align_words(*texts):
+        if hypothesis is not None:
+            word = next(waiting_heard)
+            above.append(make(word, operation, reference, word.confidence))
+        if reference is not None:
+            below.append(make(next(waiting_said), operation, hypothesis))
+    return above, below
