@@ -45,6 +45,9 @@ class EncoderConfig:
         subsampling_channels: Output channels of each convolution; None: 128 over time, 32 over time and bands.
         lookahead_frames: Future encoder frames that a unidirectional stack may see, through a depth-wise convolution.
         initial_state: ``zero`` or ``learned``.
+        output: ``frames``: the last layer's output at every encoder frame, for transcription; ``final_state``: what
+            each of its directions has in mind after its last step, as a single frame, for one word (a class) a
+            recording.
     """
 
     size: Literal["tiny", "small", "medium", "large"] = "small"
@@ -63,6 +66,7 @@ class EncoderConfig:
     subsampling_channels: int | None = None
     lookahead_frames: int = 0
     initial_state: Literal["zero", "learned"] = "zero"
+    output: Literal["frames", "final_state"] = "frames"
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_layers"):
@@ -80,6 +84,11 @@ class EncoderConfig:
             raise ConfigError(
                 "encoder.lookahead_frames: a bidirectional encoder sees the whole future already; "
                 "set encoder.bidirectional to false or lookahead_frames to 0"
+            )
+
+        if self.lookahead_frames and self.output == "final_state":
+            raise ConfigError(
+                "encoder.lookahead_frames: after the final state there is nothing to look ahead to; set it to 0"
             )
 
     @property
@@ -161,8 +170,9 @@ class Encoder(nn.Module):
     def count_frames(self, feature_frames: int | Tensor) -> int | Tensor:
         """Encoder frames T' for feature frames T: a count, or (B,) int64."""
         if isinstance(feature_frames, int):
-            return int(self.subsampling.count_frames(torch.tensor([feature_frames])).item())
-        return self.subsampling.count_frames(feature_frames)
+            return int(self.count_frames(torch.tensor([feature_frames])).item())
+        steps = self.subsampling.count_frames(feature_frames)
+        return steps.clamp(max=1) if self.config.output == "final_state" else steps
 
     def forward(
         self,
@@ -188,6 +198,26 @@ class Encoder(nn.Module):
         """
         frames, lengths = self.subsampling(features, lengths)
         frames, final, collected = self.stack(frames, lengths, state=state, return_state=return_state, collect=collect)
+        steps = lengths
+        frames, lengths = self.finish(frames, steps)
+        return frames, lengths, final, [self.finish(layer, steps)[0] for layer in collected]
+
+    def finish(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Look ahead, or keep the final state alone, as configured.
+
+        Args:
+            frames: A layer's outputs, (B, T', D·H).
+            lengths: Valid steps, (B,), int64.
+
+        Returns:
+            Encoder frames, zero past their lengths, and the lengths.
+        """
         if self.lookahead is not None:
-            frames = mask_padding(self.lookahead(frames), lengths)
-        return frames, lengths, final, collected
+            return mask_padding(self.lookahead(frames), lengths), lengths
+        if self.config.output == "frames" or frames.shape[1] == 0:
+            return frames, lengths
+        last = (lengths.to(frames.device) - 1).clamp(min=0)[:, None, None]
+        forward, *backward = frames.chunk(2 if self.config.bidirectional else 1, dim=-1)
+        ends = [forward.gather(1, last.expand(-1, 1, forward.shape[2])), *(part[:, :1] for part in backward)]
+        lengths = lengths.clamp(max=1)
+        return mask_padding(torch.cat(ends, dim=-1), lengths), lengths

@@ -174,9 +174,7 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
         features = model.front_end.finish(log_mels, lengths)
     frames, lengths = encoder.subsampling(features, lengths)
     layers = unroll_stack(encoder.stack, frames, lengths)
-    frames = mask_padding(layers[-1].outputs, lengths)
-    if encoder.lookahead is not None:
-        frames = mask_padding(encoder.lookahead(frames), lengths)
+    frames, lengths = encoder.finish(mask_padding(layers[-1].outputs, lengths), lengths)
     return layers, model.head(frames), lengths
 
 
@@ -187,15 +185,22 @@ class LagSums:
         self._sums: dict[tuple[int, int], Tensor] = {}
 
     def follow(
-        self, layers: Sequence[UnrolledLayer], own_losses: Tensor, lengths: Tensor, steps: Iterable[Tensor]
+        self,
+        layers: Sequence[UnrolledLayer],
+        own_losses: Tensor,
+        lengths: Tensor,
+        steps: Iterable[Tensor],
+        *,
+        is_final: bool = False,
     ) -> None:
         """Follow the errors of some steps back to every state before them.
 
         Args:
             layers: A stack after its forward pass.
             own_losses: E_t, (B, T), made from the layers' outputs.
-            lengths: Valid frames, (B,), int64, on the same device.
+            lengths: Valid frames of the layers, (B,), int64, on the same device.
             steps: Which t of each sequence, (B,) each.
+            is_final: Whether the errors are those of the final states, (B, 1), of each direction's last step.
         """
         places = [(number, side) for number, layer in enumerate(layers) for side in range(len(layer.directions))]
         states = [layers[number].directions[side].states[1:] for number, side in places]
@@ -207,7 +212,8 @@ class LagSums:
                 size = len(states[number])
                 group = torch.stack(gradients[number * size : (number + 1) * size], dim=2).detach()  # (P, B, T, H)
                 norms = group.double().pow(2).sum(dim=(0, 3)).sqrt()  # (B, T), in the direction's order
-                at = lengths - 1 - step if place[1] else step
+                at = step if place[1] == 0 else lengths - 1 - step
+                at = lengths - 1 if is_final else at
                 lag = at[:, None] - torch.arange(size, device=norms.device)
                 by_lag = torch.zeros_like(norms).scatter_add(1, lag.clamp(min=0), norms * (lag >= 0))
                 self._count(place, by_lag, torch.arange(size, device=norms.device) <= at[:, None])
@@ -265,12 +271,14 @@ def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps:
             losses = ctc_losses(log_probs, batch.targets, lengths=lengths, target_lengths=batch.target_lengths)
             (errors,) = torch.autograd.grad(losses.sum(), log_probs, retain_graph=True)
             own_losses = (errors.detach() * log_probs).sum(dim=-1)  # (B, T'): E_t
+            is_final = model.encoder.config.output == "final_state"
             lengths = lengths.to(losses.device)
-            spread = [((part + 0.5) / steps * lengths).long() for part in range(steps)]
-            sums.follow(layers, own_losses, lengths, spread)
+            spread = [((part + 0.5) / steps * lengths).long() for part in range(1 if is_final else steps)]
+            layer_lengths = layers[0].directions[0].lengths.to(losses.device)
+            sums.follow(layers, own_losses, layer_lengths, spread, is_final=is_final)
     finally:
         model.train(was_training)
-    curves = sums.finish(seconds_per_frame=model.seconds_per_frame)
+    curves = sums.finish(seconds_per_frame=model.seconds_per_step)
     if not curves:
         raise SpeechRNNError("gradients through time need an utterance whose text fits into its frames; there is none")
     return curves

@@ -12,6 +12,8 @@ from speechrnn.acoustic.encoder import Encoder, EncoderConfig
 from speechrnn.audio.features import FrontEnd, FrontEndConfig
 from speechrnn.types import Emission
 
+_ANY_RECORDING_SECONDS = 1e9
+
 
 class AcousticModel(nn.Module):
     """Waveforms to log-probabilities of tokens at every encoder frame.
@@ -38,9 +40,14 @@ class AcousticModel(nn.Module):
         return self.front_end.config.sample_rate
 
     @property
-    def seconds_per_frame(self) -> float:
-        """Time from one encoder frame to the next, in seconds."""
+    def seconds_per_step(self) -> float:
+        """Time from one step of the recurrent layers to the next, in seconds."""
         return self.front_end.frame_shift_seconds * self.encoder.config.subsampling_factor
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Time from one encoder frame to the next, in seconds; a final state's single frame spans any recording."""
+        return _ANY_RECORDING_SECONDS if self.encoder.config.output == "final_state" else self.seconds_per_step
 
     @property
     def num_parameters(self) -> int:
@@ -57,6 +64,8 @@ class AcousticModel(nn.Module):
 
     def explain_infeasible(self, targets: Sequence[int], num_samples: int) -> str | None:
         """Why CTC cannot align these tokens with so many samples; None where it can."""
+        if self.encoder.config.output == "final_state" and len(targets) > 1:
+            return f"{len(targets)} tokens: a model that reads its final state (encoder.output) says one a recording"
         return explain_infeasible(targets, self.count_frames(num_samples))
 
     def forward(

@@ -91,7 +91,9 @@ class Inspection:
         frame_seconds: Time from one feature frame to the next.
         layers: Hidden states, layer by layer, forward before backward.
         posteriors: Probability of each token at each encoder frame, (T', V).
-        encoder_seconds: Time from one encoder frame to the next.
+        encoder_seconds: Time from one step of the recurrent layers to the next.
+        posterior_seconds: Time from one row of the posteriors to the next: the same, but where the model reads its
+            final state, whose single row spans the recording.
         symbols: What each of the V tokens stands for.
         path: Tokens of the best path: id, first and last frame.
         heard: Words that were heard.
@@ -108,6 +110,7 @@ class Inspection:
     layers: list[DirectionStates]
     posteriors: np.ndarray
     encoder_seconds: float
+    posterior_seconds: float
     symbols: list[str]
     path: list[tuple[int, int, int]]
     heard: list[ComparedWord]
@@ -128,15 +131,15 @@ class Inspection:
         """Hidden states in the layers' own order of units, for ``numpy.savez``.
 
         Returns:
-            ``layer_1_forward`` … (T', H) float32, ``seconds`` (T',): when each encoder frame begins, and ``posteriors``
-            (T', V).
+            ``layer_1_forward`` … (T', H) float32, ``seconds`` (T',): when each step of them begins, and ``posteriors``
+            (T', V), one row where the model reads its final state.
         """
         arrays = {}
         for layer in self.layers:
             states = np.empty_like(layer.states)
             states[:, layer.units] = layer.states
             arrays[layer.name.replace(" ", "_")] = states
-        seconds = self.start + self.encoder_seconds * np.arange(len(self.posteriors))
+        seconds = self.start + self.encoder_seconds * np.arange(len(self.layers[0].states))
         return {**arrays, "seconds": seconds, "posteriors": self.posteriors}
 
 
@@ -196,7 +199,8 @@ def inspect_recording(
         frame_seconds=acoustic.front_end.frame_shift_seconds,
         layers=states,
         posteriors=log_probs[0].exp().numpy(),
-        encoder_seconds=acoustic.seconds_per_frame,
+        encoder_seconds=acoustic.seconds_per_step,
+        posterior_seconds=min(acoustic.seconds_per_frame, waveform.seconds),
         symbols=list(recognizer.tokens.symbols),
         path=path,
         heard=heard,

@@ -204,7 +204,7 @@ def _posteriors(inspection: Inspection, rows: Sequence[int]) -> str:
         f'<span style="bottom: {height * number:.3f}%; height: {height:.3f}%">{_show(inspection.symbols[token])}</span>'
         for number, token in enumerate(rows)
     )
-    body = _stretch("".join(parts), frames, inspection.encoder_seconds, inspection)
+    body = _stretch("".join(parts), frames, inspection.posterior_seconds, inspection)
     return f'<div class="symbols" aria-hidden="true">{labels}</div>{body}'
 
 

@@ -128,14 +128,14 @@ def draw_inspection(inspection: Inspection) -> Any:
         _show_matrix(axes, layer.states.T, start, inspection.encoder_seconds, "RdBu_r", limits=(-1, 1))
         axes.set_ylabel(layer.name.replace(" ", "\n", 2).replace("\n", " ", 1))
     axes = panels[2 + len(layers)]
-    _show_matrix(axes, inspection.posteriors[:, rows].T, start, inspection.encoder_seconds, "viridis", limits=(0, 1))
+    _show_matrix(axes, inspection.posteriors[:, rows].T, start, inspection.posterior_seconds, "viridis", limits=(0, 1))
     axes.set_yticks(range(len(rows)), ["␣" if (name := inspection.symbols[row]) == " " else name for row in rows])
     axes.tick_params(axis="y", labelsize="x-small")
     axes.set_ylabel("posteriors, best path")
     place = {token: number for number, token in enumerate(rows)}
     for token, first, last in inspection.path:
         if token in place:
-            left, right = (start + inspection.encoder_seconds * edge for edge in (first, last + 1))
+            left, right = (start + inspection.posterior_seconds * edge for edge in (first, last + 1))
             corners = ([left, right, right, left, left], place[token] + np.array([-0.5, -0.5, 0.5, 0.5, -0.5]))
             axes.plot(*corners, color="white", linewidth=0.8)
     _write_words(panels[3 + len(layers)], inspection.heard, "heard")

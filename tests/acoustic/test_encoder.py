@@ -120,8 +120,38 @@ def test_named_sizes_set_units_and_layers_and_can_be_overridden(size):
         {"subsampling_channels": 0},
         {"lookahead_frames": -1, "bidirectional": False},
         {"lookahead_frames": 3, "bidirectional": True},
+        {"lookahead_frames": 3, "bidirectional": False, "output": "final_state"},
     ],
 )
 def test_impossible_settings_are_refused_by_name(settings):
     with pytest.raises(ConfigError, match="encoder.*" + next(iter(settings))):
         EncoderConfig(**settings)
+
+
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_the_final_state_is_what_each_direction_has_after_its_last_step(cell, bidirectional):
+    """Without normalisation and residuals the final frame is the top layer's hidden state, padding or not."""
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        cell=cell, hidden_size=5, num_layers=2, bidirectional=bidirectional, layer_norm=False, residual=False,
+        output="final_state",
+    )  # fmt: skip
+    encoder = Encoder(config, input_size=4).eval()
+    lengths = torch.tensor([20, 7, 0])
+    features = mask_padding(torch.randn(3, 20, 4), lengths)
+    frames, counts, state, _ = encoder(features, lengths, return_state=True)
+    assert counts.tolist() == [1, 1, 0]
+    assert frames.shape == (3, 1, encoder.output_size)
+    hidden = state[-1, 0].transpose(0, 1).flatten(1)  # of the last layer: (D, B, H) → (B, D·H)
+    torch.testing.assert_close(frames[:2, 0], hidden[:2])
+    assert not frames[2].any()
+    assert [encoder.count_frames(number) for number in (0, 1, 2, 100)] == [0, 1, 1, 1]
+
+
+def test_intermediate_layers_are_read_at_their_final_state_too():
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(hidden_size=5, num_layers=2, output="final_state"), input_size=4).eval()
+    lengths = torch.tensor([9, 4])
+    *_, [lower] = encoder(mask_padding(torch.randn(2, 9, 4), lengths), lengths, collect=(1,))
+    assert lower.shape == (2, 1, 10)

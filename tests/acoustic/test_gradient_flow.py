@@ -179,3 +179,18 @@ def test_saturation_counts_units_at_their_limits_in_valid_frames(cell):
     layers, _, _ = unroll_model(model, make_batch())
     for number, part in enumerate(measure_saturation(layers)):
         assert (part.high, part.low) == ((0.5, 0.0) if number % 2 == 0 else (0.0, 0.5))
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_the_error_of_a_final_state_comes_from_each_directions_last_step(bidirectional):
+    kept = {"forward": 0.9, "backward": 0.5} if bidirectional else {"forward": 0.9}
+    model = make_model("elementwise", bidirectional=bidirectional, layer_norm=False, output="final_state")
+    with torch.no_grad():
+        for direction, share in zip(model.encoder.stack.layers[0].directions, kept.values(), strict=True):
+            direction.weight_input.mul_(1e-6)
+            direction.weight_recurrent.fill_(share)
+    curves = measure_lag_curves(model, [make_batch(targets=((1,), (4,)))])
+    assert len(curves) == len(kept)
+    for curve in curves:
+        assert curve.half_life_frames == pytest.approx(math.log(0.5) / math.log(kept[curve.direction]), rel=1e-4)
+        assert curve.counts[0] == 2

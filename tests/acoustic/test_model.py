@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from speechrnn.acoustic.ctc import ctc_losses
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.features import FrontEndConfig
@@ -83,3 +84,20 @@ def test_every_parameter_gets_a_gradient():
     waveforms, lengths = make_waveforms([4000, 2000])
     model(waveforms, lengths).log_probs[..., 1:3].sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_a_model_that_reads_its_final_state_says_one_token_a_recording():
+    """Its CTC loss is then the cross-entropy of that token."""
+    model = make_model(output="final_state").eval()
+    waveforms, lengths = make_waveforms([4000, 1503])
+    emission = model(waveforms, lengths)
+    assert emission.log_probs.shape[1] == 1
+    assert emission.lengths.tolist() == [1, 1]
+    assert [model.count_frames(samples) for samples in (0, 4000)] == [0, 1]
+    assert model.explain_infeasible([2], 4000) is None
+    assert "says one a recording" in model.explain_infeasible([2, 3], 4000)
+    targets = torch.tensor([[2], [1]])
+    losses = ctc_losses(emission.log_probs, targets, lengths=emission.lengths, target_lengths=torch.tensor([1, 1]))
+    torch.testing.assert_close(losses, -emission.log_probs[[0, 1], 0, targets[:, 0]])
+    assert model.seconds_per_frame > 1e6
+    assert model.seconds_per_step == make_model().seconds_per_frame

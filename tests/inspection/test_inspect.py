@@ -12,6 +12,8 @@ import speechrnn
 from speechrnn.acoustic.unrolled import CellWeights, unroll
 from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
 from speechrnn.inspection.inspect import inspect_recording, measure_unit_memory
+from speechrnn.inspection.page import to_page
+from speechrnn.inspection.pictures import draw_inspection
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.types import Waveform
 
@@ -173,3 +175,14 @@ def test_a_cell_without_the_weights_that_are_needed_is_named(make_tiny_model, ma
         ModelError, match="GRU: expected a tanh, elementwise, GRU or LSTM layer with input and recurrent"
     ):
         inspect_recording(Recognizer(model, device="cpu"), waveform)
+
+
+def test_a_model_that_reads_its_final_state_is_shown_with_one_row_of_posteriors(make_tiny_model, make_recording):
+    recognizer = Recognizer(make_tiny_model(output="final_state"), device="cpu")
+    found = inspect_recording(recognizer, Waveform(make_recording(1.0).astype(np.float32), 8000))
+    assert found.posteriors.shape[0] == 1
+    assert found.posterior_seconds == pytest.approx(1.0)
+    assert len(found.layers[0].states) == len(found.export_states()["seconds"]) > 10
+    assert all((word.start, word.end) == (0.0, 1.0) for word in found.heard)
+    assert "<figure" in to_page(found)
+    assert draw_inspection(found).axes

@@ -31,6 +31,7 @@ def load(recipe: str) -> ModuleType:
 
 fsdd, yesno, quickstart = load("fsdd"), load("yesno"), load("quickstart")
 speechocean762, english = load("speechocean762"), load("english")
+speech_commands = load("speech_commands")
 
 TONE = (0.1 * np.sin(2 * np.pi * 440 * np.arange(800) / 8000)).astype(np.float32)
 NUMBERS = (0, 4, 5, 44, 45, 49)
@@ -601,3 +602,45 @@ def test_english_says_what_it_lacks(tmp_path):
         english.split_librispeech(make_librispeech(tmp_path / "few", {"dev-clean": list("1234")}))
     with pytest.raises(CorpusError, match="9 utterances are too few to split; 20 or more will do"):
         english.split_ljspeech(make_ljspeech(tmp_path / "short", count=9))
+
+
+# speech_commands
+
+
+def make_speech_commands(folder: Path) -> Path:
+    for word in ("go", "stop"):
+        for speaker in ("0a7c", "1b88", "2c99"):
+            for number in range(2):
+                put_tone(folder / word / f"{speaker}_nohash_{number}.wav")
+    put_tone(folder / "_background_noise_" / "white_nohash_0.wav")
+    (folder / "validation_list.txt").write_text("go/1b88_nohash_0.wav\nstop/1b88_nohash_1.wav\n")
+    (folder / "testing_list.txt").write_text("stop/2c99_nohash_0.wav\n")
+    return folder
+
+
+def test_speech_commands_is_split_by_its_lists(tmp_path):
+    speech_commands.prepare(make_speech_commands(tmp_path / "sc"), tmp_path / "out", seed=0)
+    parts = read_parts(tmp_path / "out")
+    assert [entry.id for entry in parts["valid"]] == ["go-1b88_nohash_0", "stop-1b88_nohash_1"]
+    expected = Entry("stop-2c99_nohash_0", tmp_path / "sc/stop/2c99_nohash_0.wav", 0.1, "stop", speaker="2c99")
+    assert parts["test"] == [expected]
+    assert len(parts["train"]) == 12 - 3
+    assert {entry.text for entry in parts["train"]} == {"go", "stop"}
+
+
+def test_speech_commands_slips_are_named(tmp_path, caplog):
+    with pytest.raises(CorpusError, match=r"no validation_list.txt there; pass the folder of Speech Commands"):
+        speech_commands.prepare(tmp_path, tmp_path / "out", seed=0)
+    with pytest.raises(CorpusError, match="has no folds"):
+        speech_commands.prepare(tmp_path, tmp_path / "out", seed=0, fold="ann")
+    folder = make_speech_commands(tmp_path / "sc")
+    put_tone(folder / "go" / "mine.wav")
+    with caplog.at_level(logging.WARNING):
+        speech_commands.prepare(folder, tmp_path / "out", seed=0)
+    assert "1 recordings left out, not named SPEAKER_nohash_N.wav: go/mine.wav" in caplog.text
+    (folder / "testing_list.txt").write_text("go/far_nohash_0.wav\ngo/off_nohash_0.wav\n")
+    with pytest.raises(CorpusError, match=r"2 of its recordings are not there, such as go/far_nohash_0.wav"):
+        speech_commands.prepare(folder, tmp_path / "out", seed=0)
+    (folder / "testing_list.txt").write_text("")
+    with pytest.raises(CorpusError, match="no recordings for test; is the copy whole"):
+        speech_commands.prepare(folder, tmp_path / "out", seed=0)

@@ -188,3 +188,36 @@ def test_a_weight_of_a_corpus_that_is_not_there_is_named(tone_configuration, cap
     manifest.write_text("".join(json.dumps({**row, "corpus": "tones"}) + "\n" for row in rows))
     assert prepare(tones=2.0) == []
     assert prepare(tones=2.0, tunes=0.5) == [nothing_of.format("tunes", "it has tones")]
+
+
+def test_single_words_are_learned_from_the_final_state(tone_configuration):
+    """One word a recording; what has more is named and left out."""
+    folder = tone_configuration.parent
+    for part, count in (("train", 90), ("valid", 24)):
+        rng, manifest = np.random.default_rng(count), folder / f"single-{part}.jsonl"
+        for number in range(count):
+            word = ("low", "middle", "high")[number % 3]
+            path = folder / f"{part}-{number}.wav"
+            soundfile.write(path, say_tones([word], rng), 8000)
+            add_line(manifest, audio_filepath=str(path), duration=soundfile.info(path).duration, text=word)
+    path = folder / "two.wav"
+    soundfile.write(path, say_tones(["low", "high"], np.random.default_rng(0)), 8000)
+    add_line(
+        folder / "single-train.jsonl", audio_filepath=str(path), duration=soundfile.info(path).duration, text="low high"
+    )
+    result = train(
+        tone_configuration,
+        settings(
+            tone_configuration,
+            data__train="single-train.jsonl",
+            data__valid="single-valid.jsonl",
+            encoder__output="final_state",
+            trainer__max_epochs=8,
+        ),
+    )
+    assert [(left.id, "says one a recording" in left.reason) for left in result.left_out] == [("two", True)]
+    assert result.valid_wer == 0.0
+    recognizer = speechrnn.load(result.model)
+    samples = say_tones(["middle"], np.random.default_rng(77))
+    [word] = recognizer.transcribe(samples, sample_rate=8000).words
+    assert (word.text, word.start, word.end) == ("middle", 0.0, pytest.approx(len(samples) / 8000))
