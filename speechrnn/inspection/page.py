@@ -27,7 +27,7 @@ def to_page(inspection: Inspection) -> str:
         SpeechRNNError: matplotlib, whose colours the pictures have, is not installed.
     """
     if not has_matplotlib():
-        raise SpeechRNNError("pictures need matplotlib: pip install 'speechrnn[pictures]'")
+        raise SpeechRNNError("pictures need matplotlib: pip install matplotlib")
     rows = choose_rows(inspection)
     panels = [
         _panel("waveform", "sound pressure", _waveform(inspection), height=90),

@@ -37,7 +37,7 @@ def new_figure(width: float = 7.0, height: float = 4.0) -> Any:
         SpeechRNNError: matplotlib is not installed.
     """
     if not has_matplotlib():
-        raise SpeechRNNError("pictures need matplotlib: pip install 'speechrnn[pictures]'")
+        raise SpeechRNNError("pictures need matplotlib: pip install matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
