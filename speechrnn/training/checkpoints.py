@@ -15,7 +15,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors.torch import load_file, save
 
 from speechrnn.errors import ConfigError
+from speechrnn.training.collectives import sum_over_processes
 from speechrnn.training.config import CheckpointsConfig
 from speechrnn.training.module import SpeechModule
 from speechrnn.whole_files import write_whole
@@ -83,22 +83,28 @@ class SaveProgress(pl.Callback):
         self._started_at = time.monotonic()
         self._saved_at = time.monotonic()
         self._is_interrupted = False
-        self._restore_signal: Callable[[], object] | None = None
+        self._earlier_handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock; let an interruption wait for the end of the batch, but not a second one."""
+        """Start the clock; let Ctrl-C and SIGTERM wait for the end of the batch, but not a second Ctrl-C.
+
+        SIGTERM may well come twice: from a cluster, and from a launcher that passes it on. Lightning's own answer to SIGTERM is a broadcast from within the handler: where every process gets the signal,
+        as from a cluster, these wait for one another for ever.
+        """
         self._saved_at = self._started_at = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
             return
-        earlier = signal.getsignal(signal.SIGINT)
 
         def note(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, earlier)
+            if number == signal.SIGINT:
+                signal.signal(signal.SIGINT, self._earlier_handlers[signal.SIGINT])
+            if not self._is_interrupted:
+                again = " (once more: at once, without)" if number == signal.SIGINT else ""
+                logger.info("interrupted: saving after this batch%s", again)
             self._is_interrupted = True
-            logger.info("interrupted: saving after this batch (once more: at once, without)")
 
-        signal.signal(signal.SIGINT, note)
-        self._restore_signal = lambda: signal.signal(signal.SIGINT, earlier)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._earlier_handlers[number] = signal.signal(number, note)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what the epoch before has brought, validation included."""
@@ -111,22 +117,17 @@ class SaveProgress(pl.Callback):
         """Save when it is time to; not in the middle of a step, and not before a validation is due."""
         assert isinstance(pl_module, SpeechModule)
         is_due = time.monotonic() - self._saved_at >= self.every_seconds
-        is_wanted = is_due or self._is_interrupted or trainer.received_sigterm
-        if trainer.world_size > 1:
-            is_wanted = trainer.strategy.reduce_boolean_decision(is_wanted, all=False)
-        if is_wanted and not pl_module.is_in_a_step and not _is_validation_next(trainer, batch_idx):
+        wants = [is_due, self._is_interrupted or trainer.received_sigterm]
+        due, interrupted = sum_over_processes(wants, pl_module.device)
+        if (due or interrupted) and not pl_module.is_in_a_step and not _is_validation_next(trainer, batch_idx):
             self._save(trainer)
-            self._stop_if_interrupted()
+            _stop_if(interrupted)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Do not make whoever interrupts wait for a whole validation."""
-        self._stop_if_interrupted()
-
-    def _stop_if_interrupted(self) -> None:
-        if self._is_interrupted:
-            raise KeyboardInterrupt
+        _stop_if(*sum_over_processes([self._is_interrupted], pl_module.device))
 
     @property
     def seconds(self) -> float:
@@ -147,9 +148,9 @@ class SaveProgress(pl.Callback):
         self._give_back_signal()
 
     def _give_back_signal(self) -> None:
-        if self._restore_signal is not None:
-            self._restore_signal()
-            self._restore_signal = None
+        for number, handler in self._earlier_handlers.items():
+            signal.signal(number, handler)
+        self._earlier_handlers = {}
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -181,6 +182,12 @@ class SaveProgress(pl.Callback):
             batches = loop["epoch_loop.batch_progress"]
             batches["current"] = dict.fromkeys(_PROGRESS, 0)
             batches["is_last_batch"] = False
+
+
+def _stop_if(interrupted: float) -> None:
+    """Stop where so many processes, not none, were interrupted; each of them knows the same number."""
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _is_resuming(trainer: pl.Trainer) -> bool:

@@ -13,6 +13,7 @@ from conftest import TONE_SETTINGS, make_tone_configuration
 from test_checkpoints import read_log, wait_for
 
 from speechrnn.corpus.batches import DurationBatches
+from speechrnn.training.checkpoints import WholeCheckpointIO
 from speechrnn.training.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,6 +49,12 @@ def start(configuration, output, **more):
 def list_children(process):
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(pid) for pid in path.read_text().split()]
+
+
+def is_gone(pid):
+    """Ended, whether or not somebody has asked for its exit code."""
+    status = Path(f"/proc/{pid}/status")
+    return not status.exists() or "State:\tZ" in status.read_text()
 
 
 def test_two_processes_have_the_losses_of_one(configuration, tmp_path):
@@ -107,3 +114,25 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configu
     run["configuration"]["trainer"]["devices"] = 1  # one process takes up what two began: their batches are the same
     (output / "run.json").write_text(json.dumps(run))
     assert resume(output).valid_wer < 0.1
+
+
+@pytest.mark.parametrize("who", ["all", "second"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_or_to_one_saves_and_ends_all(configuration, tmp_path, who, number):
+    """A cluster sends SIGTERM to every process, and a launcher may pass it on besides."""
+    output = tmp_path / "run"
+    more = {**MORE, "checkpoints__every_minutes": 1000, "trainer__max_epochs": 100}
+    process = start(configuration, output, **more)
+    last = output / "checkpoints" / "last.ckpt"
+    wait_for(last, process)
+    (child,) = list_children(process)[:1]
+    time.sleep(0.3)
+    for pid in (process.pid, child) if who == "all" else (child,):
+        os.kill(pid, number)
+    if number == signal.SIGTERM:
+        os.kill(child, number)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert is_gone(child)
+    assert WholeCheckpointIO().load_checkpoint(last)["position"]["batches_done"] > 0

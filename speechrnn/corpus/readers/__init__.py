@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +12,124 @@ from speechrnn.errors import CorpusError
 if TYPE_CHECKING:
     from lhotse import CutSet
 
+    from speechrnn.corpus.manifest import Entry
 
-def read_corpus(path: str | Path) -> CutSet:
-    """Open a corpus; its format is found by looking.
+
+@dataclass(frozen=True)
+class Format:
+    """A format of corpora.
+
+    Attributes:
+        name: What ``--format`` calls it.
+        description: What it is known by.
+        fits: Whether a path holds such a corpus, by a look at names and at most the first line of one file.
+        read: The path as cuts.
+        read_entries: The path as entries.
+    """
+
+    name: str
+    description: str
+    fits: Callable[[Path], bool]
+    read: Callable[[Path], CutSet]
+    read_entries: Callable[[Path], list[Entry]]
+
+
+def list_formats() -> dict[str, Format]:
+    """All formats, by name."""
+    from speechrnn.corpus.manifest import read_manifest
+    from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, nemo, sidecar, stm, table
+
+    def nemo_file(path: Path) -> Path:
+        return path / nemo.MANIFEST if path.is_dir() else path
+
+    def table_file(path: Path) -> Path:
+        return (table.find_table(path) or path / table.METADATA[0]) if path.is_dir() else path
+
+    def is_nemo(path: Path) -> bool:
+        if path.is_dir():
+            return (path / nemo.MANIFEST).is_file()
+        return path.suffix in (".json", ".jsonl") and not lhotse.is_cuts(path) and not table.is_huggingface(path)
+
+    def is_table(path: Path) -> bool:
+        if path.is_dir():
+            return table.find_table(path) is not None
+        return path.suffix in (".csv", ".tsv") or (path.suffix == ".jsonl" and table.is_huggingface(path))
+
+    known = [
+        Format(
+            "nemo", f"a NeMo manifest (.jsonl), or {nemo.MANIFEST} in a folder", is_nemo,
+            lambda path: nemo.read_nemo(nemo_file(path)), lambda path: read_manifest(nemo_file(path)),
+        ),
+        Format(
+            "kaldi", "wav.scp in a folder", lambda path: (path / "wav.scp").is_file(),
+            kaldi.read_kaldi, kaldi.read_kaldi_entries,
+        ),
+        Format(
+            "ljspeech", "metadata.csv without a header, and wavs", ljspeech.is_ljspeech,
+            ljspeech.read_ljspeech, ljspeech.read_ljspeech_entries,
+        ),
+        Format(
+            "librispeech", f"{librispeech.TRANSCRIPTS} under a folder", librispeech.is_librispeech,
+            librispeech.read_librispeech, librispeech.read_librispeech_entries,
+        ),
+        Format(
+            "table", "a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)", is_table,
+            lambda path: table.read_table(table_file(path)), lambda path: table.read_table_entries(table_file(path)),
+        ),
+        Format(
+            "stm", ".stm, a file or in a folder or its stm",
+            lambda path: bool(stm.find_stm(path)) if path.is_dir() else path.suffix == ".stm",
+            stm.read_stm, stm.read_stm_entries,
+        ),
+        Format(
+            "lhotse", "lhotse's cuts, or recordings and supervisions",
+            lambda path: lhotse.has_manifests(path) if path.is_dir() else lhotse.is_cuts(path),
+            lhotse.read_lhotse, lhotse.read_lhotse_entries,
+        ),
+        Format(
+            "sidecar", "recordings with .txt or .lab beside each",
+            lambda path: path.is_dir() and sidecar.has_sidecars(path),
+            sidecar.read_sidecars, sidecar.read_sidecar_entries,
+        ),
+    ]  # fmt: skip
+    return {each.name: each for each in known}
+
+
+def find_format(path: str | Path, name: str | None = None) -> Format:
+    """Find a corpus's format by looking.
 
     Args:
-        path: A NeMo manifest (``.json`` or ``.jsonl``), or a folder: one that holds a manifest named
-            ``manifest.jsonl``, a Kaldi data folder (``wav.scp``), LJ Speech's layout (``metadata.csv``, ``wavs``) or a
-            LibriSpeech tree (``*.trans.txt`` somewhere under it).
+        path: A file or a folder.
+        name: What it is said to be; None looks.
+
+    Raises:
+        CorpusError: There is nothing, nothing known or more than one thing there, or no format of that name.
+    """
+    path, formats = Path(path), list_formats()
+    if name is not None and name not in formats:
+        raise CorpusError(f"format {name!r}: there is no such one; use {', '.join(formats)}")
+    if not path.exists():
+        raise CorpusError(f"{path}: there is no such file or folder; check the path")
+    if name is not None:
+        return formats[name]
+    fitting = [each for each in formats.values() if each.fits(path)]
+    if len(fitting) > 1 and fitting[-1].name == "sidecar":
+        fitting.pop()  # notes beside recordings, in a corpus that has its texts elsewhere
+    if not fitting:
+        described = "; ".join(f"{each.name}: {each.description}" for each in formats.values())
+        raise CorpusError(f"{path}: none of the formats that are known ({described})")
+    if len(fitting) > 1:
+        names = " and ".join(each.name for each in fitting)
+        raise CorpusError(f"{path}: could be {names}; say which with --format (data.format in a configuration)")
+    return fitting[0]
+
+
+def read_corpus(path: str | Path, format: str | None = None) -> CutSet:
+    """Open a corpus.
+
+    Args:
+        path: A file or a folder in one of the formats that :func:`list_formats` lists.
+        format: Which of them; None: it is found by looking.
 
     Returns:
         One cut an utterance, with its text and speaker in the cut's only supervision. Durations are those of the audio
@@ -26,23 +138,9 @@ def read_corpus(path: str | Path) -> CutSet:
     Raises:
         CorpusError: There is nothing to read there, or a line or a recording is not usable; the message names it.
     """
-    from speechrnn.corpus.readers.kaldi import read_kaldi
-    from speechrnn.corpus.readers.librispeech import TRANSCRIPTS, read_librispeech
-    from speechrnn.corpus.readers.ljspeech import METADATA, is_ljspeech, read_ljspeech
-    from speechrnn.corpus.readers.nemo import read_nemo
+    return find_format(path, format).read(Path(path))
 
-    path = Path(path)
-    if not path.is_dir():
-        return read_nemo(path)
-    if (path / "manifest.jsonl").is_file():
-        return read_nemo(path / "manifest.jsonl")
-    if (path / "wav.scp").is_file():
-        return read_kaldi(path)
-    if is_ljspeech(path):
-        return read_ljspeech(path)
-    if next(path.rglob(TRANSCRIPTS), None) is not None:
-        return read_librispeech(path)
-    raise CorpusError(
-        f"{path}: a folder without manifest.jsonl, wav.scp (Kaldi), {METADATA} and wavs (LJ Speech) or {TRANSCRIPTS} "
-        "(LibriSpeech); pass a NeMo manifest (.jsonl) or a folder of one of these kinds"
-    )
+
+def read_entries(path: str | Path, format: str | None = None) -> list[Entry]:
+    """The same as entries: what a manifest would say of each utterance."""
+    return find_format(path, format).read_entries(Path(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 _SLACK_SECONDS = 0.05
-AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus")
+AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
 """Endings of recordings that a reader looks for where the corpus names them without."""
 
 _THREADS = 4  # headers wait for the disk, not for the interpreter
@@ -48,6 +48,46 @@ def find_recordings(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     return {path.stem: path.absolute() for path in sorted(folder.iterdir()) if path.suffix.lower() in AUDIO_ENDINGS}
+
+
+def find_inside(bases: Sequence[Path], written: str, *, where: str) -> Path:
+    """Find a recording by its path as a corpus writes it.
+
+    Args:
+        bases: Where a relative path may start; the first at which there is a file counts, else the first.
+        written: The path. One that is relative must not leave its base.
+        where: What an error begins with.
+
+    Raises:
+        CorpusError: It leads out of the corpus, or is no file's name.
+    """
+    path = Path(written)
+    if path.is_absolute():
+        return path
+    if ".." in path.parts:
+        raise CorpusError(
+            f"{where}: {written} leads out of the corpus's folder; if that is meant, write the path in full"
+        )
+    try:
+        return next((base / path for base in bases if (base / path).is_file()), bases[0] / path)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{where}: {written!r} is no file's name ({error})") from error
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files under a folder, sorted; a link that leads back to a folder above it is not followed."""
+    yield from _walk(folder.absolute(), frozenset())
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _walk(path, above | {real})
+        elif path.is_file():
+            yield path
 
 
 def make_cuts(

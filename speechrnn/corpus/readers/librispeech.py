@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING
 from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, find_recordings, make_cuts, read_headers
+from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, find_recordings, make_cuts, read_headers, walk
 from speechrnn.errors import CorpusError
 
 if TYPE_CHECKING:
     from lhotse import CutSet
 
 TRANSCRIPTS = "*.trans.txt"
+
+
+def is_librispeech(folder: Path) -> bool:
+    """Whether there is such a transcript under a folder."""
+    return folder.is_dir() and any(path.name.endswith(TRANSCRIPTS[1:]) for path in walk(folder))
 
 
 def read_librispeech(folder: Path) -> CutSet:

@@ -12,6 +12,7 @@ from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers.cuts import find_recordings, make_cuts, read_headers
+from speechrnn.corpus.readers.table import is_table
 from speechrnn.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ METADATA = "metadata.csv"
 
 
 def is_ljspeech(folder: Path) -> bool:
-    """Whether a folder has this layout."""
-    return (folder / METADATA).is_file() and (folder / "wavs").is_dir()
+    """Whether a folder has this layout; a metadata file with a header is another one's."""
+    return (folder / METADATA).is_file() and (folder / "wavs").is_dir() and not is_table(folder / METADATA)
 
 
 def read_ljspeech(folder: Path) -> CutSet:

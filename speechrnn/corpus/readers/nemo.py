@@ -11,6 +11,8 @@ from speechrnn.corpus.readers.cuts import make_cuts
 if TYPE_CHECKING:
     from lhotse import CutSet
 
+MANIFEST = "manifest.jsonl"
+
 
 def read_nemo(path: Path) -> CutSet:
     """Read a manifest and the header of each recording that it names.

@@ -1,0 +1,118 @@
+"""lhotse's own manifests: cuts, or recordings with supervisions.
+
+Source: lhotse's documentation, "Representing a corpus" and "Cuts".
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import find_inside, make_cuts, read_headers
+from speechrnn.errors import CorpusError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+_ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+
+
+def find_cuts(folder: Path) -> Path | None:
+    """``cuts.jsonl`` or a like of it in a folder."""
+    return _find(folder, "cuts")
+
+
+def has_manifests(folder: Path) -> bool:
+    """Whether a folder has cuts, or recordings and supervisions."""
+    return find_cuts(folder) is not None or all(_find(folder, name) for name in ("recordings", "supervisions"))
+
+
+def is_cuts(path: Path) -> bool:
+    """Whether a file's first record is a cut of lhotse's."""
+    try:
+        with _open(path) as file:
+            record = json.loads(file.readline())
+    except (OSError, ValueError, EOFError):
+        return False
+    return isinstance(record, dict) and record.get("type") in ("MonoCut", "MultiCut") and "recording" in record
+
+
+def read_lhotse(path: Path) -> CutSet:
+    """Read lhotse's manifests as cuts; see :func:`read_lhotse_entries`."""
+    entries, headers = _read(Path(path))
+    return make_cuts(entries, where=path, headers=headers)
+
+
+def read_lhotse_entries(path: Path) -> list[Entry]:
+    """Read lhotse's manifests.
+
+    Args:
+        path: A file of cuts, or a folder with ``cuts.jsonl.gz``, or with ``recordings.jsonl.gz`` and
+            ``supervisions.jsonl.gz`` (each also without ``.gz``). Relative paths start at that folder, or at the
+            working directory.
+
+    Returns:
+        An utterance for each supervision, in the order of the cuts.
+
+    Raises:
+        CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files
+            (Shar is for ``speechrnn corpus pack``); or a recording is missing or unreadable.
+    """
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+    folder = path if path.is_dir() else path.parent
+    entries = []
+    for cut in _open_cuts(path):
+        for number, supervision in enumerate(cut.supervisions):
+            entries.append(_make_entry(cut, supervision, number, folder, path))
+    if not entries:
+        raise CorpusError(f"{path}: holds no supervision; expected one an utterance, with its text")
+    headers = read_headers({entry.audio_path: f"utterance {entry.id}" for entry in entries}, where=path)
+    return entries, headers
+
+
+def _open_cuts(path: Path) -> Any:
+    from lhotse import CutSet, RecordingSet, SupervisionSet
+
+    try:
+        if not path.is_dir():
+            return CutSet.from_file(path)
+        cuts = find_cuts(path)
+        if cuts is not None:
+            return CutSet.from_file(cuts)
+        files = [_find(path, name) for name in ("recordings", "supervisions")]
+        return CutSet.from_manifests(RecordingSet.from_file(files[0]), SupervisionSet.from_file(files[1]))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, EOFError) as error:
+        raise CorpusError(f"{path}: lhotse cannot read its manifests ({' '.join(str(error).split())})") from error
+
+
+def _make_entry(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Entry:
+    where = f"{path}: cut {cut.id}"
+    if type(cut).__name__ != "MonoCut":
+        raise CorpusError(f"{where}: a {type(cut).__name__}; expected cuts of one channel of one recording")
+    sources = cut.recording.sources
+    if len(sources) != 1 or sources[0].type != "file":
+        raise CorpusError(
+            f"{where}: its audio is no file ({sources[0].type if sources else 'nothing'}); write it to files"
+        )
+    recording = find_inside([folder.absolute(), Path.cwd()], sources[0].source, where=where)
+    name = cut.id if len(cut.supervisions) == 1 else f"{cut.id}-{number}"
+    start = cut.start + max(0.0, supervision.start)
+    end = cut.start + min(cut.duration, supervision.start + supervision.duration)
+    if end <= start:
+        raise CorpusError(f"{where}: its supervision {supervision.id} lies outside of it; mend its times")
+    return Entry(name, recording, end - start, supervision.text or "", start, supervision.speaker)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((folder / (name + ending) for ending in _ENDINGS if (folder / (name + ending)).is_file()), None)
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")

@@ -1,0 +1,84 @@
+"""A folder of recordings with a text file of the same name beside each: ``a/b.wav`` and ``a/b.txt`` or ``a/b.lab``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, make_cuts, read_headers, walk
+from speechrnn.errors import CorpusError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+TEXT_ENDINGS = (".txt", ".lab")
+
+
+def has_sidecars(folder: Path) -> bool:
+    """Whether some recording under a folder has its text beside it."""
+    return any(_find_text(path) is not None for path in walk(folder) if path.suffix.lower() in AUDIO_ENDINGS)
+
+
+def read_sidecars(folder: Path) -> CutSet:
+    """Read such a folder as cuts; see :func:`read_sidecar_entries`."""
+    entries, headers = _read(Path(folder))
+    return make_cuts(entries, where=folder, headers=headers)
+
+
+def read_sidecar_entries(folder: Path) -> list[Entry]:
+    """Read such a folder, and the folders in it.
+
+    Returns:
+        The utterances, sorted by path, each named by its path without ending and spoken by the folder that it lies in
+        (nobody known where that is the corpus's own). Lines of a text are joined.
+
+    Raises:
+        CorpusError: A recording has no text or two, a text has no recording, or a recording is unreadable.
+    """
+    return _read(Path(folder))[0]
+
+
+def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+    found: dict[Path, str] = {}
+    for path in walk(folder):
+        if path.suffix.lower() not in AUDIO_ENDINGS:
+            continue
+        text_file = _find_text(path)
+        if text_file is None:
+            raise CorpusError(f"{path}: no text beside it; expected {path.stem}.txt or {path.stem}.lab")
+        found[path] = " ".join(line.strip() for _, line in read_lines(text_file, kind="text"))
+    if not found:
+        raise CorpusError(f"{folder}: no recordings ({', '.join(AUDIO_ENDINGS)}) with a text beside them")
+    headers = read_headers({path: f"utterance {path.stem}" for path in found}, where=folder)
+    entries = []
+    for path, text in found.items():
+        name = path.relative_to(folder.absolute()).with_suffix("").as_posix()
+        speaker = path.parent.name if path.parent != folder.absolute() else None
+        entries.append(Entry(name, path, headers[path].seconds, text, speaker=speaker))
+    _refuse_twins(entries)
+    return entries, headers
+
+
+def _find_text(recording: Path) -> Path | None:
+    """The text beside a recording.
+
+    Raises:
+        CorpusError: There are two.
+    """
+    found = [path for ending in TEXT_ENDINGS if (path := recording.with_suffix(ending)).is_file()]
+    if len(found) == 2:
+        raise CorpusError(f"{recording}: two texts beside it, {found[0].name} and {found[1].name}; keep one")
+    return found[0] if found else None
+
+
+def _refuse_twins(entries: list[Entry]) -> None:
+    known: dict[str, Path] = {}
+    for entry in entries:
+        if entry.id in known:
+            raise CorpusError(
+                f"{entry.audio_path}: {known[entry.id].name} beside it has the same name; keep one of them"
+            )
+        known[entry.id] = entry.audio_path

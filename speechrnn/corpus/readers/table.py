@@ -1,0 +1,252 @@
+"""Tables of utterances: CSV and TSV with any of the usual column names, and a Hugging Face audiofolder's metadata.
+
+| written by | columns |
+| --- | --- |
+| DeepSpeech, Coqui | ``wav_filename``, ``wav_filesize``, ``transcript`` |
+| Common Voice | ``client_id``, ``path``, ``sentence`` …, recordings in ``clips`` beside the table |
+| Hugging Face audiofolder | ``file_name`` and ``text``, ``transcription`` or ``sentence``; CSV or JSON lines |
+| SpeechBrain | ``ID``, ``duration``, ``wav``, ``spk_id``, ``wrd`` |
+
+Source: the documentation of each: DeepSpeech's "Training your own model", Common Voice's corpus readme, Hugging Face's
+"Create an audio dataset", SpeechBrain's "Data loading".
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import find_inside, make_cuts, read_headers
+from speechrnn.errors import CorpusError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
+
+_AUDIO = ("wav_filename", "file_name", "audio_filepath", "path", "wav", "audio", "filename", "file", "audio_path")
+_TEXT = ("transcript", "transcription", "sentence", "text", "wrd", "words")
+_SPEAKER = ("speaker", "spk_id", "speaker_id", "client_id", "spk")
+_ID = ("id", "utt_id", "utterance_id")
+_START, _END, _SECONDS = ("start", "offset"), ("end", "stop"), ("duration",)
+_DELIMITERS = (",", "\t", ";", "|")
+
+
+class _Columns(NamedTuple):
+    """Names of the columns as they stand in the table; None where there is none."""
+
+    audio: str
+    text: str
+    speaker: str | None
+    id: str | None
+    start: str | None
+    end: str | None
+    seconds: str | None
+
+
+class _Row(NamedTuple):
+    number: int  # line of the file
+    values: dict[str, str]
+
+
+def find_table(folder: Path) -> Path | None:
+    """A folder's metadata file, where its header is that of such a table."""
+    for name in METADATA:
+        if (folder / name).is_file() and is_table(folder / name):
+            return folder / name
+    return None
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has a header that names a column of recordings and one of texts."""
+    try:
+        rows = _read_rows(path)
+        first = next(rows, None)
+        return first is not None and _find_columns(path, list(first.values)) is not None
+    except CorpusError:
+        return False
+
+
+def is_huggingface(path: Path) -> bool:
+    """Whether a file of JSON lines is an audiofolder's: its recordings stand under ``file_name``."""
+    try:
+        first = next(_read_rows(path), None)
+    except CorpusError:
+        return False
+    return first is not None and "file_name" in first.values
+
+
+def read_table(path: Path) -> CutSet:
+    """Read a table as cuts; see :func:`read_table_entries`."""
+    entries, headers = _read(Path(path))
+    return make_cuts(entries, where=path, headers=headers)
+
+
+def read_table_entries(path: Path) -> list[Entry]:
+    """Read a table.
+
+    Args:
+        path: CSV, TSV or JSON lines with a header, or object keys, as in the table above. Relative paths start at the
+            table's folder, or at ``clips`` beside it (Common Voice), or where SpeechBrain's ``{data_root}`` stands.
+
+    Returns:
+        The utterances, in the table's order, named by their id or by their recording's path without ending; durations
+        are those of the audio files, but where the table cuts pieces out of them.
+
+    Raises:
+        CorpusError: A column is missing, a line is wrong, a recording is listed twice, missing, unreadable or outside
+            the table's folder. The message names the line.
+    """
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+    """The utterances, and the headers of their recordings."""
+    rows = list(_read_rows(path))
+    if not rows:
+        raise CorpusError(f"{path}: holds no utterance; expected a header and a line for each")
+    columns = _find_columns(path, list(rows[0].values))
+    if columns is None:
+        raise CorpusError(
+            f"{path}: expected a column of recordings ({', '.join(_AUDIO[:5])} …) and one of texts "
+            f"({', '.join(_TEXT[:5])} …), found {', '.join(rows[0].values)}"
+        )
+    found = [_read_row(path, row, columns) for row in rows]
+    _refuse_repeats(path, rows, found)
+    headers = read_headers({recording: f"utterance {name}" for name, recording, *_ in found}, where=path)
+    entries = [
+        Entry(name, recording, headers[recording].seconds - start if seconds is None else seconds, text, start, speaker)
+        for name, recording, text, speaker, start, seconds in found
+    ]
+    return entries, headers
+
+
+_Found = tuple[str, Path, str, str | None, float, float | None]
+
+
+def _read_row(path: Path, row: _Row, columns: _Columns) -> _Found:
+    """Name, recording, text, speaker, start, and seconds where the row cuts a piece out of a recording."""
+    where = f"{path} line {row.number}"
+    written = row.values[columns.audio].strip()
+    if not written:
+        raise CorpusError(f"{where}: column {columns.audio!r} is empty; expected a recording's path")
+    recording = find_inside(_bases(path.parent.absolute()), written.replace("{data_root}/", ""), where=where)
+    start = _read_seconds(row, columns.start, where) or 0.0
+    end = _read_seconds(row, columns.end, where)
+    seconds = None
+    if columns.start is not None:
+        seconds = _read_seconds(row, columns.seconds, where) if end is None else end - start
+        if seconds is not None and seconds <= 0:
+            raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; mend its times")
+    name = row.values[columns.id].strip() if columns.id else ""
+    speaker = row.values[columns.speaker].strip() if columns.speaker else ""
+    name = name or Path(written).with_suffix("").as_posix() + (f"-{start:g}" if seconds is not None else "")
+    return name, recording, row.values[columns.text].strip(), speaker or None, start, seconds
+
+
+def _bases(folder: Path) -> list[Path]:
+    return [folder, folder / "clips", folder / "audio", folder / "wavs"]
+
+
+def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
+    text = row.values[column].strip() if column else ""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise CorpusError(f"{where}: column {column!r}: expected seconds, found {text!r}")
+    return seconds
+
+
+def _refuse_repeats(path: Path, rows: Sequence[_Row], found: Sequence[_Found]) -> None:
+    """A name or a whole recording that comes twice is a mistake in the table."""
+    lines: dict[object, int] = {}
+    for row, (name, recording, _, _, _, seconds) in zip(rows, found, strict=True):
+        keys = [("the id", name)] if seconds is not None else [("the id", name), ("the recording", str(recording))]
+        for kind, key in keys:
+            if (kind, key) in lines:
+                raise CorpusError(
+                    f"{path} line {row.number}: {kind} {key} stands on line {lines[kind, key]} already; list it once"
+                )
+            lines[kind, key] = row.number
+
+
+def _find_columns(path: Path, names: Sequence[str]) -> _Columns | None:
+    """Which column is which; None where recordings or texts have none.
+
+    Raises:
+        CorpusError: Two columns could be meant.
+    """
+    known = {name.strip().casefold(): name for name in names}
+
+    def find(candidates: Sequence[str]) -> str | None:
+        return next((known[name] for name in candidates if name in known), None)
+
+    audio, text = find(_AUDIO), find(_TEXT)
+    if audio is None or text is None:
+        return None
+    return _Columns(audio, text, find(_SPEAKER), find(_ID), find(_START), find(_END), find(_SECONDS))
+
+
+def _read_rows(path: Path) -> Iterator[_Row]:
+    if path.suffix.lower() in (".jsonl", ".json"):
+        yield from _read_objects(path)
+        return
+    lines = list(read_lines(path, kind="table"))
+    if not lines:
+        return
+    is_tsv = path.suffix.lower() == ".tsv"
+    delimiter = "\t" if is_tsv else _find_delimiter(lines[0][1])
+    # Common Voice writes quotes into its TSV as they are; elsewhere they may hide delimiters and line breaks.
+    quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
+    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    reader = csv.reader(
+        text.split("\n") if is_tsv else text.splitlines(keepends=True), delimiter=delimiter, quoting=quoting
+    )
+    header: list[str] = []
+    try:
+        for values in reader:
+            if not any(value.strip() for value in values):
+                continue
+            if not header:
+                header = [value.strip() for value in values]
+                _refuse_repeated_columns(path, header)
+                continue
+            if len(values) != len(header):
+                raise CorpusError(
+                    f"{path} line {reader.line_num}: expected {len(header)} values, found {len(values)}; a text with "
+                    f"{delimiter!r} in it needs quotes around it"
+                )
+            yield _Row(reader.line_num, dict(zip(header, values, strict=True)))
+    except csv.Error as error:
+        raise CorpusError(f"{path} line {reader.line_num}: {error}") from error
+
+
+def _refuse_repeated_columns(path: Path, header: Sequence[str]) -> None:
+    repeated = [name for number, name in enumerate(header) if name and name in header[:number]]
+    if repeated:
+        raise CorpusError(f"{path}: two columns are called {repeated[0]!r}; rename one")
+
+
+def _find_delimiter(header: str) -> str:
+    return max(_DELIMITERS, key=header.count)
+
+
+def _read_objects(path: Path) -> Iterator[_Row]:
+    for number, line in read_lines(path, kind="table"):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"{path} line {number}: not JSON; expected one object a line") from error
+        if not isinstance(record, dict):
+            raise CorpusError(f"{path} line {number}: expected a JSON object")
+        yield _Row(number, {key: "" if value is None else str(value) for key, value in record.items()})
