@@ -88,8 +88,8 @@ class SaveProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; let Ctrl-C and SIGTERM wait for the end of the batch, but not a second Ctrl-C.
 
-        SIGTERM may well come twice: from a cluster, and from a launcher that passes it on. Lightning's own answer to SIGTERM is a broadcast from within the handler: where every process gets the signal,
-        as from a cluster, these wait for one another for ever.
+        SIGTERM may well come twice: from a cluster, and from a launcher that passes it on. Lightning's own answer to it
+        is a broadcast from within the handler: where every process gets the signal, they wait for one another for ever.
         """
         self._saved_at = self._started_at = time.monotonic()
         if threading.current_thread() is not threading.main_thread():

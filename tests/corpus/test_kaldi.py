@@ -156,5 +156,5 @@ def test_a_recordings_header_is_read_once_however_many_segments_it_has(folder, m
     entries = read_kaldi_entries(folder)
     write_manifest(folder / "manifest.jsonl", entries)
     read.clear()
-    assert len(read_corpus(folder)) == 3
+    assert len(read_corpus(folder, "nemo")) == 3
     assert [path.stem for path in read] == ["b1"]

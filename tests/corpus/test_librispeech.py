@@ -51,7 +51,7 @@ def test_a_line_without_a_recording_is_named(tree):
         read_librispeech_entries(tree)
     assert str(caught.value) == (
         f"{chapter / '84-121550.trans.txt'} line 2: no recording 84-121550-0001 beside it "
-        "(.flac, .wav, .mp3, .ogg, .opus)"
+        "(.flac, .wav, .mp3, .ogg, .opus, .sph)"
     )
 
 
@@ -68,5 +68,5 @@ def test_a_broken_recording_or_transcript_is_named(tree):
 def test_a_folder_of_no_known_kind_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="pass the folder that LibriSpeech's archive makes"):
         read_librispeech_entries(tmp_path)
-    with pytest.raises(CorpusError, match=r"a folder without manifest.jsonl, wav.scp \(Kaldi\), .* or \*.trans.txt"):
+    with pytest.raises(CorpusError, match=r"none of the formats that are known \(nemo: .* \*.trans.txt"):
         read_corpus(tmp_path)

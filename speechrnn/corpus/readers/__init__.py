@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from speechrnn.corpus.manifest import Entry
 
 
+_DEEP = ("librispeech", "sidecar")
+"""Formats that only a walk through all folders can tell; looked for where nothing else is there, in this order."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A format of corpora.
@@ -22,7 +26,7 @@ class Format:
     Attributes:
         name: What ``--format`` calls it.
         description: What it is known by.
-        fits: Whether a path holds such a corpus, by a look at names and at most the first line of one file.
+        fits: Whether a path holds such a corpus, by a look at names and at most the first lines of one file.
         read: The path as cuts.
         read_entries: The path as entries.
     """
@@ -112,9 +116,8 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
         raise CorpusError(f"{path}: there is no such file or folder; check the path")
     if name is not None:
         return formats[name]
-    fitting = [each for each in formats.values() if each.fits(path)]
-    if len(fitting) > 1 and fitting[-1].name == "sidecar":
-        fitting.pop()  # notes beside recordings, in a corpus that has its texts elsewhere
+    fitting = [each for each in formats.values() if each.name not in _DEEP and each.fits(path)]
+    fitting = fitting or [each for each in formats.values() if each.name in _DEEP and each.fits(path)][:1]
     if not fitting:
         described = "; ".join(f"{each.name}: {each.description}" for each in formats.values())
         raise CorpusError(f"{path}: none of the formats that are known ({described})")

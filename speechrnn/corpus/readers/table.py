@@ -133,6 +133,9 @@ _Found = tuple[str, Path, str, str | None, float, float | None]
 def _read_row(path: Path, row: _Row, columns: _Columns) -> _Found:
     """Name, recording, text, speaker, start, and seconds where the row cuts a piece out of a recording."""
     where = f"{path} line {row.number}"
+    missing = [name for name in (columns.audio, columns.text) if name not in row.values]
+    if missing:
+        raise CorpusError(f"{where}: lacks {missing[0]!r}")
     written = row.values[columns.audio].strip()
     if not written:
         raise CorpusError(f"{where}: column {columns.audio!r} is empty; expected a recording's path")
@@ -144,8 +147,7 @@ def _read_row(path: Path, row: _Row, columns: _Columns) -> _Found:
         seconds = _read_seconds(row, columns.seconds, where) if end is None else end - start
         if seconds is not None and seconds <= 0:
             raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; mend its times")
-    name = row.values[columns.id].strip() if columns.id else ""
-    speaker = row.values[columns.speaker].strip() if columns.speaker else ""
+    name, speaker = (row.values.get(column or "", "").strip() for column in (columns.id, columns.speaker))
     name = name or Path(written).with_suffix("").as_posix() + (f"-{start:g}" if seconds is not None else "")
     return name, recording, row.values[columns.text].strip(), speaker or None, start, seconds
 
@@ -155,7 +157,7 @@ def _bases(folder: Path) -> list[Path]:
 
 
 def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
-    text = row.values[column].strip() if column else ""
+    text = row.values.get(column or "", "").strip()
     if not text:
         return None
     try:
