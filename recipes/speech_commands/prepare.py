@@ -12,8 +12,8 @@ from pathlib import Path
 
 from speechrnn.corpus.download import download, extract
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry, write_manifest
-from speechrnn.corpus.readers.cuts import read_headers
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.readers.cuts import Listing, complete
 from speechrnn.errors import CorpusError
 
 logger = logging.getLogger("speechrnn")
@@ -59,9 +59,8 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     empty = [part for part in ("train", *LISTS) if not parts[part]]
     if empty:
         raise CorpusError(f"{folder}: no recordings for {' and '.join(empty)}; is the copy whole?")
-    headers = read_headers({folder / name: f"recording {name}" for name in names}, where=folder)
     for part, members in parts.items():
-        entries = [_to_entry(folder, name, headers[folder / name].seconds) for name in members]
+        entries, _ = complete([_list(folder, name) for name in members], where=folder)
         write_manifest(output / f"{part}.jsonl", entries)
 
 
@@ -109,12 +108,6 @@ def read_list(path: Path, names: list[str]) -> list[str]:
     return wanted
 
 
-def _to_entry(folder: Path, name: str, seconds: float) -> Entry:
+def _list(folder: Path, name: str) -> Listing:
     word, file = name.split("/")
-    return Entry(
-        id=f"{word}-{Path(file).stem}",
-        audio_path=folder / name,
-        seconds=seconds,
-        text=word,
-        speaker=file.split("_nohash_")[0],
-    )
+    return Listing(f"{word}-{Path(file).stem}", folder / name, word, speaker=file.split("_nohash_")[0])

@@ -43,20 +43,32 @@ def check_samples(samples: np.ndarray, sample_rate: int, *, name: str, warn_of_l
     if highest > _UNSCALED_PEAK:
         raise AudioError(f"{name}: samples reach {highest:.0f}, not 1; scale them to [-1, 1], 16-bit ones by 1 / 32768")
     if warn_of_levels:
-        _warn_if_silent(low, high, name)
-        _warn_if_clipped(samples, low, high, name)
+        for words in describe_levels(samples).values():
+            logger.warning("%s: %s", name, words)
 
 
-def _warn_if_silent(low: float, high: float, name: str) -> None:
+def describe_levels(samples: np.ndarray) -> dict[str, str]:
+    """What is wrong with a recording's levels: what was measured, by ``silent`` and ``clipped``; empty if all is well.
+
+    Args:
+        samples: Amplitudes, (N,), N at least 1, finite.
+    """
+    low, high = float(samples.min()), float(samples.max())
+    found = {"silent": _describe_silence(low, high), "clipped": _describe_clipping(samples, low, high)}
+    return {kind: words for kind, words in found.items() if words}
+
+
+def _describe_silence(low: float, high: float) -> str:
     # Half the range, so that a converter's constant offset does not pass for sound.
     peak = (high - low) / 2
-    if peak < SILENT_PEAK:
-        digits = np.format_float_positional(peak, precision=1, fractional=False, trim="-")
-        level = f"{20 * math.log10(peak):.0f} dBFS" if peak > 0 else "all samples are equal"
-        logger.warning("%s: silent: peak %s (%s)", name, digits, level)
+    if peak >= SILENT_PEAK:
+        return ""
+    digits = np.format_float_positional(peak, precision=1, fractional=False, trim="-")
+    level = f"{20 * math.log10(peak):.0f} dBFS" if peak > 0 else "all samples are equal"
+    return f"silent: peak {digits} ({level})"
 
 
-def _warn_if_clipped(samples: np.ndarray, low: float, high: float, name: str) -> None:
+def _describe_clipping(samples: np.ndarray, low: float, high: float) -> str:
     # Each side against its own highest value: 8-bit sound ends at -1 and 127 / 128.
     clipped = 0
     if high >= _FULL_SCALE:
@@ -64,5 +76,4 @@ def _warn_if_clipped(samples: np.ndarray, low: float, high: float, name: str) ->
     if low <= -_FULL_SCALE:
         clipped += int(np.count_nonzero(samples <= 0.999 * max(low, -1.0)))
     share = clipped / len(samples)
-    if share > CLIPPED_SHARE:
-        logger.warning("%s: clipped: %.1f %% of samples at full scale", name, 100 * share)
+    return f"clipped: {100 * share:.1f} % of samples at full scale" if share > CLIPPED_SHARE else ""

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import add_decoding_arguments, add_model_argument
+from speechrnn.cli.main import add_decoding_arguments, add_format_argument, add_model_argument
 from speechrnn.errors import ConfigError
 from speechrnn.whole_files import write_json, write_json_lines
 
@@ -20,9 +20,8 @@ EXAMPLE = "speechrnn evaluate runs/fsdd/test.jsonl -m runs/fsdd/model -o runs/fs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument(
-        "corpus", metavar="CORPUS", help="a NeMo manifest (.jsonl), or a folder that holds one named manifest.jsonl"
-    )
+    parser.add_argument("corpus", metavar="CORPUS", help="a corpus in any known format, such as a manifest")
+    add_format_argument(parser)
     add_model_argument(parser)
     parser.add_argument(
         "-o", "--output", metavar="DIR", help="write hypotheses.jsonl (worst first) and results.json there"
@@ -40,7 +39,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.recognition.recognizer import load
 
     evaluation = evaluate(
-        load(args.model, device=args.device), args.corpus, batch_seconds=args.batch_seconds, decoder=args.decoder
+        load(args.model, device=args.device),
+        args.corpus,
+        batch_seconds=args.batch_seconds,
+        decoder=args.decoder,
+        format=args.format,
     )
     if args.output is not None:
         _write(evaluation, Path(args.output))

@@ -2,8 +2,9 @@
 
 A command is a module of this folder with ``SUMMARY`` and ``EXAMPLE`` (one line each), ``add_arguments(parser)`` and
 ``run(args, rest) -> exit code``; with ``TAKES_REST = True`` it gets what its parser does not know (``--KEY VALUE``) as
-``rest``; with ``TRAINS = True`` it may be one of several processes that train together, of which the first one alone
-speaks. Nothing heavy is imported before ``run``, so that ``--help`` is quick.
+``rest``; with ``HAS_ACTIONS = True`` it has commands of its own; with ``TRAINS = True`` it may be one of several
+processes that train together, of which the first one alone speaks. Nothing heavy is imported before ``run``, so that
+``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ COMMANDS: dict[str, int] = {
     "transcribe": logging.WARNING,
     "evaluate": logging.WARNING,
     "inspect": logging.WARNING,
+    "corpus": logging.WARNING,
 }
 EXIT_CODES = """exit codes:
   0    done
@@ -74,6 +76,16 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         default=120.0,
         metavar="S",
         help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
+    )
+
+
+def add_format_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--format``, for a corpus that two formats fit."""
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="the corpus's format: nemo, kaldi, ljspeech, librispeech, table (CSV, TSV, audiofolder), stm, lhotse or "
+        "sidecar (default: found by looking)",
     )
 
 
@@ -146,6 +158,8 @@ def _parse(arguments: list[str], module: Any) -> tuple[argparse.Namespace, list[
     parser = _make_parser(arguments[0], module)
     if getattr(module, "TAKES_REST", False):
         args, rest = parser.parse_known_args(arguments[1:])
+    elif getattr(module, "HAS_ACTIONS", False):
+        args, rest = parser.parse_args(arguments[1:]), []
     else:
         args, rest = parser.parse_intermixed_args(arguments[1:]), []  # AUDIO … -m M AUDIO …
     if "model" in args and args.model is None:

@@ -91,7 +91,12 @@ class Evaluation:
 
 
 def evaluate(
-    recognizer: Recognizer, corpus: str | Path, *, batch_seconds: float = 120.0, decoder: str = "greedy"
+    recognizer: Recognizer,
+    corpus: str | Path,
+    *,
+    batch_seconds: float = 120.0,
+    decoder: str = "greedy",
+    format: str | None = None,
 ) -> Evaluation:
     """Score a model on a corpus.
 
@@ -100,11 +105,12 @@ def evaluate(
         corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` opens.
         batch_seconds: Budget of a batch, padding included, in seconds.
         decoder: How log-probabilities become text.
+        format: Of the corpus; None: it is found by looking.
 
     Raises:
         CorpusError: The corpus cannot be read, holds no words to score against, or no recording can be transcribed.
     """
-    cuts = list(read_corpus(corpus))
+    cuts = list(read_corpus(corpus, format))
     references = [cut.supervisions[0].text or "" for cut in cuts]
     scored_references = [normalize_for_scoring(text) for text in references]
     if not any(scored_references):

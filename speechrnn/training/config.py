@@ -61,11 +61,13 @@ class DataConfig:
     """Which recordings, and how they are batched.
 
     Attributes:
-        train: Corpus to train on: a manifest, a Kaldi data folder, a LibriSpeech tree, LJ Speech's folder. A relative
-            path is looked for in the output folder, then beside the configuration.
+        train: Corpus to train on, in any format that is known: a manifest, a table, a Kaldi data folder, a LibriSpeech
+            tree … A relative path is looked for in the output folder, then beside the configuration.
         valid: Corpus that checkpoints are chosen on.
         test: Manifests that are scored once, after training, by name.
         batch_seconds: Budget of a batch, padding included, in seconds.
+        format: Of training and validation data, where two formats would fit (``speechrnn corpus check --help`` lists
+            them); None: it is found by looking.
         weights: How often an epoch has each utterance of a corpus, by the names under ``corpus`` in the training
             manifest: 2 is twice, 0.5 a half of them, chosen anew for each epoch; those of other corpora come once.
         num_buckets: Most buckets of like duration.
@@ -77,6 +79,7 @@ class DataConfig:
     valid: str | None = None
     test: dict[str, str] = field(default_factory=dict)
     batch_seconds: float = 120.0
+    format: str | None = None
     weights: dict[str, float] = field(default_factory=dict)
     num_buckets: int = 30
     num_workers: int | None = None

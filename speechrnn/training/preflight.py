@@ -66,7 +66,8 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
     import lightning.pytorch as pl
 
     train_cuts, valid_cuts = (
-        read_corpus(_find(getattr(config.data, name), f"data.{name}", folders)) for name in ("train", "valid")
+        read_corpus(_find(getattr(config.data, name), f"data.{name}", folders), config.data.format)
+        for name in ("train", "valid")
     )
     normalize = partial(normalize_text, config=config.text)
     tokens = build_tokens(config.tokens, [normalize(cut.supervisions[0].text or "") for cut in train_cuts])

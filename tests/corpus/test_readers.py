@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.readers.nemo import read_nemo
+from speechrnn.corpus.readers.nemo import list_nemo
 from speechrnn.errors import CorpusError
 
 
@@ -193,4 +193,4 @@ def test_reading_twice_gives_the_same_corpus(put, corpus, tmp_path):
     cuts = corpus(*(entry(f"{number}.wav", 0.1) for number in range(20)))
     assert [cut.id for cut in cuts] == [str(number) for number in range(20)]
     assert [cut.recording.num_samples for cut in cuts] == [800 + number for number in range(20)]
-    assert list(read_nemo(tmp_path / "train.jsonl")) == cuts
+    assert [each.id for each in list_nemo(tmp_path / "train.jsonl")] == [cut.id for cut in cuts]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import Listing, complete, make_cuts
 from speechrnn.errors import CorpusError
 
 if TYPE_CHECKING:
     from lhotse import CutSet
-
-    from speechrnn.corpus.manifest import Entry
 
 
 _DEEP = ("librispeech", "sidecar")
@@ -27,27 +27,18 @@ class Format:
         name: What ``--format`` calls it.
         description: What it is known by.
         fits: Whether a path holds such a corpus, by a look at names and at most the first lines of one file.
-        read: The path as cuts.
-        read_entries: The path as entries.
+        list: What it lists, before any recording is looked at.
     """
 
     name: str
     description: str
     fits: Callable[[Path], bool]
-    read: Callable[[Path], CutSet]
-    read_entries: Callable[[Path], list[Entry]]
+    list: Callable[[Path], list[Listing]]
 
 
 def list_formats() -> dict[str, Format]:
     """All formats, by name."""
-    from speechrnn.corpus.manifest import read_manifest
     from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, nemo, sidecar, stm, table
-
-    def nemo_file(path: Path) -> Path:
-        return path / nemo.MANIFEST if path.is_dir() else path
-
-    def table_file(path: Path) -> Path:
-        return (table.find_table(path) or path / table.METADATA[0]) if path.is_dir() else path
 
     def is_nemo(path: Path) -> bool:
         if path.is_dir():
@@ -59,43 +50,41 @@ def list_formats() -> dict[str, Format]:
             return table.find_table(path) is not None
         return path.suffix in (".csv", ".tsv") or (path.suffix == ".jsonl" and table.is_huggingface(path))
 
-    known = [
+    known = (
+        Format("nemo", f"a NeMo manifest (.jsonl), or {nemo.MANIFEST} in a folder", is_nemo, nemo.list_nemo),
+        Format("kaldi", "wav.scp in a folder", lambda path: (path / "wav.scp").is_file(), kaldi.list_kaldi),
+        Format("ljspeech", "metadata.csv without a header, and wavs", ljspeech.is_ljspeech, ljspeech.list_ljspeech),
         Format(
-            "nemo", f"a NeMo manifest (.jsonl), or {nemo.MANIFEST} in a folder", is_nemo,
-            lambda path: nemo.read_nemo(nemo_file(path)), lambda path: read_manifest(nemo_file(path)),
+            "librispeech",
+            f"{librispeech.TRANSCRIPTS} under a folder",
+            librispeech.is_librispeech,
+            librispeech.list_librispeech,
         ),
         Format(
-            "kaldi", "wav.scp in a folder", lambda path: (path / "wav.scp").is_file(),
-            kaldi.read_kaldi, kaldi.read_kaldi_entries,
+            "table",
+            "a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)",
+            is_table,
+            table.list_table,
         ),
         Format(
-            "ljspeech", "metadata.csv without a header, and wavs", ljspeech.is_ljspeech,
-            ljspeech.read_ljspeech, ljspeech.read_ljspeech_entries,
-        ),
-        Format(
-            "librispeech", f"{librispeech.TRANSCRIPTS} under a folder", librispeech.is_librispeech,
-            librispeech.read_librispeech, librispeech.read_librispeech_entries,
-        ),
-        Format(
-            "table", "a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)", is_table,
-            lambda path: table.read_table(table_file(path)), lambda path: table.read_table_entries(table_file(path)),
-        ),
-        Format(
-            "stm", ".stm, a file or in a folder or its stm",
+            "stm",
+            ".stm, a file or in a folder or its stm",
             lambda path: bool(stm.find_stm(path)) if path.is_dir() else path.suffix == ".stm",
-            stm.read_stm, stm.read_stm_entries,
+            stm.list_stm,
         ),
         Format(
-            "lhotse", "lhotse's cuts, or recordings and supervisions",
+            "lhotse",
+            "lhotse's cuts, or recordings and supervisions",
             lambda path: lhotse.has_manifests(path) if path.is_dir() else lhotse.is_cuts(path),
-            lhotse.read_lhotse, lhotse.read_lhotse_entries,
+            lhotse.list_lhotse,
         ),
         Format(
-            "sidecar", "recordings with .txt or .lab beside each",
+            "sidecar",
+            "recordings with .txt or .lab beside each",
             lambda path: path.is_dir() and sidecar.has_sidecars(path),
-            sidecar.read_sidecars, sidecar.read_sidecar_entries,
+            sidecar.list_sidecars,
         ),
-    ]  # fmt: skip
+    )
     return {each.name: each for each in known}
 
 
@@ -141,9 +130,17 @@ def read_corpus(path: str | Path, format: str | None = None) -> CutSet:
     Raises:
         CorpusError: There is nothing to read there, or a line or a recording is not usable; the message names it.
     """
-    return find_format(path, format).read(Path(path))
+    return make_cuts(*complete(find_format(path, format).list(Path(path)), where=path))
 
 
-def read_entries(path: str | Path, format: str | None = None) -> list[Entry]:
-    """The same as entries: what a manifest would say of each utterance."""
-    return find_format(path, format).read_entries(Path(path))
+def read_entries(
+    path: str | Path, format: str | None = None, *, on_error: Callable[[Listing, str], None] | None = None
+) -> list[Entry]:
+    """The same as entries: what a manifest would say of each utterance.
+
+    Args:
+        path: As in :func:`read_corpus`.
+        format: Likewise.
+        on_error: Called with an utterance whose recording cannot be used, and the reason, instead of an error.
+    """
+    return complete(find_format(path, format).list(Path(path)), where=path, on_error=on_error)[0]

@@ -1,9 +1,10 @@
-"""What all readers share: recordings' headers, and utterances as lhotse's cuts."""
+"""What all readers share: utterances as they are listed, their recordings' headers, and lhotse's cuts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,25 +23,87 @@ AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
 _THREADS = 4  # headers wait for the disk, not for the interpreter
 
 
-def read_headers(recordings: Mapping[Path, str], *, where: str | Path) -> dict[Path, AudioInfo]:
-    """Read the headers of recordings, each once.
+@dataclass(frozen=True)
+class Listing:
+    """An utterance as a corpus lists it, before anybody has looked at its recording.
 
-    Args:
-        recordings: By path, what an error calls each one ("utterance u1").
-        where: The corpus, as an error names it.
-
-    Raises:
-        CorpusError: One is missing or unreadable; the message names it.
+    Attributes:
+        id: Name of the utterance, unique in its corpus.
+        audio_path: The recording.
+        text: What was said; may be empty.
+        start: Where the utterance begins in the recording, in seconds.
+        seconds: How long it is; None: to the recording's end.
+        speaker: Who spoke, where that is known.
+        corpus: Which corpus it comes from, where a manifest joins several.
     """
 
-    def read(path: Path) -> AudioInfo:
+    id: str
+    audio_path: Path
+    text: str
+    start: float = 0.0
+    seconds: float | None = None
+    speaker: str | None = None
+    corpus: str | None = None
+
+
+def complete(
+    listings: Sequence[Listing], *, where: str | Path, on_error: Callable[[Listing, str], None] | None = None
+) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+    """Look at the recordings' headers, each once.
+
+    Args:
+        listings: A corpus's utterances.
+        where: The corpus, as an error names it.
+        on_error: Called with an utterance whose recording is missing, unreadable or too short for it, and the reason;
+            it is then left out. Without it the first such utterance is an error.
+
+    Returns:
+        The utterances with their durations, in the same order; and the headers by path.
+
+    Raises:
+        CorpusError: There is such an utterance, and no ``on_error``; the message names it.
+    """
+    headers, problems = _read_headers(list(dict.fromkeys(listing.audio_path for listing in listings)))
+    entries = []
+    for each in listings:
+        info = headers.get(each.audio_path)
+        problem = problems[each.audio_path] if info is None else _explain_times(each, info)
+        if info is None or problem is not None:
+            if on_error is None:
+                raise CorpusError(f"{where}: utterance {each.id}: {problem}")
+            on_error(each, str(problem))
+            continue
+        seconds = info.seconds - each.start if each.seconds is None else each.seconds
+        entries.append(Entry(each.id, each.audio_path, seconds, each.text, each.start, each.speaker, each.corpus))
+    return entries, headers
+
+
+def _read_headers(paths: Sequence[Path]) -> tuple[dict[Path, AudioInfo], dict[Path, str]]:
+    """Headers, and why others cannot be read."""
+
+    def read(path: Path) -> AudioInfo | str:
         try:
             return audio_info(path)
         except AudioError as error:
-            raise CorpusError(f"{where}: {recordings[path]}: {error}") from error
+            return str(error)
 
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        return dict(zip(recordings, pool.map(read, recordings), strict=True))
+        found = dict(zip(paths, pool.map(read, paths), strict=True))
+    headers = {path: info for path, info in found.items() if not isinstance(info, str)}
+    return headers, {path: reason for path, reason in found.items() if isinstance(reason, str)}
+
+
+def _explain_times(listing: Listing, info: AudioInfo) -> str | None:
+    """Why an utterance does not lie in its recording; None where it does, give or take some rounding."""
+    is_inside = listing.start * info.sample_rate + 0.5 < info.frames
+    end = listing.start if listing.seconds is None else listing.start + listing.seconds
+    if is_inside and end <= info.seconds + _SLACK_SECONDS:
+        return None
+    edge = "begin" if not is_inside and listing.seconds is None else "end"
+    return (
+        f"it is said to {edge} at {end:.2f} s, {listing.audio_path} ends at {info.seconds:.2f} s; mend the duration or "
+        "the recording"
+    )
 
 
 def find_recordings(folder: Path) -> dict[str, Path]:
@@ -90,39 +153,17 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             yield path
 
 
-def make_cuts(
-    entries: Sequence[Entry], *, where: str | Path, headers: Mapping[Path, AudioInfo] | None = None
-) -> CutSet:
-    """Make one cut an utterance; what a recording's header says wins over what its entry says.
-
-    Args:
-        entries: The utterances.
-        where: The corpus, as an error names it.
-        headers: Of the recordings, where they have been read already.
-
-    Raises:
-        CorpusError: A recording is missing, unreadable or shorter than its entry says.
-    """
+def make_cuts(entries: Sequence[Entry], headers: Mapping[Path, AudioInfo]) -> CutSet:
+    """Make one cut an utterance; what a recording's header says wins over what its entry says."""
     from lhotse import CutSet
 
-    if headers is None:
-        recordings: dict[Path, str] = {}
-        for entry in entries:
-            recordings.setdefault(entry.audio_path, f"utterance {entry.id}")
-        headers = read_headers(recordings, where=where)
-    return CutSet.from_cuts([_make_cut(entry, headers[entry.audio_path], where) for entry in entries])
+    return CutSet.from_cuts([_make_cut(entry, headers[entry.audio_path]) for entry in entries])
 
 
-def _make_cut(entry: Entry, info: AudioInfo, where: str | Path) -> MonoCut:
+def _make_cut(entry: Entry, info: AudioInfo) -> MonoCut:
     from lhotse import AudioSource, Recording, SupervisionSegment
     from lhotse.cut import MonoCut
 
-    is_inside = entry.offset * info.sample_rate + 0.5 < info.frames
-    if not is_inside or entry.offset + entry.seconds > info.seconds + _SLACK_SECONDS:
-        raise CorpusError(
-            f"{where}: utterance {entry.id}: it is said to end at {entry.offset + entry.seconds:.2f} s, "
-            f"{entry.audio_path} ends at {info.seconds:.2f} s; mend the duration or the recording"
-        )
     whole = entry.offset == 0.0 and abs(entry.seconds - info.seconds) <= _SLACK_SECONDS
     seconds = info.seconds if whole else min(entry.seconds, info.seconds - entry.offset)
     recording = Recording(

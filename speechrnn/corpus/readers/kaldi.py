@@ -13,16 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import make_cuts, read_headers
+from speechrnn.corpus.readers.cuts import Listing, complete
 from speechrnn.errors import CorpusError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 _NAMED_AT_MOST = 3
 
@@ -31,12 +27,6 @@ class _Segment(NamedTuple):
     recording: str
     start: float
     end: float  # -1: to the recording's end
-
-
-def read_kaldi(folder: Path) -> CutSet:
-    """Read a data folder as cuts; see :func:`read_kaldi_entries`."""
-    entries, headers = _read(Path(folder))
-    return make_cuts(entries, where=folder, headers=headers)
 
 
 def read_kaldi_entries(folder: Path) -> list[Entry]:
@@ -53,11 +43,11 @@ def read_kaldi_entries(folder: Path) -> list[Entry]:
         CorpusError: A file is missing or a line is wrong; a recording is a command, or missing, or unreadable; or the
             files do not name the same utterances. The message names the line or the utterance.
     """
-    return _read(Path(folder))[0]
+    return complete(list_kaldi(Path(folder)), where=folder)[0]
 
 
-def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
-    """The utterances, and the headers of their recordings."""
+def list_kaldi(folder: Path) -> list[Listing]:
+    """The utterances as they are listed; see :func:`read_kaldi_entries`."""
     recordings = _find_recordings(folder, _read_table(folder / "wav.scp"))
     texts = _read_table(folder / "text", may_be_empty=True)
     speakers = _read_table(folder / "utt2spk") if (folder / "utt2spk").is_file() else None
@@ -66,15 +56,13 @@ def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
     _check_same(folder, texts, segments or recordings, where)
     if speakers is not None:
         _check_same(folder, texts, speakers, "utt2spk")
-    headers = read_headers({path: f"recording {name}" for name, path in recordings.items()}, where=folder)
-    entries = []
+    listings = []
     for name, text in texts.items():
         segment = segments[name] if segments else _Segment(name, 0.0, -1.0)
-        path = recordings[segment.recording]
-        seconds = _find_seconds(segment, headers[path], f"{folder / 'segments'}: utterance {name}")
+        seconds = _find_seconds(segment, f"{folder / 'segments'}: utterance {name}")
         speaker = speakers[name] if speakers is not None else None
-        entries.append(Entry(name, path, seconds, text, segment.start, speaker))
-    return entries, headers
+        listings.append(Listing(name, recordings[segment.recording], text, segment.start, seconds, speaker))
+    return listings
 
 
 def _read_table(path: Path, *, may_be_empty: bool = False) -> dict[str, str]:
@@ -131,11 +119,10 @@ def _read_segments(path: Path, recordings: Mapping[str, Path]) -> dict[str, _Seg
     return segments
 
 
-def _find_seconds(segment: _Segment, info: AudioInfo, what: str) -> float:
-    end = info.seconds if segment.end == -1 else segment.end
-    if not 0 <= segment.start < end:
-        raise CorpusError(f"{what}: starts at {segment.start} s and ends at {end} s")
-    return end - segment.start
+def _find_seconds(segment: _Segment, what: str) -> float | None:
+    if segment.start < 0 or (segment.end != -1 and segment.end <= segment.start):
+        raise CorpusError(f"{what}: starts at {segment.start} s and ends at {segment.end} s")
+    return None if segment.end == -1 else segment.end - segment.start
 
 
 def _check_same(folder: Path, texts: Mapping[str, str], others: Mapping[str, object], name: str) -> None:

@@ -8,15 +8,11 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import find_inside, make_cuts, read_headers
+from speechrnn.corpus.readers.cuts import Listing, complete, find_inside
 from speechrnn.errors import CorpusError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
@@ -41,12 +37,6 @@ def is_cuts(path: Path) -> bool:
     return isinstance(record, dict) and record.get("type") in ("MonoCut", "MultiCut") and "recording" in record
 
 
-def read_lhotse(path: Path) -> CutSet:
-    """Read lhotse's manifests as cuts; see :func:`read_lhotse_entries`."""
-    entries, headers = _read(Path(path))
-    return make_cuts(entries, where=path, headers=headers)
-
-
 def read_lhotse_entries(path: Path) -> list[Entry]:
     """Read lhotse's manifests.
 
@@ -62,19 +52,19 @@ def read_lhotse_entries(path: Path) -> list[Entry]:
         CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files
             (Shar is for ``speechrnn corpus pack``); or a recording is missing or unreadable.
     """
-    return _read(Path(path))[0]
+    return complete(list_lhotse(Path(path)), where=path)[0]
 
 
-def _read(path: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+def list_lhotse(path: Path) -> list[Listing]:
+    """The utterances as they are listed; see :func:`read_lhotse_entries`."""
     folder = path if path.is_dir() else path.parent
-    entries = []
+    listings = []
     for cut in _open_cuts(path):
         for number, supervision in enumerate(cut.supervisions):
-            entries.append(_make_entry(cut, supervision, number, folder, path))
-    if not entries:
+            listings.append(_list_supervision(cut, supervision, number, folder, path))
+    if not listings:
         raise CorpusError(f"{path}: holds no supervision; expected one an utterance, with its text")
-    headers = read_headers({entry.audio_path: f"utterance {entry.id}" for entry in entries}, where=path)
-    return entries, headers
+    return listings
 
 
 def _open_cuts(path: Path) -> Any:
@@ -92,7 +82,7 @@ def _open_cuts(path: Path) -> Any:
         raise CorpusError(f"{path}: lhotse cannot read its manifests ({' '.join(str(error).split())})") from error
 
 
-def _make_entry(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Entry:
+def _list_supervision(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Listing:
     where = f"{path}: cut {cut.id}"
     if type(cut).__name__ != "MonoCut":
         raise CorpusError(f"{where}: a {type(cut).__name__}; expected cuts of one channel of one recording")
@@ -107,7 +97,7 @@ def _make_entry(cut: Any, supervision: Any, number: int, folder: Path, path: Pat
     end = cut.start + min(cut.duration, supervision.start + supervision.duration)
     if end <= start:
         raise CorpusError(f"{where}: its supervision {supervision.id} lies outside of it; mend its times")
-    return Entry(name, recording, end - start, supervision.text or "", start, supervision.speaker)
+    return Listing(name, recording, supervision.text or "", start, end - start, supervision.speaker)
 
 
 def _find(folder: Path, name: str) -> Path | None:

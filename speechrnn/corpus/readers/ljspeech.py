@@ -6,17 +6,12 @@ Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017, README of version 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import find_recordings, make_cuts, read_headers
+from speechrnn.corpus.readers.cuts import Listing, complete, find_recordings
 from speechrnn.corpus.readers.table import is_table
 from speechrnn.errors import CorpusError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 METADATA = "metadata.csv"
 
@@ -24,12 +19,6 @@ METADATA = "metadata.csv"
 def is_ljspeech(folder: Path) -> bool:
     """Whether a folder has this layout; a metadata file with a header is another one's."""
     return (folder / METADATA).is_file() and (folder / "wavs").is_dir() and not is_table(folder / METADATA)
-
-
-def read_ljspeech(folder: Path) -> CutSet:
-    """Read such a folder as cuts; see :func:`read_ljspeech_entries`."""
-    entries, headers = _read(Path(folder))
-    return make_cuts(entries, where=folder, headers=headers)
 
 
 def read_ljspeech_entries(folder: Path) -> list[Entry]:
@@ -45,11 +34,11 @@ def read_ljspeech_entries(folder: Path) -> list[Entry]:
     Raises:
         CorpusError: The metadata are missing, a line is wrong, or a recording is missing or unreadable.
     """
-    return _read(Path(folder))[0]
+    return complete(list_ljspeech(Path(folder)), where=folder)[0]
 
 
-def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
-    """The utterances, and the headers of their recordings."""
+def list_ljspeech(folder: Path) -> list[Listing]:
+    """The utterances as they are listed; see :func:`read_ljspeech_entries`."""
     path = folder / METADATA
     recordings = find_recordings(folder / "wavs")
     found: list[tuple[str, Path, str]] = []
@@ -62,8 +51,4 @@ def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
         found.append((name, recordings[name], texts[-1].strip()))
     if not found:
         raise CorpusError(f"{path}: holds no line")
-    headers = read_headers({recording: f"utterance {name}" for name, recording, _ in found}, where=folder)
-    entries = [
-        Entry(name, recording, headers[recording].seconds, text, speaker="LJ") for name, recording, text in found
-    ]
-    return entries, headers
+    return [Listing(name, recording, text, speaker="LJ") for name, recording, text in found]

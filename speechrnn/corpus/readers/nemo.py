@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from speechrnn.corpus.manifest import read_manifest
-from speechrnn.corpus.readers.cuts import make_cuts
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
+from speechrnn.corpus.readers.cuts import Listing
 
 MANIFEST = "manifest.jsonl"
 
 
-def read_nemo(path: Path) -> CutSet:
-    """Read a manifest and the header of each recording that it names.
+def list_nemo(path: Path) -> list[Listing]:
+    """The utterances as a manifest, or ``manifest.jsonl`` in a folder, lists them.
 
     Raises:
-        CorpusError: A line is wrong, or a recording is missing, unreadable or shorter than its line says.
+        CorpusError: The file cannot be read or holds no utterance, or a line is wrong; the message names it.
     """
-    return make_cuts(read_manifest(path), where=path)
+    return [
+        Listing(entry.id, entry.audio_path, entry.text, entry.offset, entry.seconds, entry.speaker, entry.corpus)
+        for entry in read_manifest(path / MANIFEST if path.is_dir() else path)
+    ]

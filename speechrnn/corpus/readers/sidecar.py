@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, make_cuts, read_headers, walk
+from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, Listing, complete, walk
 from speechrnn.errors import CorpusError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 TEXT_ENDINGS = (".txt", ".lab")
 
@@ -20,12 +15,6 @@ TEXT_ENDINGS = (".txt", ".lab")
 def has_sidecars(folder: Path) -> bool:
     """Whether some recording under a folder has its text beside it."""
     return any(_find_text(path) is not None for path in walk(folder) if path.suffix.lower() in AUDIO_ENDINGS)
-
-
-def read_sidecars(folder: Path) -> CutSet:
-    """Read such a folder as cuts; see :func:`read_sidecar_entries`."""
-    entries, headers = _read(Path(folder))
-    return make_cuts(entries, where=folder, headers=headers)
 
 
 def read_sidecar_entries(folder: Path) -> list[Entry]:
@@ -38,10 +27,11 @@ def read_sidecar_entries(folder: Path) -> list[Entry]:
     Raises:
         CorpusError: A recording has no text or two, a text has no recording, or a recording is unreadable.
     """
-    return _read(Path(folder))[0]
+    return complete(list_sidecars(Path(folder)), where=folder)[0]
 
 
-def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+def list_sidecars(folder: Path) -> list[Listing]:
+    """The utterances as they are listed; see :func:`read_sidecar_entries`."""
     found: dict[Path, str] = {}
     for path in walk(folder):
         if path.suffix.lower() not in AUDIO_ENDINGS:
@@ -52,14 +42,13 @@ def _read(folder: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
         found[path] = " ".join(line.strip() for _, line in read_lines(text_file, kind="text"))
     if not found:
         raise CorpusError(f"{folder}: no recordings ({', '.join(AUDIO_ENDINGS)}) with a text beside them")
-    headers = read_headers({path: f"utterance {path.stem}" for path in found}, where=folder)
-    entries = []
+    listings = []
     for path, text in found.items():
         name = path.relative_to(folder.absolute()).with_suffix("").as_posix()
         speaker = path.parent.name if path.parent != folder.absolute() else None
-        entries.append(Entry(name, path, headers[path].seconds, text, speaker=speaker))
-    _refuse_twins(entries)
-    return entries, headers
+        listings.append(Listing(name, path, text, speaker=speaker))
+    _refuse_twins(listings)
+    return listings
 
 
 def _find_text(recording: Path) -> Path | None:
@@ -74,9 +63,9 @@ def _find_text(recording: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _refuse_twins(entries: list[Entry]) -> None:
+def _refuse_twins(listings: list[Listing]) -> None:
     known: dict[str, Path] = {}
-    for entry in entries:
+    for entry in listings:
         if entry.id in known:
             raise CorpusError(
                 f"{entry.audio_path}: {known[entry.id].name} beside it has the same name; keep one of them"

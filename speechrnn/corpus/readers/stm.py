@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import find_recordings, make_cuts, read_headers
+from speechrnn.corpus.readers.cuts import Listing, complete, find_recordings
 from speechrnn.errors import CorpusError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 _LABELS = re.compile(r"<[^>]*>\s*")
 _NOT_SCORED = "ignore_time_segment_in_scoring"
@@ -26,12 +21,6 @@ _COMMENT = ";;"
 def find_stm(folder: Path) -> list[Path]:
     """The STM files of a folder, or of ``stm`` in it."""
     return sorted(folder.glob("*.stm")) or sorted((folder / "stm").glob("*.stm"))
-
-
-def read_stm(path: Path) -> CutSet:
-    """Read STM as cuts; see :func:`read_stm_entries`."""
-    entries, headers = _read(Path(path))
-    return make_cuts(entries, where=path, headers=headers)
 
 
 def read_stm_entries(path: Path) -> list[Entry]:
@@ -48,23 +37,23 @@ def read_stm_entries(path: Path) -> list[Entry]:
     Raises:
         CorpusError: A line is wrong, or a recording is missing or unreadable.
     """
-    return _read(Path(path))[0]
+    return complete(list_stm(Path(path)), where=path)[0]
 
 
-def _read(path: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+def list_stm(path: Path) -> list[Listing]:
+    """The utterances as they are listed; see :func:`read_stm_entries`."""
     files = find_stm(path) if path.is_dir() else [path]
     if not files:
         raise CorpusError(f"{path}: no .stm file there, nor in {path / 'stm'}")
-    entries: list[Entry] = []
+    listings: list[Listing] = []
     for file in files:
         recordings = _find_recordings(file)
         for number, line in read_lines(file, kind="file"):
             if not line.startswith(_COMMENT):
-                entries += _read_line(f"{file} line {number}", line, recordings)
-    if not entries:
+                listings += _read_line(f"{file} line {number}", line, recordings)
+    if not listings:
         raise CorpusError(f"{path}: holds no utterance")
-    headers = read_headers({entry.audio_path: f"utterance {entry.id}" for entry in entries}, where=path)
-    return entries, headers
+    return listings
 
 
 def _find_recordings(file: Path) -> dict[str, Path]:
@@ -78,7 +67,7 @@ def _find_recordings(file: Path) -> dict[str, Path]:
     return found
 
 
-def _read_line(where: str, line: str, recordings: dict[str, Path]) -> list[Entry]:
+def _read_line(where: str, line: str, recordings: dict[str, Path]) -> list[Listing]:
     parts = line.strip().split(maxsplit=5)
     if len(parts) < 5:
         raise CorpusError(f"{where}: expected recording, channel, speaker, start, end and text")
@@ -95,4 +84,4 @@ def _read_line(where: str, line: str, recordings: dict[str, Path]) -> list[Entry
     if name not in recordings:
         raise CorpusError(f"{where}: no recording {name} beside it, nor in sph, wav or audio there")
     id = f"{name}-{round(1000 * start):08d}-{round(1000 * end):08d}"
-    return [Entry(id, recordings[name], end - start, text, start, speaker)]
+    return [Listing(id, recordings[name], text, start, end - start, speaker)]

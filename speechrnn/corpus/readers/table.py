@@ -14,19 +14,16 @@ Source: the documentation of each: DeepSpeech's "Training your own model", Commo
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import find_inside, make_cuts, read_headers
+from speechrnn.corpus.readers.cuts import Listing, complete, find_inside
 from speechrnn.errors import CorpusError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
 
@@ -82,12 +79,6 @@ def is_huggingface(path: Path) -> bool:
     return first is not None and "file_name" in first.values
 
 
-def read_table(path: Path) -> CutSet:
-    """Read a table as cuts; see :func:`read_table_entries`."""
-    entries, headers = _read(Path(path))
-    return make_cuts(entries, where=path, headers=headers)
-
-
 def read_table_entries(path: Path) -> list[Entry]:
     """Read a table.
 
@@ -103,11 +94,13 @@ def read_table_entries(path: Path) -> list[Entry]:
         CorpusError: A column is missing, a line is wrong, a recording is listed twice, missing, unreadable or outside
             the table's folder. The message names the line.
     """
-    return _read(Path(path))[0]
+    return complete(list_table(Path(path)), where=path)[0]
 
 
-def _read(path: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
-    """The utterances, and the headers of their recordings."""
+def list_table(path: Path) -> list[Listing]:
+    """The utterances as they are listed; see :func:`read_table_entries`."""
+    if path.is_dir():
+        path = find_table(path) or path / METADATA[0]
     rows = list(_read_rows(path))
     if not rows:
         raise CorpusError(f"{path}: holds no utterance; expected a header and a line for each")
@@ -119,19 +112,10 @@ def _read(path: Path) -> tuple[list[Entry], dict[Path, AudioInfo]]:
         )
     found = [_read_row(path, row, columns) for row in rows]
     _refuse_repeats(path, rows, found)
-    headers = read_headers({recording: f"utterance {name}" for name, recording, *_ in found}, where=path)
-    entries = [
-        Entry(name, recording, headers[recording].seconds - start if seconds is None else seconds, text, start, speaker)
-        for name, recording, text, speaker, start, seconds in found
-    ]
-    return entries, headers
+    return found
 
 
-_Found = tuple[str, Path, str, str | None, float, float | None]
-
-
-def _read_row(path: Path, row: _Row, columns: _Columns) -> _Found:
-    """Name, recording, text, speaker, start, and seconds where the row cuts a piece out of a recording."""
+def _read_row(path: Path, row: _Row, columns: _Columns) -> Listing:
     where = f"{path} line {row.number}"
     missing = [name for name in (columns.audio, columns.text) if name not in row.values]
     if missing:
@@ -149,7 +133,7 @@ def _read_row(path: Path, row: _Row, columns: _Columns) -> _Found:
             raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; mend its times")
     name, speaker = (row.values.get(column or "", "").strip() for column in (columns.id, columns.speaker))
     name = name or Path(written).with_suffix("").as_posix() + (f"-{start:g}" if seconds is not None else "")
-    return name, recording, row.values[columns.text].strip(), speaker or None, start, seconds
+    return Listing(name, recording, row.values[columns.text].strip(), start, seconds, speaker or None)
 
 
 def _bases(folder: Path) -> list[Path]:
@@ -169,12 +153,12 @@ def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
     return seconds
 
 
-def _refuse_repeats(path: Path, rows: Sequence[_Row], found: Sequence[_Found]) -> None:
+def _refuse_repeats(path: Path, rows: Sequence[_Row], found: Sequence[Listing]) -> None:
     """A name or a whole recording that comes twice is a mistake in the table."""
     lines: dict[object, int] = {}
-    for row, (name, recording, _, _, _, seconds) in zip(rows, found, strict=True):
-        keys = [("the id", name)] if seconds is not None else [("the id", name), ("the recording", str(recording))]
-        for kind, key in keys:
+    for row, listing in zip(rows, found, strict=True):
+        recording = [("the recording", str(listing.audio_path))] if listing.seconds is None else []
+        for kind, key in [("the id", listing.id), *recording]:
             if (kind, key) in lines:
                 raise CorpusError(
                     f"{path} line {row.number}: {kind} {key} stands on line {lines[kind, key]} already; list it once"
@@ -207,12 +191,11 @@ def _read_rows(path: Path) -> Iterator[_Row]:
     if not lines:
         return
     is_tsv = path.suffix.lower() == ".tsv"
-    delimiter = "\t" if is_tsv else _find_delimiter(lines[0][1])
+    delimiter = "\t" if is_tsv else max(_DELIMITERS, key=lines[0][1].count)
     # Common Voice writes quotes into its TSV as they are; elsewhere they may hide delimiters and line breaks.
-    quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
-    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    reader = csv.reader(
-        text.split("\n") if is_tsv else text.splitlines(keepends=True), delimiter=delimiter, quoting=quoting
+    text = io.StringIO(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"), newline="")
+    reader = (
+        csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if is_tsv else csv.reader(text, delimiter=delimiter)
     )
     header: list[str] = []
     try:
@@ -237,10 +220,6 @@ def _refuse_repeated_columns(path: Path, header: Sequence[str]) -> None:
     repeated = [name for number, name in enumerate(header) if name and name in header[:number]]
     if repeated:
         raise CorpusError(f"{path}: two columns are called {repeated[0]!r}; rename one")
-
-
-def _find_delimiter(header: str) -> str:
-    return max(_DELIMITERS, key=header.count)
 
 
 def _read_objects(path: Path) -> Iterator[_Row]:

@@ -1,0 +1,212 @@
+"""``speechrnn corpus``: what a corpus holds and what is wrong with it; the same corpus in another format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechrnn.cli.main import add_format_argument
+from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.whole_files import write_json_lines, write_whole
+
+if TYPE_CHECKING:
+    from speechrnn.corpus.survey import ModelView, Survey
+
+SUMMARY = "check a corpus before anything is trained on it, or write it in another format"
+EXAMPLE = "speechrnn corpus check mine/train -m runs/en/model --test mine/test"
+
+HAS_ACTIONS = True
+
+_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's own arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|convert")
+    check = actions.add_parser("check", help="one pass over all audio and texts; nothing is changed")
+    check.add_argument("corpus", metavar="PATH", help="a corpus in any known format")
+    add_format_argument(check)
+    check.add_argument(
+        "-m",
+        "--model",
+        dest="of_model",
+        metavar="M",
+        help="a model: what it does not know or cannot align is told too (default: the variable SPEECHRNN_MODEL)",
+    )
+    check.add_argument("--config", metavar="FILE", help="a configuration instead of a model: what it would make of it")
+    check.add_argument("--test", metavar="PATH", help="a test corpus: what both have in common is told")
+    check.add_argument("--json", action="store_true", help="print everything as JSON")
+    check.add_argument("--plot", metavar="FILE", help="draw durations and speaking rates (PNG; needs matplotlib)")
+    check.add_argument(
+        "--write-clean", metavar="DST", help="write DST/clean.jsonl, and DST/left_out.jsonl with the reasons"
+    )
+    convert = actions.add_parser(
+        "convert", help="write the corpus as NeMo manifest, table, Kaldi folder, lhotse's cuts"
+    )
+    convert.add_argument("corpus", metavar="SRC", help="a corpus in any known format")
+    convert.add_argument(
+        "destination",
+        metavar="DST",
+        help="NAME.jsonl (NeMo), NAME.csv or .tsv, NAME.jsonl.gz (lhotse) or a folder (Kaldi)",
+    )
+    add_format_argument(convert)
+    convert.add_argument("--to", metavar="NAME", help="nemo, table, kaldi or lhotse (default: by DST's name)")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Check or convert."""
+    return _check(args) if args.action == "check" else _convert(args)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from speechrnn.corpus.readers import read_entries
+    from speechrnn.corpus.writers import WRITERS, find_writer
+
+    destination = Path(args.destination)
+    name = find_writer(destination, args.to)
+    if destination.exists() and (destination.is_dir() if name != "kaldi" else any(destination.iterdir())):
+        raise ConfigError(f"{destination}: is there already; choose a new name")
+    entries = read_entries(args.corpus, args.format)
+    WRITERS[name](destination, entries)
+    print(f"{destination}: {len(entries):,} utterances as {name}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from speechrnn.corpus.survey import compare, survey_corpus
+
+    if args.of_model is not None and args.config is not None:
+        raise ConfigError("-m and --config: give one of them")
+    model = args.of_model or os.environ.get("SPEECHRNN_MODEL")
+    if args.plot is not None:
+        from speechrnn.inspection.pictures import new_figure
+
+        new_figure()  # that matplotlib is missing is said before an hour of audio is read
+    view = partial(_view_configuration, args.config) if args.config else partial(_view_model, model)
+    with _progress(args.corpus) as advance:
+        survey = survey_corpus(
+            args.corpus, format=args.format, view=view if model or args.config else None, advance=advance
+        )
+    if args.test is not None:
+        with _progress(args.test) as advance:
+            survey.leakage = compare(survey, survey_corpus(args.test, format=args.format, advance=advance))
+    print(json.dumps(survey.to_dict(), ensure_ascii=False) if args.json else "\n".join(describe(survey)))
+    if args.write_clean is not None:
+        _write_clean(survey, Path(args.write_clean))
+    if args.plot is not None:
+        _plot(survey, Path(args.plot))
+    return 1 if survey.left_out or survey.leakage else 0
+
+
+def _view_model(model: str, texts: Sequence[str]) -> ModelView:
+    from speechrnn.corpus.survey import ModelView
+    from speechrnn.model_folder import load_model
+    from speechrnn.recognition.hub import find_folder
+    from speechrnn.text.normalize import normalize_text
+
+    loaded = load_model(find_folder(model))
+    return ModelView(
+        partial(normalize_text, config=loaded.text),
+        loaded.tokens,
+        loaded.acoustic.sample_rate,
+        loaded.acoustic.explain_infeasible,
+    )
+
+
+def _view_configuration(path: str, texts: Sequence[str]) -> ModelView:
+    from speechrnn.acoustic.model import AcousticModel
+    from speechrnn.corpus.survey import ModelView
+    from speechrnn.text.normalize import normalize_text
+    from speechrnn.text.tokens import build_tokens
+    from speechrnn.training.config import load_config
+
+    config = load_config(path)
+    normalize = partial(normalize_text, config=config.text)
+    tokens = build_tokens(config.tokens, [normalize(text) for text in texts])
+    model = AcousticModel(config.front_end, config.encoder, len(tokens))
+    return ModelView(normalize, tokens, model.sample_rate, model.explain_infeasible)
+
+
+def describe(survey: Survey) -> list[str]:
+    """The survey as lines to read."""
+    found = survey.to_dict()
+    shortest, _, median, _, longest = found["duration_quantiles"]
+    lines = [
+        f"{survey.path} ({survey.format}): {found['utterances']:,} utterances, {survey.seconds / 3600:.2f} h, "
+        + (f"{found['speakers']:,} speakers" if found["speakers"] else "speakers not known"),
+        f"durations {shortest:.2f} to {longest:.2f} s, half of them below {median:.2f} s",
+        "sample rates: " + ", ".join(f"{int(rate):,} Hz ({count:,})" for rate, count in found["sample_rates"].items()),
+    ]
+    if survey.band_limit_hz is not None:
+        lines.append(
+            f"nothing above {survey.band_limit_hz / 1000:.1f} kHz in any recording: as a telephone or strong "
+            "compression leaves it; a model of a lower sample rate loses nothing"
+        )
+    shown = "".join(symbol for symbol in sorted(survey.characters) if not symbol.isspace())
+    lines.append(f"{len(shown)} characters: {shown}")
+    for symbol, (count, proposal) in survey.unknown.items():
+        lines.append(f"  the model does not have {symbol!r} ({count:,} times): {proposal}")
+    kinds = Counter(finding.kind for finding in survey.findings)
+    for kind, count in kinds.most_common():
+        members = [finding for finding in survey.findings if finding.kind == kind]
+        effect = ", left out of training" if members[0].is_left_out else ""
+        lines.append(f"{kind}: {count:,}{effect}")
+        lines += [f"  {finding.id}: {finding.detail}" for finding in members[:_SHOWN]]
+        if count > _SHOWN:
+            lines.append(f"  and {count - _SHOWN:,} more (--json has all)")
+    lines += [f"leak: {leak}" for leak in survey.leakage]
+    left = len(survey.left_out)
+    lines.append(
+        f"{left:,} utterances would be left out of training" if left else "nothing would be left out of training"
+    )
+    return lines
+
+
+def _write_clean(survey: Survey, folder: Path) -> None:
+    from speechrnn.corpus.manifest import write_manifest
+
+    if not survey.clean:
+        raise CorpusError(f"{survey.path}: nothing is left to write")
+    write_manifest(folder / "clean.jsonl", survey.clean)
+    left_out = [{"id": id, "reason": reason} for id, reason in survey.left_out.items()]
+    write_json_lines(folder / "left_out.jsonl", left_out)
+    print(
+        f"{folder / 'clean.jsonl'}: {len(survey.clean):,} utterances; {folder / 'left_out.jsonl'}: {len(left_out):,}",
+        file=sys.stderr,
+    )
+
+
+def _plot(survey: Survey, path: Path) -> None:
+    from speechrnn.inspection.pictures import new_figure, to_png
+
+    figure = new_figure(9, 3.5)
+    left, right = figure.subplots(1, 2)
+    left.hist([entry.seconds for entry in survey.entries], bins=50)
+    left.set_xlabel("duration, s")
+    left.set_ylabel("utterances")
+    right.hist([len(entry.text) / entry.seconds for entry in survey.entries if entry.text.strip()], bins=50)
+    right.set_xlabel("characters a second")
+    figure.suptitle(f"{len(survey.entries):,} utterances, {survey.seconds / 3600:.2f} h")
+    write_whole(path, to_png(figure), error=ConfigError)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
+        task = bar.add_task(Path(name).name)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,365 @@
+"""What a corpus holds, and what is wrong with it: one pass over all of its audio and texts. Nothing is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechrnn.audio.files import read_audio, resampled_length
+from speechrnn.audio.levels import describe_levels
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers import find_format, read_entries
+from speechrnn.corpus.readers.cuts import Listing
+from speechrnn.errors import AudioError
+from speechrnn.text.tokens import Tokens
+
+LEFT_OUT = ("unreadable", "empty text", "unknown characters", "cannot be aligned")
+"""Kinds of findings that keep an utterance out of training; all others are only told."""
+
+_LONG_SECONDS, _SHORT_SECONDS = 30.0, 0.2
+_OUTLIER = 6.0  # median absolute deviations of the logarithm of the speaking rate
+_FEWEST_RATES = 20
+_FFT = 1024
+_BAND_DB = -55.0
+_BAND_SHARE = 0.85
+_BAND_UTTERANCES = 200
+_FEWEST_SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about one utterance.
+
+    Attributes:
+        kind: Such as ``unreadable``, ``clipped``, ``duplicate``.
+        id: Of the utterance.
+        detail: What was measured or read.
+    """
+
+    kind: str
+    id: str
+    detail: str
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether training would leave the utterance out."""
+        return self.kind in LEFT_OUT
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was heard of one utterance.
+
+    Attributes:
+        entry: The utterance.
+        sample_rate: Of its recording, in Hz.
+        digest: Of its samples: equal audio has equal digests.
+        findings: About its sound.
+        power: Mean power spectrum, (_FFT // 2 + 1,), of some utterances.
+    """
+
+    entry: Entry
+    sample_rate: int
+    digest: str
+    findings: tuple[Finding, ...]
+    power: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """What a model, or a configuration, makes of texts and lengths.
+
+    Attributes:
+        normalize: Its text normalisation.
+        tokens: Its tokens; None where they would be made from this corpus.
+        sample_rate: In Hz.
+        explain_infeasible: Why CTC cannot align tokens with so many samples; None where it can.
+    """
+
+    normalize: Callable[[str], str]
+    tokens: Tokens
+    sample_rate: int
+    explain_infeasible: Callable[[Sequence[int], int], str | None]
+
+
+@dataclass
+class Survey:
+    """What was found.
+
+    Attributes:
+        path: The corpus.
+        format: Its format's name.
+        entries: All utterances whose headers could be read.
+        findings: Everything that is to be said about single utterances.
+        sample_rates: Hz → utterances.
+        characters: Of the texts as they are written → how often.
+        unknown: Characters that the model does not have → how often, and what could be done.
+        band_limit_hz: Above this there is nothing, in no recording; None: up to the top.
+        leakage: What training and test share, in words; nothing where there is no test corpus or no leak.
+    """
+
+    path: str
+    format: str
+    entries: list[Entry] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    sample_rates: Counter[int] = field(default_factory=Counter)
+    characters: Counter[str] = field(default_factory=Counter)
+    unknown: dict[str, tuple[int, str]] = field(default_factory=dict)
+    band_limit_hz: float | None = None
+    leakage: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Of all utterances together."""
+        return sum(entry.seconds for entry in self.entries)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Utterances that training would leave out, by id, with the reason."""
+        return {finding.id: f"{finding.kind}: {finding.detail}" for finding in self.findings if finding.is_left_out}
+
+    @property
+    def clean(self) -> list[Entry]:
+        """The utterances that can be trained on."""
+        return [entry for entry in self.entries if entry.id not in self.left_out]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs: stable names, plain values."""
+        durations = [entry.seconds for entry in self.entries]
+        return {
+            "path": self.path,
+            "format": self.format,
+            "utterances": len(self.entries) + sum(finding.kind == "unreadable" for finding in self.findings),
+            "seconds": round(self.seconds, 3),
+            "speakers": len({entry.speaker for entry in self.entries if entry.speaker is not None}),
+            "duration_quantiles": [
+                round(float(q), 3) for q in np.quantile(durations or [0.0], [0, 0.05, 0.5, 0.95, 1])
+            ],
+            "sample_rates": {str(rate): count for rate, count in self.sample_rates.most_common()},
+            "band_limit_hz": self.band_limit_hz,
+            "characters": dict(self.characters.most_common()),
+            "unknown_characters": {
+                symbol: {"count": count, "proposal": proposal} for symbol, (count, proposal) in self.unknown.items()
+            },
+            "findings": [{"kind": each.kind, "id": each.id, "detail": each.detail} for each in self.findings],
+            "left_out": len(self.left_out),
+            "leakage": self.leakage,
+        }
+
+
+def survey_corpus(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    view: Callable[[Sequence[str]], ModelView] | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Survey:
+    """Look at a whole corpus.
+
+    Args:
+        path: The corpus.
+        format: As in :func:`speechrnn.corpus.readers.find_format`.
+        view: From all texts, what a model makes of them; None: nothing is said of models.
+        advance: Called as utterances are done, with how many of how many.
+
+    Raises:
+        CorpusError: It cannot be read as a whole (a table without columns, say). What is wrong with single recordings
+            is a finding.
+    """
+    survey = Survey(str(path), find_format(path, format).name)
+
+    def note(listing: Listing, reason: str) -> None:
+        survey.findings.append(Finding("unreadable", listing.id, reason))
+
+    survey.entries = read_entries(path, format, on_error=note)
+    measured = list(_measure_all(survey.entries, advance))
+    broken = {each.entry.id for each in measured if not each.digest}
+    survey.findings += [finding for each in measured for finding in each.findings]
+    survey.entries = [entry for entry in survey.entries if entry.id not in broken]
+    measured = [each for each in measured if each.digest]
+    survey.sample_rates = Counter(each.sample_rate for each in measured)
+    survey.digests = {each.entry.id: each.digest for each in measured}
+    survey.band_limit_hz = _find_band_limit(measured)
+    survey.findings += [*_find_odd_rates(measured), *_find_lengths(survey.entries), *_find_duplicates(measured)]
+    survey.findings += [*_find_rate_outliers(survey.entries), *_find_empty(survey.entries)]
+    survey.characters = Counter(character for entry in survey.entries for character in entry.text)
+    if view is not None:
+        _look_through(survey, view([entry.text for entry in survey.entries]))
+    return survey
+
+
+def compare(train: Survey, test: Survey) -> list[str]:
+    """What two corpora share that they should not: speakers, audio, texts; in words."""
+    found = []
+    speakers = {entry.speaker for entry in train.entries} & {entry.speaker for entry in test.entries} - {None}
+    if speakers:
+        found.append(f"{len(speakers)} speakers are in both, such as {min(map(str, speakers))}")
+    ours = set(train.digests.values())
+    same = sorted(id for id, digest in test.digests.items() if digest in ours)
+    if same:
+        found.append(f"{len(same)} recordings of {test.path} are in {train.path} too, such as {same[0]}")
+    texts = {entry.text.casefold() for entry in train.entries}
+    shared = sorted(entry.id for entry in test.entries if entry.text and entry.text.casefold() in texts)
+    if shared:
+        found.append(
+            f"{len(shared)} of {len(test.entries)} texts of {test.path} are in {train.path} too, such as {shared[0]}'s"
+        )
+    return found
+
+
+def propose_rule(symbol: str, tokens: Tokens) -> str:
+    """What could be done about a character that a model does not have."""
+    known = set(tokens.symbols)
+    for what, other in (("lower-case it", symbol.lower()), ("upper-case it", symbol.upper())):
+        if other != symbol and set(other) <= known:
+            return f"{what} (text.case)"
+    base = "".join(part for part in unicodedata.normalize("NFKD", symbol) if not unicodedata.combining(part))
+    for other in (base, base.lower(), base.upper()):
+        if other and other != symbol and set(other) <= known:
+            return f"write {other}"
+    if unicodedata.category(symbol)[0] in "PS":
+        return "leave it out (text.punctuation: remove)"
+    if unicodedata.category(symbol)[0] == "N":
+        return "spell numbers out in words"
+    return "give the model a token for it, or leave these utterances out"
+
+
+def _measure_all(entries: Sequence[Entry], advance: Callable[[int, int], None]) -> Iterator[Measured]:
+    every = max(1, len(entries) // _BAND_UTTERANCES)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        jobs = pool.map(lambda pair: _measure(pair[1], with_power=pair[0] % every == 0), enumerate(entries))
+        for done, measured in enumerate(jobs, start=1):
+            yield measured
+            advance(done, len(entries))
+
+
+def _measure(entry: Entry, *, with_power: bool) -> Measured:
+    try:
+        waveform = read_audio(entry.audio_path, start=entry.offset, seconds=entry.seconds, check_levels=False)
+    except AudioError:
+        try:  # a stated duration may be a little longer than the recording
+            waveform = read_audio(entry.audio_path, start=entry.offset, check_levels=False)
+        except AudioError as error:
+            return Measured(entry, 0, "", (Finding("unreadable", entry.id, str(error)),))
+    samples = waveform.samples
+    findings = tuple(
+        Finding(kind, entry.id, words.removeprefix(f"{kind}: ")) for kind, words in describe_levels(samples).items()
+    )
+    digest = hashlib.sha256(np.round(samples * 32767).astype("<i2").tobytes() + str(waveform.sample_rate).encode())
+    power = _mean_power(samples) if with_power else None
+    return Measured(entry, waveform.sample_rate, digest.hexdigest(), findings, power)
+
+
+def _mean_power(samples: np.ndarray) -> np.ndarray | None:
+    frames = len(samples) // _FFT
+    if frames < _FEWEST_SAMPLES:
+        return None
+    blocks = samples[: frames * _FFT].reshape(frames, _FFT) * np.hanning(_FFT).astype(np.float32)
+    return np.square(np.abs(np.fft.rfft(blocks, axis=1))).mean(axis=0)
+
+
+def _find_band_limit(measured: Sequence[Measured]) -> float | None:
+    """The highest frequency at which some recording of the commonest rate has anything to speak of."""
+    rates = Counter(each.sample_rate for each in measured)
+    if not rates:
+        return None
+    rate = rates.most_common(1)[0][0]
+    limits = []
+    for each in measured:
+        if each.power is None or each.sample_rate != rate or not each.power.max() > 0:
+            continue
+        level = 10 * np.log10(np.maximum(each.power, 1e-30) / each.power.max())
+        limits.append(float(np.flatnonzero(level > _BAND_DB)[-1]) * rate / _FFT)
+    highest = float(np.quantile(limits, 0.95)) if limits else math.inf
+    return round(highest, 1) if highest < _BAND_SHARE * rate / 2 else None
+
+
+def _find_odd_rates(measured: Sequence[Measured]) -> Iterator[Finding]:
+    rates = Counter(each.sample_rate for each in measured)
+    for each in measured:
+        if each.sample_rate != rates.most_common(1)[0][0]:
+            yield Finding("odd sample rate", each.entry.id, f"{each.sample_rate} Hz")
+
+
+def _find_lengths(entries: Sequence[Entry]) -> Iterator[Finding]:
+    for entry in entries:
+        if entry.seconds > _LONG_SECONDS:
+            yield Finding("long", entry.id, f"{entry.seconds:.1f} s")
+        elif entry.seconds < _SHORT_SECONDS:
+            yield Finding("short", entry.id, f"{entry.seconds:.3f} s")
+
+
+def _find_empty(entries: Sequence[Entry]) -> Iterator[Finding]:
+    for entry in entries:
+        if not entry.text.strip():
+            yield Finding("empty text", entry.id, "its transcript is empty")
+
+
+def _find_duplicates(measured: Sequence[Measured]) -> Iterator[Finding]:
+    first: dict[str, Entry] = {}
+    for each in measured:
+        other = first.setdefault(each.digest, each.entry)
+        if other is not each.entry:
+            texts = "and the same text" if other.text == each.entry.text else "and another text"
+            yield Finding("duplicate", each.entry.id, f"the same sound as {other.id}, {texts}")
+
+
+def _find_rate_outliers(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Utterances that are spoken much faster or slower than the others: often the text is another one's."""
+    rated = [entry for entry in entries if entry.text.strip()]
+    if len(rated) < _FEWEST_RATES:
+        return
+    rates = np.log([len(entry.text) / entry.seconds for entry in rated])
+    middle = float(np.median(rates))
+    spread = max(0.05, float(np.median(np.abs(rates - middle))))
+    for entry, rate in zip(rated, rates, strict=True):
+        if abs(rate - middle) > _OUTLIER * spread:
+            usual = f"where {math.exp(middle):.1f} is usual"
+            yield Finding("speaking rate", entry.id, f"{math.exp(rate):.1f} characters a second {usual}")
+
+
+def _look_through(survey: Survey, view: ModelView) -> None:
+    """What a model does not know, and what it cannot align."""
+    unknown: Counter[str] = Counter()
+    lacking: dict[str, set[str]] = defaultdict(set)
+    for entry in survey.entries:
+        text = view.normalize(entry.text)
+        if not text:
+            if entry.text.strip():
+                survey.findings.append(Finding("empty text", entry.id, f"nothing is left of {entry.text!r}"))
+            continue
+        missing = view.tokens.unknown(text)
+        if missing:
+            lacking[entry.id] = set(missing)
+            unknown.update(symbol for symbol in missing for _ in range(max(1, text.count(symbol))))
+            named = " ".join(map(repr, sorted(set(missing))))
+            survey.findings.append(Finding("unknown characters", entry.id, named))
+            continue
+        rate = _rate_of(survey, entry)
+        samples = resampled_length(round(entry.seconds * rate), rate, view.sample_rate)
+        reason = view.explain_infeasible(view.tokens.encode(text), samples)
+        if reason is not None:
+            survey.findings.append(Finding("cannot be aligned", entry.id, reason))
+    survey.unknown = {
+        symbol: (count, propose_rule(symbol, view.tokens) if len(symbol) == 1 else "give the model a token for it")
+        for symbol, count in unknown.most_common()
+    }
+
+
+def _rate_of(survey: Survey, entry: Entry) -> int:
+    odd = {
+        finding.id: int(finding.detail.split()[0]) for finding in survey.findings if finding.kind == "odd sample rate"
+    }
+    return odd.get(entry.id) or survey.sample_rates.most_common(1)[0][0]

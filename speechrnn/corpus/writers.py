@@ -1,0 +1,133 @@
+"""Write a corpus in another format: a NeMo manifest, a table, a Kaldi data folder, lhotse's cuts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.errors import CorpusError
+from speechrnn.whole_files import write_whole
+
+
+def write_table(path: Path, entries: Sequence[Entry]) -> None:
+    """CSV, or TSV where the name ends so: id, path, start, duration, text, speaker; paths as in a manifest.
+
+    Raises:
+        CorpusError: A text has a tab or a line break in it and the table is TSV, or the file cannot be written.
+    """
+    is_tsv = path.suffix.lower() == ".tsv"
+    folder = path.parent.absolute()
+    rows = [["id", "path", "start", "duration", "text", "speaker"]]
+    for entry in entries:
+        audio = entry.audio_path.absolute()
+        shown = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+        rows.append(
+            [entry.id, shown.as_posix(), repr(entry.offset), repr(entry.seconds), entry.text, entry.speaker or ""]
+        )
+    if is_tsv:
+        for row in rows:
+            if any("\t" in value or "\n" in value for value in row):
+                raise CorpusError(f"{path}: {row[0]} has a tab or a line break in it; write CSV, which can quote it")
+        write_whole(path, "".join("\t".join(row) + "\n" for row in rows), error=CorpusError)
+        return
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(path, text.getvalue(), error=CorpusError)
+
+
+def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
+    """``wav.scp`` and ``text``; ``segments`` where recordings are cut; ``utt2spk`` where speakers are known.
+
+    White space in an id becomes ``_``; an utterance without a speaker among others with one is its own.
+
+    Raises:
+        CorpusError: Two ids become the same, a text has a line break in it, or the folder cannot be written.
+    """
+    names = ["_".join(entry.id.split()) for entry in entries]
+    repeated = next((name for number, name in enumerate(names) if name in set(names[:number])), None)
+    if len(set(names)) < len(names):
+        raise CorpusError(f"{folder}: two utterances would be called {repeated}; give them other ids")
+    broken = next((entry.id for entry in entries if "\n" in entry.text), None)
+    if broken is not None:
+        raise CorpusError(f"{folder}: the text of {broken} has a line break in it, which Kaldi's cannot have")
+    paths = list(dict.fromkeys(entry.audio_path.absolute() for entry in entries))
+    is_whole = len(paths) == len(entries) and not any(entry.offset for entry in entries)
+    if is_whole:
+        recordings = dict(zip(paths, names, strict=True))
+    else:
+        recordings = {path: f"recording-{number:06d}" for number, path in enumerate(paths)}
+    tables = {
+        "wav.scp": [f"{name} {path}" for path, name in recordings.items()],
+        "text": [f"{name} {entry.text}".rstrip() for name, entry in zip(names, entries, strict=True)],
+    }
+    if not is_whole:
+        tables["segments"] = [
+            f"{name} {recordings[entry.audio_path.absolute()]} {entry.offset!r} {entry.offset + entry.seconds!r}"
+            for name, entry in zip(names, entries, strict=True)
+        ]
+    if any(entry.speaker for entry in entries):
+        speakers = ["_".join(entry.speaker.split()) if entry.speaker else "" for entry in entries]
+        tables["utt2spk"] = [f"{name} {speaker or name}" for name, speaker in zip(names, speakers, strict=True)]
+    for name in ("segments", "utt2spk"):
+        if name not in tables:
+            (folder / name).unlink(missing_ok=True)
+    for name, lines in tables.items():
+        write_whole(folder / name, "".join(line + "\n" for line in lines), error=CorpusError)
+
+
+def write_lhotse(path: Path, entries: Sequence[Entry]) -> None:
+    """lhotse's cuts as JSON lines, compressed where the name ends in ``.gz``.
+
+    Raises:
+        CorpusError: A recording cannot be used, or the file cannot be written.
+    """
+    from speechrnn.corpus.readers.cuts import Listing, complete, make_cuts
+
+    listings = [
+        Listing(entry.id, entry.audio_path, entry.text, entry.offset, entry.seconds, entry.speaker, entry.corpus)
+        for entry in entries
+    ]
+    cuts = make_cuts(*complete(listings, where=path))
+    beside = path.with_name(
+        f".{path.name.removesuffix('.gz').removesuffix('.jsonl')}.part.jsonl" + path.suffix * (path.suffix == ".gz")
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cuts.to_file(beside)
+        beside.replace(path)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+WRITERS: dict[str, Callable[[Path, Sequence[Entry]], None]] = {
+    "nemo": write_manifest,
+    "table": write_table,
+    "kaldi": write_kaldi,
+    "lhotse": write_lhotse,
+}
+
+
+def find_writer(path: Path, name: str | None = None) -> str:
+    """What a name stands for: ``.jsonl`` nemo, ``.csv`` and ``.tsv`` table, ``.jsonl.gz`` lhotse, a folder Kaldi.
+
+    Raises:
+        CorpusError: It stands for none, or there is no writer of that name.
+    """
+    if name is not None:
+        if name not in WRITERS:
+            raise CorpusError(f"--to {name}: no corpus can be written so; use {', '.join(WRITERS)}")
+        return name
+    if path.name.endswith(".jsonl.gz"):
+        return "lhotse"
+    endings = {".jsonl": "nemo", ".json": "nemo", ".csv": "table", ".tsv": "table", "": "kaldi"}
+    if path.suffix not in endings:
+        raise CorpusError(
+            f"{path}: its ending says nothing; write to .jsonl (NeMo), .csv or .tsv, .jsonl.gz (lhotse) or a folder "
+            "(Kaldi), or say --to"
+        )
+    return endings[path.suffix]

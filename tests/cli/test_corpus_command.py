@@ -1,0 +1,110 @@
+"""``speechrnn corpus``: what is printed and written, exit codes, one line for every slip."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from speechrnn.cli.main import main
+from speechrnn.corpus.manifest import read_manifest
+
+
+@pytest.fixture
+def train(tone_run):
+    return tone_run.folder / "train.jsonl"
+
+
+def spoil(train, folder):
+    """Ten utterances of the corpus, one of them gone and one without a text."""
+    lines = [json.loads(line) for line in train.read_text().splitlines()[:10]]
+    for line in lines:
+        line["audio_filepath"] = str(train.parent / line["audio_filepath"])
+    lines[3]["audio_filepath"] = "gone.wav"
+    lines[5]["text"] = ""
+    (folder / "spoilt.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "spoilt.jsonl", lines
+
+
+def test_a_sound_corpus_is_told_and_ends_with_0(train, tone_run, capsys):
+    assert main(["corpus", "check", str(train), "-m", str(tone_run.model)]) == 0
+    said = capsys.readouterr().out
+    assert "(nemo): 60 utterances" in said
+    assert "8,000 Hz (60)" in said
+    assert said.splitlines()[-1] == "nothing would be left out of training"
+
+
+def test_what_would_be_left_out_is_told_and_ends_with_1(train, tmp_path, capsys):
+    path, lines = spoil(train, tmp_path)
+    assert main(["corpus", "check", str(path), "--write-clean", str(tmp_path / "clean")]) == 1
+    said = capsys.readouterr().out
+    assert "unreadable: 1, left out of training" in said
+    assert "empty text: 1, left out of training" in said
+    assert "2 utterances would be left out of training" in said
+    kept = read_manifest(tmp_path / "clean" / "clean.jsonl")
+    assert len(kept) == 8
+    reasons = [json.loads(line) for line in (tmp_path / "clean" / "left_out.jsonl").read_text().splitlines()]
+    assert [reason["reason"].split(":")[0] for reason in reasons] == ["unreadable", "empty text"]
+    assert reasons[1]["id"] == Path(lines[5]["audio_filepath"]).stem
+
+
+def test_json_has_everything_by_stable_names(train, tmp_path, capsys):
+    path, _ = spoil(train, tmp_path)
+    assert main(["corpus", "check", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {
+        "path", "format", "utterances", "seconds", "speakers", "duration_quantiles", "sample_rates", "band_limit_hz",
+        "characters", "unknown_characters", "findings", "left_out", "leakage",
+    }  # fmt: skip
+    assert (found["utterances"], found["left_out"]) == (10, 2)
+
+
+def test_a_test_corpus_that_is_in_the_training_corpus_is_told(train, capsys):
+    assert main(["corpus", "check", str(train), "--test", str(train)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("leak: ") == 3
+    assert "60 recordings" in said
+
+
+def test_a_configuration_says_what_it_would_make_of_a_corpus(train, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(
+        "front_end: {sample_rate: 8000}\nencoder: {hidden_size: 8, num_layers: 1, subsampling_factor: 60}\n"
+    )
+    assert main(["corpus", "check", str(train), "--config", str(tmp_path / "config.yaml")]) == 1
+    assert "cannot be aligned: " in capsys.readouterr().out
+
+
+def test_durations_are_drawn(train, tmp_path):
+    assert main(["corpus", "check", str(train), "--plot", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["b.csv", "b.tsv", "b.jsonl", "b.jsonl.gz", "folder"])
+def test_a_corpus_is_converted_by_the_name_of_what_is_written(train, tmp_path, capsys, name):
+    assert main(["corpus", "convert", str(train), str(tmp_path / name)]) == 0
+    assert "60 utterances as " in capsys.readouterr().out
+    assert main(["corpus", "check", str(tmp_path / name)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "gone"], "there is no such file or folder"),
+        (["check", "."], "none of the formats that are known"),
+        (["check", "TRAIN", "--format", "wav"], "format 'wav': there is no such one"),
+        (["check", "TRAIN", "-m", "x", "--config", "y"], "give one of them"),
+        (["check", "TRAIN", "-m", "gone"], "gone"),
+        (["check", "TRAIN", "--config", "gone.yaml"], "gone.yaml"),
+        (["convert", "TRAIN", "a.txt"], "its ending says nothing"),
+        (["convert", "TRAIN", "a.csv", "--to", "stm"], "no corpus can be written so"),
+        (["convert", "TRAIN"], "DST"),
+        (["mend", "TRAIN"], "mend"),
+        ([], "check|convert"),
+    ],
+)
+def test_slips_end_with_one_line_and_exit_code_2(train, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPEECHRNN_MODEL", raising=False)
+    assert main(["corpus", *(str(train) if part == "TRAIN" else part for part in arguments)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

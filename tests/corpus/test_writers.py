@@ -1,0 +1,88 @@
+"""A corpus written in every format comes back as it was."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers import find_format, read_entries
+from speechrnn.corpus.writers import WRITERS, find_writer
+from speechrnn.errors import CorpusError
+
+NAMES = {"nemo": "a.jsonl", "table": "a.csv", "kaldi": "kaldi", "lhotse": "a.jsonl.gz"}
+
+
+@pytest.fixture
+def entries(tmp_path):
+    found = []
+    for number, text in enumerate(['Grüße, "so"', "it's one; two", "", "drei|vier"]):
+        path = tmp_path / "audio" / f"r{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, 16000), 8000)
+        found.append(Entry(f"u{number}", path, 2.0, text, speaker=f"s{number % 2}"))
+    return found
+
+
+def cut_up(entries):
+    """Two utterances of each recording."""
+    return [
+        replace(entry, id=f"{entry.id}-{part}", offset=float(part), seconds=1.0, text=f"{entry.text} {part}".strip())
+        for entry in entries
+        for part in range(2)
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("has_speakers", [False, True])
+def test_nothing_is_lost_on_the_way_there_and_back(tmp_path, entries, name, is_cut, has_speakers):
+    entries = cut_up(entries) if is_cut else entries
+    entries = entries if has_speakers else [replace(entry, speaker=None) for entry in entries]
+    destination = tmp_path / "out" / NAMES[name]
+    assert find_writer(destination) == name
+    WRITERS[name](destination, entries)
+    assert find_format(destination).name == name
+    assert read_entries(destination) == entries
+    assert not [path for path in destination.parent.iterdir() if "part" in path.name]
+
+
+def test_from_format_to_format_and_round_again(tmp_path, entries):
+    source, read = entries, None
+    for number, name in enumerate(("kaldi", "table", "lhotse", "nemo", "kaldi")):
+        destination = tmp_path / f"{number}" / NAMES[name]
+        WRITERS[name](destination, source)
+        source = read = read_entries(destination)
+    assert read == entries
+
+
+def test_tabs_and_breaks_go_where_they_can_be_written(tmp_path, entries):
+    entries = [replace(entries[0], text="one\ttwo\nthree")]
+    with pytest.raises(CorpusError, match="u0 has a tab or a line break in it; write CSV"):
+        WRITERS["table"](tmp_path / "a.tsv", entries)
+    with pytest.raises(CorpusError, match="the text of u0 has a line break in it"):
+        WRITERS["kaldi"](tmp_path / "kaldi", entries)
+    WRITERS["table"](tmp_path / "a.csv", entries)
+    assert read_entries(tmp_path / "a.csv") == entries
+    WRITERS["table"](tmp_path / "b.tsv", [replace(entries[0], text='"quoted')])
+    assert read_entries(tmp_path / "b.tsv")[0].text == '"quoted'
+
+
+def test_ids_with_blanks_become_kaldis_and_stay_apart(tmp_path, entries):
+    WRITERS["kaldi"](
+        tmp_path / "kaldi", [replace(entries[0], id="a b", speaker="Ann  Lee"), replace(entries[1], speaker=None)]
+    )
+    read = read_entries(tmp_path / "kaldi")
+    assert [(entry.id, entry.speaker) for entry in read] == [("a_b", "Ann_Lee"), ("u1", "u1")]
+    with pytest.raises(CorpusError, match="two utterances would be called a_b"):
+        WRITERS["kaldi"](tmp_path / "k2", [replace(entries[0], id="a b"), replace(entries[1], id="a_b")])
+
+
+def test_what_a_name_stands_for(tmp_path):
+    assert find_writer(tmp_path / "x.tsv") == "table"
+    assert find_writer(tmp_path / "x.txt", "kaldi") == "kaldi"
+    with pytest.raises(CorpusError, match="its ending says nothing"):
+        find_writer(tmp_path / "x.txt")
+    with pytest.raises(CorpusError, match="--to stm: no corpus can be written so"):
+        find_writer(tmp_path / "x", "stm")
