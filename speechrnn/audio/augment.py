@@ -12,6 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from speechrnn.audio.channel import (
+    BandConfig,
+    CodecConfig,
+    ReverberationConfig,
+    encode_and_decode,
+    limit_band,
+    reverberate,
+)
 from speechrnn.audio.noise import DrawOther, NoiseConfig, add_noise
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.errors import ConfigError
@@ -104,7 +112,10 @@ class AugmentConfig:
         padding_probability: Share of ends that get a pause, in [0, 1]. Below 1 a model also hears recordings that begin
             and end at once, as those that it is to transcribe may do.
         remains: Remains of a word at both ends, laid over what is there (a pause, say).
+        reverberation: Rooms.
         noise: Noise over the whole utterance.
+        band: A telephone's band.
+        codec: Lossy coding.
         warp: Stretches of the log-mels, over frequency and time.
         spec_augment: Masks over the log-mels.
     """
@@ -117,7 +128,10 @@ class AugmentConfig:
     padding_seconds: float = 0.0
     padding_probability: float = 1.0
     remains: RemainsConfig = field(default_factory=RemainsConfig)
+    reverberation: ReverberationConfig = field(default_factory=ReverberationConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    band: BandConfig = field(default_factory=BandConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
     warp: WarpConfig = field(default_factory=WarpConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
@@ -287,6 +301,14 @@ def augment(
         samples = equalize(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "equalizer"))
     if config.gain_db != (0.0, 0.0):
         samples = change_gain(samples, config, derive_seed(seed, "gain"))
-    return add_noise(
+    if config.reverberation.probability:
+        room_seed = derive_seed(seed, "reverberation")
+        samples = reverberate(samples, config.reverberation, sample_rate=sample_rate, seed=room_seed)
+    samples = add_noise(
         samples, config.noise, sample_rate=sample_rate, seed=derive_seed(seed, "noise"), draw_other=draw_other
     )
+    if config.band.probability:
+        samples = limit_band(samples, config.band, sample_rate=sample_rate, seed=derive_seed(seed, "band"))
+    if config.codec.probability:
+        samples = encode_and_decode(samples, config.codec, sample_rate=sample_rate, seed=derive_seed(seed, "codec"))
+    return samples

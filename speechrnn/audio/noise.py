@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,12 +13,13 @@ import numpy as np
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
 
-NoiseKind = Literal["colored", "pauses", "babble"]
+NoiseKind = Literal["colored", "pauses", "babble", "files"]
 
 DrawOther = Callable[[int], np.ndarray | None]
 """Of a seed, another utterance of the corpus, (n,) float32 at the model's rate, by another speaker where speakers are
 known; None where there is none, or it cannot be read."""
 
+_ENDINGS = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 _PAUSE_SECONDS = 0.2
 _PAUSE_TRIES = 4
 _PAUSE_FRAME_SECONDS = 0.032
@@ -32,14 +35,16 @@ class NoiseConfig:
         kinds: What it is; one is drawn for each utterance that gets any. ``colored``: steady, from white (0 dB an
             octave) to brown (-6 dB an octave). ``pauses``: steady, with the spectrum of the quietest fifth of a second
             of another utterance, so as the rooms and microphones of the corpus sound while nobody speaks. ``babble``:
-            other speakers' utterances, all at once.
+            other speakers' utterances, all at once. ``files``: a stretch of a recording under ``folder``.
         voices: Fewest and most voices of babble.
+        folder: Where recordings of noise lie.
     """
 
     probability: float = 0.0
     snr_db: tuple[float, float] = (5.0, 30.0)
     kinds: tuple[NoiseKind, ...] = ("colored",)
     voices: tuple[int, int] = (3, 7)
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:
@@ -51,6 +56,10 @@ class NoiseConfig:
             raise ConfigError(f"augment.noise.kinds: expected some of {', '.join(known)}, got {list(self.kinds)}")
         if not 1 <= self.voices[0] <= self.voices[1]:
             raise ConfigError(f"augment.noise.voices: expected fewest and most, got {list(self.voices)}")
+        if ("files" in self.kinds) != (self.folder is not None):
+            raise ConfigError(
+                "augment.noise: kinds with files and a folder of recordings go together; set both or none"
+            )
 
 
 def add_noise(
@@ -89,6 +98,8 @@ def _make_noise(
     kind = config.kinds[int(rng.integers(len(config.kinds)))] if len(config.kinds) > 1 else config.kinds[0]
     if kind == "colored":
         return _make_colored(length, rng)
+    if kind == "files":
+        return _read_stretch(length, str(config.folder), rng, sample_rate=sample_rate)
     if draw_other is None:
         return None
     seed = int(rng.integers(2**62))
@@ -96,6 +107,33 @@ def _make_noise(
         return _make_pauses(length, rng, sample_rate=sample_rate, draw_other=draw_other, seed=seed)
     voices = int(rng.integers(config.voices[0], config.voices[1] + 1))
     return _make_babble(length, rng, voices=voices, draw_other=draw_other, seed=seed)
+
+
+def _read_stretch(length: int, folder: str, rng: np.random.Generator, *, sample_rate: int) -> np.ndarray:
+    """A stretch of a recording, from a moment of its own, and again from its beginning where it ends."""
+    from speechrnn.audio.files import audio_info, read_audio
+
+    paths = find_recordings(folder, setting="augment.noise.folder")
+    path = paths[int(rng.integers(len(paths)))]
+    seconds, wanted = audio_info(path).seconds, length / sample_rate
+    start = float(rng.uniform(0.0, max(0.0, seconds - wanted)))
+    stretch = read_audio(
+        path, sample_rate=sample_rate, start=start, seconds=min(wanted, seconds - start), check_levels=False
+    ).samples
+    return np.resize(np.roll(stretch, -int(rng.integers(len(stretch)))) if seconds < wanted else stretch, length)
+
+
+@lru_cache(maxsize=8)
+def find_recordings(folder: str, *, setting: str) -> tuple[Path, ...]:
+    """The recordings under a folder that a setting names, sorted.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    paths = tuple(path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in _ENDINGS)
+    if not paths:
+        raise ConfigError(f"{setting} {folder}: no recordings there ({', '.join(_ENDINGS)})")
+    return paths
 
 
 def _make_colored(length: int, rng: np.random.Generator) -> np.ndarray:

@@ -90,7 +90,7 @@ def _check(args: argparse.Namespace) -> int:
         from speechrnn.inspection.pictures import new_figure
 
         new_figure()  # that matplotlib is missing is said before an hour of audio is read
-    view = partial(_view_configuration, args.config) if args.config else partial(_view_model, model)
+    view = partial(_view_configuration, args.config) if args.config else partial(_view_model, model or "")
     with _progress(args.corpus) as advance:
         survey = survey_corpus(
             args.corpus, format=args.format, view=view if model or args.config else None, advance=advance
