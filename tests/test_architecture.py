@@ -59,6 +59,7 @@ HEAVY = (
     "torch._inductor",
     "sympy",
     "matplotlib",
+    "numba",
 )
 
 

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         args.corpus,
         batch_seconds=args.batch_seconds,
         decoder=args.decoder,
+        beam_size=args.beam_size,
         format=args.format,
     )
     if args.output is not None:

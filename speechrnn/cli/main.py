@@ -68,7 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how recordings become text: decoder, device, size of a batch."""
-    parser.add_argument("--decoder", default="greedy", metavar="NAME", help="greedy (default)")
+    parser.add_argument(
+        "--decoder",
+        default="greedy",
+        metavar="NAME",
+        help="greedy (default): the best token of every frame; beam: the most probable text over all of its paths",
+    )
+    parser.add_argument(
+        "--beam-size", type=int, default=16, metavar="N", help="prefixes that a beam search keeps (default: 16)"
+    )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
     parser.add_argument(
         "--batch-seconds",

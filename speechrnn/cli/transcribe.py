@@ -69,6 +69,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             args.audio,
             channel=args.channel,
             decoder=args.decoder,
+            beam_size=args.beam_size,
             batch_seconds=args.batch_seconds,
             on_error=report,
         ):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, CorpusError
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import DEFAULT_BEAM_SIZE, Recognizer
 from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.metrics import Score, align_words, character_errors, score, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text
@@ -96,6 +96,7 @@ def evaluate(
     *,
     batch_seconds: float = 120.0,
     decoder: str = "greedy",
+    beam_size: int = DEFAULT_BEAM_SIZE,
     format: str | None = None,
 ) -> Evaluation:
     """Score a model on a corpus.
@@ -104,7 +105,8 @@ def evaluate(
         recognizer: The model.
         corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` opens.
         batch_seconds: Budget of a batch, padding included, in seconds.
-        decoder: How log-probabilities become text.
+        decoder: How log-probabilities become text: ``greedy`` or ``beam``.
+        beam_size: Prefixes that a beam search keeps.
         format: Of the corpus; None: it is found by looking.
 
     Raises:
@@ -116,7 +118,9 @@ def evaluate(
     if not any(scored_references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
     _warn_of_unwritable(recognizer, references)
-    transcripts, problems = _transcribe(recognizer, cuts, batch_seconds=batch_seconds, decoder=decoder)
+    transcripts, problems = _transcribe(
+        recognizer, cuts, batch_seconds=batch_seconds, decoder=decoder, beam_size=beam_size
+    )
     if not transcripts:
         problem = problems[cuts[0].id]
         raise CorpusError(f"{corpus}: none of {len(cuts)} recordings can be transcribed; {problem}")
@@ -156,7 +160,7 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
 
 
 def _transcribe(
-    recognizer: Recognizer, cuts: list[MonoCut], *, batch_seconds: float, decoder: str
+    recognizer: Recognizer, cuts: list[MonoCut], *, batch_seconds: float, decoder: str, beam_size: int
 ) -> tuple[dict[str, Transcript], dict[str, str]]:
     """Transcripts by id, and by id why a recording could not be transcribed."""
     read: list[str] = []
@@ -174,7 +178,9 @@ def _transcribe(
             read.append(cut.id)
             yield waveform
 
-    transcripts = list(recognizer.transcribe_many(read_all(), batch_seconds=batch_seconds, decoder=decoder))
+    transcripts = list(
+        recognizer.transcribe_many(read_all(), batch_seconds=batch_seconds, decoder=decoder, beam_size=beam_size)
+    )
     return dict(zip(read, transcripts, strict=True)), problems
 
 

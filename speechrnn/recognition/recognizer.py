@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     Source = AudioSource | Waveform
 
-DECODERS: dict[str, Callable[[Tensor, Tensor], list[Hypothesis]]] = {"greedy": decode_greedy}
+DECODERS = ("greedy", "beam")
 DEFAULT_BATCH_SECONDS = 120.0
+DEFAULT_BEAM_SIZE = 16
 
 
 def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Recognizer:
@@ -82,7 +83,13 @@ class Recognizer:
         return str(languages[0]) if len(languages) == 1 else None
 
     def transcribe(
-        self, audio: Source, *, sample_rate: int | None = None, channel: int | None = None, decoder: str = "greedy"
+        self,
+        audio: Source,
+        *,
+        sample_rate: int | None = None,
+        channel: int | None = None,
+        decoder: str = "greedy",
+        beam_size: int = DEFAULT_BEAM_SIZE,
     ) -> Transcript:
         """Transcribe one recording.
 
@@ -91,13 +98,17 @@ class Recognizer:
                 tensor with its ``sample_rate``.
             sample_rate: Rate of an array or tensor, in Hz; files say their own.
             channel: Channel to take, from 0; None: the mean of all.
-            decoder: ``greedy``.
+            decoder: ``greedy``: the best token of every frame; ``beam``: the text with the most probability over all
+                of its paths, by prefix beam search.
+            beam_size: Prefixes that a beam search keeps.
 
         Raises:
             AudioError: The recording cannot be read, or is too short for a single frame.
-            ConfigError: There is no such decoder.
+            ConfigError: There is no such decoder, or the beam holds nothing.
         """
-        [transcript] = self.transcribe_many([audio], sample_rate=sample_rate, channel=channel, decoder=decoder)
+        [transcript] = self.transcribe_many(
+            [audio], sample_rate=sample_rate, channel=channel, decoder=decoder, beam_size=beam_size
+        )
         return transcript
 
     def transcribe_many(
@@ -107,6 +118,7 @@ class Recognizer:
         sample_rate: int | None = None,
         channel: int | None = None,
         decoder: str = "greedy",
+        beam_size: int = DEFAULT_BEAM_SIZE,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
     ) -> Iterator[Transcript]:
@@ -116,7 +128,8 @@ class Recognizer:
             sources: Each as in :meth:`transcribe`. They are read as far as the next batch needs.
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
-            decoder: ``greedy``.
+            decoder: ``greedy`` or ``beam``.
+            beam_size: Prefixes that a beam search keeps.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
@@ -128,15 +141,14 @@ class Recognizer:
             AudioError: A recording cannot be read or is too short, and there is no ``on_error``.
             ConfigError: There is no such decoder, ``batch_seconds`` is not positive, or ``sources`` is one recording.
         """
-        if decoder not in DECODERS:
-            raise ConfigError(f"decoder {decoder!r}: there is no such one; use {', '.join(DECODERS)}")
+        decode = choose_decoder(decoder, beam_size=beam_size)
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
             raise ConfigError("transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
         batches = _collect_batches(recordings, most_samples=batch_seconds * self.sample_rate)
-        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder))
+        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decode))
 
     def emissions(self, waveforms: Tensor, lengths: Tensor) -> Emission:
         """Compute log-probabilities without decoding them.
@@ -195,13 +207,15 @@ class Recognizer:
         self.check_length(waveform, name=path or "recording")
         return _Recording(path, waveform.samples)
 
-    def _transcribe_batch(self, batch: list[_Recording], decoder: str) -> Iterator[Transcript]:
+    def _transcribe_batch(
+        self, batch: list[_Recording], decode: Callable[[Tensor, Tensor], list[Hypothesis]]
+    ) -> Iterator[Transcript]:
         lengths = torch.tensor([len(recording.samples) for recording in batch])
         waveforms = torch.zeros(len(batch), int(lengths.max()))
         for row, recording in zip(waveforms, batch, strict=True):
             row[: len(recording.samples)] = torch.from_numpy(recording.samples)
         emission = self.emissions(waveforms, lengths)
-        hypotheses = DECODERS[decoder](emission.log_probs, emission.lengths)
+        hypotheses = decode(emission.log_probs, emission.lengths)
         for recording, hypothesis in zip(batch, hypotheses, strict=True):
             yield self._make_transcript(recording, hypothesis)
 
@@ -253,6 +267,22 @@ def _collect_batches(recordings: Iterator[_Recording], *, most_samples: float) -
         yield batch
     if failure is not None:
         raise failure
+
+
+def choose_decoder(name: str, *, beam_size: int = DEFAULT_BEAM_SIZE) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+    """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each.
+
+    Raises:
+        ConfigError: There is no such decoder, or the beam holds nothing.
+    """
+    if name not in DECODERS:
+        raise ConfigError(f"decoder {name!r}: there is no such one; use {', '.join(DECODERS)}")
+    if name == "greedy":
+        return decode_greedy
+    from speechrnn.decoding.beam import BeamConfig, decode_beam
+
+    config = BeamConfig(beam_size=beam_size)
+    return lambda log_probs, lengths: [hypotheses[0] for hypotheses in decode_beam(log_probs, lengths, config)]
 
 
 def choose_device(device: str | torch.device) -> torch.device:

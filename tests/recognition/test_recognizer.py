@@ -300,3 +300,11 @@ def test_gpu_says_what_the_cpu_says(make_tiny_model, recordings):
     with torch.backends.cudnn.flags(allow_tf32=False):
         texts = [transcript.text for transcript in on_gpu.transcribe_many(recordings)]
     assert texts == [transcript.text for transcript in on_cpu.transcribe_many(recordings)]
+
+
+def test_beam_search_reads_a_sure_model_as_greedily_and_takes_its_size(recognizer, recordings):
+    greedy, beam = (recognizer.transcribe(recordings[0], decoder=name) for name in ("greedy", "beam"))
+    assert beam.text == recognizer.transcribe(recordings[0], decoder="beam", beam_size=64).text
+    assert beam.seconds == greedy.seconds
+    with pytest.raises(ConfigError, match="beam_size: expected 1 or more, got 0"):
+        recognizer.transcribe_many(recordings, decoder="beam", beam_size=0)

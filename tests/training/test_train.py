@@ -36,6 +36,15 @@ def test_a_trained_model_transcribes_what_it_never_heard(tone_run):
         assert result.text == " ".join(words)
 
 
+def test_beam_search_hears_the_same_words_at_the_same_times(tone_run):
+    recognizer = speechrnn.load(tone_run.model)
+    samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
+    greedy, beam = (recognizer.transcribe(samples, sample_rate=8000, decoder=name) for name in ("greedy", "beam"))
+    assert beam.text == greedy.text == "low high middle"
+    for one, other in zip(beam.words, greedy.words, strict=True):
+        assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.1)
+
+
 def test_a_run_leaves_model_checkpoints_and_logs(tone_run):
     output = tone_run.result.output
     assert {path.name for path in output.iterdir()} >= {"model", "checkpoints", "logs", "left_out.jsonl"}

@@ -1,0 +1,198 @@
+"""CTC prefix beam search: the token sequences with the most probability over all of their paths.
+
+A beam is a set of prefixes. A prefix carries two probabilities: that of all paths so far that say it and end in a
+blank, after which its last token can be said anew, and that of those that end in its last token. Frame by frame each
+prefix stays as it is (a blank, or its last token goes on) or grows by a token; prefixes that become the same are added
+up, and the most probable ones are kept.
+
+The search is compiled by numba (which librosa brings); utterances run in threads, for it needs no interpreter.
+
+Source:
+    A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012; A. Hannun et al., "First-Pass Large
+    Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", arXiv:1408.2873.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from speechrnn.decoding.beam_kernels import advance, align, make_table, read_prefix
+from speechrnn.errors import ConfigError
+from speechrnn.types import BLANK_ID, Hypothesis
+
+_ROOT = 0
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """How wide the search is.
+
+    Attributes:
+        beam_size: Prefixes that are kept after each frame.
+        token_threshold: Tokens that are this much less probable than a frame's best one are not tried, in nats.
+        most_tokens: At most so many tokens are tried in a frame.
+        nbest: Hypotheses that come out, the best first.
+    """
+
+    beam_size: int = 16
+    token_threshold: float = 12.0
+    most_tokens: int = 64
+    nbest: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("beam_size", "most_tokens", "nbest"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.token_threshold <= 0:
+            raise ConfigError(f"token_threshold: expected nats above 0, got {self.token_threshold}")
+
+
+@dataclass
+class BeamSearch:
+    """The search over one utterance, which may come piece by piece: the pieces give what the whole would give.
+
+    Args:
+        vocabulary_size: V, the blank included.
+        config: How wide it is.
+        blank_id: Which token is the blank.
+
+    Attributes:
+        frames: Encoder frames that were taken in.
+    """
+
+    vocabulary_size: int
+    config: BeamConfig = field(default_factory=BeamConfig)
+    blank_id: int = BLANK_ID
+    frames: int = 0
+
+    def __post_init__(self) -> None:
+        # The trie of all prefixes that were ever kept: parent and token of each, and a table from both to the prefix.
+        self._parents = np.full(1, -1, dtype=np.int64)
+        self._tokens = np.full(1, -1, dtype=np.int64)
+        self._count = 1
+        self._table = make_table(64)
+        # The beam: prefixes, and the logarithms of their two probabilities.
+        self._nodes = np.full(self.config.beam_size, -1, dtype=np.int64)
+        self._nodes[0] = _ROOT
+        self._ending = np.full((2, self.config.beam_size), -np.inf)
+        self._ending[0, 0] = 0.0
+        self._size = 1
+
+    def feed(self, log_probs: np.ndarray) -> None:
+        """Take in frames.
+
+        Args:
+            log_probs: (T', V), natural log, any floating type.
+
+        Raises:
+            ConfigError: The vocabulary is another one.
+        """
+        if log_probs.ndim != 2 or log_probs.shape[1] != self.vocabulary_size:
+            raise ConfigError(f"beam search: expected (T', {self.vocabulary_size}), got {tuple(log_probs.shape)}")
+        if not len(log_probs):
+            return
+        self._make_room(len(log_probs))
+        self._count, self._size = advance(
+            np.ascontiguousarray(log_probs, dtype=np.float64),
+            self.blank_id,
+            self.config.token_threshold,
+            min(self.config.most_tokens, self.vocabulary_size),
+            self._parents,
+            self._tokens,
+            self._count,
+            self._table,
+            self._nodes,
+            self._ending,
+            self._size,
+        )
+        self.frames += len(log_probs)
+
+    def _make_room(self, frames: int) -> None:
+        """Enough for as many new prefixes as these frames can keep."""
+        needed = self._count + frames * self.config.beam_size
+        if needed > len(self._parents):
+            grown = max(needed, 2 * len(self._parents))
+            for name in ("_parents", "_tokens"):
+                larger = np.full(grown, -1, dtype=np.int64)
+                larger[: self._count] = getattr(self, name)[: self._count]
+                setattr(self, name, larger)
+        if 2 * needed > len(self._table):
+            self._table = make_table(4 * needed)
+            _fill(self._table, self._parents, self._tokens, self._count, self.vocabulary_size)
+
+    def best(self, count: int | None = None) -> list[tuple[list[int], float]]:
+        """The most probable prefixes so far, the best first: token ids, and the natural log of their probability."""
+        totals = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size])
+        order = np.argsort(-totals, kind="stable")[: count or self.config.nbest]
+        return [
+            (read_prefix(self._parents, self._tokens, self._nodes[number]).tolist(), float(totals[number]))
+            for number in order
+        ]
+
+
+def _fill(table: np.ndarray, parents: np.ndarray, tokens: np.ndarray, count: int, vocabulary_size: int) -> None:
+    from speechrnn.decoding.beam_kernels import insert_all
+
+    insert_all(table, parents, tokens, count, vocabulary_size)
+
+
+def decode_beam(
+    log_probs: Tensor, lengths: Tensor, config: BeamConfig | None = None, *, blank_id: int = BLANK_ID
+) -> list[list[Hypothesis]]:
+    """Decode a batch.
+
+    Args:
+        log_probs: (B, T', V), natural log, on any device; rows past an utterance's length are ignored.
+        lengths: Valid frames, (B,), int64, each in [0, T'].
+        config: How wide the search is.
+        blank_id: Which token is the blank.
+
+    Returns:
+        For each utterance at most ``nbest`` hypotheses, the best first. The acoustic score is the natural log of the
+        probability over all paths that were kept; a token's frames are those of the most probable path that says the
+        whole hypothesis, its confidence the highest posterior in them.
+
+    Raises:
+        ConfigError: The shapes do not fit each other, a length is not in [0, T'], or the blank is no token.
+    """
+    config = config or BeamConfig()
+    if log_probs.ndim != 3 or lengths.shape != log_probs.shape[:1]:
+        raise ConfigError(
+            "decode_beam: expected log_probs (B, T', V) and lengths (B,), "
+            f"got {tuple(log_probs.shape)} and {tuple(lengths.shape)}"
+        )
+    if not 0 <= blank_id < log_probs.shape[2]:
+        raise ConfigError(f"decode_beam: blank_id {blank_id} is none of the {log_probs.shape[2]} tokens")
+    if len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= log_probs.shape[1]:
+        raise ConfigError(f"decode_beam: lengths must be in [0, {log_probs.shape[1]}], the frames of log_probs")
+    rows = log_probs.detach().cpu().double().numpy()
+    utterances = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+    with ThreadPoolExecutor(max_workers=_count_cores()) as pool:
+        return list(pool.map(lambda row: _decode_one(row, config, blank_id), utterances))
+
+
+def _decode_one(log_probs: np.ndarray, config: BeamConfig, blank_id: int) -> list[Hypothesis]:
+    search = BeamSearch(log_probs.shape[1], config, blank_id)
+    search.feed(log_probs)
+    return [make_hypothesis(log_probs, tokens, score, blank_id) for tokens, score in search.best()]
+
+
+def make_hypothesis(log_probs: np.ndarray, tokens: Sequence[int], score: float, blank_id: int) -> Hypothesis:
+    """A token sequence with the frames of its most probable path."""
+    spans = align(np.ascontiguousarray(log_probs, dtype=np.float64), np.asarray(tokens, dtype=np.int64), blank_id)
+    frames = [(int(first), int(last)) for first, last in spans]
+    confidences = [
+        min(1.0, float(np.exp(log_probs[first : last + 1, token].max())))
+        for token, (first, last) in zip(tokens, frames, strict=True)
+    ]
+    return Hypothesis(list(tokens), frames, score, confidences=confidences)
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

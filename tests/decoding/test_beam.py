@@ -1,0 +1,160 @@
+"""Prefix beam search against the sum over all alignments, and piece by piece against the whole."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from speechrnn.decoding.beam import BeamConfig, BeamSearch, decode_beam
+from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.errors import ConfigError
+
+WIDE = BeamConfig(beam_size=2000, token_threshold=1e9, nbest=2000)
+
+
+def make_log_probs(frames, vocabulary, *, seed=0, sharpness=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return (sharpness * torch.randn(frames, vocabulary, generator=generator, dtype=torch.float64)).log_softmax(-1)
+
+
+def collapse(path, blank=0):
+    return tuple(token for token, _ in itertools.groupby(path) if token != blank)
+
+
+def enumerate_all(log_probs, blank=0):
+    """The log-probability of every token sequence, over all of its paths."""
+    frames, vocabulary = log_probs.shape
+    totals = {}
+    for path in itertools.product(range(vocabulary), repeat=frames):
+        score = sum(float(log_probs[t, token]) for t, token in enumerate(path))
+        key = collapse(path, blank)
+        totals[key] = np.logaddexp(totals.get(key, -math.inf), score)
+    return totals
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize(("frames", "vocabulary"), [(1, 3), (4, 3), (6, 3), (5, 4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_wide_beam_has_every_sequence_with_its_probability(frames, vocabulary, seed, blank):
+    log_probs = make_log_probs(frames, vocabulary, seed=seed)
+    expected = enumerate_all(log_probs, blank)
+    search = BeamSearch(vocabulary, WIDE, blank)
+    search.feed(log_probs.numpy())
+    found = {tuple(tokens): score for tokens, score in search.best(5000)}
+    assert set(found) == set(expected)
+    for key, score in expected.items():
+        assert found[key] == pytest.approx(score, abs=1e-9)
+    assert sum(math.exp(score) for score in found.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 8])
+def test_a_narrow_beam_never_has_a_sequence_twice_nor_more_than_its_probability(beam_size):
+    log_probs = make_log_probs(6, 4, seed=5)
+    expected = enumerate_all(log_probs)
+    search = BeamSearch(4, BeamConfig(beam_size=beam_size, nbest=beam_size))
+    for row in log_probs.numpy():
+        search.feed(row[None])
+        prefixes = [tuple(tokens) for tokens, _ in search.best(beam_size)]
+        assert len(set(prefixes)) == len(prefixes) <= beam_size
+    for tokens, score in search.best(beam_size):
+        assert score <= expected[tuple(tokens)] + 1e-9
+
+
+def test_what_fell_out_of_the_beam_and_comes_back_is_the_same_prefix():
+    """Narrow beams over long random input drop and regain prefixes all the time; none may stand there twice."""
+    log_probs = make_log_probs(300, 5, seed=7, sharpness=0.7).numpy()
+    search = BeamSearch(5, BeamConfig(beam_size=6, nbest=6))
+    for start in range(0, 300, 10):
+        search.feed(log_probs[start : start + 10])
+        prefixes = [tuple(tokens) for tokens, _ in search.best(6)]
+        assert len(set(prefixes)) == len(prefixes)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64])
+def test_piece_by_piece_it_finds_what_it_finds_at_once(piece):
+    log_probs = make_log_probs(200, 12, seed=1, sharpness=2.0).numpy()
+    config = BeamConfig(beam_size=12, nbest=5)
+    whole, pieces = BeamSearch(12, config), BeamSearch(12, config)
+    whole.feed(log_probs)
+    for start in range(0, 200, piece):
+        pieces.feed(log_probs[start : start + piece])
+    assert pieces.best() == whole.best()
+    assert pieces.frames == whole.frames == 200
+
+
+def test_the_sum_over_paths_can_beat_the_best_path():
+    """Greedy says nothing, for the blank is the best single path; the sum over a's paths is greater."""
+    log_probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
+    [greedy] = decode_greedy(log_probs[None], torch.tensor([2]))
+    [[best]] = decode_beam(log_probs[None], torch.tensor([2]))
+    assert greedy.tokens == []
+    assert best.tokens == [1]
+    assert best.acoustic_score == pytest.approx(math.log(0.4 * 0.4 + 2 * 0.4 * 0.6))
+
+
+def test_peaky_log_probs_are_read_as_greedily_with_the_same_frames():
+    rng = np.random.default_rng(0)
+    path = np.repeat(rng.integers(0, 6, 40), rng.integers(1, 4, 40))
+    log_probs = torch.full((len(path), 6), -20.0)
+    log_probs[torch.arange(len(path)), torch.from_numpy(path)] = 0.0
+    log_probs = log_probs.log_softmax(-1)[None]
+    [greedy] = decode_greedy(log_probs, torch.tensor([len(path)]))
+    [[best]] = decode_beam(log_probs, torch.tensor([len(path)]))
+    assert (best.tokens, best.frames) == (greedy.tokens, greedy.frames)
+    assert best.confidences == pytest.approx(greedy.confidences)
+
+
+def test_neighbours_and_padding_change_nothing():
+    rows = [make_log_probs(frames, 7, seed=frames, sharpness=2.0) for frames in (30, 5, 0, 17)]
+    batch = torch.randn(4, 30, 7, dtype=torch.float64)
+    for row, values in zip(batch, rows, strict=True):
+        row[: len(values)] = values
+    config = BeamConfig(nbest=3)
+    together = decode_beam(batch, torch.tensor([30, 5, 0, 17]), config)
+    for hypotheses, values in zip(together, rows, strict=True):
+        assert hypotheses == decode_beam(values[None], torch.tensor([len(values)]), config)[0]
+    assert together[2][0].tokens == []
+    assert together[2][0].acoustic_score == 0.0
+
+
+def test_token_frames_are_those_of_the_best_path_that_says_them():
+    log_probs = make_log_probs(6, 3, seed=11, sharpness=3.0)
+    for hypothesis in decode_beam(log_probs[None], torch.tensor([6]), BeamConfig(nbest=4))[0]:
+        paths = [path for path in itertools.product(range(3), repeat=6) if collapse(path) == tuple(hypothesis.tokens)]
+        best = max(paths, key=lambda path: sum(float(log_probs[t, token]) for t, token in enumerate(path)))
+        runs = [
+            [t for t, _ in run] for token, run in itertools.groupby(enumerate(best), key=lambda pair: pair[1]) if token
+        ]
+        assert hypothesis.frames == [(run[0], run[-1]) for run in runs]
+
+
+def test_pruned_tokens_are_not_tried():
+    log_probs = torch.tensor([[0.2, 0.7, 0.1]]).log().numpy()
+    every, some, one = (
+        BeamSearch(3, BeamConfig(token_threshold=threshold, most_tokens=most, nbest=9))
+        for threshold, most in ((99.0, 9), (1.5, 9), (99.0, 1))
+    )
+    for search in (every, some, one):
+        search.feed(log_probs)
+    assert [tokens for tokens, _ in every.best()] == [[1], [], [2]]
+    assert [tokens for tokens, _ in some.best()] == [[1], []]
+    assert [tokens for tokens, _ in one.best()] == [[1], []]
+
+
+@pytest.mark.parametrize("settings", [{"beam_size": 0}, {"nbest": 0}, {"most_tokens": 0}, {"token_threshold": 0.0}])
+def test_impossible_settings_are_refused_by_name(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        BeamConfig(**settings)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match=r"expected log_probs \(B, T', V\)"):
+        decode_beam(torch.zeros(3, 4), torch.tensor([3]))
+    with pytest.raises(ConfigError, match="blank_id 9 is none of the 4 tokens"):
+        decode_beam(torch.zeros(1, 3, 4), torch.tensor([3]), blank_id=9)
+    with pytest.raises(ConfigError, match="lengths must be in"):
+        decode_beam(torch.zeros(1, 3, 4), torch.tensor([5]))
+    with pytest.raises(ConfigError, match=r"expected \(T', 4\), got \(2, 3\)"):
+        BeamSearch(4).feed(np.zeros((2, 3)))
