@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -16,7 +18,7 @@ def make_table(size: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _slot(table: np.ndarray, key: int) -> int:
+def _slot(table: np.ndarray, key: int) -> Any:
     """Where a key stands, or would."""
     mask = len(table) - 1
     place = ((key * np.int64(_MIX)) >> np.int64(20)) & mask

@@ -187,9 +187,9 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(capsys, evaluate, test_set,
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gone.jsonl", "gone.jsonl: there is no such manifest"),
-        ("test", "a folder without manifest.jsonl"),
-        ("test/test-0.wav", "not UTF-8"),
+        ("gone.jsonl", "gone.jsonl: there is no such file or folder"),
+        ("test", "none of the formats that are known"),
+        ("test/test-0.wav", "none of the formats that are known"),
     ],
 )
 def test_a_corpus_that_is_none_is_one_line(capsys, evaluate, tone_run, name, message):
