@@ -98,6 +98,7 @@ def test_log_probs_and_states_agree_with_the_cpu(device, cell, bidirectional):
         {"subsampling": "convolution", "subsampling_factor": 3},
         {"subsampling": "convolution_2d", "subsampling_factor": 4, "front_end": {"kind": "log_mel"}},
         {"bidirectional": False, "lookahead_frames": 4},
+        {"output": "final_state"},
         {"layer_norm": False, "residual": False, "subsampling_factor": 1},
         {"front_end": {"normalization": "corpus", "deltas": 2}},
         {"front_end": {"normalization": "sliding"}},

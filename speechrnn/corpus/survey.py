@@ -106,6 +106,8 @@ class Survey:
         unknown: Characters that the model does not have → how often, and what could be done.
         band_limit_hz: Above this there is nothing, in no recording; None: up to the top.
         leakage: What training and test share, in words; nothing where there is no test corpus or no leak.
+        digests: Of each utterance's samples, by id.
+        rates: Sample rate of each utterance's recording, by id.
     """
 
     path: str
@@ -118,6 +120,7 @@ class Survey:
     band_limit_hz: float | None = None
     leakage: list[str] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
+    rates: dict[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -132,7 +135,8 @@ class Survey:
     @property
     def clean(self) -> list[Entry]:
         """The utterances that can be trained on."""
-        return [entry for entry in self.entries if entry.id not in self.left_out]
+        left_out = self.left_out
+        return [entry for entry in self.entries if entry.id not in left_out]
 
     def to_dict(self) -> dict[str, Any]:
         """For programs: stable names, plain values."""
@@ -188,7 +192,8 @@ def survey_corpus(
     survey.findings += [finding for each in measured for finding in each.findings]
     survey.entries = [entry for entry in survey.entries if entry.id not in broken]
     measured = [each for each in measured if each.digest]
-    survey.sample_rates = Counter(each.sample_rate for each in measured)
+    survey.rates = {each.entry.id: each.sample_rate for each in measured}
+    survey.sample_rates = Counter(survey.rates.values())
     survey.digests = {each.entry.id: each.digest for each in measured}
     survey.band_limit_hz = _find_band_limit(measured)
     survey.findings += [*_find_odd_rates(measured), *_find_lengths(survey.entries), *_find_duplicates(measured)]
@@ -347,7 +352,7 @@ def _look_through(survey: Survey, view: ModelView) -> None:
             named = " ".join(map(repr, sorted(set(missing))))
             survey.findings.append(Finding("unknown characters", entry.id, named))
             continue
-        rate = _rate_of(survey, entry)
+        rate = survey.rates[entry.id]
         samples = resampled_length(round(entry.seconds * rate), rate, view.sample_rate)
         reason = view.explain_infeasible(view.tokens.encode(text), samples)
         if reason is not None:
@@ -356,10 +361,3 @@ def _look_through(survey: Survey, view: ModelView) -> None:
         symbol: (count, propose_rule(symbol, view.tokens) if len(symbol) == 1 else "give the model a token for it")
         for symbol, count in unknown.most_common()
     }
-
-
-def _rate_of(survey: Survey, entry: Entry) -> int:
-    odd = {
-        finding.id: int(finding.detail.split()[0]) for finding in survey.findings if finding.kind == "odd sample rate"
-    }
-    return odd.get(entry.id) or survey.sample_rates.most_common(1)[0][0]
