@@ -54,7 +54,7 @@ _TYPES: dict[str, type] = {
     "num_parameters": int,
     "provenance": dict,
 }
-_ADDED = frozenset({"encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout"})
+_ADDED = frozenset({"encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout", "encoder.output"})
 """Settings that models of an earlier speechrnn do not have; each has a default that means what those models were."""
 
 Config = TypeVar("Config", FrontEndConfig, EncoderConfig, TextConfig)

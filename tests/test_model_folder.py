@@ -75,6 +75,58 @@ def test_what_is_saved_is_what_is_loaded(make_tiny_model, tmp_path, cell, subsam
         assert torch.equal(loaded.acoustic(waveforms, lengths).log_probs, model.acoustic(waveforms, lengths).log_probs)
 
 
+FIRST_RELEASE = {
+    "encoder": [
+        "size",
+        "cell",
+        "hidden_size",
+        "num_layers",
+        "bidirectional",
+        "dropout",
+        "layer_norm",
+        "residual",
+        "subsampling",
+        "subsampling_factor",
+        "subsampling_channels",
+        "lookahead_frames",
+        "initial_state",
+    ],
+    "front_end": [
+        "sample_rate",
+        "kind",
+        "num_coefficients",
+        "n_mels",
+        "window_seconds",
+        "hop_seconds",
+        "n_fft",
+        "f_min_hz",
+        "f_max_hz",
+        "mel_scale",
+        "pre_emphasis",
+        "log_floor",
+        "deltas",
+        "delta_width",
+        "normalization",
+        "normalization_seconds",
+        "compatibility",
+    ],
+    "text": ["case", "punctuation"],
+}
+"""The settings that every model folder has had from the first version of the format on."""
+
+
+def test_a_model_of_the_first_version_of_the_format_is_still_read(folder):
+    """A setting that came later must be known as such (``_ADDED``), or nobody's older models load any more."""
+
+    def age(config):
+        for section, names in FIRST_RELEASE.items():
+            config[section] = {name: config[section][name] for name in names}
+
+    edit_config(folder, age)
+    assert_same_weights(load_model(folder).acoustic, load_model(folder).acoustic)
+    assert load_model(folder).acoustic.encoder.config.output == "frames"
+
+
 def test_a_loaded_model_is_whole_and_ready(tiny_model_folder):
     acoustic = load_model(tiny_model_folder).acoustic
     tensors = [*acoustic.parameters(), *acoustic.buffers()]
