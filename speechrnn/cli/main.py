@@ -32,6 +32,7 @@ COMMANDS: dict[str, int] = {
     "evaluate": logging.WARNING,
     "inspect": logging.WARNING,
     "corpus": logging.WARNING,
+    "lm": logging.WARNING,
 }
 EXIT_CODES = """exit codes:
   0    done
