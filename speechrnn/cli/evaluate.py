@@ -7,7 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import add_decoding_arguments, add_format_argument, add_model_argument
+from speechrnn.cli.main import (
+    add_decoding_arguments,
+    add_format_argument,
+    add_model_argument,
+    read_allowed,
+)
 from speechrnn.errors import ConfigError
 from speechrnn.whole_files import write_json, write_json_lines
 
@@ -34,6 +39,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Score and print; 1 if recordings could not be transcribed."""
     if args.output is not None:
         _make_folder(Path(args.output))
+    allowed = read_allowed(args)
 
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.recognition.recognizer import load
@@ -44,6 +50,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         batch_seconds=args.batch_seconds,
         decoder=args.decoder,
         beam_size=args.beam_size,
+        words=allowed["words"],
+        sentences=allowed["sentences"],
         format=args.format,
     )
     if args.output is not None:

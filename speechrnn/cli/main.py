@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import speechrnn
@@ -73,7 +74,16 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         "--decoder",
         default="greedy",
         metavar="NAME",
-        help="greedy (default): the best token of every frame; beam: the most probable text over all of its paths",
+        help="greedy (default): the best token of every frame; beam: the most probable text over all of its paths; "
+        "lexicon: the same among what --words or --sentences allow",
+    )
+    parser.add_argument(
+        "--words",
+        metavar="FILE",
+        help="with --decoder lexicon: only sequences of these words can be said, a word a line",
+    )
+    parser.add_argument(
+        "--sentences", metavar="FILE", help="with --decoder lexicon: only one of these can be said, a sentence a line"
     )
     parser.add_argument(
         "--beam-size", type=int, default=16, metavar="N", help="prefixes that a beam search keeps (default: 16)"
@@ -86,6 +96,24 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
     )
+
+
+def read_allowed(args: argparse.Namespace) -> dict[str, list[str] | None]:
+    """What ``--words`` and ``--sentences`` name, line by line.
+
+    Raises:
+        ConfigError: A file cannot be read.
+    """
+    allowed: dict[str, list[str] | None] = {"words": None, "sentences": None}
+    for name in allowed:
+        path = getattr(args, name)
+        if path is not None:
+            try:
+                lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"--{name} {path}: expected a text file in UTF-8: {error}") from error
+            allowed[name] = [line.strip() for line in lines if line.strip()]
+    return allowed
 
 
 def add_format_argument(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import add_decoding_arguments, add_model_argument
+from speechrnn.cli.main import add_decoding_arguments, add_model_argument, read_allowed
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.writers import FORMATS
 from speechrnn.whole_files import write_whole
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
-    show = _make_output(args)
+    show, allowed = _make_output(args), read_allowed(args)
 
     from speechrnn.recognition.recognizer import load
 
@@ -70,6 +70,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             channel=args.channel,
             decoder=args.decoder,
             beam_size=args.beam_size,
+            words=allowed["words"],
+            sentences=allowed["sentences"],
             batch_seconds=args.batch_seconds,
             on_error=report,
         ):

@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from speechrnn.decoding.beam_kernels import advance, align, make_table, read_prefix
+from speechrnn.decoding.grammar import Grammar
 from speechrnn.errors import ConfigError
 from speechrnn.types import BLANK_ID, Hypothesis
 
@@ -61,6 +62,7 @@ class BeamSearch:
         vocabulary_size: V, the blank included.
         config: How wide it is.
         blank_id: Which token is the blank.
+        grammar: What may be said; None: everything.
 
     Attributes:
         frames: Encoder frames that were taken in.
@@ -69,14 +71,19 @@ class BeamSearch:
     vocabulary_size: int
     config: BeamConfig = field(default_factory=BeamConfig)
     blank_id: int = BLANK_ID
+    grammar: Grammar | None = None
     frames: int = 0
 
     def __post_init__(self) -> None:
         # The trie of all prefixes that were ever kept: parent and token of each, and a table from both to the prefix.
         self._parents = np.full(1, -1, dtype=np.int64)
         self._tokens = np.full(1, -1, dtype=np.int64)
+        self._states = np.zeros(1, dtype=np.int64)
         self._count = 1
         self._table = make_table(64)
+        self._transitions, self._finals = np.empty((0, 2), dtype=np.int64), np.ones(1, dtype=bool)
+        if self.grammar is not None:
+            self._transitions, self._finals = self.grammar.compile(self.vocabulary_size)
         # The beam: prefixes, and the logarithms of their two probabilities.
         self._nodes = np.full(self.config.beam_size, -1, dtype=np.int64)
         self._nodes[0] = _ROOT
@@ -110,6 +117,8 @@ class BeamSearch:
             self._nodes,
             self._ending,
             self._size,
+            self._transitions,
+            self._states,
         )
         self.frames += len(log_probs)
 
@@ -118,7 +127,7 @@ class BeamSearch:
         needed = self._count + frames * self.config.beam_size
         if needed > len(self._parents):
             grown = max(needed, 2 * len(self._parents))
-            for name in ("_parents", "_tokens"):
+            for name in ("_parents", "_tokens", "_states"):
                 larger = np.full(grown, -1, dtype=np.int64)
                 larger[: self._count] = getattr(self, name)[: self._count]
                 setattr(self, name, larger)
@@ -127,9 +136,14 @@ class BeamSearch:
             _fill(self._table, self._parents, self._tokens, self._count, self.vocabulary_size)
 
     def best(self, count: int | None = None) -> list[tuple[list[int], float]]:
-        """The most probable prefixes so far, the best first: token ids, and the natural log of their probability."""
+        """The most probable prefixes so far, the best first: token ids, and the natural log of their probability.
+
+        In a closed task those that are whole sentences; none where no such is left.
+        """
         totals = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size])
-        order = np.argsort(-totals, kind="stable")[: count or self.config.nbest]
+        is_whole = self._finals[self._states[self._nodes[: self._size]]]
+        order = [number for number in np.argsort(-totals, kind="stable") if is_whole[number]]
+        order = order[: count or self.config.nbest]
         return [
             (read_prefix(self._parents, self._tokens, self._nodes[number]).tolist(), float(totals[number]))
             for number in order
@@ -143,7 +157,12 @@ def _fill(table: np.ndarray, parents: np.ndarray, tokens: np.ndarray, count: int
 
 
 def decode_beam(
-    log_probs: Tensor, lengths: Tensor, config: BeamConfig | None = None, *, blank_id: int = BLANK_ID
+    log_probs: Tensor,
+    lengths: Tensor,
+    config: BeamConfig | None = None,
+    *,
+    blank_id: int = BLANK_ID,
+    grammar: Grammar | None = None,
 ) -> list[list[Hypothesis]]:
     """Decode a batch.
 
@@ -152,9 +171,11 @@ def decode_beam(
         lengths: Valid frames, (B,), int64, each in [0, T'].
         config: How wide the search is.
         blank_id: Which token is the blank.
+        grammar: What may be said; None: everything.
 
     Returns:
-        For each utterance at most ``nbest`` hypotheses, the best first. The acoustic score is the natural log of the
+        For each utterance at most ``nbest`` hypotheses, the best first; in a closed task none where nothing that may be
+        said is left in the beam. The acoustic score is the natural log of the
         probability over all paths that were kept; a token's frames are those of the most probable path that says the
         whole hypothesis, its confidence the highest posterior in them.
 
@@ -174,11 +195,11 @@ def decode_beam(
     rows = log_probs.detach().cpu().double().numpy()
     utterances = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
     with ThreadPoolExecutor(max_workers=_count_cores()) as pool:
-        return list(pool.map(lambda row: _decode_one(row, config, blank_id), utterances))
+        return list(pool.map(lambda row: _decode_one(row, config, blank_id, grammar), utterances))
 
 
-def _decode_one(log_probs: np.ndarray, config: BeamConfig, blank_id: int) -> list[Hypothesis]:
-    search = BeamSearch(log_probs.shape[1], config, blank_id)
+def _decode_one(log_probs: np.ndarray, config: BeamConfig, blank_id: int, grammar: Grammar | None) -> list[Hypothesis]:
+    search = BeamSearch(log_probs.shape[1], config, blank_id, grammar)
     search.feed(log_probs)
     return [make_hypothesis(log_probs, tokens, score, blank_id) for tokens, score in search.best()]
 

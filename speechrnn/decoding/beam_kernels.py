@@ -36,6 +36,14 @@ def insert_all(table: np.ndarray, parents: np.ndarray, tokens: np.ndarray, count
         table[place, 0], table[place, 1] = key, node
 
 
+@njit(cache=True, nogil=True)
+def insert(table: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
+    """Put keys and their values into a table that has room for them."""
+    for number in range(len(keys)):
+        place = _slot(table, keys[number])
+        table[place, 0], table[place, 1] = keys[number], values[number]
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _add(a: float, b: float) -> float:
     """ln(e^a + e^b)."""
@@ -81,6 +89,8 @@ def advance(
     nodes: np.ndarray,
     ending: np.ndarray,
     size: int,
+    grammar: np.ndarray,
+    states: np.ndarray,
 ) -> tuple[int, int]:
     """Take in frames.
 
@@ -96,6 +106,8 @@ def advance(
         nodes: The beam's prefixes, (K,).
         ending: Log-probabilities of their paths that end in a blank, and in the last token, (2, K).
         size: Prefixes in the beam.
+        grammar: From state · V + token to the next state, (n, 2); nothing in it where everything may be said.
+        states: State of the grammar after each prefix, (P,).
 
     Returns:
         Prefixes there are now, and how many of them in the beam.
@@ -111,6 +123,8 @@ def advance(
     new_scores = np.empty(most)
     new_parent = np.empty(most, dtype=np.int64)
     new_token = np.empty(most, dtype=np.int64)
+    new_state = np.zeros(most, dtype=np.int64)
+    is_closed = len(grammar) > 0
     next_nodes = np.empty(beam, dtype=np.int64)
     next_ending = np.empty((2, beam))
     for frame in range(frames):
@@ -131,13 +145,20 @@ def advance(
                 score = (ending[0, number] if token == last else total) + row[token]
                 if score == -np.inf:
                     continue
+                state = 0
+                if is_closed:
+                    at = _slot(grammar, states[node] * vocabulary_size + token)
+                    if grammar[at, 0] == _EMPTY:
+                        continue
+                    state = grammar[at, 1]
                 slot = _slot(table, node * vocabulary_size + token)
                 child = table[slot, 1] if table[slot, 0] != _EMPTY else -1
                 if child >= 0 and place_of[child] >= 0:
-                    at = place_of[child]
-                    stays[1, at] = _add(stays[1, at], score)
+                    place = place_of[child]
+                    stays[1, place] = _add(stays[1, place], score)
                 else:
                     new_scores[found], new_parent[found], new_token[found] = score, node, token
+                    new_state[found] = state
                     found += 1
         for number in range(size):
             place_of[nodes[number]] = -1
@@ -164,6 +185,7 @@ def advance(
                     slot = _slot(table, key)
                     if table[slot, 0] == _EMPTY:
                         parents[count], tokens[count] = new_parent[index], new_token[index]
+                        states[count] = new_state[index]
                         table[slot, 0], table[slot, 1] = key, count
                         count += 1
                     next_nodes[kept] = table[slot, 1]

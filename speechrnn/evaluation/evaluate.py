@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,8 @@ def evaluate(
     batch_seconds: float = 120.0,
     decoder: str = "greedy",
     beam_size: int = DEFAULT_BEAM_SIZE,
+    words: Sequence[str] | None = None,
+    sentences: Sequence[str] | None = None,
     format: str | None = None,
 ) -> Evaluation:
     """Score a model on a corpus.
@@ -105,8 +107,10 @@ def evaluate(
         recognizer: The model.
         corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` opens.
         batch_seconds: Budget of a batch, padding included, in seconds.
-        decoder: How log-probabilities become text: ``greedy`` or ``beam``.
+        decoder: How log-probabilities become text: ``greedy``, ``beam`` or ``lexicon``.
         beam_size: Prefixes that a beam search keeps.
+        words: For ``lexicon``: only sequences of these can be said.
+        sentences: For ``lexicon``: only one of these can be said.
         format: Of the corpus; None: it is found by looking.
 
     Raises:
@@ -118,9 +122,8 @@ def evaluate(
     if not any(scored_references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
     _warn_of_unwritable(recognizer, references)
-    transcripts, problems = _transcribe(
-        recognizer, cuts, batch_seconds=batch_seconds, decoder=decoder, beam_size=beam_size
-    )
+    decoding = {"decoder": decoder, "beam_size": beam_size, "words": words, "sentences": sentences}
+    transcripts, problems = _transcribe(recognizer, cuts, batch_seconds=batch_seconds, **decoding)
     if not transcripts:
         problem = problems[cuts[0].id]
         raise CorpusError(f"{corpus}: none of {len(cuts)} recordings can be transcribed; {problem}")
@@ -160,7 +163,7 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
 
 
 def _transcribe(
-    recognizer: Recognizer, cuts: list[MonoCut], *, batch_seconds: float, decoder: str, beam_size: int
+    recognizer: Recognizer, cuts: list[MonoCut], **decoding: Any
 ) -> tuple[dict[str, Transcript], dict[str, str]]:
     """Transcripts by id, and by id why a recording could not be transcribed."""
     read: list[str] = []
@@ -178,9 +181,7 @@ def _transcribe(
             read.append(cut.id)
             yield waveform
 
-    transcripts = list(
-        recognizer.transcribe_many(read_all(), batch_seconds=batch_seconds, decoder=decoder, beam_size=beam_size)
-    )
+    transcripts = list(recognizer.transcribe_many(read_all(), **decoding))
     return dict(zip(read, transcripts, strict=True)), problems
 
 

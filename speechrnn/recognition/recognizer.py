@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,16 @@ from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.transcript import Segment, Transcript, Word
+from speechrnn.text.normalize import normalize_text
 from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource
+    from speechrnn.decoding.grammar import Grammar
 
     Source = AudioSource | Waveform
 
-DECODERS = ("greedy", "beam")
+DECODERS = ("greedy", "beam", "lexicon")
 DEFAULT_BATCH_SECONDS = 120.0
 DEFAULT_BEAM_SIZE = 16
 
@@ -90,6 +92,8 @@ class Recognizer:
         channel: int | None = None,
         decoder: str = "greedy",
         beam_size: int = DEFAULT_BEAM_SIZE,
+        words: Sequence[str] | None = None,
+        sentences: Sequence[str] | None = None,
     ) -> Transcript:
         """Transcribe one recording.
 
@@ -99,15 +103,24 @@ class Recognizer:
             sample_rate: Rate of an array or tensor, in Hz; files say their own.
             channel: Channel to take, from 0; None: the mean of all.
             decoder: ``greedy``: the best token of every frame; ``beam``: the text with the most probability over all
-                of its paths, by prefix beam search.
+                of its paths, by prefix beam search; ``lexicon``: the same among what ``words`` or ``sentences`` allow.
             beam_size: Prefixes that a beam search keeps.
+            words: All that may be said are sequences of these words, for ``lexicon``.
+            sentences: All that may be said is one of these, for ``lexicon``.
 
         Raises:
             AudioError: The recording cannot be read, or is too short for a single frame.
-            ConfigError: There is no such decoder, or the beam holds nothing.
+            ConfigError: There is no such decoder, the beam holds nothing, or it is not said what may be said.
+            CorpusError: The model cannot write one of the words or sentences.
         """
         [transcript] = self.transcribe_many(
-            [audio], sample_rate=sample_rate, channel=channel, decoder=decoder, beam_size=beam_size
+            [audio],
+            sample_rate=sample_rate,
+            channel=channel,
+            decoder=decoder,
+            beam_size=beam_size,
+            words=words,
+            sentences=sentences,
         )
         return transcript
 
@@ -119,6 +132,8 @@ class Recognizer:
         channel: int | None = None,
         decoder: str = "greedy",
         beam_size: int = DEFAULT_BEAM_SIZE,
+        words: Sequence[str] | None = None,
+        sentences: Sequence[str] | None = None,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
     ) -> Iterator[Transcript]:
@@ -128,8 +143,10 @@ class Recognizer:
             sources: Each as in :meth:`transcribe`. They are read as far as the next batch needs.
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
-            decoder: ``greedy`` or ``beam``.
+            decoder: ``greedy``, ``beam`` or ``lexicon``.
             beam_size: Prefixes that a beam search keeps.
+            words: As in :meth:`transcribe`.
+            sentences: Likewise.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
@@ -141,7 +158,8 @@ class Recognizer:
             AudioError: A recording cannot be read or is too short, and there is no ``on_error``.
             ConfigError: There is no such decoder, ``batch_seconds`` is not positive, or ``sources`` is one recording.
         """
-        decode = choose_decoder(decoder, beam_size=beam_size)
+        grammar = self._make_grammar(decoder, words, sentences)
+        decode = choose_decoder(decoder, beam_size=beam_size, grammar=grammar)
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
@@ -180,6 +198,25 @@ class Recognizer:
             f"{name}: {waveform.seconds:.4f} s is too short, this model needs at least "
             f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
         )
+
+    def _make_grammar(
+        self, decoder: str, words: Sequence[str] | None, sentences: Sequence[str] | None
+    ) -> Grammar | None:
+        """What may be said, as the model writes it."""
+        if (decoder == "lexicon") != ((words is None) != (sentences is None)):
+            raise ConfigError(
+                "decoder lexicon: give the words or the sentences that may be said, one of the two; no other takes them"
+            )
+        if words is None and sentences is None:
+            return None
+        from speechrnn.decoding.grammar import Grammar
+
+        texts = (normalize_text(text, self.model.text) for text in (words if sentences is None else sentences) or ())
+        encoded = [self.tokens.encode(text) for text in dict.fromkeys(texts) if text]
+        if words is None:
+            return Grammar.of_sentences(encoded)
+        space = self.tokens.symbols.index(" ") if " " in self.tokens.symbols else None
+        return Grammar.of_words(encoded, separator=space)
 
     def _read_all(
         self,
@@ -269,8 +306,10 @@ def _collect_batches(recordings: Iterator[_Recording], *, most_samples: float) -
         raise failure
 
 
-def choose_decoder(name: str, *, beam_size: int = DEFAULT_BEAM_SIZE) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
-    """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each.
+def choose_decoder(
+    name: str, *, beam_size: int = DEFAULT_BEAM_SIZE, grammar: Grammar | None = None
+) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+    """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each; an empty one where none fits.
 
     Raises:
         ConfigError: There is no such decoder, or the beam holds nothing.
@@ -282,7 +321,12 @@ def choose_decoder(name: str, *, beam_size: int = DEFAULT_BEAM_SIZE) -> Callable
     from speechrnn.decoding.beam import BeamConfig, decode_beam
 
     config = BeamConfig(beam_size=beam_size)
-    return lambda log_probs, lengths: [hypotheses[0] for hypotheses in decode_beam(log_probs, lengths, config)]
+
+    def decode(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
+        found = decode_beam(log_probs, lengths, config, grammar=grammar)
+        return [hypotheses[0] if hypotheses else Hypothesis([], [], -math.inf) for hypotheses in found]
+
+    return decode
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from speechrnn.decoding.beam import BeamConfig, BeamSearch, decode_beam
+from speechrnn.decoding.grammar import Grammar
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError
 
@@ -158,3 +159,62 @@ def test_shapes_that_do_not_fit_are_refused():
         decode_beam(torch.zeros(1, 3, 4), torch.tensor([5]))
     with pytest.raises(ConfigError, match=r"expected \(T', 4\), got \(2, 3\)"):
         BeamSearch(4).feed(np.zeros((2, 3)))
+
+
+def allowed_total(log_probs, sentences):
+    totals = enumerate_all(log_probs)
+    return {tuple(sentence): totals[tuple(sentence)] for sentence in sentences if tuple(sentence) in totals}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_closed_task_has_its_sentences_with_their_probabilities_and_no_others(seed):
+    log_probs = make_log_probs(6, 4, seed=seed)
+    sentences = [[1, 2], [1, 2, 3], [3, 3], [2]]
+    search = BeamSearch(4, WIDE, grammar=Grammar.of_sentences(sentences))
+    search.feed(log_probs.numpy())
+    found = {tuple(tokens): score for tokens, score in search.best(100)}
+    assert found == pytest.approx(allowed_total(log_probs, sentences))
+
+
+@pytest.mark.parametrize("most", [None, 2])
+@pytest.mark.parametrize("separator", [None, 3])
+def test_words_may_follow_each_other_so_often(separator, most):
+    log_probs = make_log_probs(7, 4, seed=2)
+    words = [(1,), (2, 1)]
+    search = BeamSearch(4, WIDE, grammar=Grammar.of_words(words, separator=separator, most=most))
+    search.feed(log_probs.numpy())
+    expected = set()
+    for count in range(1, (most or 7) + 1):
+        for chosen in itertools.product(words, repeat=count):
+            joined = chosen[0]
+            for word in chosen[1:]:
+                joined = (*joined, *(() if separator is None else (separator,)), *word)
+            expected.add(joined)
+    found = {tuple(tokens): score for tokens, score in search.best(5000)}
+    assert found == pytest.approx(allowed_total(log_probs, expected))
+
+
+def test_a_closed_task_in_which_nothing_fits_has_no_hypothesis():
+    log_probs = make_log_probs(2, 4)
+    assert decode_beam(log_probs[None], torch.tensor([2]), grammar=Grammar.of_sentences([[1, 2, 3]])) == [[]]
+    [[best]] = decode_beam(log_probs[None], torch.tensor([2]), grammar=Grammar.of_sentences([[1, 2]]))
+    assert best.tokens == [1, 2]
+
+
+def test_a_closed_task_comes_piece_by_piece_too():
+    log_probs = make_log_probs(60, 6, seed=3, sharpness=2.0).numpy()
+    grammar = Grammar.of_words([(1, 2), (3,), (4, 5, 1)])
+    whole, pieces = (BeamSearch(6, BeamConfig(nbest=4), grammar=grammar) for _ in range(2))
+    whole.feed(log_probs)
+    for start in range(0, 60, 7):
+        pieces.feed(log_probs[start : start + 7])
+    assert pieces.best() == whole.best()
+    assert whole.best()
+
+
+def test_tasks_without_anything_to_say_are_refused():
+    for build in (Grammar.of_sentences, Grammar.of_words):
+        with pytest.raises(ConfigError, match="found none"):
+            build([])
+    with pytest.raises(ConfigError, match="expected at least one word, got 0"):
+        Grammar.of_words([(1,)], most=0)

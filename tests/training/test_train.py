@@ -45,6 +45,25 @@ def test_beam_search_hears_the_same_words_at_the_same_times(tone_run):
         assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.1)
 
 
+def test_in_a_closed_task_only_what_may_be_said_is_heard(tone_run):
+    recognizer = speechrnn.load(tone_run.model)
+    samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
+
+    def hear(**allowed: object) -> str:
+        return recognizer.transcribe(samples, sample_rate=8000, decoder="lexicon", **allowed).text
+
+    assert hear(words=["Low", "middle", "high"]) == "low high middle"
+    assert set(hear(words=["low", "middle"]).split()) <= {"low", "middle"}
+    assert hear(sentences=["high low", "low high middle", "middle"]) == "low high middle"
+    assert hear(sentences=["low high low"]) in ("low high low", "")
+    with pytest.raises(ConfigError, match="one of the two"):
+        hear()
+    with pytest.raises(ConfigError, match="no other takes them"):
+        recognizer.transcribe(samples, sample_rate=8000, words=["low"])
+    with pytest.raises(CorpusError, match="loud"):
+        hear(words=["low", "loud"])
+
+
 def test_a_run_leaves_model_checkpoints_and_logs(tone_run):
     output = tone_run.result.output
     assert {path.name for path in output.iterdir()} >= {"model", "checkpoints", "logs", "left_out.jsonl"}
