@@ -37,7 +37,7 @@ from speechrnn.training.sequences import (
 )
 from speechrnn.whole_files import write_json, write_whole
 
-STEPS = dict(zip(LAGS, (1500, 2000, 4000), strict=True))
+STEPS = dict(zip(LAGS, (1500, 2000, 3000), strict=True))
 """Most training steps for each lag."""
 FAR = 1000
 """Lag to which gradients are followed."""
@@ -84,7 +84,7 @@ def _plan_memory(with_speech: bool, seed: int) -> Iterator[Experiment]:
                 for clip in (1.0, None):
                     name = f"{task.replace(' ', '-')}-{lag}-{cell}-{'clipped' if clip else 'unclipped'}"
                     training = SequenceTraining(
-                        steps=steps, learning_rate=3e-3, clip=clip, solved_below=SOLVED_BELOW[task] / 2, seed=seed
+                        steps=steps, learning_rate=1e-2, clip=clip, solved_below=SOLVED_BELOW[task] / 2, seed=seed
                     )
                     yield Experiment(name, task, lag, SequenceConfig(cell=cell), training)
 
