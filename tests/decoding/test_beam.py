@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechrnn.decoding.beam import BeamConfig, BeamSearch, decode_beam
+from speechrnn.decoding.beam import BeamConfig, BeamSearch, decode_beam, make_hypothesis
 from speechrnn.decoding.grammar import Grammar
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError
@@ -71,6 +71,23 @@ def test_what_fell_out_of_the_beam_and_comes_back_is_the_same_prefix():
         search.feed(log_probs[start : start + 10])
         prefixes = [tuple(tokens) for tokens, _ in search.best(6)]
         assert len(set(prefixes)) == len(prefixes)
+
+
+def test_no_prefix_stands_twice_in_any_of_many_narrow_beams():
+    for seed in range(150):
+        log_probs = make_log_probs(40, 3, seed=seed, sharpness=1.5).numpy()
+        search = BeamSearch(3, BeamConfig(beam_size=3, nbest=3))
+        for row in log_probs:
+            search.feed(row[None])
+            prefixes = [tuple(tokens) for tokens, _ in search.best(3)]
+            assert len(set(prefixes)) == len(prefixes), seed
+
+
+def test_a_blank_lies_between_two_equal_tokens():
+    log_probs = torch.tensor([[0.05, 0.9, 0.05], [0.1, 0.8, 0.1], [0.05, 0.9, 0.05]]).log().numpy()
+    hypothesis = make_hypothesis(log_probs, [1, 1], 0.0, 0)
+    assert hypothesis.frames == [(0, 0), (2, 2)]
+    assert make_hypothesis(log_probs, [1], 0.0, 0).frames == [(0, 2)]
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64])

@@ -54,6 +54,13 @@ def test_every_so_many_steps_the_curve_is_drawn_and_its_half_life_logged(tone_co
         assert all(float(row[f"gradients/half_life_seconds/layer_1_{direction}"]) > 0 for row in rows)
 
 
+def test_batches_that_make_one_step_are_looked_at_once(tone_configuration):
+    output = run(tone_configuration, gradients__every_steps=2, trainer__accumulate_grad_batches=3)
+    steps = [event.step for event in read_board(output).Images("gradients/through_time")]
+    assert steps
+    assert len(set(steps)) == len(steps)
+
+
 def test_looking_changes_nothing_of_what_is_learned(tone_configuration):
     weights = []
     for every in (0, 2):

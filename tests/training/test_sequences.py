@@ -56,6 +56,21 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another():
     assert runs[0] != runs[2]
 
 
+def test_it_is_validated_on_what_it_is_asked_to_be():
+    class Opposite(Echo):
+        def draw(self, rng, batch_size):
+            batch = super().draw(rng, batch_size)
+            return SequenceBatch(batch.inputs, batch.lengths, -batch.targets, batch.counts)
+
+    training = SequenceTraining(steps=200, learning_rate=0.01, validate_every=200)
+    model = SequenceConfig(hidden_size=16)
+    own = train_sequences(Echo(lag=0), model, training)
+    other = train_sequences(Echo(lag=0), model, training, valid=Opposite(lag=0))
+    assert own.losses == other.losses
+    assert own.last < 0.2
+    assert other.last > 2.0
+
+
 def test_training_ends_when_it_is_solved_twice_in_a_row():
     result = learn(Echo(lag=0), solved_below=0.5, steps=2000, validate_every=10)
     assert 20 <= result.steps < 2000
