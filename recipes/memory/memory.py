@@ -219,6 +219,7 @@ def run_all(
             count = f"{len(results)}/{len(experiments)}"
             print(f"{count} {name}: {said}, {kept['seconds']:.0f} s", file=sys.stderr, flush=True)
             write_whole(output / "memory.md", describe(results))
+    write_whole(output / "memory.md", describe(results))
     return results
 
 
