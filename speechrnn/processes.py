@@ -1,4 +1,4 @@
-"""Which of several processes that train together this is."""
+"""This process: which of several that train together it is, and how many cores it may use."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ def is_first_process() -> bool:
     """Whether this is the process that writes and speaks: the only one, or rank 0."""
     ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
     return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+def count_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -296,7 +296,7 @@ def _choose_device(recipe: Recipe) -> str:
 
 
 def _make_results(recipe: Recipe, recognizer: Any, scores: dict[str, Any]) -> dict[str, Any]:
-    from speechrnn.training.data import count_cores
+    from speechrnn.processes import count_cores
 
     earlier = _read_json(recipe.output / "results.json")
     training = recognizer.provenance["training"]

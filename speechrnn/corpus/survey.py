@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers import find_format, read_entries
 from speechrnn.corpus.readers.cuts import Listing
 from speechrnn.errors import AudioError
+from speechrnn.processes import count_cores
 from speechrnn.text.tokens import Tokens
 
 LEFT_OUT = ("unreadable", "empty text", "unknown characters", "cannot be aligned")
@@ -242,8 +242,7 @@ def propose_rule(symbol: str, tokens: Tokens) -> str:
 
 def _measure_all(entries: Sequence[Entry], advance: Callable[[int, int], None]) -> Iterator[Measured]:
     every = max(1, len(entries) // _BAND_UTTERANCES)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(max_workers=threads) as pool:
+    with ThreadPoolExecutor(max_workers=count_cores()) as pool:
         jobs = pool.map(lambda pair: _measure(pair[1], with_power=pair[0] % every == 0), enumerate(entries))
         for done, measured in enumerate(jobs, start=1):
             yield measured

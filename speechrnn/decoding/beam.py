@@ -14,7 +14,6 @@ Source:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,9 +21,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from speechrnn.decoding.beam_kernels import advance, align, make_table, read_prefix
+from speechrnn.decoding.beam_kernels import advance, align, insert, make_table, read_prefix
 from speechrnn.decoding.grammar import Grammar
+from speechrnn.decoding.shapes import check_shapes
 from speechrnn.errors import ConfigError
+from speechrnn.processes import count_cores
 from speechrnn.types import BLANK_ID, Hypothesis
 
 _ROOT = 0
@@ -79,6 +80,7 @@ class BeamSearch:
         self._parents = np.full(1, -1, dtype=np.int64)
         self._tokens = np.full(1, -1, dtype=np.int64)
         self._states = np.zeros(1, dtype=np.int64)
+        self._place_of = np.zeros(1, dtype=np.int64)  # the root stands in the beam's first place
         self._count = 1
         self._table = make_table(64)
         self._transitions, self._finals = np.empty((0, 2), dtype=np.int64), np.ones(1, dtype=bool)
@@ -110,15 +112,14 @@ class BeamSearch:
             self.blank_id,
             self.config.token_threshold,
             min(self.config.most_tokens, self.vocabulary_size),
-            self._parents,
-            self._tokens,
-            self._count,
+            (self._parents, self._tokens, self._states),
             self._table,
+            self._count,
+            self._place_of,
             self._nodes,
             self._ending,
             self._size,
             self._transitions,
-            self._states,
         )
         self.frames += len(log_probs)
 
@@ -127,13 +128,14 @@ class BeamSearch:
         needed = self._count + frames * self.config.beam_size
         if needed > len(self._parents):
             grown = max(needed, 2 * len(self._parents))
-            for name in ("_parents", "_tokens", "_states"):
+            for name in ("_parents", "_tokens", "_states", "_place_of"):
                 larger = np.full(grown, -1, dtype=np.int64)
                 larger[: self._count] = getattr(self, name)[: self._count]
                 setattr(self, name, larger)
         if 2 * needed > len(self._table):
             self._table = make_table(4 * needed)
-            _fill(self._table, self._parents, self._tokens, self._count, self.vocabulary_size)
+            known = np.arange(1, self._count)
+            insert(self._table, self._parents[known] * self.vocabulary_size + self._tokens[known], known)
 
     def best(self, count: int | None = None) -> list[tuple[list[int], float]]:
         """The most probable prefixes so far, the best first: token ids, and the natural log of their probability.
@@ -148,12 +150,6 @@ class BeamSearch:
             (read_prefix(self._parents, self._tokens, self._nodes[number]).tolist(), float(totals[number]))
             for number in order
         ]
-
-
-def _fill(table: np.ndarray, parents: np.ndarray, tokens: np.ndarray, count: int, vocabulary_size: int) -> None:
-    from speechrnn.decoding.beam_kernels import insert_all
-
-    insert_all(table, parents, tokens, count, vocabulary_size)
 
 
 def decode_beam(
@@ -183,18 +179,10 @@ def decode_beam(
         ConfigError: The shapes do not fit each other, a length is not in [0, T'], or the blank is no token.
     """
     config = config or BeamConfig()
-    if log_probs.ndim != 3 or lengths.shape != log_probs.shape[:1]:
-        raise ConfigError(
-            "decode_beam: expected log_probs (B, T', V) and lengths (B,), "
-            f"got {tuple(log_probs.shape)} and {tuple(lengths.shape)}"
-        )
-    if not 0 <= blank_id < log_probs.shape[2]:
-        raise ConfigError(f"decode_beam: blank_id {blank_id} is none of the {log_probs.shape[2]} tokens")
-    if len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= log_probs.shape[1]:
-        raise ConfigError(f"decode_beam: lengths must be in [0, {log_probs.shape[1]}], the frames of log_probs")
+    check_shapes(log_probs, lengths, blank_id, name="decode_beam")
     rows = log_probs.detach().cpu().double().numpy()
     utterances = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
-    with ThreadPoolExecutor(max_workers=_count_cores()) as pool:
+    with ThreadPoolExecutor(max_workers=count_cores()) as pool:
         return list(pool.map(lambda row: _decode_one(row, config, blank_id, grammar), utterances))
 
 
@@ -213,7 +201,3 @@ def make_hypothesis(log_probs: np.ndarray, tokens: Sequence[int], score: float, 
         for token, (first, last) in zip(tokens, frames, strict=True)
     ]
     return Hypothesis(list(tokens), frames, score, confidences=confidences)
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

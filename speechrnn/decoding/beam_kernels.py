@@ -28,15 +28,6 @@ def _slot(table: np.ndarray, key: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def insert_all(table: np.ndarray, parents: np.ndarray, tokens: np.ndarray, count: int, vocabulary_size: int) -> None:
-    """Put all prefixes but the root into a table."""
-    for node in range(1, count):
-        key = parents[node] * vocabulary_size + tokens[node]
-        place = _slot(table, key)
-        table[place, 0], table[place, 1] = key, node
-
-
-@njit(cache=True, nogil=True)
 def insert(table: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
     """Put keys and their values into a table that has room for them."""
     for number in range(len(keys)):
@@ -77,20 +68,142 @@ def _choose_tokens(row: np.ndarray, blank: int, threshold: float, most: int, cho
 
 
 @njit(cache=True, nogil=True)
+def _stay(
+    row: np.ndarray, blank: int, tokens: np.ndarray, nodes: np.ndarray, ending: np.ndarray, size: int, stays: np.ndarray
+) -> None:
+    """What becomes of the beam's prefixes where nothing is added: a blank, or the last token goes on."""
+    for number in range(size):
+        last = tokens[nodes[number]]
+        stays[0, number] = _add(ending[0, number], ending[1, number]) + row[blank]
+        stays[1, number] = ending[1, number] + row[last] if last >= 0 else -np.inf
+
+
+@njit(cache=True, nogil=True)
+def _grow(
+    row: np.ndarray,
+    chosen: np.ndarray,
+    trie: tuple[np.ndarray, np.ndarray, np.ndarray],
+    table: np.ndarray,
+    place_of: np.ndarray,
+    nodes: np.ndarray,
+    ending: np.ndarray,
+    size: int,
+    grammar: np.ndarray,
+    stays: np.ndarray,
+    new_scores: np.ndarray,
+    new: np.ndarray,
+) -> int:
+    """The beam's prefixes with one token more; what is in the beam already is added there. How many others there are.
+
+    Of each other one: its score, and in ``new`` its parent, its token and the grammar's state after it.
+    """
+    _, tokens, states = trie
+    found = 0
+    for number in range(size):
+        node = nodes[number]
+        total = _add(ending[0, number], ending[1, number])
+        for token in chosen:
+            # The last token is said anew only after a blank; else it just goes on.
+            score = (ending[0, number] if token == tokens[node] else total) + row[token]
+            state = 0
+            if len(grammar) > 0:
+                at = _slot(grammar, states[node] * len(row) + token)
+                if grammar[at, 0] == _EMPTY:
+                    continue
+                state = grammar[at, 1]
+            if score == -np.inf:
+                continue
+            slot = _slot(table, node * len(row) + token)
+            child = table[slot, 1] if table[slot, 0] != _EMPTY else -1
+            if child >= 0 and place_of[child] >= 0:
+                place = place_of[child]
+                stays[1, place] = _add(stays[1, place], score)
+            else:
+                new_scores[found] = score
+                new[found, 0], new[found, 1], new[found, 2] = node, token, state
+                found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _find_limit(stays: np.ndarray, size: int, new_scores: np.ndarray, found: int, beam: int) -> float:
+    """The score of the last of so many best."""
+    if size + found <= beam:
+        return -np.inf
+    everything = np.empty(size + found)
+    for number in range(size):
+        everything[number] = _add(stays[0, number], stays[1, number])
+    everything[size:] = new_scores[:found]
+    return np.partition(everything, size + found - beam)[size + found - beam]
+
+
+@njit(cache=True, nogil=True)
+def _enter(
+    trie: tuple[np.ndarray, np.ndarray, np.ndarray], table: np.ndarray, count: int, key: int, new: np.ndarray
+) -> tuple[int, int]:
+    """The node of a prefix, made if it was never kept before, and how many nodes there are then."""
+    slot = _slot(table, key)
+    if table[slot, 0] == _EMPTY:
+        parents, tokens, states = trie
+        parents[count], tokens[count], states[count] = new[0], new[1], new[2]
+        table[slot, 0], table[slot, 1] = key, count
+        count += 1
+    return table[slot, 1], count
+
+
+@njit(cache=True, nogil=True)
+def _keep(
+    trie: tuple[np.ndarray, np.ndarray, np.ndarray],
+    table: np.ndarray,
+    count: int,
+    vocabulary_size: int,
+    nodes: np.ndarray,
+    ending: np.ndarray,
+    size: int,
+    stays: np.ndarray,
+    new_scores: np.ndarray,
+    new: np.ndarray,
+    found: int,
+) -> tuple[int, int]:
+    """Make the best prefixes the beam; how many nodes there are now, and how many prefixes in the beam."""
+    beam = len(nodes)
+    limit = _find_limit(stays, size, new_scores, found, beam)
+    next_nodes, next_ending, kept = np.empty_like(nodes), np.empty_like(ending), 0
+    # Above the limit first: those that stand on it share the places that are left.
+    for is_on_limit in range(2):
+        for number in range(size):
+            score = _add(stays[0, number], stays[1, number])
+            if kept < beam and (score == limit if is_on_limit else score > limit):
+                next_nodes[kept] = nodes[number]
+                next_ending[:, kept] = stays[:, number]
+                kept += 1
+        for index in range(found):
+            score = new_scores[index]
+            if kept < beam and (score == limit if is_on_limit else score > limit):
+                key = new[index, 0] * vocabulary_size + new[index, 1]
+                next_nodes[kept], count = _enter(trie, table, count, key, new[index])
+                next_ending[0, kept], next_ending[1, kept] = -np.inf, score
+                kept += 1
+        if limit == -np.inf:
+            break
+    nodes[:kept], ending[:, :kept] = next_nodes[:kept], next_ending[:, :kept]
+    return count, kept
+
+
+@njit(cache=True, nogil=True)
 def advance(
     log_probs: np.ndarray,
     blank: int,
     threshold: float,
     most_tokens: int,
-    parents: np.ndarray,
-    tokens: np.ndarray,
-    count: int,
+    trie: tuple[np.ndarray, np.ndarray, np.ndarray],
     table: np.ndarray,
+    count: int,
+    place_of: np.ndarray,
     nodes: np.ndarray,
     ending: np.ndarray,
     size: int,
     grammar: np.ndarray,
-    states: np.ndarray,
 ) -> tuple[int, int]:
     """Take in frames.
 
@@ -99,105 +212,34 @@ def advance(
         blank: Which token is the blank.
         threshold: Tokens so much below a frame's best are not tried.
         most_tokens: At most so many are tried.
-        parents: Parent of each prefix, (P,).
-        tokens: Last token of each prefix, (P,).
-        count: Prefixes there are.
+        trie: Of each prefix that was ever kept its parent, its last token, and the grammar's state after it, (P,) each.
         table: From parent · V + token to the prefix, (n, 2).
+        count: Prefixes there are.
+        place_of: Where in the beam each prefix stands, (P,); -1 where it does not.
         nodes: The beam's prefixes, (K,).
         ending: Log-probabilities of their paths that end in a blank, and in the last token, (2, K).
         size: Prefixes in the beam.
         grammar: From state · V + token to the next state, (n, 2); nothing in it where everything may be said.
-        states: State of the grammar after each prefix, (P,).
 
     Returns:
         Prefixes there are now, and how many of them in the beam.
     """
-    frames, vocabulary_size = log_probs.shape
-    beam = len(nodes)
+    vocabulary_size, beam = log_probs.shape[1], len(nodes)
     chosen = np.empty(most_tokens, dtype=np.int64)
-    place_of = np.full(len(parents), -1, dtype=np.int64)  # where in the beam a prefix stands
-    for number in range(size):
-        place_of[nodes[number]] = number
-    most = beam * (most_tokens + 1)
     stays = np.empty((2, beam))
-    new_scores = np.empty(most)
-    new_parent = np.empty(most, dtype=np.int64)
-    new_token = np.empty(most, dtype=np.int64)
-    new_state = np.zeros(most, dtype=np.int64)
-    is_closed = len(grammar) > 0
-    next_nodes = np.empty(beam, dtype=np.int64)
-    next_ending = np.empty((2, beam))
-    for frame in range(frames):
-        row = log_probs[frame]
+    new_scores = np.empty(beam * most_tokens)
+    new = np.empty((beam * most_tokens, 3), dtype=np.int64)
+    for row in log_probs:
         tried = _choose_tokens(row, blank, threshold, most_tokens, chosen)
-        for number in range(size):
-            last = tokens[nodes[number]]
-            stays[0, number] = _add(ending[0, number], ending[1, number]) + row[blank]
-            stays[1, number] = ending[1, number] + row[last] if last >= 0 else -np.inf
-        found = 0
-        for number in range(size):
-            node = nodes[number]
-            last = tokens[node]
-            total = _add(ending[0, number], ending[1, number])
-            for index in range(tried):
-                token = chosen[index]
-                # The last token is said anew only after a blank; else it just goes on.
-                score = (ending[0, number] if token == last else total) + row[token]
-                if score == -np.inf:
-                    continue
-                state = 0
-                if is_closed:
-                    at = _slot(grammar, states[node] * vocabulary_size + token)
-                    if grammar[at, 0] == _EMPTY:
-                        continue
-                    state = grammar[at, 1]
-                slot = _slot(table, node * vocabulary_size + token)
-                child = table[slot, 1] if table[slot, 0] != _EMPTY else -1
-                if child >= 0 and place_of[child] >= 0:
-                    place = place_of[child]
-                    stays[1, place] = _add(stays[1, place], score)
-                else:
-                    new_scores[found], new_parent[found], new_token[found] = score, node, token
-                    new_state[found] = state
-                    found += 1
-        for number in range(size):
-            place_of[nodes[number]] = -1
-        limit = -np.inf
-        if size + found > beam:
-            everything = np.empty(size + found)
-            for number in range(size):
-                everything[number] = _add(stays[0, number], stays[1, number])
-            everything[size:] = new_scores[:found]
-            limit = np.partition(everything, size + found - beam)[size + found - beam]
-        kept = 0
-        # Above the limit first: those that stand on it share the places that are left.
-        for is_on_limit in range(2):
-            for number in range(size):
-                score = _add(stays[0, number], stays[1, number])
-                if kept < beam and (score == limit if is_on_limit else score > limit):
-                    next_nodes[kept] = nodes[number]
-                    next_ending[0, kept], next_ending[1, kept] = stays[0, number], stays[1, number]
-                    kept += 1
-            for index in range(found):
-                score = new_scores[index]
-                if kept < beam and (score == limit if is_on_limit else score > limit):
-                    key = new_parent[index] * vocabulary_size + new_token[index]
-                    slot = _slot(table, key)
-                    if table[slot, 0] == _EMPTY:
-                        parents[count], tokens[count] = new_parent[index], new_token[index]
-                        states[count] = new_state[index]
-                        table[slot, 0], table[slot, 1] = key, count
-                        count += 1
-                    next_nodes[kept] = table[slot, 1]
-                    next_ending[0, kept], next_ending[1, kept] = -np.inf, score
-                    kept += 1
-            if limit == -np.inf:
-                break
-        size = kept
-        for number in range(size):
-            nodes[number] = next_nodes[number]
-            ending[0, number], ending[1, number] = next_ending[0, number], next_ending[1, number]
-            place_of[nodes[number]] = number
+        _stay(row, blank, trie[1], nodes, ending, size, stays)
+        found = _grow(
+            row, chosen[:tried], trie, table, place_of, nodes, ending, size, grammar, stays, new_scores, new
+        )  # fmt: skip
+        place_of[nodes[:size]] = -1
+        count, size = _keep(
+            trie, table, count, vocabulary_size, nodes, ending, size, stays, new_scores, new, found
+        )  # fmt: skip
+        place_of[nodes[:size]] = np.arange(size)
     return count, size
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from speechrnn.errors import ConfigError
+from speechrnn.decoding.shapes import check_shapes
 from speechrnn.types import BLANK_ID, Hypothesis
 
 
@@ -24,7 +24,7 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
     Raises:
         ConfigError: The shapes do not fit each other, a length is not in [0, T'], or the blank is no token.
     """
-    _check(log_probs, lengths, blank_id)
+    check_shapes(log_probs, lengths, blank_id, name="decode_greedy")
     lengths = lengths.to(log_probs.device)
     best_log_probs, best = log_probs.max(dim=-1)  # (B, T'), (B, T')
     is_padding = torch.arange(log_probs.shape[1], device=log_probs.device) >= lengths[:, None]
@@ -61,18 +61,3 @@ def _find_runs(best: Tensor, best_log_probs: Tensor, blank_id: int) -> tuple[Ten
     posteriors = best_log_probs.flatten()[is_token.flatten()].exp().clamp(max=1.0)  # a rounded log may pass 0
     confidences = posteriors.new_zeros(len(row)).scatter_reduce(0, run_of_frame, posteriors, "amax")
     return torch.stack([row, best[row, first], first, last], dim=1), confidences
-
-
-def _check(log_probs: Tensor, lengths: Tensor, blank_id: int) -> None:
-    if log_probs.ndim != 3 or lengths.shape != log_probs.shape[:1]:
-        raise ConfigError(
-            "decode_greedy: expected log_probs (B, T', V) and lengths (B,), "
-            f"got {tuple(log_probs.shape)} and {tuple(lengths.shape)}"
-        )
-    if not 0 <= blank_id < log_probs.shape[2]:
-        raise ConfigError(f"decode_greedy: blank_id {blank_id} is none of the {log_probs.shape[2]} tokens")
-    if len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= log_probs.shape[1]:
-        raise ConfigError(
-            f"decode_greedy: lengths must be in [0, {log_probs.shape[1]}], the frames of log_probs; "
-            f"got {int(lengths.min())} to {int(lengths.max())}"
-        )

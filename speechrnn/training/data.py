@@ -17,6 +17,7 @@ from speechrnn.audio.files import resample
 from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, collate
 from speechrnn.corpus.check import Utterance, read_utterance
 from speechrnn.errors import AudioError
+from speechrnn.processes import count_cores
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import DataConfig
 from speechrnn.types import Batch
@@ -108,11 +109,6 @@ def count_workers(config: DataConfig) -> int:
     if config.num_workers is not None:
         return config.num_workers
     return 4 if torch.cuda.is_available() else min(1, count_cores() - 1)
-
-
-def count_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
