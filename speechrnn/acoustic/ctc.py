@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.errors import ConfigError
 from speechrnn.types import BLANK_ID
 
 
@@ -135,30 +135,6 @@ def explain_infeasible(targets: Sequence[int], frames: int) -> str | None:
         f"{len(targets)} tokens with {needed - len(targets)} repeats need at least {needed} encoder frames, "
         f"this model makes {frames}; cut the text or lower the subsampling"
     )
-
-
-def align_targets(log_probs: Tensor, targets: Sequence[int]) -> list[tuple[int, int]]:
-    """Find the most probable CTC path that says these tokens (Viterbi).
-
-    Args:
-        log_probs: (T', V), natural log, on the CPU.
-        targets: Token ids, U of them, without blanks.
-
-    Returns:
-        First and last frame of each token, both inclusive; blanks lie between.
-
-    Raises:
-        SpeechRNNError: The tokens need more frames than there are.
-    """
-    reason = explain_infeasible(targets, len(log_probs))
-    if reason is not None:
-        raise SpeechRNNError(f"the text cannot be aligned: {reason}")
-    if not targets:
-        return []
-    from torchaudio.functional import forced_align, merge_tokens
-
-    path, scores = forced_align(log_probs[None].float(), torch.tensor([list(targets)]), blank=BLANK_ID)
-    return [(span.start, span.end - 1) for span in merge_tokens(path[0], scores[0], blank=BLANK_ID)]
 
 
 def compute_blank_rate(log_probs: Tensor, lengths: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from speechrnn.acoustic.gradient_flow import UnrolledLayer, unroll_stack
 from speechrnn.acoustic.recurrent import Cell, RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights
+from speechrnn.acoustic.unrolled_model import UnrolledLayer, unroll_stack
 from speechrnn.errors import ConfigError
 
 

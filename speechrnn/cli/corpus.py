@@ -26,6 +26,7 @@ EXAMPLE = "speechrnn corpus check mine/train -m runs/en/model --test mine/test"
 HAS_ACTIONS = True
 
 _SHOWN = 5
+_CLEAN, _LEFT_OUT = "clean.jsonl", "left_out.jsonl"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,9 +88,11 @@ def _check(args: argparse.Namespace) -> int:
         raise ConfigError("-m and --config: give one of them")
     model = args.of_model or os.environ.get("SPEECHRNN_MODEL")
     if args.plot is not None:
-        from speechrnn.inspection.pictures import new_figure
+        from speechrnn.inspection.pictures import require_matplotlib
 
-        new_figure()  # that matplotlib is missing is said before an hour of audio is read
+        require_matplotlib()  # before hours of audio are read
+    if args.write_clean is not None:
+        _refuse_to_replace(Path(args.write_clean))
     view = partial(_view_configuration, args.config) if args.config else partial(_view_model, model or "")
     with _progress(args.corpus) as advance:
         survey = survey_corpus(
@@ -170,18 +173,23 @@ def describe(survey: Survey) -> list[str]:
     return lines
 
 
+def _refuse_to_replace(folder: Path) -> None:
+    """What is there may well be the corpus that is being checked."""
+    there = next((folder / name for name in (_CLEAN, _LEFT_OUT) if (folder / name).exists()), None)
+    if there is not None:
+        raise ConfigError(f"--write-clean {folder}: {there} is there already; choose a new folder")
+
+
 def _write_clean(survey: Survey, folder: Path) -> None:
     from speechrnn.corpus.manifest import write_manifest
 
     if not survey.clean:
         raise CorpusError(f"{survey.path}: nothing is left to write")
-    write_manifest(folder / "clean.jsonl", survey.clean)
+    write_manifest(folder / _CLEAN, survey.clean)
     left_out = [{"id": id, "reason": reason} for id, reason in survey.left_out.items()]
-    write_json_lines(folder / "left_out.jsonl", left_out)
-    print(
-        f"{folder / 'clean.jsonl'}: {len(survey.clean):,} utterances; {folder / 'left_out.jsonl'}: {len(left_out):,}",
-        file=sys.stderr,
-    )
+    write_json_lines(folder / _LEFT_OUT, left_out)
+    counts = f"{len(survey.clean):,} utterances; {folder / _LEFT_OUT}: {len(left_out):,}"
+    print(f"{folder / _CLEAN}: {counts}", file=sys.stderr)
 
 
 def _plot(survey: Survey, path: Path) -> None:

@@ -23,9 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", type=float, metavar="S", help="end here, in seconds (default: the end)")
     parser.add_argument("--channel", type=int, metavar="N", help="take channel N, from 0, instead of the mean of all")
     parser.add_argument(
-        "-o", "--output", metavar="DIR", default=".", help="write NAME.html and NAME.png there (default: here)"
+        "-o",
+        "--output",
+        metavar="DIR",
+        default=".",
+        help="write NAME.inspect.html and NAME.inspect.png there (default: here)",
     )
-    parser.add_argument("--state", action="store_true", help="also write NAME.npz: hidden states of each layer")
+    parser.add_argument("--state", action="store_true", help="also write NAME.inspect.npz: hidden states of each layer")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
 
 
@@ -33,10 +37,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Write page and picture, and say where."""
     from speechrnn.inspection.inspect import inspect_recording
     from speechrnn.inspection.page import to_page
-    from speechrnn.inspection.pictures import draw_inspection, new_figure, to_png
+    from speechrnn.inspection.pictures import draw_inspection, require_matplotlib, to_png
     from speechrnn.recognition.recognizer import load
 
-    new_figure()  # that matplotlib is missing is said before anything is computed
+    require_matplotlib()  # before anything is computed
     recognizer = load(args.model, device=args.device)
     inspection = inspect_recording(
         recognizer, args.audio, text=args.text, start=args.start, end=args.end, channel=args.channel
@@ -50,9 +54,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         np.savez_compressed(buffer, allow_pickle=False, **inspection.export_states())
         files["npz"] = buffer.getvalue()
     for ending, content in files.items():
-        path = folder / f"{name}.{ending}"
-        if path.resolve() == Path(args.audio).resolve():
-            raise ConfigError(f"{path}: this is the recording itself; write elsewhere with -o DIR")
+        path = folder / f"{name}.inspect.{ending}"
         write_whole(path, content, error=ConfigError)
         print(path)
     return 0

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from speechrnn.decoding.beam_kernels import advance, align, insert, make_table, read_prefix
+from speechrnn.decoding.alignment import align_tokens
+from speechrnn.decoding.beam_kernels import advance, insert, make_table, read_prefix
 from speechrnn.decoding.grammar import Grammar
 from speechrnn.decoding.shapes import check_shapes
 from speechrnn.errors import ConfigError
@@ -194,8 +195,7 @@ def _decode_one(log_probs: np.ndarray, config: BeamConfig, blank_id: int, gramma
 
 def make_hypothesis(log_probs: np.ndarray, tokens: Sequence[int], score: float, blank_id: int) -> Hypothesis:
     """A token sequence with the frames of its most probable path."""
-    spans = align(np.ascontiguousarray(log_probs, dtype=np.float64), np.asarray(tokens, dtype=np.int64), blank_id)
-    frames = [(int(first), int(last)) for first, last in spans]
+    frames = align_tokens(log_probs, tokens, blank_id=blank_id)
     confidences = [
         min(1.0, float(np.exp(log_probs[first : last + 1, token].max())))
         for token, (first, last) in zip(tokens, frames, strict=True)

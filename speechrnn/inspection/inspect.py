@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.acoustic.ctc import align_targets
-from speechrnn.acoustic.gradient_flow import unroll_model
 from speechrnn.acoustic.unrolled import Unrolled
+from speechrnn.acoustic.unrolled_model import unroll_model
 from speechrnn.audio.files import audio_info, read_audio
+from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.greedy import decode_greedy
-from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
 from speechrnn.recognition.transcript import Word
 from speechrnn.text.metrics import Operation, align_words
 from speechrnn.text.normalize import normalize_text
@@ -172,32 +172,21 @@ def inspect_recording(
     name = "recording" if isinstance(audio, Waveform) else os.fspath(audio)
     waveform = _read(recognizer, audio, name, start, end, channel)
     recognizer.check_length(waveform, name=name)
-    acoustic = recognizer.model.acoustic.to("cpu").eval()
-    samples, lengths = torch.from_numpy(waveform.samples)[None], torch.tensor([len(waveform.samples)])
-    batch = Batch(samples, lengths, torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), [name])
-    with torch.inference_mode():
-        features, _ = acoustic.front_end(samples, lengths)
-        layers, log_probs, frames = unroll_model(acoustic, batch)
-    acoustic.to(recognizer.device)
-    [hypothesis] = decode_greedy(log_probs, frames)
-    words = recognizer.transcribe(waveform).words
-    states = [
-        _describe_direction(number, side, direction)
-        for number, layer in enumerate(layers, start=1)
-        for side, direction in enumerate(layer.directions)
-    ]
-    reference = _align_reference(recognizer, text, log_probs[0], acoustic.seconds_per_frame, waveform)
-    heard, said = _compare(words, reference, start)
+    acoustic = recognizer.model.acoustic
+    features, layers, log_probs = _run(recognizer, waveform)
+    [hypothesis] = decode_greedy(log_probs, torch.tensor([log_probs.shape[1]]))
+    reference = _align_reference(recognizer, text, log_probs[0], waveform)
+    heard, said = _compare(recognizer.transcribe(waveform).words, reference, start)
     path = [(token, *span) for token, span in zip(hypothesis.tokens, hypothesis.frames, strict=True)]
     return Inspection(
         name=name,
         model=str(recognizer.name or ""),
         waveform=waveform,
         start=start,
-        features=features[0].numpy(),
+        features=features,
         feature_kind=acoustic.front_end.config.kind,
         frame_seconds=acoustic.front_end.frame_shift_seconds,
-        layers=states,
+        layers=layers,
         posteriors=log_probs[0].exp().numpy(),
         encoder_seconds=acoustic.seconds_per_step,
         posterior_seconds=min(acoustic.seconds_per_frame, waveform.seconds),
@@ -208,10 +197,29 @@ def inspect_recording(
     )
 
 
+def _run(recognizer: Recognizer, waveform: Waveform) -> tuple[np.ndarray, list[DirectionStates], Tensor]:
+    """Features (T, F), states of every layer, and log-probabilities (1, T', V), all on the CPU."""
+    samples, lengths = torch.from_numpy(waveform.samples)[None], torch.tensor([len(waveform.samples)])
+    batch = Batch(samples, lengths, torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), [""])
+    acoustic = recognizer.model.acoustic.to("cpu").eval()
+    try:
+        with torch.inference_mode():
+            features, _ = acoustic.front_end(samples, lengths)
+            layers, log_probs, _ = unroll_model(acoustic, batch)
+    finally:
+        acoustic.to(recognizer.device)
+    states = [
+        _describe_direction(number, side, direction)
+        for number, layer in enumerate(layers, start=1)
+        for side, direction in enumerate(layer.directions)
+    ]
+    return features[0].numpy(), states, log_probs
+
+
 def _read(
     recognizer: Recognizer, audio: Any, name: str, start: float, end: float | None, channel: int | None
 ) -> Waveform:
-    if start < 0 or (end is not None and end <= start):
+    if not start >= 0 or (end is not None and not end > start):
         raise ConfigError(f"--start {start:g} --end {end if end is None else f'{end:g}'}: expected 0 <= start < end")
     if isinstance(audio, Waveform):
         total, source, rate = audio.seconds, audio.samples, audio.sample_rate
@@ -250,10 +258,8 @@ def _describe_direction(number: int, side: int, direction: Unrolled) -> Directio
 def measure_unit_memory(direction: Unrolled) -> Tensor:
     """How long each unit keeps what it holds, in encoder frames, (H,): see :class:`DirectionStates`."""
     recurrent = direction.weights.weight_recurrent.detach()
-    if direction.cell == "lstm":
-        kept = torch.stack([saved[1] for saved in direction.saved])  # forget gate, (T', B, H)
-    elif direction.cell == "gru":
-        kept = torch.stack([saved[1] for saved in direction.saved])  # update gate
+    if direction.cell in ("gru", "lstm"):
+        kept = torch.stack([saved[1] for saved in direction.saved])  # update or forget gate, (T', B, H)
     else:
         own = recurrent if recurrent.ndim == 1 else recurrent.diagonal()
         kept = torch.stack([own.abs() * (1 - saved[0] ** 2) for saved in direction.saved])
@@ -263,7 +269,7 @@ def measure_unit_memory(direction: Unrolled) -> Tensor:
 
 
 def _align_reference(
-    recognizer: Recognizer, text: str | None, log_probs: Tensor, frame_seconds: float, waveform: Waveform
+    recognizer: Recognizer, text: str | None, log_probs: Tensor, waveform: Waveform
 ) -> list[Word] | None:
     """The reference's words with their times, where there is one."""
     if text is None:
@@ -272,7 +278,11 @@ def _align_reference(
     if not normalized:
         raise CorpusError(f"--text {text!r}: nothing is left of it after the model's normalisation; give what is said")
     tokens = recognizer.tokens.encode(normalized)
-    frames = align_targets(log_probs, tokens)
+    acoustic = recognizer.model.acoustic
+    reason = acoustic.explain_infeasible(tokens, len(waveform.samples))
+    if reason is not None:
+        raise SpeechRNNError(f"--text: the text cannot be aligned: {reason}")
+    frames, frame_seconds = align_tokens(log_probs.numpy(), tokens), acoustic.seconds_per_frame
     return [
         Word(
             word,

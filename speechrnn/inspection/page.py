@@ -13,9 +13,8 @@ from pathlib import PurePath
 import numpy as np
 import soundfile
 
-from speechrnn.errors import SpeechRNNError
 from speechrnn.inspection.inspect import ComparedWord, DirectionStates, Inspection
-from speechrnn.inspection.pictures import MARKS, choose_rows, has_matplotlib
+from speechrnn.inspection.pictures import MARKS, choose_rows, require_matplotlib
 
 _WAVEFORM_POINTS = 2000
 
@@ -26,8 +25,7 @@ def to_page(inspection: Inspection) -> str:
     Raises:
         SpeechRNNError: matplotlib, whose colours the pictures have, is not installed.
     """
-    if not has_matplotlib():
-        raise SpeechRNNError("pictures need matplotlib: pip install matplotlib")
+    require_matplotlib()
     rows = choose_rows(inspection)
     panels = [
         _panel("waveform", "sound pressure", _waveform(inspection), height=90),

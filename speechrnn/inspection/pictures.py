@@ -30,14 +30,23 @@ def has_matplotlib() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def new_figure(width: float = 7.0, height: float = 4.0) -> Any:
-    """An empty matplotlib figure, in inches; it needs no screen and no global state.
+def require_matplotlib() -> None:
+    """Say what to install where pictures cannot be drawn.
 
     Raises:
         SpeechRNNError: matplotlib is not installed.
     """
     if not has_matplotlib():
         raise SpeechRNNError("pictures need matplotlib: pip install matplotlib")
+
+
+def new_figure(width: float = 7.0, height: float = 4.0) -> Any:
+    """An empty matplotlib figure, in inches; it needs no screen and no global state.
+
+    Raises:
+        SpeechRNNError: matplotlib is not installed.
+    """
+    require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -9,7 +9,6 @@ import torch
 from speechrnn.acoustic.ctc import (
     CTCConfig,
     CTCHead,
-    align_targets,
     compute_blank_rate,
     consistency_losses,
     count_frames_needed,
@@ -17,7 +16,7 @@ from speechrnn.acoustic.ctc import (
     ctc_losses,
     explain_infeasible,
 )
-from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.errors import ConfigError
 
 
 def collapse(path):
@@ -45,23 +44,6 @@ def test_loss_is_summed_over_every_alignment(target):
         target_lengths=torch.tensor([len(target)]),
     )
     assert losses.item() == pytest.approx(sum_over_alignments(log_probs, target), abs=1e-5)
-
-
-@pytest.mark.parametrize("target", [[1], [1, 2], [2, 2], [1, 2, 1], [1, 1, 1]])
-@pytest.mark.parametrize("seed", range(4))
-def test_alignment_is_the_best_of_every_path(target, seed):
-    log_probs = (3 * torch.randn(6, 3, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
-    paths = [path for path in itertools.product(range(3), repeat=6) if collapse(path) == target]
-    best = max(paths, key=lambda path: sum(float(log_probs[t, token]) for t, token in enumerate(path)))
-    runs = [(token, list(run)) for token, run in itertools.groupby(range(6), key=lambda t: best[t]) if token != 0]
-    assert align_targets(log_probs, target) == [(run[0], run[-1]) for _, run in runs]
-
-
-def test_no_tokens_align_with_anything_and_too_many_with_nothing():
-    log_probs = torch.zeros(2, 3).log_softmax(-1)
-    assert align_targets(log_probs, []) == []
-    with pytest.raises(SpeechRNNError, match="the text cannot be aligned: 2 tokens with 1 repeats need at least 3"):
-        align_targets(log_probs, [1, 1])
 
 
 def test_loss_is_averaged_over_utterances_and_not_divided_by_length():

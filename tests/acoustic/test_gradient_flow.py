@@ -11,9 +11,9 @@ from speechrnn.acoustic.gradient_flow import (
     measure_lag_curves,
     measure_recurrent_weights,
     measure_saturation,
-    unroll_model,
 )
 from speechrnn.acoustic.model import AcousticModel
+from speechrnn.acoustic.unrolled_model import unroll_model
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import SpeechRNNError
 from speechrnn.types import Batch

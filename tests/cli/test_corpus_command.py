@@ -40,6 +40,9 @@ def test_what_would_be_left_out_is_told_and_ends_with_1(train, tmp_path, capsys)
     assert "unreadable: 1, left out of training" in said
     assert "empty text: 1, left out of training" in said
     assert "2 utterances would be left out of training" in said
+    again = main(["corpus", "check", str(tmp_path / "clean" / "clean.jsonl"), "--write-clean", str(tmp_path / "clean")])
+    assert again == 2  # it would replace what it reads
+    assert "is there already; choose a new folder" in capsys.readouterr().err
     kept = read_manifest(tmp_path / "clean" / "clean.jsonl")
     assert len(kept) == 8
     reasons = [json.loads(line) for line in (tmp_path / "clean" / "left_out.jsonl").read_text().splitlines()]

@@ -25,17 +25,24 @@ def inspect(tone_run, recording):
 
 def test_page_picture_and_states_are_written_and_named(inspect, tmp_path, capsys):
     assert inspect("--text", "low high", "--state", "-o", tmp_path / "look") == 0
-    names = ["clip.html", "clip.png", "clip.npz"]
+    names = ["clip.inspect.html", "clip.inspect.png", "clip.inspect.npz"]
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "look" / name) for name in names]
-    assert "0 of 2 words wrong" in (tmp_path / "look" / "clip.html").read_text(encoding="utf-8")
-    states = np.load(tmp_path / "look" / "clip.npz", allow_pickle=False)
+    assert "0 of 2 words wrong" in (tmp_path / "look" / "clip.inspect.html").read_text(encoding="utf-8")
+    states = np.load(tmp_path / "look" / "clip.inspect.npz", allow_pickle=False)
     assert set(states.files) == {"layer_1_forward", "layer_1_backward", "seconds", "posteriors"}
 
 
-def test_without_more_it_writes_two_files_here(inspect, tmp_path, monkeypatch):
+def test_without_more_it_writes_two_files_here_and_no_cover_picture_is_lost(inspect, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.png").write_bytes(b"cover")
     assert inspect() == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.html", "clip.png", "clip.wav"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "clip.inspect.html",
+        "clip.inspect.png",
+        "clip.png",
+        "clip.wav",
+    ]
+    assert (tmp_path / "clip.png").read_bytes() == b"cover"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,7 @@ def test_without_more_it_writes_two_files_here(inspect, tmp_path, monkeypatch):
         (["--text", "lów"], "ó"),
         (["--start", "5", "--end", "3"], "expected 0 <= start < end"),
         (["--start", "nine"], "--start"),
+        (["--start", "nan"], "expected 0 <= start < end"),
         (["--channel", "7"], "channel"),
         (["--text", "low " * 300], "cannot be aligned"),
         (["-o", "clip.wav/x"], "clip.wav"),

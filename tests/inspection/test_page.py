@@ -97,7 +97,7 @@ def test_the_picture_has_the_pages_panels_on_one_axis(inspection):
 
 
 def test_without_matplotlib_one_line_says_what_to_install(inspection, monkeypatch):
-    monkeypatch.setattr("speechrnn.inspection.page.has_matplotlib", lambda: False)
+    monkeypatch.setattr("speechrnn.inspection.pictures.has_matplotlib", lambda: False)
     with pytest.raises(SpeechRNNError, match="pip install"):
         to_page(inspection)
 
