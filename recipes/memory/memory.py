@@ -30,6 +30,7 @@ from speechrnn.inspection.pictures import has_matplotlib
 from speechrnn.training.sequences import (
     SequenceResult,
     SequenceTraining,
+    build_sequence_model,
     measure,
     measure_sequence_gradients,
     step_losses,
@@ -140,8 +141,8 @@ def run(experiment: Experiment, path: Path, fsdd: Path | None) -> dict[str, Any]
     torch.set_num_threads(1)
     task, valid = make_task(experiment, fsdd)
     kept: dict[str, Any] = {"experiment": asdict(experiment)}
-    untrained = _make_untrained(experiment, task)
     if experiment.name.endswith("-clipped"):
+        untrained = build_sequence_model(task, experiment.model, seed=experiment.training.seed)
         kept["curve_before"] = _curve(experiment, valid, untrained)
     result = train_sequences(task, experiment.model, experiment.training, valid=valid)
     if experiment.name.endswith("-clipped"):
@@ -149,10 +150,6 @@ def run(experiment: Experiment, path: Path, fsdd: Path | None) -> dict[str, Any]
     kept |= _describe(experiment, valid, result)
     write_json(path, kept)
     return kept
-
-
-def _make_untrained(experiment: Experiment, task: Any) -> SequenceModel:
-    return train_sequences(task, experiment.model, replace(experiment.training, steps=1, learning_rate=1e-12)).model
 
 
 def _curve(experiment: Experiment, task: Any, model: SequenceModel) -> list[float]:
@@ -182,7 +179,7 @@ def _describe(experiment: Experiment, valid: Any, result: SequenceResult) -> dic
         losses = step_losses(valid, outputs, batch)
         if experiment.task == "waves":
             kept["by_step"] = losses.mean(dim=0).tolist()
-            if batch.reference is not None:
+            if experiment.model.initial_state == "encoded":
                 wrong = replace(batch, reference=batch.reference.roll(1, dims=0))
                 outputs, _ = result.model(wrong.inputs, wrong.lengths, reference=wrong.reference)
                 kept["by_step_wrong"] = step_losses(valid, outputs, wrong).mean(dim=0).tolist()

@@ -19,6 +19,9 @@ _WAV_TOLERANCE_SECONDS = 0.01
 _UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 # Header, 255 lacing values, 255 segments of 255 bytes (RFC 3533).
 _LARGEST_OGG_PAGE = 27 + 255 + 255 * 255
+AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
+"""Endings of the files that are looked for as recordings where nothing names them whole."""
+
 # Two frames at 320 kbit/s: the encoder's padding at the end, which the decoder leaves out.
 _MP3_TOLERANCE_BYTES = 4096
 

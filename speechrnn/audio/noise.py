@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
 
@@ -19,7 +20,6 @@ DrawOther = Callable[[int], np.ndarray | None]
 """Of a seed, another utterance of the corpus, (n,) float32 at the model's rate, by another speaker where speakers are
 known; None where there is none, or it cannot be read."""
 
-_ENDINGS = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 _PAUSE_SECONDS = 0.2
 _PAUSE_TRIES = 4
 _PAUSE_FRAME_SECONDS = 0.032
@@ -130,9 +130,9 @@ def find_recordings(folder: str, *, setting: str) -> tuple[Path, ...]:
     Raises:
         ConfigError: There are none.
     """
-    paths = tuple(path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in _ENDINGS)
+    paths = tuple(path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in AUDIO_ENDINGS)
     if not paths:
-        raise ConfigError(f"{setting} {folder}: no recordings there ({', '.join(_ENDINGS)})")
+        raise ConfigError(f"{setting} {folder}: no recordings there ({', '.join(AUDIO_ENDINGS)})")
     return paths
 
 

@@ -11,7 +11,7 @@ from speechrnn.cli.main import (
     add_decoding_arguments,
     add_format_argument,
     add_model_argument,
-    read_allowed,
+    read_decoding,
 )
 from speechrnn.errors import ConfigError
 from speechrnn.whole_files import write_json, write_json_lines
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Score and print; 1 if recordings could not be transcribed."""
     if args.output is not None:
         _make_folder(Path(args.output))
-    allowed = read_allowed(args)
+    decoding = read_decoding(args)
 
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.recognition.recognizer import load
@@ -48,11 +48,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         load(args.model, device=args.device),
         args.corpus,
         batch_seconds=args.batch_seconds,
-        decoder=args.decoder,
-        beam_size=args.beam_size,
-        words=allowed["words"],
-        sentences=allowed["sentences"],
         format=args.format,
+        **decoding,
     )
     if args.output is not None:
         _write(evaluation, Path(args.output))

@@ -19,11 +19,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import speechrnn
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.processes import is_first_process
+
+if TYPE_CHECKING:
+    from speechrnn.recognition.recognizer import DecodingOptions
 
 COMMANDS: dict[str, int] = {
     # name: what it logs without --verbose
@@ -98,22 +101,29 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_allowed(args: argparse.Namespace) -> dict[str, list[str] | None]:
-    """What ``--words`` and ``--sentences`` name, line by line.
+def read_decoding(args: argparse.Namespace) -> DecodingOptions:
+    """What :func:`add_decoding_arguments` has declared, the files of ``--words`` and ``--sentences`` read.
 
     Raises:
         ConfigError: A file cannot be read.
     """
-    allowed: dict[str, list[str] | None] = {"words": None, "sentences": None}
-    for name in allowed:
-        path = getattr(args, name)
-        if path is not None:
-            try:
-                lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"--{name} {path}: expected a text file in UTF-8: {error}") from error
-            allowed[name] = [line.strip() for line in lines if line.strip()]
-    return allowed
+    return {
+        "decoder": args.decoder,
+        "beam_size": args.beam_size,
+        "words": _read_allowed("--words", args.words),
+        "sentences": _read_allowed("--sentences", args.sentences),
+    }
+
+
+def _read_allowed(option: str, path: str | None) -> list[str] | None:
+    """What may be said, line by line."""
+    if path is None:
+        return None
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option} {path}: expected a text file in UTF-8: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def add_format_argument(parser: argparse.ArgumentParser) -> None:

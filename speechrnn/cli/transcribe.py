@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import add_decoding_arguments, add_model_argument, read_allowed
+from speechrnn.cli.main import add_decoding_arguments, add_model_argument, read_decoding
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.writers import FORMATS
 from speechrnn.whole_files import write_whole
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
-    show, allowed = _make_output(args), read_allowed(args)
+    show, decoding = _make_output(args), read_decoding(args)
 
     from speechrnn.recognition.recognizer import load
 
@@ -68,12 +68,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         for transcript in recognizer.transcribe_many(
             args.audio,
             channel=args.channel,
-            decoder=args.decoder,
-            beam_size=args.beam_size,
-            words=allowed["words"],
-            sentences=allowed["sentences"],
             batch_seconds=args.batch_seconds,
             on_error=report,
+            **decoding,
         ):
             show(transcript)
             advance()

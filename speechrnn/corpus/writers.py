@@ -41,7 +41,8 @@ def write_table(path: Path, entries: Sequence[Entry]) -> None:
 def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
     """``wav.scp`` and ``text``; ``segments`` where recordings are cut; ``utt2spk`` where speakers are known.
 
-    White space in an id becomes ``_``; an utterance without a speaker among others with one is its own.
+    Lines are sorted by name. White space in an id becomes ``_``; an utterance without a speaker among others with one
+    is its own.
 
     Raises:
         CorpusError: Two ids become the same, a text has a line break in it, or the folder cannot be written.
@@ -75,7 +76,9 @@ def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
         if name not in tables:
             (folder / name).unlink(missing_ok=True)
     for name, lines in tables.items():
-        write_whole(folder / name, "".join(line + "\n" for line in lines), error=CorpusError)
+        # Kaldi's own tools want every file in the order of its bytes.
+        ordered = sorted(lines, key=lambda line: line.split(" ", 1)[0].encode("utf-8"))
+        write_whole(folder / name, "".join(line + "\n" for line in ordered), error=CorpusError)
 
 
 def write_lhotse(path: Path, entries: Sequence[Entry]) -> None:
@@ -86,14 +89,8 @@ def write_lhotse(path: Path, entries: Sequence[Entry]) -> None:
     """
     from speechrnn.corpus.readers.cuts import Listing, complete, make_cuts
 
-    listings = [
-        Listing(entry.id, entry.audio_path, entry.text, entry.offset, entry.seconds, entry.speaker, entry.corpus)
-        for entry in entries
-    ]
-    cuts = make_cuts(*complete(listings, where=path))
-    beside = path.with_name(
-        f".{path.name.removesuffix('.gz').removesuffix('.jsonl')}.part.jsonl" + path.suffix * (path.suffix == ".gz")
-    )
+    cuts = make_cuts(*complete([Listing.of(entry) for entry in entries], where=path))
+    beside = path.with_name(f".part.{path.name}")  # lhotse goes by the ending
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         cuts.to_file(beside)

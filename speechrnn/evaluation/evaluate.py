@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, CorpusError
-from speechrnn.recognition.recognizer import DEFAULT_BEAM_SIZE, Recognizer
+from speechrnn.recognition.recognizer import DecodingOptions, Recognizer
 from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.metrics import Score, align_words, character_errors, score, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text
@@ -95,11 +95,8 @@ def evaluate(
     corpus: str | Path,
     *,
     batch_seconds: float = 120.0,
-    decoder: str = "greedy",
-    beam_size: int = DEFAULT_BEAM_SIZE,
-    words: Sequence[str] | None = None,
-    sentences: Sequence[str] | None = None,
     format: str | None = None,
+    **decoding: Unpack[DecodingOptions],
 ) -> Evaluation:
     """Score a model on a corpus.
 
@@ -107,11 +104,8 @@ def evaluate(
         recognizer: The model.
         corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` opens.
         batch_seconds: Budget of a batch, padding included, in seconds.
-        decoder: How log-probabilities become text: ``greedy``, ``beam`` or ``lexicon``.
-        beam_size: Prefixes that a beam search keeps.
-        words: For ``lexicon``: only sequences of these can be said.
-        sentences: For ``lexicon``: only one of these can be said.
         format: Of the corpus; None: it is found by looking.
+        **decoding: How log-probabilities become text.
 
     Raises:
         CorpusError: The corpus cannot be read, holds no words to score against, or no recording can be transcribed.
@@ -122,7 +116,6 @@ def evaluate(
     if not any(scored_references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
     _warn_of_unwritable(recognizer, references)
-    decoding = {"decoder": decoder, "beam_size": beam_size, "words": words, "sentences": sentences}
     transcripts, problems = _transcribe(recognizer, cuts, batch_seconds=batch_seconds, **decoding)
     if not transcripts:
         problem = problems[cuts[0].id]
@@ -163,7 +156,7 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
 
 
 def _transcribe(
-    recognizer: Recognizer, cuts: list[MonoCut], **decoding: Any
+    recognizer: Recognizer, cuts: list[MonoCut], *, batch_seconds: float, **decoding: Unpack[DecodingOptions]
 ) -> tuple[dict[str, Transcript], dict[str, str]]:
     """Transcripts by id, and by id why a recording could not be transcribed."""
     read: list[str] = []
@@ -181,7 +174,7 @@ def _transcribe(
             read.append(cut.id)
             yield waveform
 
-    transcripts = list(recognizer.transcribe_many(read_all(), **decoding))
+    transcripts = list(recognizer.transcribe_many(read_all(), batch_seconds=batch_seconds, **decoding))
     return dict(zip(read, transcripts, strict=True)), problems
 
 

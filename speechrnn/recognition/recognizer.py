@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from speechrnn.audio.files import read_audio, resampled_length
 from speechrnn.decoding.greedy import decode_greedy
-from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
+from speechrnn.errors import AudioError, ConfigError, CorpusError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.transcript import Segment, Transcript, Word
@@ -31,6 +31,24 @@ if TYPE_CHECKING:
 DECODERS = ("greedy", "beam", "lexicon")
 DEFAULT_BATCH_SECONDS = 120.0
 DEFAULT_BEAM_SIZE = 16
+
+
+class DecodingOptions(TypedDict, total=False):
+    """How log-probabilities become text; what is left out has its default.
+
+    Attributes:
+        decoder: ``greedy`` (the default): the best token of every frame; ``beam``: the text with the most probability
+            over all of its paths, by prefix beam search; ``lexicon``: the same among what ``words`` or ``sentences``
+            allow.
+        beam_size: Prefixes that a beam search keeps; 16.
+        words: For ``lexicon``: only sequences of these words can be said.
+        sentences: For ``lexicon``: only one of these can be said.
+    """
+
+    decoder: str
+    beam_size: int
+    words: Sequence[str] | None
+    sentences: Sequence[str] | None
 
 
 def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Recognizer:
@@ -90,10 +108,7 @@ class Recognizer:
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
-        decoder: str = "greedy",
-        beam_size: int = DEFAULT_BEAM_SIZE,
-        words: Sequence[str] | None = None,
-        sentences: Sequence[str] | None = None,
+        **decoding: Unpack[DecodingOptions],
     ) -> Transcript:
         """Transcribe one recording.
 
@@ -102,26 +117,14 @@ class Recognizer:
                 tensor with its ``sample_rate``.
             sample_rate: Rate of an array or tensor, in Hz; files say their own.
             channel: Channel to take, from 0; None: the mean of all.
-            decoder: ``greedy``: the best token of every frame; ``beam``: the text with the most probability over all
-                of its paths, by prefix beam search; ``lexicon``: the same among what ``words`` or ``sentences`` allow.
-            beam_size: Prefixes that a beam search keeps.
-            words: All that may be said are sequences of these words, for ``lexicon``.
-            sentences: All that may be said is one of these, for ``lexicon``.
+            **decoding: How log-probabilities become text: :class:`DecodingOptions`.
 
         Raises:
             AudioError: The recording cannot be read, or is too short for a single frame.
-            ConfigError: There is no such decoder, the beam holds nothing, or it is not said what may be said.
-            CorpusError: The model cannot write one of the words or sentences.
+            ConfigError: There is no such decoder, the beam holds nothing, it is not said what may be said, or the model
+                cannot write it.
         """
-        [transcript] = self.transcribe_many(
-            [audio],
-            sample_rate=sample_rate,
-            channel=channel,
-            decoder=decoder,
-            beam_size=beam_size,
-            words=words,
-            sentences=sentences,
-        )
+        [transcript] = self.transcribe_many([audio], sample_rate=sample_rate, channel=channel, **decoding)
         return transcript
 
     def transcribe_many(
@@ -130,12 +133,9 @@ class Recognizer:
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
-        decoder: str = "greedy",
-        beam_size: int = DEFAULT_BEAM_SIZE,
-        words: Sequence[str] | None = None,
-        sentences: Sequence[str] | None = None,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
+        **decoding: Unpack[DecodingOptions],
     ) -> Iterator[Transcript]:
         """Transcribe recordings in batches of neighbours, lazily and in order.
 
@@ -143,13 +143,10 @@ class Recognizer:
             sources: Each as in :meth:`transcribe`. They are read as far as the next batch needs.
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
-            decoder: ``greedy``, ``beam`` or ``lexicon``.
-            beam_size: Prefixes that a beam search keeps.
-            words: As in :meth:`transcribe`.
-            sentences: Likewise.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
+            **decoding: How log-probabilities become text: :class:`DecodingOptions`.
 
         Yields:
             A transcript for each source.
@@ -158,8 +155,7 @@ class Recognizer:
             AudioError: A recording cannot be read or is too short, and there is no ``on_error``.
             ConfigError: There is no such decoder, ``batch_seconds`` is not positive, or ``sources`` is one recording.
         """
-        grammar = self._make_grammar(decoder, words, sentences)
-        decode = choose_decoder(decoder, beam_size=beam_size, grammar=grammar)
+        decode = self._choose_decoder(**decoding)
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
@@ -199,20 +195,36 @@ class Recognizer:
             f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
         )
 
-    def _make_grammar(
-        self, decoder: str, words: Sequence[str] | None, sentences: Sequence[str] | None
-    ) -> Grammar | None:
-        """What may be said, as the model writes it."""
-        if (decoder == "lexicon") != ((words is None) != (sentences is None)):
+    def _choose_decoder(
+        self,
+        decoder: str = "greedy",
+        beam_size: int = DEFAULT_BEAM_SIZE,
+        words: Sequence[str] | None = None,
+        sentences: Sequence[str] | None = None,
+    ) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+        """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each."""
+        given = [texts for texts in (words, sentences) if texts is not None]
+        if decoder not in DECODERS:
+            raise ConfigError(f"decoder {decoder!r}: there is no such one; use {', '.join(DECODERS)}")
+        if len(given) != (decoder == "lexicon"):
             raise ConfigError(
-                "decoder lexicon: give the words or the sentences that may be said, one of the two; no other takes them"
+                f"decoder {decoder}: give the words or the sentences that may be said to lexicon, one of the two, and "
+                "to no other"
             )
-        if words is None and sentences is None:
-            return None
+        if decoder == "greedy":
+            return decode_greedy
+        grammar = self._make_grammar(words, sentences) if given else None
+        return make_beam_decoder(beam_size, grammar)
+
+    def _make_grammar(self, words: Sequence[str] | None, sentences: Sequence[str] | None) -> Grammar:
+        """What may be said, as the model writes it."""
         from speechrnn.decoding.grammar import Grammar
 
         texts = (normalize_text(text, self.model.text) for text in (words if sentences is None else sentences) or ())
-        encoded = [self.tokens.encode(text) for text in dict.fromkeys(texts) if text]
+        try:
+            encoded = [self.tokens.encode(text) for text in dict.fromkeys(texts) if text]
+        except CorpusError as error:
+            raise ConfigError(f"what may be said: {error}") from error
         if words is None:
             return Grammar.of_sentences(encoded)
         space = self.tokens.symbols.index(" ") if " " in self.tokens.symbols else None
@@ -306,18 +318,12 @@ def _collect_batches(recordings: Iterator[_Recording], *, most_samples: float) -
         raise failure
 
 
-def choose_decoder(
-    name: str, *, beam_size: int = DEFAULT_BEAM_SIZE, grammar: Grammar | None = None
-) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
-    """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each; an empty one where none fits.
+def make_beam_decoder(beam_size: int, grammar: Grammar | None) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+    """A beam search for the best hypothesis, an empty one where none fits.
 
     Raises:
-        ConfigError: There is no such decoder, or the beam holds nothing.
+        ConfigError: The beam holds nothing.
     """
-    if name not in DECODERS:
-        raise ConfigError(f"decoder {name!r}: there is no such one; use {', '.join(DECODERS)}")
-    if name == "greedy":
-        return decode_greedy
     from speechrnn.decoding.beam import BeamConfig, decode_beam
 
     config = BeamConfig(beam_size=beam_size)

@@ -26,7 +26,7 @@ from speechrnn.training.collectives import gather_from_processes, stop_all, sum_
 from speechrnn.training.config import Config
 from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
 from speechrnn.training.losses import UtteranceLosses
-from speechrnn.training.optimization import build_optimizer, build_schedule
+from speechrnn.training.optimization import build_optimizer, build_schedule, clip_gradients
 from speechrnn.training.totals import EpochTotals
 from speechrnn.training.validation import Validation
 from speechrnn.types import Batch
@@ -237,16 +237,8 @@ class SpeechModule(pl.LightningModule):
             for parameter in parameters:
                 parameter.grad = None  # a step without gradients changes nothing
             return
-        limit = self.config.gradient_clip_val
-        if limit is None:
-            return
-        if self.config.gradient_clip_algorithm == "value":
-            largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
-            self.totals.clipped += bool(largest > limit)
-            torch.nn.utils.clip_grad_value_(parameters, limit)
-        else:
-            self.totals.clipped += self._norm > limit
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        limit, algorithm = self.config.gradient_clip_val, self.config.gradient_clip_algorithm
+        self.totals.clipped += clip_gradients(parameters, norm, limit, algorithm)
 
     def _report_fault(self, batch_idx: int) -> None:
         """Name the utterances of a step that was not taken, and save it; stop after a few in a row."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -47,6 +48,29 @@ def build_optimizer(
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+
+
+def clip_gradients(parameters: Sequence[Parameter], norm: Tensor, limit: float | None, algorithm: str) -> bool:
+    """Clip gradients in place.
+
+    Args:
+        parameters: Those that have gradients.
+        norm: Norm of all of their gradients, a scalar.
+        limit: Norm, or greatest absolute value, that is left as it is; None: any.
+        algorithm: ``norm`` scales all gradients alike, ``value`` cuts off each number by itself.
+
+    Returns:
+        Whether that changed anything.
+    """
+    if limit is None:
+        return False
+    if algorithm == "value":
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+        return bool(largest > limit)
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return bool(norm > limit)
 
 
 def build_schedule(

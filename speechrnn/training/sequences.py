@@ -23,6 +23,7 @@ from speechrnn.acoustic.gradient_flow import LagCurve, LagSums
 from speechrnn.acoustic.sequence import SequenceConfig, SequenceModel
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
+from speechrnn.training.optimization import clip_gradients
 
 logger = logging.getLogger("speechrnn")
 
@@ -189,6 +190,12 @@ def measure_sequence_gradients(
     return sums.finish(seconds_per_frame=1.0)
 
 
+def build_sequence_model(task: Task, config: SequenceConfig, *, seed: int) -> SequenceModel:
+    """The model of a training with this seed, before its first step."""
+    torch.manual_seed(derive_seed(seed, "weights"))
+    return SequenceModel(config, task.input_size, task.output_size)
+
+
 def train_sequences(
     task: Task,
     config: SequenceConfig,
@@ -209,8 +216,7 @@ def train_sequences(
     Returns:
         The model, and how it went. A loss or gradient that is not finite ends the training; the result says so.
     """
-    torch.manual_seed(derive_seed(training.seed, "weights"))
-    result = SequenceResult(SequenceModel(config, task.input_size, task.output_size))
+    result = SequenceResult(build_sequence_model(task, config, seed=training.seed))
     module = _SequenceModule(task, valid or task, training, result, report)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -290,11 +296,7 @@ class _SequenceModule(pl.LightningModule):
             self.result.failed = f"the {what} was not finite in step {self.result.steps}"
             self.trainer.should_stop = True
             return
-        clip = self.training_config.clip
-        if clip is not None and self.training_config.clip_algorithm == "norm":
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-        elif clip is not None:
-            torch.nn.utils.clip_grad_value_(parameters, clip)
+        clip_gradients(parameters, norm, self.training_config.clip, self.training_config.clip_algorithm)
         optimizer.step()
         if self.result.steps % self.training_config.validate_every == 0:
             self._validate()

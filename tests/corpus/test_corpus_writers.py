@@ -79,6 +79,13 @@ def test_ids_with_blanks_become_kaldis_and_stay_apart(tmp_path, entries):
         WRITERS["kaldi"](tmp_path / "k2", [replace(entries[0], id="a b"), replace(entries[1], id="a_b")])
 
 
+def test_kaldis_files_are_sorted_by_their_names(tmp_path, entries):
+    WRITERS["kaldi"](tmp_path / "kaldi", cut_up(entries)[::-1])
+    for name in ("wav.scp", "text", "segments", "utt2spk"):
+        names = [line.split()[0] for line in (tmp_path / "kaldi" / name).read_text().splitlines()]
+        assert names == sorted(names)
+
+
 def test_what_a_name_stands_for(tmp_path):
     assert find_writer(tmp_path / "x.tsv") == "table"
     assert find_writer(tmp_path / "x.txt", "kaldi") == "kaldi"

@@ -187,6 +187,7 @@ def test_experiments_run_once_and_are_told_in_tables_and_pictures(tmp_path, monk
     results = memory.run_all(shorten(experiments), tmp_path, fsdd=None, jobs=1)
     assert sorted(results) == sorted(one.name for one in experiments)
     assert len(results["adding-200-gru-clipped"]["curve_after"]) == 40  # to the far lag
+    assert "by_step_wrong" not in results["state-zero"]
     assert len(results["state-encoded"]["by_step"]) == len(results["state-encoded"]["by_step_wrong"]) == 20
     assert results["next-symbol"]["bits"] > 0
     table = (tmp_path / "memory.md").read_text()

@@ -11,6 +11,7 @@ from speechrnn.errors import ConfigError
 from speechrnn.training.sequences import (
     SequenceBatch,
     SequenceTraining,
+    build_sequence_model,
     measure,
     measure_sequence_gradients,
     step_losses,
@@ -48,6 +49,15 @@ def test_it_learns_what_was_heard_two_steps_ago(kind):
     assert result.losses[-1] < 0.5 * result.losses[0]
     assert (result.steps, result.failed) == (200, "")
     assert len(result.losses) == len(result.gradient_norms) == 200
+
+
+def test_a_model_before_its_training_is_the_one_that_training_begins_with():
+    untrained = build_sequence_model(Echo(), SequenceConfig(hidden_size=16), seed=4)
+    trained = train_sequences(
+        Echo(), SequenceConfig(hidden_size=16), SequenceTraining(steps=1, optimizer="sgd", learning_rate=1e-12, seed=4)
+    ).model
+    for one, other in zip(untrained.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_another():

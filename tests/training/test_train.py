@@ -58,10 +58,15 @@ def test_in_a_closed_task_only_what_may_be_said_is_heard(tone_run):
     assert hear(sentences=["low high low"]) in ("low high low", "")
     with pytest.raises(ConfigError, match="one of the two"):
         hear()
-    with pytest.raises(ConfigError, match="no other takes them"):
-        recognizer.transcribe(samples, sample_rate=8000, words=["low"])
-    with pytest.raises(CorpusError, match="loud"):
+    for wrong in ({"words": ["low"]}, {"words": ["low"], "sentences": ["low"]}):
+        with pytest.raises(ConfigError, match="to no other"):
+            recognizer.transcribe(samples, sample_rate=8000, **wrong)
+    with pytest.raises(ConfigError, match="one of the two"):
+        hear(words=["low"], sentences=["low"])
+    with pytest.raises(ConfigError, match="what may be said: .*loud"):
         hear(words=["low", "loud"])
+    with pytest.raises(TypeError, match="beam_sise"):
+        hear(words=["low"], beam_sise=4)
 
 
 def test_a_run_leaves_model_checkpoints_and_logs(tone_run):

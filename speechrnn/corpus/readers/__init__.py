@@ -40,50 +40,21 @@ def list_formats() -> dict[str, Format]:
     """All formats, by name."""
     from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, nemo, sidecar, stm, table
 
-    def is_nemo(path: Path) -> bool:
-        if path.is_dir():
-            return (path / nemo.MANIFEST).is_file()
-        return path.suffix in (".json", ".jsonl") and not lhotse.is_cuts(path) and not table.is_huggingface(path)
-
-    def is_table(path: Path) -> bool:
-        if path.is_dir():
-            return table.find_table(path) is not None
-        return path.suffix in (".csv", ".tsv") or (path.suffix == ".jsonl" and table.is_huggingface(path))
-
+    transcripts = librispeech.TRANSCRIPTS
     known = (
-        Format("nemo", f"a NeMo manifest (.jsonl), or {nemo.MANIFEST} in a folder", is_nemo, nemo.list_nemo),
-        Format("kaldi", "wav.scp in a folder", lambda path: (path / "wav.scp").is_file(), kaldi.list_kaldi),
+        Format("nemo", f"a NeMo manifest (.jsonl), or {nemo.MANIFEST} in a folder", nemo.fits, nemo.list_nemo),
+        Format("kaldi", "wav.scp in a folder", kaldi.fits, kaldi.list_kaldi),
         Format("ljspeech", "metadata.csv without a header, and wavs", ljspeech.is_ljspeech, ljspeech.list_ljspeech),
-        Format(
-            "librispeech",
-            f"{librispeech.TRANSCRIPTS} under a folder",
-            librispeech.is_librispeech,
-            librispeech.list_librispeech,
-        ),
+        Format("librispeech", f"{transcripts} under a folder", librispeech.fits, librispeech.list_librispeech),
         Format(
             "table",
             "a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)",
-            is_table,
+            table.fits,
             table.list_table,
         ),
-        Format(
-            "stm",
-            ".stm, a file or in a folder or its stm",
-            lambda path: bool(stm.find_stm(path)) if path.is_dir() else path.suffix == ".stm",
-            stm.list_stm,
-        ),
-        Format(
-            "lhotse",
-            "lhotse's cuts, or recordings and supervisions",
-            lambda path: lhotse.has_manifests(path) if path.is_dir() else lhotse.is_cuts(path),
-            lhotse.list_lhotse,
-        ),
-        Format(
-            "sidecar",
-            "recordings with .txt or .lab beside each",
-            lambda path: path.is_dir() and sidecar.has_sidecars(path),
-            sidecar.list_sidecars,
-        ),
+        Format("stm", ".stm, a file or in a folder or its stm", stm.fits, stm.list_stm),
+        Format("lhotse", "lhotse's cuts, or recordings and supervisions", lhotse.fits, lhotse.list_lhotse),
+        Format("sidecar", "recordings with .txt or .lab beside each", sidecar.fits, sidecar.list_sidecars),
     )
     return {each.name: each for each in known}
 

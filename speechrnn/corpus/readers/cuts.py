@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.audio.files import AudioInfo, audio_info
 from speechrnn.corpus.manifest import Entry
 from speechrnn.errors import AudioError, CorpusError
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 _SLACK_SECONDS = 0.05
-AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
-"""Endings of recordings that a reader looks for where the corpus names them without."""
-
 _THREADS = 4  # headers wait for the disk, not for the interpreter
 
 
@@ -44,6 +42,13 @@ class Listing:
     seconds: float | None = None
     speaker: str | None = None
     corpus: str | None = None
+
+    @classmethod
+    def of(cls, entry: Entry) -> Listing:
+        """An entry, its recording not looked at."""
+        return cls(
+            entry.id, entry.audio_path, entry.text, entry.offset, entry.seconds, entry.speaker, entry.corpus
+        )  # fmt: skip
 
 
 def complete(

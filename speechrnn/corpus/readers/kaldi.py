@@ -29,6 +29,11 @@ class _Segment(NamedTuple):
     end: float  # -1: to the recording's end
 
 
+def fits(folder: Path) -> bool:
+    """Whether a folder is such a one."""
+    return (folder / "wav.scp").is_file()
+
+
 def read_kaldi_entries(folder: Path) -> list[Entry]:
     """Read a data folder.
 

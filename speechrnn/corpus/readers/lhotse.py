@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete, find_inside
+from speechrnn.corpus.readers.cuts import Listing, find_inside
 from speechrnn.errors import CorpusError
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -37,7 +36,12 @@ def is_cuts(path: Path) -> bool:
     return isinstance(record, dict) and record.get("type") in ("MonoCut", "MultiCut") and "recording" in record
 
 
-def read_lhotse_entries(path: Path) -> list[Entry]:
+def fits(path: Path) -> bool:
+    """Whether a path is a file of cuts, or a folder with lhotse's manifests."""
+    return has_manifests(path) if path.is_dir() else is_cuts(path)
+
+
+def list_lhotse(path: Path) -> list[Listing]:
     """Read lhotse's manifests.
 
     Args:
@@ -52,11 +56,6 @@ def read_lhotse_entries(path: Path) -> list[Entry]:
         CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files
             (Shar is for ``speechrnn corpus pack``); or a recording is missing or unreadable.
     """
-    return complete(list_lhotse(Path(path)), where=path)[0]
-
-
-def list_lhotse(path: Path) -> list[Listing]:
-    """The utterances as they are listed; see :func:`read_lhotse_entries`."""
     folder = path if path.is_dir() else path.parent
     listings = []
     for cut in _open_cuts(path):

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, Listing, complete, find_recordings, walk
+from speechrnn.corpus.readers.cuts import Listing, complete, find_recordings, walk
 from speechrnn.errors import CorpusError
 
 TRANSCRIPTS = "*.trans.txt"
 
 
-def is_librispeech(folder: Path) -> bool:
+def fits(folder: Path) -> bool:
     """Whether there is such a transcript under a folder."""
     return folder.is_dir() and any(path.name.endswith(TRANSCRIPTS[1:]) for path in walk(folder))
 

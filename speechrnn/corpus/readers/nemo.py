@@ -6,8 +6,17 @@ from pathlib import Path
 
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers.cuts import Listing
+from speechrnn.corpus.readers.lhotse import is_cuts
+from speechrnn.corpus.readers.table import is_huggingface
 
 MANIFEST = "manifest.jsonl"
+
+
+def fits(path: Path) -> bool:
+    """Whether a path may be a manifest, or is a folder with one; other formats have JSON lines, too."""
+    if path.is_dir():
+        return (path / MANIFEST).is_file()
+    return path.suffix in (".json", ".jsonl") and not is_cuts(path) and not is_huggingface(path)
 
 
 def list_nemo(path: Path) -> list[Listing]:
@@ -16,7 +25,4 @@ def list_nemo(path: Path) -> list[Listing]:
     Raises:
         CorpusError: The file cannot be read or holds no utterance, or a line is wrong; the message names it.
     """
-    return [
-        Listing(entry.id, entry.audio_path, entry.text, entry.offset, entry.seconds, entry.speaker, entry.corpus)
-        for entry in read_manifest(path / MANIFEST if path.is_dir() else path)
-    ]
+    return [Listing.of(entry) for entry in read_manifest(path / MANIFEST if path.is_dir() else path)]

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import AUDIO_ENDINGS, Listing, complete, walk
+from speechrnn.corpus.readers.cuts import Listing, walk
 from speechrnn.errors import CorpusError
 
 TEXT_ENDINGS = (".txt", ".lab")
 
 
-def has_sidecars(folder: Path) -> bool:
+def fits(folder: Path) -> bool:
     """Whether some recording under a folder has its text beside it."""
-    return any(_find_text(path) is not None for path in walk(folder) if path.suffix.lower() in AUDIO_ENDINGS)
+    return folder.is_dir() and any(
+        _find_text(path) is not None for path in walk(folder) if path.suffix.lower() in AUDIO_ENDINGS
+    )
 
 
-def read_sidecar_entries(folder: Path) -> list[Entry]:
+def list_sidecars(folder: Path) -> list[Listing]:
     """Read such a folder, and the folders in it.
 
     Returns:
@@ -27,11 +29,6 @@ def read_sidecar_entries(folder: Path) -> list[Entry]:
     Raises:
         CorpusError: A recording has no text or two, a text has no recording, or a recording is unreadable.
     """
-    return complete(list_sidecars(Path(folder)), where=folder)[0]
-
-
-def list_sidecars(folder: Path) -> list[Listing]:
-    """The utterances as they are listed; see :func:`read_sidecar_entries`."""
     found: dict[Path, str] = {}
     for path in walk(folder):
         if path.suffix.lower() not in AUDIO_ENDINGS:

@@ -9,8 +9,7 @@ import re
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete, find_recordings
+from speechrnn.corpus.readers.cuts import Listing, find_recordings
 from speechrnn.errors import CorpusError
 
 _LABELS = re.compile(r"<[^>]*>\s*")
@@ -23,8 +22,13 @@ def find_stm(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.stm")) or sorted((folder / "stm").glob("*.stm"))
 
 
-def read_stm_entries(path: Path) -> list[Entry]:
-    """Read an STM file, or all those of a folder.
+def fits(path: Path) -> bool:
+    """Whether a path is such a file, or a folder with some."""
+    return bool(find_stm(path)) if path.is_dir() else path.suffix == ".stm"
+
+
+def list_stm(path: Path) -> list[Listing]:
+    """The utterances of an STM file, or of all those of a folder.
 
     Args:
         path: The file, or a folder with STM files in it or in its ``stm``. Recordings lie beside them, or in ``sph``,
@@ -35,13 +39,8 @@ def read_stm_entries(path: Path) -> list[Entry]:
         in angle brackets before a text.
 
     Raises:
-        CorpusError: A line is wrong, or a recording is missing or unreadable.
+        CorpusError: A line is wrong, or there is no recording of its name.
     """
-    return complete(list_stm(Path(path)), where=path)[0]
-
-
-def list_stm(path: Path) -> list[Listing]:
-    """The utterances as they are listed; see :func:`read_stm_entries`."""
     files = find_stm(path) if path.is_dir() else [path]
     if not files:
         raise CorpusError(f"{path}: no .stm file there, nor in {path / 'stm'}")

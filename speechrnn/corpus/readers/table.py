@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete, find_inside
+from speechrnn.corpus.readers.cuts import Listing, find_inside
 from speechrnn.errors import CorpusError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
@@ -60,6 +59,13 @@ def find_table(folder: Path) -> Path | None:
     return None
 
 
+def fits(path: Path) -> bool:
+    """Whether a path is such a table, or a folder with one."""
+    if path.is_dir():
+        return find_table(path) is not None
+    return path.suffix in (".csv", ".tsv") or (path.suffix == ".jsonl" and is_huggingface(path))
+
+
 def is_table(path: Path) -> bool:
     """Whether a file has a header that names a column of recordings and one of texts."""
     try:
@@ -79,26 +85,21 @@ def is_huggingface(path: Path) -> bool:
     return first is not None and "file_name" in first.values
 
 
-def read_table_entries(path: Path) -> list[Entry]:
-    """Read a table.
+def list_table(path: Path) -> list[Listing]:
+    """The utterances of a table.
 
     Args:
         path: CSV, TSV or JSON lines with a header, or object keys, as in the table above. Relative paths start at the
             table's folder, or at ``clips`` beside it (Common Voice), or where SpeechBrain's ``{data_root}`` stands.
 
     Returns:
-        The utterances, in the table's order, named by their id or by their recording's path without ending; durations
-        are those of the audio files, but where the table cuts pieces out of them.
+        The utterances, in the table's order, named by their id or by their recording's path without ending; pieces of
+        recordings where the table has times.
 
     Raises:
-        CorpusError: A column is missing, a line is wrong, a recording is listed twice, missing, unreadable or outside
-            the table's folder. The message names the line.
+        CorpusError: A column is missing, a line is wrong, or a recording is listed twice or lies outside the table's
+            folder. The message names the line.
     """
-    return complete(list_table(Path(path)), where=path)[0]
-
-
-def list_table(path: Path) -> list[Listing]:
-    """The utterances as they are listed; see :func:`read_table_entries`."""
     if path.is_dir():
         path = find_table(path) or path / METADATA[0]
     rows = list(_read_rows(path))
