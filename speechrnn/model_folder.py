@@ -32,7 +32,8 @@ from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_card import make_model_card
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.pieces import PIECES_FILE
-from speechrnn.text.tokens import TOKENS_FILE, Tokens, load_tokens
+from speechrnn.text.token_files import load_tokens
+from speechrnn.text.tokens import TOKENS_FILE, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +55,12 @@ _TYPES: dict[str, type] = {
     "num_parameters": int,
     "provenance": dict,
 }
-_ADDED = frozenset({"encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout", "encoder.output"})
+_ADDED = frozenset(
+    {
+        *("encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout", "encoder.output"),
+        *("text.apostrophes", "text.numbers", "text.language"),
+    }
+)
 """Settings that models of an earlier speechrnn do not have; each has a default that means what those models were."""
 
 Config = TypeVar("Config", FrontEndConfig, EncoderConfig, TextConfig)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from speechrnn.audio.archives import find_archive, open_member
 from speechrnn.audio.containers import (
     check_container,
     check_mp3_read_to_end,
@@ -46,7 +47,7 @@ _MP3_LEAD_IN = 16 * 1152
 _announced_rates: set[tuple[int, int]] = set()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AudioInfo:
     """What a recording's header says.
 
@@ -90,7 +91,8 @@ def read_audio(
     equal. Floats are expected in [-1, 1]; int8, int16 and int32 are scaled to it, and uint8 has its zero at 128.
 
     Args:
-        source: Path, encoded bytes, binary file object (rewound first where it can be), numpy array or torch tensor.
+        source: Path (also into a tar archive: ``shard.tar/name.flac``), encoded bytes, binary file object (rewound
+            first where it can be), numpy array or torch tensor.
         sample_rate: Wanted rate, in Hz; None keeps the recording's own.
         channel: Channel to take, from 0; None takes the mean of all.
         start: Where to begin, in seconds.
@@ -303,6 +305,11 @@ def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
         stream = open(path, "rb")  # noqa: SIM115 (closed by _open_sound)
         # A pipe, as in <(command), can be read only once.
         return stream if stream.seekable() else io.BytesIO(_read_all(stream, name))
+    except NotADirectoryError:
+        inside = find_archive(path)
+        if inside is None:
+            raise AudioError(f"{name}: no such file; a part of the path is not a folder") from None
+        return open_member(*inside)
     except FileNotFoundError:
         raise AudioError(f"{name}: no such file") from None
     except PermissionError:

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from speechrnn.whole_files import write_json_lines, write_whole
 if TYPE_CHECKING:
     from speechrnn.corpus.survey import ModelView, Survey
 
-SUMMARY = "check a corpus before anything is trained on it, or write it in another format"
+SUMMARY = "check a corpus before anything is trained on it, write it in another format, or pack it"
 EXAMPLE = "speechrnn corpus check mine/train -m runs/en/model --test mine/test"
 
 HAS_ACTIONS = True
@@ -31,7 +32,7 @@ _CLEAN, _LEFT_OUT = "clean.jsonl", "left_out.jsonl"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="check|convert")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|convert|pack")
     check = actions.add_parser("check", help="one pass over all audio and texts; nothing is changed")
     check.add_argument("corpus", metavar="PATH", help="a corpus in any known format")
     add_format_argument(check)
@@ -60,14 +61,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_format_argument(convert)
     convert.add_argument("--to", metavar="NAME", help="nemo, table, kaldi or lhotse (default: by DST's name)")
+    pack = actions.add_parser(
+        "pack", help="write the corpus as shards (lhotse's Shar), for disks that dislike many small files"
+    )
+    pack.add_argument("corpus", metavar="SRC", help="a corpus in any known format")
+    pack.add_argument("destination", metavar="DST", help="a folder that is not there yet")
+    add_format_argument(pack)
+    pack.add_argument("--encoding", default="flac", metavar="E", help="flac, wav or opus (default: flac)")
+    pack.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (default: 1000)")
+    pack.add_argument("--sample-rate", type=int, metavar="HZ", help="resample to this (default: as recorded)")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Check or convert."""
-    return _check(args) if args.action == "check" else _convert(args)
+    """Check, convert or pack."""
+    return {"check": _check, "convert": _convert, "pack": _pack}[args.action](args)
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from speechrnn.audio.archives import find_archive
     from speechrnn.corpus.readers import read_entries
     from speechrnn.corpus.writers import WRITERS, find_writer
 
@@ -76,9 +87,39 @@ def _convert(args: argparse.Namespace) -> int:
     if destination.exists() and (destination.is_dir() if name != "kaldi" else any(destination.iterdir())):
         raise ConfigError(f"{destination}: is there already; choose a new name")
     entries = read_entries(args.corpus, args.format)
+    if any(find_archive(entry.audio_path) for entry in entries):
+        raise ConfigError(
+            f"{args.corpus}: its recordings lie in archives, where other programs do not find them; convert the corpus "
+            "that it was packed from"
+        )
     WRITERS[name](destination, entries)
     print(f"{destination}: {len(entries):,} utterances as {name}")
     return 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from speechrnn.corpus.pack import pack_corpus
+    from speechrnn.corpus.readers import read_entries
+
+    unusable: dict[str, str] = {}
+    entries = read_entries(
+        args.corpus, args.format, on_error=lambda listing, reason: unusable.update({listing.id: reason})
+    )
+    with _progress(args.destination) as advance:
+        packed = pack_corpus(
+            entries,
+            args.destination,
+            encoding=args.encoding,
+            shard_size=args.shard_size,
+            sample_rate=args.sample_rate,
+            advance=advance,
+        )
+    left_out = {**unusable, **packed.failed}
+    for id, reason in left_out.items():
+        print(f"speechrnn: {id} is left out: {reason}", file=sys.stderr)
+    hours = packed.seconds / 3600
+    print(f"{packed.folder}: {packed.utterances:,} utterances ({hours:.2f} h) in {packed.shards:,} shards")
+    return 1 if left_out else 0
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -133,7 +174,10 @@ def _view_configuration(path: str, texts: Sequence[str]) -> ModelView:
 
     config = load_config(path)
     normalize = partial(normalize_text, config=config.text)
-    tokens = build_tokens(config.tokens, [normalize(text) for text in texts])
+    wanted = config.tokens
+    if wanted.alphabet is not None and not Path(wanted.alphabet).exists():
+        wanted = replace(wanted, alphabet=str(Path(path).parent / wanted.alphabet))
+    tokens = build_tokens(wanted, [normalize(text) for text in texts])
     model = AcousticModel(config.front_end, config.encoder, len(tokens))
     return ModelView(normalize, tokens, model.sample_rate, model.explain_infeasible)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,37 @@ from speechrnn.seeds import derive_seed
 from speechrnn.types import Batch
 
 
-class DurationBatches:
+class _Plan:
+    """What plans of batches have in common."""
+
+    seconds: np.ndarray
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """The batches of one epoch."""
+        raise NotImplementedError
+
+    def padded_seconds(self, batch: Sequence[int]) -> float:
+        """Seconds that a batch occupies, padding included."""
+        return float(self._seconds_of(batch).max() * len(batch))
+
+    def _seconds_of(self, batch: Sequence[int]) -> np.ndarray:
+        return self.seconds[np.asarray(batch) % len(self.seconds)]
+
+    def padding_share(self, epoch: int = 0) -> float:
+        """Share of an epoch's seconds that is padding, in [0, 1)."""
+        batches = self.plan(epoch)
+        padded = sum(self.padded_seconds(batch) for batch in batches)
+        spoken = sum(float(self._seconds_of(batch).sum()) for batch in batches)
+        return 1.0 - spoken / padded if padded else 0.0
+
+    def _put_largest_first(self, batches: list[list[int]]) -> None:
+        """So that a lack of memory shows at once."""
+        if batches:
+            largest = max(range(len(batches)), key=lambda i: self.padded_seconds(batches[i]))
+            batches.insert(0, batches.pop(largest))
+
+
+class DurationBatches(_Plan):
     """Batches of utterances of like duration.
 
     Utterances are sorted by duration and cut into buckets of equal total time. Each bucket's batch size is what its
@@ -112,24 +143,66 @@ class DurationBatches:
             batches += [part.tolist() for part in np.array_split(members, self._count_batches(bucket, group))]
         if self.shuffle:
             batches = [batches[i] for i in rng.permutation(len(batches))]
-            if epoch == 0 and batches:
-                largest = max(range(len(batches)), key=lambda i: self.padded_seconds(batches[i]))
-                batches.insert(0, batches.pop(largest))
+            if epoch == 0:
+                self._put_largest_first(batches)
         return batches
 
-    def padded_seconds(self, batch: Sequence[int]) -> float:
-        """Seconds that a batch occupies, padding included."""
-        return float(self._seconds_of(batch).max() * len(batch))
 
-    def _seconds_of(self, batch: Sequence[int]) -> np.ndarray:
-        return self.seconds[np.asarray(batch) % len(self.seconds)]
+class ShardedBatches(_Plan):
+    """Batches of a corpus in shards, a few of which are mixed at a time, so that reading stays in the same few files.
 
-    def padding_share(self, epoch: int = 0) -> float:
-        """Share of an epoch's seconds that is padding, in [0, 1)."""
-        batches = self.plan(epoch)
-        padded = sum(self.padded_seconds(batch) for batch in batches)
-        spoken = sum(float(self._seconds_of(batch).sum()) for batch in batches)
-        return 1.0 - spoken / padded if padded else 0.0
+    Shards are put together once, by the seed; an epoch takes the groups in an order of its own, and within each plans
+    as :class:`DurationBatches` does. With one group it is the same as that.
+
+    Args:
+        seconds: Duration of each utterance.
+        shards: Which shard each is in.
+        shards_at_once: How many are mixed.
+        weights: As for :class:`DurationBatches`.
+        seed: Seed of the shuffling.
+        options: What else :class:`DurationBatches` takes.
+    """
+
+    def __init__(
+        self,
+        seconds: Sequence[float],
+        shards: Sequence[str],
+        *,
+        shards_at_once: int,
+        weights: Sequence[float] | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        self.seconds = np.asarray(seconds, dtype=np.float64)
+        self.seed = seed
+        names, shard_of = np.unique(np.asarray(shards), return_inverse=True)
+        shuffled = np.random.default_rng(derive_seed(seed, "shards")).permutation(len(names))
+        groups = np.array_split(shuffled, max(1, round(len(names) / shards_at_once)))
+        self.members = [np.flatnonzero(np.isin(shard_of, group)) for group in groups]
+        self.parts = [
+            DurationBatches(
+                self.seconds[members].tolist(),
+                weights=None if weights is None else np.asarray(weights)[members].tolist(),
+                seed=derive_seed(seed, "group", number),
+                **options,
+            )
+            for number, members in enumerate(self.members)
+        ]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """The batches of one epoch; members as in :meth:`DurationBatches.plan`."""
+        batches = []
+        for number in np.random.default_rng(derive_seed(self.seed, epoch, "groups")).permutation(len(self.parts)):
+            members = self.members[number]
+            for batch in self.parts[number].plan(epoch):
+                copies, positions = np.divmod(batch, len(members))
+                batches.append((copies * len(self.seconds) + members[positions]).tolist())
+        if epoch == 0:
+            self._put_largest_first(batches)
+        return batches
 
 
 @dataclass(frozen=True)
@@ -157,7 +230,13 @@ class EpochSampler(Sampler[BatchRequest]):
     """
 
     def __init__(
-        self, batches: DurationBatches, *, rank: int = 0, world_size: int = 1, epoch: int = 0, skip: int = 0
+        self,
+        batches: DurationBatches | ShardedBatches,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: int = 0,
+        skip: int = 0,
     ) -> None:
         self.batches = batches
         self.rank = rank

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from speechrnn.text.tokens import Tokens
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
+_MOST_SHORT = 2**16  # tokens that two bytes can tell apart
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """What training needs to know of an utterance before it reads the audio.
 
@@ -38,7 +41,7 @@ class Utterance:
     seconds: float
     num_samples: int
     text: str
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
     speaker: str | None
     corpus: str | None = None
 
@@ -59,13 +62,13 @@ def describe_cut(
 
     supervision = cut.supervisions[0]
     text = normalize(supervision.text or "")
-    ids: tuple[int, ...] = ()
+    ids: list[int] = []
     reason = None
     if not text:
         reason = "its transcript is empty"
     else:
         try:
-            ids = tuple(tokens.encode(text))
+            ids = tokens.encode(text)
         except CorpusError as error:
             reason = str(error)
     utterance = Utterance(
@@ -75,7 +78,7 @@ def describe_cut(
         seconds=cut.duration,
         num_samples=resampled_length(_count_source_samples(cut), cut.recording.sampling_rate, sample_rate),
         text=text,
-        tokens=ids,
+        tokens=array("H" if len(tokens) <= _MOST_SHORT else "I", ids),
         speaker=supervision.speaker,
         corpus=(cut.custom or {}).get("corpus"),
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from speechrnn.errors import CorpusError
 
@@ -32,3 +35,10 @@ def read_lines(path: Path, *, kind: str) -> Iterator[tuple[int, str]]:
         raise CorpusError(f"{path}: the {kind} cannot be read ({reason})") from error
     # str.splitlines would also break at U+2028 and its like, which JSON allows inside a string.
     yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def open_lines(path: Path) -> TextIO:
+    """Open a text file in UTF-8, uncompressed where its name ends in ``.gz``."""
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8")
+    return path.open(encoding="utf-8")

@@ -26,7 +26,7 @@ from speechrnn.errors import CorpusError
 from speechrnn.whole_files import write_whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One utterance of a corpus.
 

@@ -236,7 +236,7 @@ def propose_rule(symbol: str, tokens: Tokens) -> str:
     if unicodedata.category(symbol)[0] in "PS":
         return "leave it out (text.punctuation: remove)"
     if unicodedata.category(symbol)[0] == "N":
-        return "spell numbers out in words"
+        return "spell numbers out (text.numbers: words, and text.language)"
     return "give the model a token for it, or leave these utterances out"
 
 

@@ -1,6 +1,6 @@
 """Text brought into one form: for training transcripts as configured, for scoring as one numbered version fixes it.
 
-Nothing here knows a language: what is a letter, a mark or a number is asked of the Unicode character database.
+Nothing here knows a language, numbers in words apart: what is a letter or a mark is asked of the Unicode database.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from functools import cache
 from typing import Literal, get_args
 
 from speechrnn.errors import ConfigError
+from speechrnn.text.numbers import spell_numbers
 
 Case = Literal["lower", "upper", "keep"]
 Punctuation = Literal["remove", "keep"]
+Apostrophes = Literal["keep", "remove"]
+Numbers = Literal["keep", "words"]
 
 SCORING_VERSION = "1"
 """Names what `normalize_for_scoring` does. Error rates compare only under the same version."""
@@ -36,20 +39,36 @@ class TextConfig:
     Attributes:
         case: What becomes of upper and lower case.
         punctuation: Whether punctuation and symbols are removed or kept.
+        apostrophes: Whether those within words are kept ("don't") or removed ("dont").
+        numbers: Whether digits are kept, or numbers written as ``words`` of the language, as they are spoken (by
+            num2words, of the extra ``numbers``).
+        language: Tag of the language, such as ``en`` or ``pt-BR``; only numbers ask for it.
     """
 
     case: Case = "lower"
     punctuation: Punctuation = "remove"
+    apostrophes: Apostrophes = "keep"
+    numbers: Numbers = "keep"
+    language: str | None = None
 
     def __post_init__(self) -> None:
-        if self.case not in get_args(Case):
-            raise ConfigError(f"text.case {self.case!r}: use one of {', '.join(get_args(Case))}")
-        if self.punctuation not in get_args(Punctuation):
-            raise ConfigError(f"text.punctuation {self.punctuation!r}: use one of {', '.join(get_args(Punctuation))}")
+        for name, allowed in (
+            ("case", Case),
+            ("punctuation", Punctuation),
+            ("apostrophes", Apostrophes),
+            ("numbers", Numbers),
+        ):
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise ConfigError(f"text.{name} {value!r}: use one of {', '.join(get_args(allowed))}")
+        if self.numbers == "words" and not self.language:
+            raise ConfigError("text.numbers words: say in which language, such as text.language: en")
 
 
 def normalize_text(text: str, config: TextConfig) -> str:
     """Bring a training transcript into the form that the tokens are made for.
+
+    Numbers are spelled out first, where that is asked for.
 
     Always: Unicode NFC; byte order marks, zero-width, variation-selector and control characters removed; typographic
     apostrophes, quotation marks and dashes replaced by ' " and -; white space, line ends included, made single spaces.
@@ -65,7 +84,12 @@ def normalize_text(text: str, config: TextConfig) -> str:
     Returns:
         The normalised text; empty where nothing speakable is left. Normalising it again changes nothing.
     """
-    text = _unify(_change_case(unicodedata.normalize("NFC", text), config.case))
+    text = unicodedata.normalize("NFC", text)
+    if config.numbers == "words":
+        text = spell_numbers(text, config.language or "")
+    text = _unify(_change_case(text, config.case))
+    if config.apostrophes == "remove":
+        text = text.replace("'", "")
     if config.punctuation == "remove":
         text = _remove_punctuation(text)
     return " ".join(unicodedata.normalize("NFC", text).split())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
 from speechrnn.errors import ConfigError, CorpusError, ModelError
+from speechrnn.text.alphabet import read_alphabet
 from speechrnn.text.pieces import PIECES_FILE, WORD_START, load_processor, train_pieces
 from speechrnn.types import BLANK_ID
 from speechrnn.whole_files import write_whole
@@ -33,16 +34,21 @@ class TokensConfig:
             of words.
         vocabulary_size: Pieces to learn, SentencePiece's own unknown piece included; the blank comes on top. Read only
             for `sentencepiece`.
+        alphabet: For `characters`: a file with one character a line, such as the alphabet.txt of DeepSpeech or Coqui
+            STT; the model then writes these and no others. None takes those of the training texts.
     """
 
     kind: Kind = "characters"
     vocabulary_size: int = 500
+    alphabet: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ConfigError(f"tokens.kind {self.kind!r}: use one of {', '.join(get_args(Kind))}")
         if self.vocabulary_size < 3:
             raise ConfigError(f"tokens.vocabulary_size {self.vocabulary_size}: use 3 or more")
+        if self.alphabet is not None and self.kind != "characters":
+            raise ConfigError(f"tokens.alphabet: is for tokens.kind characters, not {self.kind}; leave one of them out")
 
 
 class Tokens(ABC):
@@ -344,37 +350,13 @@ def build_tokens(config: TokensConfig, texts: Iterable[str]) -> Tokens:
 
     Raises:
         CorpusError: There is no text, or it cannot be used.
-        ConfigError: The texts do not support the vocabulary size.
+        ConfigError: The texts do not support the vocabulary size, or the alphabet cannot be read.
     """
+    if config.alphabet is not None:
+        return CharacterTokens([BLANK, *read_alphabet(config.alphabet)])
     if config.kind == "sentencepiece":
         return PieceTokens.build(texts, vocabulary_size=config.vocabulary_size)
     return CharacterTokens.build(texts) if config.kind == "characters" else WordTokens.build(texts)
-
-
-def load_tokens(folder: str | Path) -> Tokens:
-    """Read the tokens of a model folder.
-
-    Args:
-        folder: The model folder.
-
-    Returns:
-        The tokens that `save` wrote there; a byte order mark and CRLF line ends are accepted.
-
-    Raises:
-        ModelError: A file is missing or damaged, the blank is not at 0, or a symbol comes twice.
-    """
-    path = Path(folder) / TOKENS_FILE
-    kind, symbols = _parse_tokens(_read(path), path)
-    try:
-        if kind == "sentencepiece":
-            tokens: Tokens = PieceTokens(_read(Path(folder) / PIECES_FILE))
-        else:
-            tokens = CharacterTokens(symbols) if kind == "characters" else WordTokens(symbols)
-    except ModelError as error:
-        raise ModelError(f"{path.parent}: {error}; restore the file or export the model again") from error
-    if tokens.symbols != symbols:
-        raise ModelError(f"{path}: its symbols are not those of {PIECES_FILE}; restore both from the same model")
-    return tokens
 
 
 def _clean(text: str) -> str:
@@ -396,26 +378,3 @@ def _name(symbols: Sequence[str]) -> str:
     named = [f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else repr(s) for s in symbols[:_NAMED_AT_MOST]]
     more = len(symbols) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
-
-
-def _parse_tokens(content: bytes, path: Path) -> tuple[str, list[str]]:
-    expected = 'expected {"kind": …, "symbols": […]}; restore the file or export the model again'
-    try:
-        data = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON, {expected}") from error
-    if not isinstance(data, dict) or data.get("kind") not in get_args(Kind):
-        raise ModelError(f"{path}: no kind among {', '.join(get_args(Kind))}, {expected}")
-    symbols = data.get("symbols")
-    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
-        raise ModelError(f"{path}: no list of symbols, {expected}")
-    return data["kind"], symbols
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing; a model folder needs it, export the model again") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the folder and its permissions") from error

@@ -29,7 +29,7 @@ class Progress(pl.Callback):
         self._bar: Any = None
         self._task: Any = None
         self._resumed = 0.0
-        self._train_seconds = 0.0
+        self._train_seconds = self._waited_seconds = self._asked = 0.0
         self._audio_before = 0.0
         self._is_validated = False
         self._loss = float("nan")
@@ -59,14 +59,21 @@ class Progress(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of the epoch."""
-        self._resumed = time.perf_counter()
-        self._train_seconds = self._audio_before = 0.0
+        self._resumed = self._asked = time.perf_counter()
+        self._train_seconds = self._waited_seconds = self._audio_before = 0.0
         self._is_validated = False
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The batch that was waited for has come."""
+        self._waited_seconds += time.perf_counter() - self._asked
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar."""
+        """Wait for the next batch; move the bar."""
+        self._asked = time.perf_counter()
         if self._bar is None:
             return
         self._loss = _metric(trainer, "train/loss_step")
@@ -77,8 +84,11 @@ class Progress(pl.Callback):
 
     def _audio_hours_an_hour(self, pl_module: pl.LightningModule) -> float:
         assert isinstance(pl_module, SpeechModule)
-        seconds = self._train_seconds + max(1e-9, time.perf_counter() - self._resumed)
-        return max(0.0, pl_module.totals.seconds - self._audio_before) / seconds
+        return max(0.0, pl_module.totals.seconds - self._audio_before) / self._seconds()
+
+    def _seconds(self) -> float:
+        """Seconds of training in this epoch, validation left out."""
+        return self._train_seconds + max(1e-9, time.perf_counter() - self._resumed)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock: validation is no training."""
@@ -86,7 +96,7 @@ class Progress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the clock go on."""
-        self._resumed = time.perf_counter()
+        self._resumed = self._asked = time.perf_counter()
         self._is_validated = True
         self._wer = _metric(trainer, "valid/wer")
 
@@ -94,18 +104,21 @@ class Progress(pl.Callback):
         """Say in one line how the epoch went."""
         assert isinstance(pl_module, SpeechModule)
         totals = pl_module.gather_totals()
-        speed = self._audio_hours_an_hour(pl_module)
+        speed, waiting = self._audio_hours_an_hour(pl_module), self._waited_seconds / self._seconds()
         logger.info(
-            "epoch %d: loss %.3f, %sgradient norm %.1f (clipped in %.0f %% of steps%s), %s h of audio/h",
+            "epoch %d: loss %.3f, %sgradient norm %.1f (clipped in %.0f %% of steps%s), %.0f %% of the time waiting "
+            "for audio, %s h of audio/h",
             trainer.current_epoch + 1,
             totals.mean("loss"),
             self._describe_validation(trainer) if self._is_validated else "",
             totals.mean("norms"),
             100 * totals.mean("clipped"),
             f", {totals.skipped} not taken" if totals.skipped else "",
+            100 * waiting,
             f"{speed:,.0f}",
         )
         pl_module.log("train/audio_hours_an_hour", speed)
+        pl_module.log("train/waiting_share", waiting)
 
     def _describe_validation(self, trainer: pl.Trainer) -> str:
         loss, cer, blank_rate = (_metric(trainer, f"valid/{name}") for name in ("loss", "cer", "blank_rate"))

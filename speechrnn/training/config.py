@@ -71,6 +71,8 @@ class DataConfig:
         weights: How often an epoch has each utterance of a corpus, by the names under ``corpus`` in the training
             manifest: 2 is twice, 0.5 a half of them, chosen anew for each epoch; those of other corpora come once.
         num_buckets: Most buckets of like duration.
+        shards_at_once: For corpora that ``speechrnn corpus pack`` has written: how many shards are mixed at a time. The
+            more, the better they are shuffled, and the more of the disk is in use.
         num_workers: Processes that read and augment audio; None: 4 beside a GPU, and on a CPU one where there is a
             second core. On a CPU the other cores train.
     """
@@ -82,6 +84,7 @@ class DataConfig:
     format: str | None = None
     weights: dict[str, float] = field(default_factory=dict)
     num_buckets: int = 30
+    shards_at_once: int = 8
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +95,8 @@ class DataConfig:
                 raise ConfigError(f"data.weights.{name}: expected above 0 and at most 100, got {weight}")
         if self.num_buckets < 1:
             raise ConfigError(f"data.num_buckets: expected 1 or more, got {self.num_buckets}")
+        if self.shards_at_once < 1:
+            raise ConfigError(f"data.shards_at_once: expected 1 or more, got {self.shards_at_once}")
         if self.num_workers is not None and self.num_workers < 0:
             raise ConfigError(f"data.num_workers: expected 0 or more, got {self.num_workers}")
         if "valid" in self.test:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from speechrnn.audio.archives import find_archive
 from speechrnn.audio.augment import AugmentConfig, augment, draw_speed
 from speechrnn.audio.files import resample
-from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, collate
+from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, ShardedBatches, collate
 from speechrnn.corpus.check import Utterance, read_utterance
 from speechrnn.errors import AudioError
 from speechrnn.processes import count_cores
@@ -127,6 +128,25 @@ def share_cores(config: DataConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def plan_batches(
+    utterances: Sequence[Utterance], config: DataConfig, *, seed: int, shuffle: bool
+) -> DurationBatches | ShardedBatches:
+    """Batches under the budget; of utterances in archives, so that only a few of those are read at a time."""
+    seconds = [utterance.seconds for utterance in utterances]
+    options: dict[str, Any] = {
+        "batch_seconds": config.batch_seconds,
+        "num_buckets": config.num_buckets,
+        "seed": seed,
+        "shuffle": shuffle,
+        "weights": [config.weights.get(utterance.corpus or "", 1.0) for utterance in utterances],
+    }
+    archives = [find_archive(utterance.audio_path) for utterance in utterances] if shuffle else []
+    shards = [str(inside[0]) for inside in archives if inside is not None]
+    if not shards or len(shards) < len(utterances):
+        return DurationBatches(seconds, **options)
+    return ShardedBatches(seconds, shards, shards_at_once=config.shards_at_once, **options)
+
+
 class SpeechData(pl.LightningDataModule):
     """Training and validation batches.
 
@@ -172,14 +192,7 @@ class SpeechData(pl.LightningDataModule):
         return self._make_loader(self.valid_set, shuffle=False)
 
     def _make_loader(self, dataset: UtteranceDataset, *, shuffle: bool) -> DataLoader[Batch]:
-        batches = DurationBatches(
-            [utterance.seconds for utterance in dataset.utterances],
-            batch_seconds=self.config.batch_seconds,
-            num_buckets=self.config.num_buckets,
-            seed=self.seed,
-            shuffle=shuffle,
-            weights=[self.config.weights.get(utterance.corpus or "", 1.0) for utterance in dataset.utterances],
-        )
+        batches = plan_batches(dataset.utterances, self.config, seed=self.seed, shuffle=shuffle)
         where = (self._epoch, self._batches_done) if shuffle else (0, 0)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         has_gpu = torch.cuda.is_available()

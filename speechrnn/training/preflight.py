@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +18,8 @@ from speechrnn.corpus.batches import pad
 from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.seeds import derive_seed
 from speechrnn.text.normalize import normalize_text
-from speechrnn.text.tokens import Tokens, build_tokens
+from speechrnn.text.tokens import Tokens, TokensConfig, build_tokens
 from speechrnn.training.config import Config
 from speechrnn.whole_files import write_json_lines
 
@@ -52,8 +52,10 @@ class Preflight:
 
     def describe_data(self) -> str:
         """A number that another corpus would not have: a run is resumed only on the data that it began with."""
-        rows = [(u.id, u.num_samples, u.tokens) for part in (self.train, self.valid) for u in part]
-        return f"{derive_seed(*rows):016x}"
+        digest = hashlib.blake2b(digest_size=8)
+        for utterance in (*self.train, *self.valid):
+            digest.update(f"{utterance.id}\x1f{utterance.num_samples}\x1f{list(utterance.tokens)}\x1e".encode())
+        return digest.hexdigest()
 
 
 def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
@@ -70,7 +72,9 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
         for name in ("train", "valid")
     )
     normalize = partial(normalize_text, config=config.text)
-    tokens = build_tokens(config.tokens, [normalize(cut.supervisions[0].text or "") for cut in train_cuts])
+    tokens = build_tokens(
+        _find_alphabet(config.tokens, folders), [normalize(cut.supervisions[0].text or "") for cut in train_cuts]
+    )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
     usable, left_out = check_corpus(
@@ -97,6 +101,12 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
     if config.front_end.normalization == "corpus":
         _fit_statistics(model, usable)
     return Preflight(model, tokens, usable, valid, left_out)
+
+
+def _find_alphabet(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:
+    if config.alphabet is None:
+        return config
+    return replace(config, alphabet=str(_find(config.alphabet, "tokens.alphabet", folders)))
 
 
 def _find(name: str | None, setting: str, folders: Sequence[Path]) -> Path:

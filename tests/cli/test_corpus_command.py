@@ -100,8 +100,11 @@ def test_a_corpus_is_converted_by_the_name_of_what_is_written(train, tmp_path, c
         (["convert", "TRAIN", "a.txt"], "its ending says nothing"),
         (["convert", "TRAIN", "a.csv", "--to", "stm"], "no corpus can be written so"),
         (["convert", "TRAIN"], "DST"),
+        (["pack", "TRAIN", "."], "is there already"),
+        (["pack", "TRAIN", "a", "--encoding", "mp4"], "use flac, wav, opus"),
+        (["pack", "gone", "a"], "there is no such file or folder"),
         (["mend", "TRAIN"], "mend"),
-        ([], "check|convert"),
+        ([], "check|convert|pack"),
     ],
 )
 def test_slips_end_with_one_line_and_exit_code_2(train, tmp_path, monkeypatch, capsys, arguments, message):
@@ -111,3 +114,24 @@ def test_slips_end_with_one_line_and_exit_code_2(train, tmp_path, monkeypatch, c
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_a_corpus_is_packed_and_what_cannot_be_is_named(train, tmp_path, capsys):
+    assert main(["corpus", "pack", str(train), str(tmp_path / "shards"), "--shard-size", "25"]) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith("shards: 60 utterances (0.01 h) in 3 shards\n")
+    assert main(["corpus", "check", str(tmp_path / "shards")]) == 0
+    assert "(shar): 60 utterances" in capsys.readouterr().out
+    path, _ = spoil(train, tmp_path)
+    assert main(["corpus", "pack", str(path), str(tmp_path / "rest"), "--encoding", "opus"]) == 1
+    said = capsys.readouterr()
+    assert "is left out: " in said.err
+    assert "gone.wav" in said.err
+    assert "rest: 9 utterances" in said.out
+
+
+def test_what_is_packed_is_not_converted(train, tmp_path, capsys):
+    assert main(["corpus", "pack", str(train), str(tmp_path / "shards")]) == 0
+    assert main(["corpus", "convert", str(tmp_path / "shards"), str(tmp_path / "kaldi")]) == 2
+    assert "convert the corpus that it was packed from" in capsys.readouterr().err
+    assert not (tmp_path / "kaldi").exists()

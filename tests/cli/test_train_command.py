@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,23 @@ def test_an_epoch_without_validation_tells_none(capsys, train):
     first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("speechrnn: epoch ")]
     assert re.fullmatch(r"speechrnn: epoch 1: loss \d+\.\d+, gradient norm [^v]* [\d,]{1,7} h of audio/h", first)
     assert "validation loss" in second
+
+
+def test_time_spent_waiting_for_audio_is_told(capsys, train, monkeypatch):
+    from speechrnn.training.data import UtteranceDataset
+
+    def waiting():
+        assert train("--trainer.max_epochs", 1, "--overwrite") == 0
+        return int(re.search(r"(\d+) % of the time waiting for audio", capsys.readouterr().err)[1])
+
+    read, usual = UtteranceDataset._read, waiting()
+
+    def dawdle(self, utterance, seed):
+        time.sleep(0.03)  # 60 utterances: two seconds
+        return read(self, utterance, seed)
+
+    monkeypatch.setattr(UtteranceDataset, "_read", dawdle)
+    assert usual < 70 < waiting()
 
 
 def test_a_validation_utterance_shorter_than_a_frame_is_named(capsys, train, configuration):

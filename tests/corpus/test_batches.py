@@ -1,10 +1,12 @@
 """Batch plans: nothing lost, the budget kept, little padding, every epoch a function of the seed."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
-from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, collate
+from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, ShardedBatches, collate
 from speechrnn.errors import ConfigError
 
 
@@ -40,6 +42,68 @@ def test_plans_depend_on_seed_and_epoch_and_on_nothing_else():
     assert make(1).plan(4) == make(1).plan(4)
     assert make(1).plan(4) != make(1).plan(5)
     assert make(1).plan(4) != make(2).plan(4)
+
+
+def make_sharded(count=600, shard_size=50, shards_at_once=3, **options):
+    seconds = librispeech_like(count)
+    shards = [f"{number // shard_size:03d}.tar" for number in range(count)]
+    options = {"batch_seconds": 60, "seed": 5, **options}
+    return ShardedBatches(seconds, shards, shards_at_once=shards_at_once, **options), shards
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_in_shards_too_every_utterance_comes_once_and_the_budget_is_kept(epoch):
+    batches, _ = make_sharded()
+    planned = batches.plan(epoch)
+    assert sorted(member for batch in planned for member in batch) == list(range(600))
+    assert max(batches.padded_seconds(batch) for batch in planned) <= 60
+    assert len(planned) == len(batches)
+    assert planned == make_sharded()[0].plan(epoch)
+    assert planned != batches.plan(epoch + 1)
+
+
+def test_only_a_few_shards_are_read_at_a_time():
+    batches, shards = make_sharded()
+    groups = [frozenset(shards[member] for member in batch) for batch in batches.plan(2)]
+    together = [{*first, *second} for first, second in pairwise(groups)]
+    seen: list[set[str]] = []
+    for group in groups:  # runs of batches that share shards
+        if seen and seen[-1] & group:
+            seen[-1] |= group
+        else:
+            seen.append(set(group))
+    assert max(len(each) for each in groups) == 3
+    assert sum(len(each) > 3 for each in together) <= 3  # where one group ends and the next begins
+    assert [len(each) for each in seen] == [3, 3, 3, 3]
+    assert set().union(*seen) == set(shards)
+
+
+def test_groups_come_in_another_order_in_another_epoch():
+    batches, shards = make_sharded()
+    first = [shards[batches.plan(epoch)[5][0]] for epoch in range(1, 9)]
+    assert len(set(first)) > 2
+
+
+def test_the_largest_batch_of_all_shards_comes_first():
+    batches, _ = make_sharded()
+    sizes = [batches.padded_seconds(batch) for batch in batches.plan(0)]
+    assert sizes[0] == max(sizes)
+
+
+def test_copies_of_weighted_utterances_keep_their_names_in_shards():
+    weights = [2.0 if number % 2 else 1.0 for number in range(600)]
+    batches, _ = make_sharded(weights=weights)
+    members = np.array([member for batch in batches.plan(1) for member in batch])
+    counts = np.bincount(members % 600, minlength=600)
+    assert (counts == weights).all()
+    assert set(members // 600) == {0, 1}
+    assert len(set(members.tolist())) == len(members)
+
+
+def test_one_group_of_shards_is_a_corpus_without_them():
+    batches, _ = make_sharded(shards_at_once=100)
+    assert len(batches.parts) == 1
+    assert batches.padding_share() == pytest.approx(batches.parts[0].padding_share())
 
 
 def test_the_first_epoch_begins_with_the_largest_batch():

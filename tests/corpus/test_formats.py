@@ -310,7 +310,7 @@ def test_nothing_and_nothing_known_are_named(tmp_path, text):
 
 def test_every_format_has_a_name_and_a_description():
     formats = list_formats()
-    assert list(formats) == ["nemo", "kaldi", "ljspeech", "librispeech", "table", "stm", "lhotse", "sidecar"]
+    assert list(formats) == ["nemo", "kaldi", "ljspeech", "librispeech", "table", "stm", "lhotse", "shar", "sidecar"]
     assert all(each.description for each in formats.values())
 
 

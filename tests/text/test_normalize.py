@@ -55,6 +55,14 @@ def test_case_is_lowered_raised_or_kept() -> None:
     assert normalize_text("Größe Ab", TextConfig(case="keep")) == "Größe Ab"
 
 
+def test_apostrophes_within_words_are_kept_or_removed() -> None:
+    assert normalize_text("Don’t, 'no'", TextConfig()) == "don't no"
+    assert normalize_text("Don’t, 'no'", TextConfig(apostrophes="remove")) == "dont no"
+    assert normalize_text("Don’t", TextConfig(apostrophes="remove", punctuation="keep", case="keep")) == "Dont"
+    with pytest.raises(ConfigError, match="text.apostrophes 'split': use one of keep, remove"):
+        TextConfig(apostrophes="split")  # type: ignore[arg-type]
+
+
 def test_kept_punctuation_is_unified_but_not_removed() -> None:
     config = TextConfig(case="keep", punctuation="keep")
     assert normalize_text("\ufeff“Don’t,”\u200b she – said…\r\n", config) == '"Don\'t," she - said…'

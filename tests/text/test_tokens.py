@@ -12,6 +12,7 @@ import pytest
 
 from speechrnn.errors import ConfigError, CorpusError, ModelError
 from speechrnn.text.pieces import PIECES_FILE
+from speechrnn.text.token_files import load_tokens
 from speechrnn.text.tokens import (
     BLANK_ID,
     TOKENS_FILE,
@@ -21,7 +22,6 @@ from speechrnn.text.tokens import (
     TokensConfig,
     WordTokens,
     build_tokens,
-    load_tokens,
 )
 
 WORDS = ["seven", "three", "oh", "one", "grüße", "don't", "三つ", "हिन्दी", "wasser", "kitchen", "kitten", "light"]

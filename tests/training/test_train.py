@@ -69,6 +69,16 @@ def test_in_a_closed_task_only_what_may_be_said_is_heard(tone_run):
         hear(words=["low"], beam_sise=4)
 
 
+def test_an_alphabet_lies_beside_the_configuration_and_says_what_a_model_writes(tone_run):
+    (tone_run.folder / "alphabet.txt").write_text("\n".join([" ", *"abcdefghijklmnopqrstuvwxyz"]) + "\n")
+    settings = {**TONE_SETTINGS, "tokens.kind": "characters", "tokens.alphabet": "alphabet.txt"}
+    preflight = prepare_run(load_config(tone_run.folder / "config.yaml", settings), folders=[tone_run.folder])
+    assert len(preflight.tokens) == 28
+    settings["tokens.alphabet"] = "gone.txt"
+    with pytest.raises(CorpusError, match=r"tokens.alphabet: no gone.txt in"):
+        prepare_run(load_config(tone_run.folder / "config.yaml", settings), folders=[tone_run.folder])
+
+
 def test_a_run_leaves_model_checkpoints_and_logs(tone_run):
     output = tone_run.result.output
     assert {path.name for path in output.iterdir()} >= {"model", "checkpoints", "logs", "left_out.jsonl"}

@@ -38,7 +38,7 @@ class Format:
 
 def list_formats() -> dict[str, Format]:
     """All formats, by name."""
-    from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, nemo, sidecar, stm, table
+    from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, nemo, shar, sidecar, stm, table
 
     transcripts = librispeech.TRANSCRIPTS
     known = (
@@ -54,6 +54,7 @@ def list_formats() -> dict[str, Format]:
         ),
         Format("stm", ".stm, a file or in a folder or its stm", stm.fits, stm.list_stm),
         Format("lhotse", "lhotse's cuts, or recordings and supervisions", lhotse.fits, lhotse.list_lhotse),
+        Format("shar", "lhotse's Shar, as speechrnn corpus pack writes it", shar.fits, shar.list_shar),
         Format("sidecar", "recordings with .txt or .lab beside each", sidecar.fits, sidecar.list_sidecars),
     )
     return {each.name: each for each in known}

@@ -21,7 +21,7 @@ _SLACK_SECONDS = 0.05
 _THREADS = 4  # headers wait for the disk, not for the interpreter
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listing:
     """An utterance as a corpus lists it, before anybody has looked at its recording.
 
@@ -33,6 +33,7 @@ class Listing:
         seconds: How long it is; None: to the recording's end.
         speaker: Who spoke, where that is known.
         corpus: Which corpus it comes from, where a manifest joins several.
+        info: What the recording's header says, where the corpus was written with it; the header is then not read.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Listing:
     seconds: float | None = None
     speaker: str | None = None
     corpus: str | None = None
+    info: AudioInfo | None = None
 
     @classmethod
     def of(cls, entry: Entry) -> Listing:
@@ -68,7 +70,10 @@ def complete(
     Raises:
         CorpusError: There is such an utterance, and no ``on_error``; the message names it.
     """
-    headers, problems = _read_headers(list(dict.fromkeys(listing.audio_path for listing in listings)))
+    known = {listing.audio_path: listing.info for listing in listings if listing.info is not None}
+    unknown = dict.fromkeys(listing.audio_path for listing in listings if listing.audio_path not in known)
+    headers, problems = _read_headers(list(unknown))
+    headers |= known
     entries = []
     for each in listings:
         info = headers.get(each.audio_path)
@@ -159,10 +164,24 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def make_cuts(entries: Sequence[Entry], headers: Mapping[Path, AudioInfo]) -> CutSet:
-    """Make one cut an utterance; what a recording's header says wins over what its entry says."""
+    """One cut an utterance, made when it is asked for; what a recording's header says wins over what its entry says."""
     from lhotse import CutSet
 
-    return CutSet.from_cuts([_make_cut(entry, headers[entry.audio_path]) for entry in entries])
+    return CutSet(_CutsOf(entries, headers))
+
+
+@dataclass(frozen=True)
+class _CutsOf:
+    """Cuts of entries, none of them kept: a cut takes up ten times the memory of its entry."""
+
+    entries: Sequence[Entry]
+    headers: Mapping[Path, AudioInfo]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        return (_make_cut(entry, self.headers[entry.audio_path]) for entry in self.entries)
 
 
 def _make_cut(entry: Entry, info: AudioInfo) -> MonoCut:

@@ -5,11 +5,12 @@ Source: lhotse's documentation, "Representing a corpus" and "Cuts".
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+from speechrnn.corpus.lines import open_lines
+from speechrnn.corpus.readers import shar
 from speechrnn.corpus.readers.cuts import Listing, find_inside
 from speechrnn.errors import CorpusError
 
@@ -29,7 +30,7 @@ def has_manifests(folder: Path) -> bool:
 def is_cuts(path: Path) -> bool:
     """Whether a file's first record is a cut of lhotse's."""
     try:
-        with _open(path) as file:
+        with open_lines(path) as file:
             record = json.loads(file.readline())
     except (OSError, ValueError, EOFError):
         return False
@@ -38,7 +39,7 @@ def is_cuts(path: Path) -> bool:
 
 def fits(path: Path) -> bool:
     """Whether a path is a file of cuts, or a folder with lhotse's manifests."""
-    return has_manifests(path) if path.is_dir() else is_cuts(path)
+    return has_manifests(path) and not shar.fits(path) if path.is_dir() else is_cuts(path)
 
 
 def list_lhotse(path: Path) -> list[Listing]:
@@ -53,8 +54,7 @@ def list_lhotse(path: Path) -> list[Listing]:
         An utterance for each supervision, in the order of the cuts.
 
     Raises:
-        CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files
-            (Shar is for ``speechrnn corpus pack``); or a recording is missing or unreadable.
+        CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files.
     """
     folder = path if path.is_dir() else path.parent
     listings = []
@@ -101,7 +101,3 @@ def _list_supervision(cut: Any, supervision: Any, number: int, folder: Path, pat
 
 def _find(folder: Path, name: str) -> Path | None:
     return next((folder / (name + ending) for ending in _ENDINGS if (folder / (name + ending)).is_file()), None)
-
-
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")

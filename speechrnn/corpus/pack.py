@@ -1,0 +1,167 @@
+"""Write a corpus as lhotse's Shar: shards that are read from front to back, however many small recordings there are."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from speechrnn.audio.files import AudioInfo, read_audio, resample
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import make_cuts
+from speechrnn.errors import AudioError, ConfigError, CorpusError
+from speechrnn.types import Waveform
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+
+ENCODINGS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
+"""How recordings can be packed, and what soundfile calls it."""
+
+_DIGITS = "%06d"
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written.
+
+    Attributes:
+        folder: Where.
+        shards: How many.
+        utterances: How many.
+        seconds: Of audio.
+        failed: Id and reason of each utterance that could not be read, and was left out.
+    """
+
+    folder: Path
+    shards: int
+    utterances: int
+    seconds: float
+    failed: dict[str, str]
+
+
+def pack_corpus(
+    entries: Sequence[Entry],
+    folder: str | Path,
+    *,
+    encoding: str = "flac",
+    shard_size: int = 1000,
+    sample_rate: int | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Packed:
+    """Cut utterances out of their recordings, mix their channels, and write them to shards in the corpus's order.
+
+    Args:
+        entries: The utterances.
+        folder: Where to write; it must not be there, and is there only when it is whole.
+        encoding: ``flac`` (16 bits), ``wav`` (16 bits) or ``opus`` (about a tenth of the size, lossy).
+        shard_size: Utterances a shard.
+        sample_rate: Of the packed audio, in Hz; None: as recorded.
+        advance: Told after each utterance how many are done, and of how many.
+
+    Raises:
+        ConfigError: The folder is there, or a setting is impossible.
+        CorpusError: It cannot be written, or no utterance can be read.
+    """
+    folder = Path(folder)
+    _check(folder, encoding, shard_size, sample_rate)
+    beside = folder.with_name(f".part.{folder.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        packed = _write_shards(entries, beside, encoding, shard_size, sample_rate, advance)
+        if not packed.utterances:
+            reason = next(iter(packed.failed.values()), "it holds no utterance")
+            raise CorpusError(f"nothing can be packed: {reason}")
+        beside.rename(folder)
+    except OSError as error:
+        raise CorpusError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Packed(folder, packed.shards, packed.utterances, packed.seconds, packed.failed)
+
+
+def _check(folder: Path, encoding: str, shard_size: int, sample_rate: int | None) -> None:
+    if encoding not in ENCODINGS:
+        raise ConfigError(f"encoding {encoding!r}: there is no such one; use {', '.join(ENCODINGS)}")
+    if shard_size < 1:
+        raise ConfigError(f"shard size: expected 1 utterance or more, got {shard_size}")
+    if sample_rate is not None and sample_rate < 1:
+        raise ConfigError(f"sample rate: expected Hz above 0, got {sample_rate}")
+    if folder.exists():
+        raise ConfigError(f"{folder}: is there already; choose a new name")
+    if "%" in str(folder):
+        raise ConfigError(f"{folder}: lhotse takes % for a shard's number; choose a path without it")
+
+
+def _write_shards(
+    entries: Sequence[Entry],
+    folder: Path,
+    encoding: str,
+    shard_size: int,
+    sample_rate: int | None,
+    advance: Callable[[int, int], None],
+) -> Packed:
+    from lhotse.shar.writers import JsonlShardWriter, TarWriter
+
+    failed: dict[str, str] = {}
+    seconds, written = 0.0, 0
+    with (
+        TarWriter(str(folder / f"recording.{_DIGITS}.tar"), shard_size=shard_size) as archive,
+        JsonlShardWriter(str(folder / f"cuts.{_DIGITS}.jsonl.gz"), shard_size=shard_size) as cuts,
+    ):
+        for number, entry in enumerate(entries, start=1):
+            try:
+                waveform = _read(entry, encoding, sample_rate)
+            except AudioError as error:
+                failed[entry.id] = str(error)
+                advance(number, len(entries))
+                continue
+            cut = _make_cut(entry, waveform)
+            archive.write(f"{entry.id}.{encoding}", _encode(waveform, encoding))
+            described = json.dumps(cut.recording.to_dict(), ensure_ascii=False).encode()
+            archive.write(f"{entry.id}.json", io.BytesIO(described), count=False)
+            cuts.write(cut)
+            seconds, written = seconds + cut.duration, written + 1
+            advance(number, len(entries))
+    return Packed(folder, -(-written // shard_size), written, seconds, failed)
+
+
+def _read(entry: Entry, encoding: str, sample_rate: int | None) -> Waveform:
+    waveform = read_audio(
+        entry.audio_path, sample_rate=sample_rate, start=entry.offset, seconds=entry.seconds, check_levels=False
+    )
+    rate = waveform.sample_rate
+    if encoding != "opus" or rate in _OPUS_RATES:
+        return waveform
+    higher = next((known for known in _OPUS_RATES if known > rate), _OPUS_RATES[-1])
+    return Waveform(resample(waveform.samples, rate, higher), higher)
+
+
+def _make_cut(entry: Entry, waveform: Waveform) -> MonoCut:
+    """The utterance as lhotse's Shar describes it: its audio is in the archive, under its own name."""
+    from lhotse.shar.utils import to_shar_placeholder
+
+    seconds = len(waveform.samples) / waveform.sample_rate
+    alone = Entry(entry.id, entry.audio_path, seconds, entry.text, 0.0, entry.speaker, entry.corpus)
+    info = AudioInfo(seconds, waveform.sample_rate, 1, len(waveform.samples))
+    cut = next(iter(make_cuts([alone], {entry.audio_path: info})))
+    cut.recording = to_shar_placeholder(cut.recording)
+    return cut
+
+
+def _encode(waveform: Waveform, encoding: str) -> io.BytesIO:
+    import soundfile
+
+    stream = io.BytesIO()
+    kind, subtype = ENCODINGS[encoding]
+    samples = np.clip(waveform.samples, -1.0, 1.0)
+    soundfile.write(stream, samples, waveform.sample_rate, format=kind, subtype=subtype)
+    return stream

@@ -1,0 +1,92 @@
+"""lhotse's Shar: shards of a thousand utterances or so, each a file of cuts and a tar archive with their recordings.
+
+Source: lhotse's documentation, "Lhotse Shar: storage format optimized for sequential I/O and modularity".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speechrnn.audio.archives import list_members
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.lines import open_lines
+from speechrnn.corpus.readers.cuts import Listing
+from speechrnn.errors import AudioError, CorpusError
+
+_CUTS, _RECORDING = "cuts", "recording"
+
+
+def find_shards(folder: Path) -> list[tuple[Path, Path]]:
+    """Files of cuts with the archives beside them that hold their recordings, in order."""
+    shards = []
+    for cuts in sorted([*folder.glob(f"{_CUTS}*.jsonl.gz"), *folder.glob(f"{_CUTS}*.jsonl")]):
+        number = cuts.name.removeprefix(_CUTS).split(".jsonl")[0]
+        archive = folder / f"{_RECORDING}{number}.tar"
+        if archive.is_file():
+            shards.append((cuts, archive))
+    return shards
+
+
+def fits(path: Path) -> bool:
+    """Whether a folder holds such shards."""
+    return path.is_dir() and bool(find_shards(path))
+
+
+def list_shar(path: Path) -> list[Listing]:
+    """Read a folder of shards.
+
+    Args:
+        path: The folder, with ``cuts.000000.jsonl.gz``, ``recording.000000.tar`` and so on. What else a cut has is left
+            out.
+
+    Returns:
+        An utterance for each cut, in order. What the cuts say of their recordings is believed.
+
+    Raises:
+        CorpusError: There are no shards, or a cut is not as it should be; the message names its line.
+    """
+    listings = []
+    for cuts, archive in find_shards(path):
+        try:
+            names = {name.rpartition(".")[0]: name for name in list_members(archive) if not name.endswith(".json")}
+        except AudioError:
+            names = {}  # reading will say so, of each utterance
+        for number, record in _read_records(cuts):
+            where = f"{cuts} line {number}"
+            try:
+                listings.append(_list_cut(record, archive, names))
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise CorpusError(f"{where}: not a cut with one recording and one supervision ({error!r})") from error
+    if not listings:
+        raise CorpusError(f"{path}: holds no utterance; expected {_CUTS}.000000.jsonl.gz and {_RECORDING}.000000.tar")
+    return listings
+
+
+def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> Listing:
+    name, recording, (supervision,) = str(record["id"]), record["recording"], record["supervisions"]
+    start, seconds = float(record["start"]), float(record["duration"])
+    rate, samples = int(recording["sampling_rate"]), int(recording["num_samples"])
+    speaker = supervision.get("speaker")
+    return Listing(
+        id=name,
+        audio_path=archive.absolute() / names.get(name, name),
+        text=supervision.get("text") or "",
+        start=start,
+        seconds=seconds,
+        speaker=None if speaker is None else str(speaker),
+        corpus=(record.get("custom") or {}).get("corpus"),
+        info=AudioInfo(samples / rate, rate, len(recording.get("channel_ids") or [0]), samples),
+    )
+
+
+def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with open_lines(path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, json.loads(line)
+    except (OSError, EOFError, ValueError) as error:
+        raise CorpusError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy or pack it again") from error

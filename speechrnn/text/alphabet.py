@@ -1,0 +1,46 @@
+"""Alphabets as Mozilla DeepSpeech and Coqui STT wrote them: one character a line."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+from speechrnn.errors import ConfigError
+
+
+def read_alphabet(path: str | Path) -> list[str]:
+    """Read an ``alphabet.txt``.
+
+    Args:
+        path: One character a line, in UTF-8; lines that begin with ``#`` are comments, ``\\#`` stands for the
+            character, and a line with a blank alone for the space between words.
+
+    Returns:
+        The characters in Unicode NFC, in the file's order; the CTC blank is not among them.
+
+    Raises:
+        ConfigError: The file cannot be read, is empty, or a line holds several characters or one that came before.
+
+    Source:
+        The comments of the alphabet.txt that DeepSpeech 0.9 ships; an entry may be several code points that make one.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"tokens.alphabet {path}: expected a text file in UTF-8 ({error})") from error
+    symbols = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line or line.startswith("#"):
+            continue
+        symbol = unicodedata.normalize("NFC", "#" if line == "\\#" else line)
+        if len(symbol) != 1:
+            raise ConfigError(f"tokens.alphabet {path} line {number}: expected one character, got {symbol!r}")
+        symbols.append(symbol)
+    repeated = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"tokens.alphabet {path}: {repeated[0]!r} comes twice; each character may come once")
+    if not symbols:
+        raise ConfigError(f"tokens.alphabet {path}: holds no character; expected one a line")
+    return symbols

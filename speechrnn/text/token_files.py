@@ -1,0 +1,60 @@
+"""The tokens of a model folder, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+from speechrnn.errors import ModelError
+from speechrnn.text.pieces import PIECES_FILE
+from speechrnn.text.tokens import TOKENS_FILE, CharacterTokens, Kind, PieceTokens, Tokens, WordTokens
+
+
+def load_tokens(folder: str | Path) -> Tokens:
+    """Read the tokens of a model folder.
+
+    Args:
+        folder: The model folder.
+
+    Returns:
+        The tokens that `save` wrote there; a byte order mark and CRLF line ends are accepted.
+
+    Raises:
+        ModelError: A file is missing or damaged, the blank is not at 0, or a symbol comes twice.
+    """
+    path = Path(folder) / TOKENS_FILE
+    kind, symbols = _parse_tokens(_read(path), path)
+    try:
+        if kind == "sentencepiece":
+            tokens: Tokens = PieceTokens(_read(Path(folder) / PIECES_FILE))
+        else:
+            tokens = CharacterTokens(symbols) if kind == "characters" else WordTokens(symbols)
+    except ModelError as error:
+        raise ModelError(f"{path.parent}: {error}; restore the file or export the model again") from error
+    if tokens.symbols != symbols:
+        raise ModelError(f"{path}: its symbols are not those of {PIECES_FILE}; restore both from the same model")
+    return tokens
+
+
+def _parse_tokens(content: bytes, path: Path) -> tuple[str, list[str]]:
+    expected = 'expected {"kind": …, "symbols": […]}; restore the file or export the model again'
+    try:
+        data = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON, {expected}") from error
+    if not isinstance(data, dict) or data.get("kind") not in get_args(Kind):
+        raise ModelError(f"{path}: no kind among {', '.join(get_args(Kind))}, {expected}")
+    symbols = data.get("symbols")
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ModelError(f"{path}: no list of symbols, {expected}")
+    return data["kind"], symbols
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing; a model folder needs it, export the model again") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the folder and its permissions") from error

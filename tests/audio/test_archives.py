@@ -1,0 +1,80 @@
+"""Recordings inside tar archives are read like files, and what is wrong with an archive is said in one line."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechrnn.audio.archives import find_archive, list_members, open_member
+from speechrnn.audio.files import audio_info, read_audio
+from speechrnn.errors import AudioError
+
+
+def write_archive(path, recordings):
+    with tarfile.open(path, "w") as tar:
+        for name, samples in recordings.items():
+            stream = io.BytesIO()
+            soundfile.write(stream, samples, 8000, format="FLAC", subtype="PCM_16")
+            member = tarfile.TarInfo(name)
+            member.size = len(stream.getvalue())
+            stream.seek(0)
+            tar.addfile(member, stream)
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path):
+    rng = np.random.default_rng(0)
+    recordings = {f"a/u.{number}.flac": rng.normal(0, 0.1, 4000 + number) for number in range(3)}
+    return write_archive(tmp_path / "x.tar", recordings), recordings
+
+
+def test_a_path_that_goes_on_inside_an_archive_is_read_like_a_file(archive):
+    path, recordings = archive
+    for name, samples in recordings.items():
+        waveform = read_audio(path / name)
+        np.testing.assert_allclose(waveform.samples, samples, atol=2**-15)
+        assert audio_info(str(path / name)).frames == len(samples)
+    part = read_audio(path / "a/u.2.flac", start=0.1, seconds=0.2).samples
+    np.testing.assert_allclose(part, recordings["a/u.2.flac"][800:2400], atol=2**-15)
+
+
+def test_what_goes_into_an_archive_and_what_does_not():
+    assert find_archive("a/b.tar/c/d.flac")[1] == "c/d.flac"
+    assert find_archive("a/b.tar") is None
+    assert find_archive("a/b/c.flac") is None
+
+
+def test_an_archive_is_read_anew_when_it_has_changed(archive):
+    path, _ = archive
+    assert len(list_members(path)) == 3
+    assert list_members(path) is list_members(path)
+    write_archive(path, {"new.flac": np.zeros(9000)})
+    assert list(list_members(path)) == ["new.flac"]
+
+
+def test_archives_with_faults_are_named(archive, tmp_path):
+    path, _ = archive
+    with pytest.raises(AudioError, match=r"x\.tar: holds no b\.flac"):
+        read_audio(path / "b.flac")
+    (tmp_path / "text.tar").write_text("no archive " * 100)
+    with pytest.raises(AudioError, match=r"text\.tar: a damaged tar archive .* copy or pack it again"):
+        read_audio(tmp_path / "text.tar" / "u.flac")
+    with pytest.raises(AudioError, match=r"no such file"):
+        read_audio(tmp_path / "gone.tar" / "u.flac")
+    plain = tmp_path / "plain.wav"
+    soundfile.write(plain, np.zeros(100), 8000)
+    with pytest.raises(AudioError, match="a part of the path is not a folder"):
+        read_audio(plain / "u.flac")
+
+
+def test_a_cut_off_archive_loses_its_last_recording_only(archive):
+    path, _ = archive
+    position, size = list_members(path)["a/u.2.flac"]
+    content = path.read_bytes()
+    path.write_bytes(content[: position + size // 2])
+    assert len(read_audio(path / "a/u.1.flac").samples) == 4001
+    with pytest.raises(AudioError, match=r"x\.tar"):
+        open_member(path, "a/u.2.flac")

@@ -1,0 +1,65 @@
+"""Digits become the words that a speaker of the language says."""
+
+import sys
+
+import pytest
+
+from speechrnn.errors import ConfigError
+from speechrnn.text import numbers
+from speechrnn.text.normalize import TextConfig, normalize_text
+
+
+def normalize(text, language="en", **settings):
+    return normalize_text(text, TextConfig(numbers="words", language=language, **settings))
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("I have 2 cats", "en", "i have two cats"),
+        ("1,234 people", "en", "one thousand two hundred and thirty four people"),
+        ("3.50 or 1,000,000.5", "en", "three point five or one million point five"),
+        ("the 2nd and the 21ST", "en", "the second and the twenty first"),
+        ("agent 007, room 0", "en", "agent zero zero seven room zero"),
+        ("mp3, 4x4", "en", "mp three four x four"),
+        ("1, 2, 3", "en", "one two three"),
+        ("12,34", "en", "twelve thirty four"),
+        ("1234567890123456", "en", "one two three four five six seven eight nine zero one two three four five six"),
+        ("٣ and ३", "en", "three and three"),
+        ("no digits", "en", "no digits"),
+        ("21 Äpfel, 1.234,5 Liter", "de", "einundzwanzig äpfel eintausendzweihundertvierunddreißig komma fünf liter"),
+        ("1.000.000", "de", "eine million"),
+        ("80 €", "fr", "quatre vingts"),
+        ("2 pães", "pt-BR", "dois pães"),
+        ("21 раз", "ru", "двадцать один раз"),
+        ("3.5", "eo", "tri kvin"),  # whose separators are not known here
+    ],
+)
+def test_numbers_are_spelled_as_they_are_said(text, language, expected):
+    assert normalize(text, language) == expected
+
+
+def test_spelled_numbers_follow_the_rest_of_the_rules_and_stay_as_they_are():
+    assert normalize("21 Cats!", case="upper", punctuation="keep") == "TWENTY-ONE CATS!"
+    for text in ("1,234.5", "the 3rd", "007"):
+        assert normalize(normalize(text)) == normalize(text)
+
+
+def test_numbers_are_kept_unless_asked_for():
+    assert normalize_text("21 cats", TextConfig()) == "21 cats"
+
+
+def test_a_language_is_asked_for_and_must_be_known():
+    with pytest.raises(ConfigError, match="say in which language, such as text.language: en"):
+        TextConfig(numbers="words")
+    with pytest.raises(ConfigError, match="text.language 'tlh': num2words cannot spell numbers in it"):
+        normalize("5", "tlh")
+    assert normalize("none", "tlh") == "none"
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "num2words", None)
+    numbers._load.cache_clear()
+    with pytest.raises(ConfigError, match=r"pip install 'speechrnn\[numbers\]'"):
+        normalize("5", "fi")
+    numbers._load.cache_clear()
