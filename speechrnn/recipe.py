@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ logger = logging.getLogger("speechrnn")
 
 FOLDS_FILE = "folds.yaml"
 """What differs from config.yaml when a part of the data is left out: a task of its own may want its own settings."""
+
+_GIVEN = ("source", "output", "seed", "fold")
 
 STAGES = ("prepare", "check", "train", "evaluate", "report")
 
@@ -187,7 +190,8 @@ def _make_keys(recipe: Recipe) -> dict[str, str]:
     """A key a stage: a hash of all that its result depends on, the earlier stages included."""
     source = str(recipe.source.resolve()) if recipe.source else None
     prepare = (recipe.folder / "prepare.py").read_bytes()
-    key = _hash(recipe.name, hashlib.sha256(prepare).hexdigest(), source, recipe.fold, recipe.config.seed)
+    told = [recipe.config.prepare] if recipe.config.prepare else []
+    key = _hash(recipe.name, hashlib.sha256(prepare).hexdigest(), source, recipe.fold, recipe.config.seed, *told)
     keys = {"prepare": key}
     for name in STAGES[1:]:
         key = _hash(key, name, _settings(recipe))
@@ -222,7 +226,15 @@ def _prepare(recipe: Recipe) -> None:
     module = load_prepare(recipe.folder)
     if not hasattr(module, "prepare"):
         raise ConfigError(f"{recipe.folder / 'prepare.py'}: expected a function prepare, there is none")
-    module.prepare(recipe.source, recipe.output, seed=recipe.config.seed, fold=recipe.fold)
+    settings = dict(recipe.config.prepare)
+    known = [name for name in inspect.signature(module.prepare).parameters if name not in _GIVEN]
+    for name in settings:
+        if name not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise ConfigError(f"prepare.{name}: {recipe.folder / 'prepare.py'} has no such setting; {has}")
+    if recipe.fold is not None:
+        settings["fold"] = recipe.fold
+    module.prepare(recipe.source, recipe.output, seed=recipe.config.seed, **settings)
 
 
 def _check_fold(recipe: Recipe) -> None:
@@ -267,9 +279,10 @@ def _train(recipe: Recipe) -> None:
         logger.warning("%s: a run with other settings was not finished there; it is replaced", recipe.output)
     module = load_prepare(recipe.folder)
     corpora = [*getattr(module, "ATTRIBUTION", []), *(getattr(module, "FOLD_ATTRIBUTION", []) if recipe.fold else [])]
+    language = getattr(module, "LANGUAGE", recipe.config.text.language)
     provenance = {
         "recipe": recipe.name,
-        "languages": [module.LANGUAGE] if hasattr(module, "LANGUAGE") else [],
+        "languages": [language] if language else [],
         "corpora": corpora,
     }
     train(recipe.config, provenance=provenance, overwrite=True, folders=[recipe.folder])

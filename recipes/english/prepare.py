@@ -14,39 +14,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.corpus.manifest import Entry, write_manifest
 from speechrnn.corpus.readers.librispeech import read_librispeech_entries
-from speechrnn.corpus.readers.ljspeech import is_ljspeech, read_ljspeech_entries
 from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare
 
 logger = logging.getLogger("speechrnn")
 
-_speechocean762 = load_prepare(Path(__file__).resolve().parents[1] / "speechocean762")
+_RECIPES = Path(__file__).resolve().parents[1]
+_speechocean762, _ljspeech, _librispeech = (
+    load_prepare(_RECIPES / name) for name in ("speechocean762", "ljspeech", "librispeech")
+)
 
-ATTRIBUTION = [
-    *_speechocean762.ATTRIBUTION,
-    {
-        "corpus": "LibriSpeech (OpenSLR 12)",
-        "license": "CC BY 4.0",
-        "source": "https://www.openslr.org/12/",
-        "attribution": "V. Panayotov, G. Chen, D. Povey and S. Khudanpur: Librispeech: an ASR corpus based on public "
-        "domain audio books, ICASSP 2015",
-    },
-    {
-        "corpus": "LJ Speech",
-        "license": "public domain",
-        "source": "https://keithito.com/LJ-Speech-Dataset/",
-        "attribution": "K. Ito and L. Johnson: The LJ Speech Dataset, 2017",
-    },
-]
+ATTRIBUTION = [*_speechocean762.ATTRIBUTION, *_librispeech.ATTRIBUTION, *_ljspeech.ATTRIBUTION]
 LANGUAGE = "en"
 
 CORPORA = ("speechocean762", "librispeech", "ljspeech")
 TEST_READER_EVERY = 5
 TRAINING_PARTS = "train-*"
 VALID_PART, TEST_PART = "dev-clean", "test-clean"
-LJSPEECH_TEST_SHARE, LJSPEECH_VALID_SHARE = 0.1, 0.05
 
 Parts = dict[str, list[Entry]]
 
@@ -70,7 +56,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     readers: dict[str, Callable[[Path], Parts]] = {
         "speechocean762": _speechocean762.read_parts,
         "librispeech": split_librispeech,
-        "ljspeech": split_ljspeech,
+        "ljspeech": _ljspeech.split_ljspeech,
     }
     present = [name for name in CORPORA if source is not None and (source / name).is_dir()]
     if source is None or not present:
@@ -118,29 +104,6 @@ def split_librispeech(folder: Path) -> Parts:
         "valid": [entry for entry in entries if entry.speaker == others[0]],
         "test": [entry for entry in entries if entry.speaker in tested],
     }
-
-
-def split_ljspeech(folder: Path) -> Parts:
-    """By order.
-
-    Raises:
-        CorpusError: The recordings are not there, or too few of them.
-    """
-    published = folder / "LJSpeech-1.1" if (folder / "LJSpeech-1.1").is_dir() else folder
-    if is_ljspeech(published):
-        entries = read_ljspeech_entries(published)
-    else:
-        entries = read_manifest(folder / "manifest.jsonl")
-    first_test = len(entries) - round(len(entries) * LJSPEECH_TEST_SHARE)
-    first_valid = first_test - round(len(entries) * LJSPEECH_VALID_SHARE)
-    parts = {
-        "train": entries[:first_valid],
-        "valid": entries[first_valid:first_test],
-        "test": entries[first_test:],
-    }
-    if not all(parts.values()):
-        raise CorpusError(f"{folder}: {len(entries)} utterances are too few to split; 20 or more will do")
-    return parts
 
 
 def _label(entry: Entry, corpus: str) -> Entry:

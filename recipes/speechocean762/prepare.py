@@ -14,6 +14,7 @@ from pathlib import Path
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry, write_manifest
 from speechrnn.corpus.readers.kaldi import read_kaldi_entries
+from speechrnn.corpus.splits import hold_out_speakers
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -61,13 +62,10 @@ def read_parts(source: Path | None) -> dict[str, list[Entry]]:
     """
     folder = find_folder(source)
     training = read_kaldi_entries(folder / "train")
-    speakers = sorted({entry.speaker or "" for entry in training})
-    chosen = set(speakers[VALID_EVERY - 1 :: VALID_EVERY])
-    if not chosen:
-        raise CorpusError(f"{folder / 'train'}: {len(speakers)} speakers are too few to split; the corpus has 125")
+    train, valid = hold_out_speakers(training, every=VALID_EVERY, where=folder / "train")
     return {
-        "train": [entry for entry in training if entry.speaker not in chosen],
-        "valid": [entry for entry in training if entry.speaker in chosen],
+        "train": train,
+        "valid": valid,
         "test": read_kaldi_entries(folder / "test"),
     }
 

@@ -222,6 +222,7 @@ class Config:
         trainer: Lightning's own options.
         early_stopping_patience: Stop after so many validations without a better word error rate; None never stops.
         seed: Seed of initialisation, batches, augmentation and dropout.
+        prepare: What a recipe's prepare.py is told, by the names of its arguments: which parts of a corpus, say.
         output: Folder to write to; None: ``runs/`` and the name of the configuration's folder.
     """
 
@@ -239,6 +240,7 @@ class Config:
     trainer: dict[str, Any] = field(default_factory=dict)
     early_stopping_patience: int | None = None
     seed: int = 0
+    prepare: dict[str, Any] = field(default_factory=dict)
     output: str | None = None
 
     def __post_init__(self) -> None:
@@ -347,10 +349,14 @@ def _parse(parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace
     return Config(**settings)
 
 
+_PLAIN = ("prepare",)  # whose names are a recipe's own
+
+
 def _check_sections(parsed: jsonargparse.Namespace, where: str) -> None:
     for section in dataclasses.fields(Config):
         value = parsed.get(section.name)
-        if section.default is dataclasses.MISSING and not isinstance(value, jsonargparse.Namespace):
+        is_section = section.default is dataclasses.MISSING and section.name not in _PLAIN
+        if is_section and not isinstance(value, jsonargparse.Namespace):
             raise ConfigError(f"{where}: {section.name}: expected settings, as in {section.name}: {{…}}, got {value!r}")
 
 

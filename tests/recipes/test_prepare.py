@@ -578,12 +578,12 @@ def test_english_keeps_librispeechs_own_parts_where_there_is_one_to_train_on(tmp
 def test_english_splits_ljspeech_by_order_in_either_form(tmp_path, published):
     folder = make_ljspeech(tmp_path / "ljspeech" / "LJSpeech-1.1")
     if not published:
-        entries = english.read_ljspeech_entries(folder)
+        entries = english._ljspeech.read_ljspeech_entries(folder)
         shutil.move(folder / "wavs", tmp_path / "ljspeech" / "wavs")
         entries = [replace(e, audio_path=tmp_path / "ljspeech" / "wavs" / e.audio_path.name) for e in entries]
         shutil.rmtree(folder)
         write_manifest(tmp_path / "ljspeech" / "manifest.jsonl", entries)
-    split = english.split_ljspeech(tmp_path / "ljspeech")
+    split = english._ljspeech.split_ljspeech(tmp_path / "ljspeech")
     assert {part: [int(entry.id[-4:]) for entry in entries] for part, entries in split.items()} == {
         "train": list(range(34)),
         "valid": [34, 35],
@@ -601,7 +601,7 @@ def test_english_says_what_it_lacks(tmp_path):
     with pytest.raises(CorpusError, match="4 readers are too few to split; 5 or more will do"):
         english.split_librispeech(make_librispeech(tmp_path / "few", {"dev-clean": list("1234")}))
     with pytest.raises(CorpusError, match="9 utterances are too few to split; 20 or more will do"):
-        english.split_ljspeech(make_ljspeech(tmp_path / "short", count=9))
+        english._ljspeech.split_ljspeech(make_ljspeech(tmp_path / "short", count=9))
 
 
 # speech_commands

@@ -1,0 +1,68 @@
+"""LJ Speech: one woman reads English books, 22.05 kHz, 24 hours.
+
+The corpus has one speaker and no published split: in the order of its metadata the last tenth tests, and the twentieth
+before it validates, so that no chapter but those at the two seams is in two parts.
+
+Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017.
+"""
+
+from pathlib import Path
+
+from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.corpus.readers.ljspeech import is_ljspeech, read_ljspeech_entries
+from speechrnn.corpus.splits import write_parts
+from speechrnn.errors import CorpusError
+
+ATTRIBUTION = [
+    {
+        "corpus": "LJ Speech",
+        "license": "public domain",
+        "source": "https://keithito.com/LJ-Speech-Dataset/",
+        "attribution": "K. Ito and L. Johnson: The LJ Speech Dataset, 2017",
+    }
+]
+LANGUAGE = "en"
+
+TEST_SHARE, VALID_SHARE = 0.1, 0.05
+
+
+def prepare(source: Path | None, output: Path, *, seed: int) -> None:
+    """Write train.jsonl, valid.jsonl and test.jsonl.
+
+    Args:
+        source: The folder with ``metadata.csv`` and ``wavs`` (or with ``LJSpeech-1.1`` in which they lie), or one
+            with a NeMo ``manifest.jsonl``.
+        output: Where the manifests go.
+        seed: Not used: the split is fixed.
+
+    Raises:
+        CorpusError: There is no source, it is not this corpus, or too little of it.
+    """
+    write_parts(output, split_ljspeech(source))
+
+
+def split_ljspeech(source: Path | None) -> dict[str, list[Entry]]:
+    """The utterances of train, valid and test, by their order.
+
+    Raises:
+        CorpusError: There is no source, it is not this corpus, or too little of it.
+    """
+    if source is None:
+        raise CorpusError(
+            "LJ Speech is not fetched: download https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2 (2.6 GB), "
+            "unpack it and pass --source LJSpeech-1.1"
+        )
+    folder = next((each for each in (source, source / "LJSpeech-1.1") if is_ljspeech(each)), None)
+    manifest = source / "manifest.jsonl"
+    if folder is None and not manifest.is_file():
+        raise CorpusError(f"{source}: no metadata.csv with wavs beside it there; pass the folder LJSpeech-1.1")
+    entries = read_ljspeech_entries(folder) if folder is not None else read_manifest(manifest)
+    tested, validated = round(TEST_SHARE * len(entries)), round(VALID_SHARE * len(entries))
+    if not validated:
+        raise CorpusError(f"{source}: {len(entries)} utterances are too few to split; 20 or more will do")
+    last = len(entries) - tested
+    return {
+        "train": entries[: last - validated],
+        "valid": entries[last - validated : last],
+        "test": entries[last:],
+    }

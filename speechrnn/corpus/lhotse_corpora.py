@@ -1,0 +1,101 @@
+"""Any of the public corpora that lhotse knows how to prepare, by its name there."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechrnn.audio.files import AudioInfo
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers.cuts import Listing, complete
+from speechrnn.errors import ConfigError, CorpusError
+
+WHOLE = "all"
+"""The part of a corpus that lhotse does not split."""
+
+
+def list_corpora() -> list[str]:
+    """Names of the corpora that lhotse prepares."""
+    recipes = importlib.import_module("lhotse.recipes")
+    return sorted(name.removeprefix("prepare_") for name in vars(recipes) if name.startswith("prepare_"))
+
+
+def read_lhotse_corpus(name: str, source: Path, options: Mapping[str, Any] | None = None) -> dict[str, list[Entry]]:
+    """Let lhotse prepare a corpus.
+
+    Args:
+        name: As in lhotse's ``prepare_NAME``: ``aishell``, ``vctk``, ``yesno`` …
+        source: The corpus's folder.
+        options: What else that function takes.
+
+    Returns:
+        The utterances of each part, by lhotse's names of the parts; :data:`WHOLE` where there are none.
+
+    Raises:
+        ConfigError: lhotse does not know the corpus, or an option.
+        CorpusError: It cannot be prepared, or a recording is not usable.
+    """
+    prepare = _find(name)
+    _check_options(name, prepare, options or {})
+    try:
+        prepared = prepare(source, **(options or {}))
+    except Exception as error:  # a hundred functions of many authors raise what they like
+        line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+        reason = " ".join(str(error).split()) or f"{type(error).__name__} at: {line}"
+        raise CorpusError(f"{source}: lhotse cannot prepare {name} from it ({reason})") from error
+    return {part: _read_part(where, each) for part, where, each in _walk_parts(prepared, source)}
+
+
+def _find(name: str) -> Callable[..., Any]:
+    known = list_corpora()
+    if name not in known:
+        raise ConfigError(f"corpus {name!r}: lhotse knows {', '.join(known)}")
+    return getattr(importlib.import_module("lhotse.recipes"), f"prepare_{name}")
+
+
+def _check_options(name: str, prepare: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    _, *others = inspect.signature(prepare).parameters
+    for option in options:
+        if option not in others:
+            raise ConfigError(f"options.{option}: lhotse's prepare_{name} has {', '.join(others)}")
+
+
+def _walk_parts(prepared: Any, source: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Parts however deep they lie, their names joined by slashes."""
+    if not isinstance(prepared, Mapping):
+        raise CorpusError(f"{source}: lhotse gives no manifests of it, but a {type(prepared).__name__}")
+    if "supervisions" in prepared or "recordings" in prepared:
+        return [(WHOLE, str(source), prepared)]
+    parts = []
+    for part, below in prepared.items():
+        for name, _, manifests in _walk_parts(below, source):
+            whole = str(part) if name == WHOLE else f"{part}/{name}"
+            parts.append((whole, f"{source}, {whole}", manifests))
+    return parts
+
+
+def _read_part(where: str, manifests: Mapping[str, Any]) -> list[Entry]:
+    if "supervisions" not in manifests or "recordings" not in manifests:
+        raise CorpusError(f"{where}: lhotse finds no recordings with texts there")
+    recordings = {recording.id: recording for recording in manifests["recordings"]}
+    listings = [_list(where, recordings[each.recording_id], each) for each in manifests["supervisions"]]
+    return complete(listings, where=where)[0]
+
+
+def _list(where: str, recording: Any, supervision: Any) -> Listing:
+    sources: Sequence[Any] = recording.sources
+    if len(sources) != 1 or sources[0].type != "file":
+        raise CorpusError(f"{where}: recording {recording.id} lies in no single file")
+    return Listing(
+        id=supervision.id,
+        audio_path=Path(sources[0].source).absolute(),
+        text=supervision.text or "",
+        start=max(0.0, supervision.start),
+        seconds=min(supervision.duration, recording.duration - max(0.0, supervision.start)),
+        speaker=supervision.speaker,
+        info=AudioInfo(recording.duration, recording.sampling_rate, recording.num_channels, recording.num_samples),
+    )

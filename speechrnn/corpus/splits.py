@@ -1,0 +1,72 @@
+"""What recipes share: a part held out for validation, by speakers where they are known; manifests of the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.errors import CorpusError
+
+
+def hold_out_speakers(entries: Sequence[Entry], *, every: int, where: str | Path) -> tuple[list[Entry], list[Entry]]:
+    """Split by speakers: in the order of their names every so many-th one is held out.
+
+    Args:
+        entries: A corpus's utterances, all with speakers.
+        every: 10 holds out a tenth of the speakers.
+        where: The corpus, as an error names it.
+
+    Returns:
+        What stays and what is held out, each in the corpus's order.
+
+    Raises:
+        CorpusError: There are too few speakers.
+    """
+    speakers = sorted({entry.speaker or "" for entry in entries})
+    chosen = set(speakers[every - 1 :: every])
+    if not chosen:
+        raise CorpusError(f"{where}: {len(speakers)} speakers are too few to split; {every} or more will do")
+    return (
+        [entry for entry in entries if entry.speaker not in chosen],
+        [entry for entry in entries if entry.speaker in chosen],
+    )
+
+
+def write_parts(output: Path, parts: Mapping[str, Sequence[Entry]]) -> None:
+    """Write NAME.jsonl for each part.
+
+    Raises:
+        CorpusError: A part has no utterances, or two of them share an id.
+    """
+    for name, entries in parts.items():
+        if not entries:
+            raise CorpusError(f"{output}: nothing is left for {name}")
+    for name, entries in parts.items():
+        write_manifest(output / f"{name}.jsonl", entries)
+
+
+def find_parts(source: Path | None, parts: Sequence[str], *, names: Sequence[str] = (), fetch: str) -> list[Path]:
+    """Folders of a corpus's parts.
+
+    Args:
+        source: The corpus as its archive makes it; None: it was not given.
+        parts: Names of the folders wanted, which may have slashes in them.
+        names: Folders in which they may lie within the source.
+        fetch: How to get the corpus, as an error says it.
+
+    Raises:
+        CorpusError: There is no source, or a part is not there.
+    """
+    if source is None:
+        raise CorpusError(f"no --source: {fetch}")
+    if isinstance(parts, str):
+        raise CorpusError(f"prepare: expected a list of parts, got {parts!r}; write [{parts}]")
+    bases = [source, *(source / name for name in names)]
+    found = []
+    for part in parts:
+        folder = next((base / part for base in bases if (base / part).is_dir()), None)
+        if folder is None:
+            raise CorpusError(f"{source}: no {part} there; {fetch}")
+        found.append(folder)
+    return found

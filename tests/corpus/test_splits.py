@@ -1,0 +1,46 @@
+"""Parts by speakers, and the folders and manifests of parts."""
+
+import pytest
+
+from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.corpus.splits import find_parts, hold_out_speakers, write_parts
+from speechrnn.errors import CorpusError
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """Three utterances of each of 20 speakers, the speakers taking turns."""
+    return [Entry(f"u{n}", tmp_path / f"{n}.wav", 1.0, "x", speaker=f"s{n % 20:02d}") for n in range(60)]
+
+
+def test_every_so_many_th_speaker_is_held_out_with_all_utterances(entries):
+    stay, held = hold_out_speakers(entries[::-1], every=10, where="x")
+    assert [entry.speaker for entry in held] == ["s19", "s09"] * 3
+    assert [*stay, *held] != entries
+    assert sorted([*stay, *held], key=lambda entry: int(entry.id[1:])) == entries
+
+
+def test_too_few_speakers_are_not_split(entries):
+    with pytest.raises(CorpusError, match="here: 20 speakers are too few to split; 21 or more will do"):
+        hold_out_speakers(entries, every=21, where="here")
+
+
+def test_parts_are_written_together_or_not_at_all(entries, tmp_path):
+    with pytest.raises(CorpusError, match="nothing is left for test"):
+        write_parts(tmp_path / "out", {"train": entries, "test": []})
+    assert not (tmp_path / "out").exists()
+    write_parts(tmp_path / "out", {"train": entries[:50], "test": entries[50:]})
+    assert [entry.id for entry in read_manifest(tmp_path / "out" / "test.jsonl")] == [f"u{n}" for n in range(50, 60)]
+
+
+def test_parts_are_found_in_the_source_or_in_the_archives_folder(tmp_path):
+    (tmp_path / "Corpus" / "a").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    found = find_parts(tmp_path, ["a", "b"], names=("Corpus",), fetch="fetch it")
+    assert found == [tmp_path / "Corpus" / "a", tmp_path / "b"]
+    with pytest.raises(CorpusError, match="no c there; fetch it"):
+        find_parts(tmp_path, ["a", "c"], names=("Corpus",), fetch="fetch it")
+    with pytest.raises(CorpusError, match="no --source: fetch it"):
+        find_parts(None, ["a"], fetch="fetch it")
+    with pytest.raises(CorpusError, match=r"expected a list of parts, got 'a'; write \[a\]"):
+        find_parts(tmp_path, "a", fetch="fetch it")
