@@ -17,15 +17,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from torch import Tensor
 
 from speechrnn.decoding.alignment import align_tokens
-from speechrnn.decoding.beam_kernels import advance, insert, make_table, read_prefix
+from speechrnn.decoding.beam_kernels import advance, read_prefix
+from speechrnn.decoding.fusion import Fusion
+from speechrnn.decoding.fusion_kernels import begin, finish
 from speechrnn.decoding.grammar import Grammar
 from speechrnn.decoding.shapes import check_shapes
 from speechrnn.errors import ConfigError
+from speechrnn.language.hash_table import insert, make_table
 from speechrnn.processes import count_cores
 from speechrnn.types import BLANK_ID, Hypothesis
 
@@ -65,6 +69,7 @@ class BeamSearch:
         config: How wide it is.
         blank_id: Which token is the blank.
         grammar: What may be said; None: everything.
+        fusion: Language model and hotwords; None: neither.
 
     Attributes:
         frames: Encoder frames that were taken in.
@@ -74,6 +79,7 @@ class BeamSearch:
     config: BeamConfig = field(default_factory=BeamConfig)
     blank_id: int = BLANK_ID
     grammar: Grammar | None = None
+    fusion: Fusion | None = None
     frames: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +87,13 @@ class BeamSearch:
         self._parents = np.full(1, -1, dtype=np.int64)
         self._tokens = np.full(1, -1, dtype=np.int64)
         self._states = np.zeros(1, dtype=np.int64)
+        # What fusion knows of each prefix, and what it added to its score.
+        self._known, self._added = np.zeros((1, 4), dtype=np.int64), np.zeros(1)
+        self._fusion = _no_fusion() if self.fusion is None else self.fusion.arrays
+        if self.fusion is not None:
+            if len(self.fusion.begins) != self.vocabulary_size:
+                raise ConfigError(f"fusion: made for {len(self.fusion.begins)} tokens, not {self.vocabulary_size}")
+            begin(self._fusion, self._known[0])
         self._place_of = np.zeros(1, dtype=np.int64)  # the root stands in the beam's first place
         self._count = 1
         self._table = make_table(64)
@@ -113,7 +126,7 @@ class BeamSearch:
             self.blank_id,
             self.config.token_threshold,
             min(self.config.most_tokens, self.vocabulary_size),
-            (self._parents, self._tokens, self._states),
+            (self._parents, self._tokens, self._states, self._known, self._added),
             self._table,
             self._count,
             self._place_of,
@@ -121,6 +134,7 @@ class BeamSearch:
             self._ending,
             self._size,
             self._transitions,
+            self._fusion,
         )
         self.frames += len(log_probs)
 
@@ -129,9 +143,10 @@ class BeamSearch:
         needed = self._count + frames * self.config.beam_size
         if needed > len(self._parents):
             grown = max(needed, 2 * len(self._parents))
-            for name in ("_parents", "_tokens", "_states", "_place_of"):
-                larger = np.full(grown, -1, dtype=np.int64)
-                larger[: self._count] = getattr(self, name)[: self._count]
+            for name in ("_parents", "_tokens", "_states", "_place_of", "_known", "_added"):
+                array = getattr(self, name)
+                larger = np.full((grown, *array.shape[1:]), -1, dtype=array.dtype)
+                larger[: self._count] = array[: self._count]
                 setattr(self, name, larger)
         if 2 * needed > len(self._table):
             self._table = make_table(4 * needed)
@@ -139,18 +154,37 @@ class BeamSearch:
             insert(self._table, self._parents[known] * self.vocabulary_size + self._tokens[known], known)
 
     def best(self, count: int | None = None) -> list[tuple[list[int], float]]:
-        """The most probable prefixes so far, the best first: token ids, and the natural log of their probability.
+        """The best prefixes so far: token ids, and their score, acoustic and what fusion adds.
 
         In a closed task those that are whole sentences; none where no such is left.
         """
-        totals = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size])
-        is_whole = self._finals[self._states[self._nodes[: self._size]]]
-        order = [number for number in np.argsort(-totals, kind="stable") if is_whole[number]]
-        order = order[: count or self.config.nbest]
+        return [(tokens, acoustic + language) for tokens, acoustic, language in self.ranked(count)]
+
+    def ranked(self, count: int | None = None) -> list[tuple[list[int], float, float]]:
+        """As :meth:`best`, with the natural log of the prefix's probability and what fusion adds to it apart.
+
+        Fusion's part is that of an utterance that ends here: the last word is whole, the sentence is over.
+        """
+        nodes = self._nodes[: self._size]
+        acoustic = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size])
+        language = np.zeros(self._size)
+        if self.fusion is not None:
+            language = np.array([self._added[node] + finish(self._fusion, self._known[node]) for node in nodes])
+        is_whole = self._finals[self._states[nodes]]
+        order = [number for number in np.argsort(-(acoustic + language), kind="stable") if is_whole[number]]
         return [
-            (read_prefix(self._parents, self._tokens, self._nodes[number]).tolist(), float(totals[number]))
-            for number in order
+            (
+                read_prefix(self._parents, self._tokens, nodes[number]).tolist(),
+                float(acoustic[number]),
+                float(language[number]),
+            )
+            for number in order[: count or self.config.nbest]
         ]
+
+
+@cache
+def _no_fusion() -> tuple[np.ndarray, ...]:
+    return Fusion([]).arrays
 
 
 def decode_beam(
@@ -160,6 +194,7 @@ def decode_beam(
     *,
     blank_id: int = BLANK_ID,
     grammar: Grammar | None = None,
+    fusion: Fusion | None = None,
 ) -> list[list[Hypothesis]]:
     """Decode a batch.
 
@@ -169,6 +204,7 @@ def decode_beam(
         config: How wide the search is.
         blank_id: Which token is the blank.
         grammar: What may be said; None: everything.
+        fusion: Language model and hotwords; None: neither.
 
     Returns:
         For each utterance at most ``nbest`` hypotheses, the best first; in a closed task none where nothing that may be
@@ -184,20 +220,27 @@ def decode_beam(
     rows = log_probs.detach().cpu().double().numpy()
     utterances = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
     with ThreadPoolExecutor(max_workers=count_cores()) as pool:
-        return list(pool.map(lambda row: _decode_one(row, config, blank_id, grammar), utterances))
+        return list(pool.map(lambda row: _decode_one(row, config, blank_id, grammar, fusion), utterances))
 
 
-def _decode_one(log_probs: np.ndarray, config: BeamConfig, blank_id: int, grammar: Grammar | None) -> list[Hypothesis]:
-    search = BeamSearch(log_probs.shape[1], config, blank_id, grammar)
+def _decode_one(
+    log_probs: np.ndarray, config: BeamConfig, blank_id: int, grammar: Grammar | None, fusion: Fusion | None
+) -> list[Hypothesis]:
+    search = BeamSearch(log_probs.shape[1], config, blank_id, grammar, fusion)
     search.feed(log_probs)
-    return [make_hypothesis(log_probs, tokens, score, blank_id) for tokens, score in search.best()]
+    return [
+        make_hypothesis(log_probs, tokens, acoustic, blank_id, language)
+        for tokens, acoustic, language in search.ranked()
+    ]
 
 
-def make_hypothesis(log_probs: np.ndarray, tokens: Sequence[int], score: float, blank_id: int) -> Hypothesis:
+def make_hypothesis(
+    log_probs: np.ndarray, tokens: Sequence[int], score: float, blank_id: int, language_score: float = 0.0
+) -> Hypothesis:
     """A token sequence with the frames of its most probable path."""
     frames = align_tokens(log_probs, tokens, blank_id=blank_id)
     confidences = [
         min(1.0, float(np.exp(log_probs[first : last + 1, token].max())))
         for token, (first, last) in zip(tokens, frames, strict=True)
     ]
-    return Hypothesis(list(tokens), frames, score, confidences=confidences)
+    return Hypothesis(list(tokens), frames, score, language_score, confidences=confidences)

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
-_EMPTY = -1
-_MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # the golden ratio's fraction, as a signed 64-bit number
+from speechrnn.decoding.fusion_kernels import extend
+from speechrnn.language.hash_table import EMPTY, find_slot
 
-
-def make_table(size: int) -> np.ndarray:
-    """An empty hash table for at least so many prefixes: (2, n), keys and prefixes, n a power of two."""
-    slots = 1 << max(4, (size - 1).bit_length())
-    return np.full((slots, 2), _EMPTY, dtype=np.int64)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _slot(table: np.ndarray, key: int) -> Any:
-    """Where a key stands, or would."""
-    mask = len(table) - 1
-    place = ((key * np.int64(_MIX)) >> np.int64(20)) & mask
-    while table[place, 0] != _EMPTY and table[place, 0] != key:
-        place = (place + 1) & mask
-    return place
-
-
-@njit(cache=True, nogil=True)
-def insert(table: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
-    """Put keys and their values into a table that has room for them."""
-    for number in range(len(keys)):
-        place = _slot(table, keys[number])
-        table[place, 0], table[place, 1] = keys[number], values[number]
+Trie = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -82,22 +58,25 @@ def _stay(
 def _grow(
     row: np.ndarray,
     chosen: np.ndarray,
-    trie: tuple[np.ndarray, np.ndarray, np.ndarray],
+    trie: Trie,
     table: np.ndarray,
     place_of: np.ndarray,
     nodes: np.ndarray,
     ending: np.ndarray,
     size: int,
     grammar: np.ndarray,
+    fusion: tuple,
     stays: np.ndarray,
     new_scores: np.ndarray,
     new: np.ndarray,
 ) -> int:
     """The beam's prefixes with one token more; what is in the beam already is added there. How many others there are.
 
-    Of each other one: its score, and in ``new`` its parent, its token and the grammar's state after it.
+    Of each other one: in ``new_scores`` its acoustic score and what fusion adds; in ``new`` its parent, its token, the
+    grammar's state after it and the four numbers that fusion knows of it.
     """
-    _, tokens, states = trie
+    _, tokens, states, known, added = trie
+    is_fused = len(fusion[2]) > 0
     found = 0
     for number in range(size):
         node = nodes[number]
@@ -107,45 +86,59 @@ def _grow(
             score = (ending[0, number] if token == tokens[node] else total) + row[token]
             state = 0
             if len(grammar) > 0:
-                at = _slot(grammar, states[node] * len(row) + token)
-                if grammar[at, 0] == _EMPTY:
+                at = find_slot(grammar, states[node] * len(row) + token)
+                if grammar[at, 0] == EMPTY:
                     continue
                 state = grammar[at, 1]
             if score == -np.inf:
                 continue
-            slot = _slot(table, node * len(row) + token)
-            child = table[slot, 1] if table[slot, 0] != _EMPTY else -1
+            slot = find_slot(table, node * len(row) + token)
+            child = table[slot, 1] if table[slot, 0] != EMPTY else -1
             if child >= 0 and place_of[child] >= 0:
                 place = place_of[child]
                 stays[1, place] = _add(stays[1, place], score)
             else:
-                new_scores[found] = score
+                new_scores[0, found], new_scores[1, found] = score, 0.0
                 new[found, 0], new[found, 1], new[found, 2] = node, token, state
+                if is_fused and child >= 0:  # it was kept before
+                    new[found, 3:] = known[child]
+                    new_scores[1, found] = added[child]
+                elif is_fused:
+                    new[found, 3:] = known[node]
+                    new_scores[1, found] = added[node] + extend(fusion, new[found, 3:], token)
                 found += 1
     return found
 
 
 @njit(cache=True, nogil=True)
-def _find_limit(stays: np.ndarray, size: int, new_scores: np.ndarray, found: int, beam: int) -> float:
+def _find_limit(
+    stays: np.ndarray,
+    nodes: np.ndarray,
+    added: np.ndarray,
+    size: int,
+    new_scores: np.ndarray,
+    found: int,
+    beam: int,
+) -> float:
     """The score of the last of so many best."""
     if size + found <= beam:
         return -np.inf
     everything = np.empty(size + found)
     for number in range(size):
-        everything[number] = _add(stays[0, number], stays[1, number])
-    everything[size:] = new_scores[:found]
+        everything[number] = _add(stays[0, number], stays[1, number]) + added[nodes[number]]
+    for index in range(found):
+        everything[size + index] = new_scores[0, index] + new_scores[1, index]
     return np.partition(everything, size + found - beam)[size + found - beam]
 
 
 @njit(cache=True, nogil=True)
-def _enter(
-    trie: tuple[np.ndarray, np.ndarray, np.ndarray], table: np.ndarray, count: int, key: int, new: np.ndarray
-) -> tuple[int, int]:
+def _enter(trie: Trie, table: np.ndarray, count: int, key: int, new: np.ndarray, bonus: float) -> tuple[int, int]:
     """The node of a prefix, made if it was never kept before, and how many nodes there are then."""
-    slot = _slot(table, key)
-    if table[slot, 0] == _EMPTY:
-        parents, tokens, states = trie
+    slot = find_slot(table, key)
+    if table[slot, 0] == EMPTY:
+        parents, tokens, states, known, added = trie
         parents[count], tokens[count], states[count] = new[0], new[1], new[2]
+        known[count], added[count] = new[3:], bonus
         table[slot, 0], table[slot, 1] = key, count
         count += 1
     return table[slot, 1], count
@@ -153,7 +146,7 @@ def _enter(
 
 @njit(cache=True, nogil=True)
 def _keep(
-    trie: tuple[np.ndarray, np.ndarray, np.ndarray],
+    trie: Trie,
     table: np.ndarray,
     count: int,
     vocabulary_size: int,
@@ -167,22 +160,23 @@ def _keep(
 ) -> tuple[int, int]:
     """Make the best prefixes the beam; how many nodes there are now, and how many prefixes in the beam."""
     beam = len(nodes)
-    limit = _find_limit(stays, size, new_scores, found, beam)
+    added = trie[4]
+    limit = _find_limit(stays, nodes, added, size, new_scores, found, beam)
     next_nodes, next_ending, kept = np.empty_like(nodes), np.empty_like(ending), 0
     # Above the limit first: those that stand on it share the places that are left.
     for is_on_limit in range(2):
         for number in range(size):
-            score = _add(stays[0, number], stays[1, number])
+            score = _add(stays[0, number], stays[1, number]) + added[nodes[number]]
             if kept < beam and (score == limit if is_on_limit else score > limit):
                 next_nodes[kept] = nodes[number]
                 next_ending[:, kept] = stays[:, number]
                 kept += 1
         for index in range(found):
-            score = new_scores[index]
+            score = new_scores[0, index] + new_scores[1, index]
             if kept < beam and (score == limit if is_on_limit else score > limit):
                 key = new[index, 0] * vocabulary_size + new[index, 1]
-                next_nodes[kept], count = _enter(trie, table, count, key, new[index])
-                next_ending[0, kept], next_ending[1, kept] = -np.inf, score
+                next_nodes[kept], count = _enter(trie, table, count, key, new[index], new_scores[1, index])
+                next_ending[0, kept], next_ending[1, kept] = -np.inf, new_scores[0, index]
                 kept += 1
         if limit == -np.inf:
             break
@@ -196,7 +190,7 @@ def advance(
     blank: int,
     threshold: float,
     most_tokens: int,
-    trie: tuple[np.ndarray, np.ndarray, np.ndarray],
+    trie: Trie,
     table: np.ndarray,
     count: int,
     place_of: np.ndarray,
@@ -204,6 +198,7 @@ def advance(
     ending: np.ndarray,
     size: int,
     grammar: np.ndarray,
+    fusion: tuple,
 ) -> tuple[int, int]:
     """Take in frames.
 
@@ -212,7 +207,8 @@ def advance(
         blank: Which token is the blank.
         threshold: Tokens so much below a frame's best are not tried.
         most_tokens: At most so many are tried.
-        trie: Of each prefix that was ever kept its parent, its last token, and the grammar's state after it, (P,) each.
+        trie: Of each prefix that was ever kept its parent, its last token, the grammar's state after it, (P,) each,
+            what fusion knows of it, (P, 4), and what it added to its score, (P,).
         table: From parent · V + token to the prefix, (n, 2).
         count: Prefixes there are.
         place_of: Where in the beam each prefix stands, (P,); -1 where it does not.
@@ -220,6 +216,7 @@ def advance(
         ending: Log-probabilities of their paths that end in a blank, and in the last token, (2, K).
         size: Prefixes in the beam.
         grammar: From state · V + token to the next state, (n, 2); nothing in it where everything may be said.
+        fusion: Arrays of language model and hotwords; the third of them is empty where there are none.
 
     Returns:
         Prefixes there are now, and how many of them in the beam.
@@ -227,13 +224,13 @@ def advance(
     vocabulary_size, beam = log_probs.shape[1], len(nodes)
     chosen = np.empty(most_tokens, dtype=np.int64)
     stays = np.empty((2, beam))
-    new_scores = np.empty(beam * most_tokens)
-    new = np.empty((beam * most_tokens, 3), dtype=np.int64)
+    new_scores = np.empty((2, beam * most_tokens))
+    new = np.empty((beam * most_tokens, 7), dtype=np.int64)
     for row in log_probs:
         tried = _choose_tokens(row, blank, threshold, most_tokens, chosen)
         _stay(row, blank, trie[1], nodes, ending, size, stays)
         found = _grow(
-            row, chosen[:tried], trie, table, place_of, nodes, ending, size, grammar, stays, new_scores, new
+            row, chosen[:tried], trie, table, place_of, nodes, ending, size, grammar, fusion, stays, new_scores, new
         )  # fmt: skip
         place_of[nodes[:size]] = -1
         count, size = _keep(

@@ -93,7 +93,7 @@ class Grammar:
 
     def compile(self, vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
         """For the search: a table from state · V + token to the next state, (n, 2), and the final states, (S,) bool."""
-        from speechrnn.decoding.beam_kernels import insert, make_table
+        from speechrnn.language.hash_table import insert, make_table
 
         table = make_table(2 * len(self.transitions) + 1)
         keys = [state * vocabulary_size + token for state, token in self.transitions]

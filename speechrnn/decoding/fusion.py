@@ -1,0 +1,240 @@
+"""What a beam search adds to the acoustic score of a prefix: a language model's opinion, and favoured phrases.
+
+A language model over words scores a word when it ends; until then the search walks along a trie of the model's words,
+and what leaves the trie is a word that the model does not know: it costs ``unknown_cost`` at once. A model over
+characters, or over the acoustic model's own tokens, scores each of them. Favoured phrases (hotwords) earn a part of
+their bonus with each letter that fits, and pay it back where they do not come to their end; the words need not be in
+any vocabulary.
+
+Source:
+    A. Hannun et al., arXiv:1408.2873 (the score: acoustic + weight · language + bonus · words); A. Aho and M. Corasick,
+    "Efficient string matching", 1975 (the automaton of the phrases).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from speechrnn.errors import ConfigError
+from speechrnn.language.compiled import CompiledNgram
+from speechrnn.language.hash_table import insert, make_table
+
+Unit = Literal["words", "characters", "tokens"]
+
+SPACE = "<space>"
+"""What language models of characters call the space between words."""
+
+_UNITS: dict[Unit, int] = {"words": 1, "characters": 2, "tokens": 3}
+_BOUNDARY = 0  # the letter that parts words
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How much a language model counts.
+
+    Attributes:
+        language_weight: Times the natural log of the language model's probability.
+        word_bonus: For each word (character, token) that the language model scores: against its liking for few words.
+        unknown_cost: For each word that the language model does not know, on top of what it gives ``<unk>``.
+    """
+
+    language_weight: float = 0.5
+    word_bonus: float = 1.0
+    unknown_cost: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name in ("language_weight", "unknown_cost"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if not np.isfinite(self.word_bonus):
+            raise ConfigError(f"word_bonus: expected a number, got {self.word_bonus}")
+
+
+def find_unit(model: CompiledNgram, symbols: Sequence[str]) -> Unit:
+    """What a language model's n-grams are made of: characters, a SentencePiece model's pieces, or words."""
+    if SPACE in model.word_ids:
+        return "characters"
+    words = [word for word in model.words if not word.startswith("<")]
+    known = set(symbols)
+    is_pieces = any(word.startswith("\u2581") for word in words)
+    return "tokens" if is_pieces and all(word in known for word in words) else "words"
+
+
+class Fusion:
+    """Language model and hotwords over one model's tokens, as arrays for the compiled search.
+
+    Args:
+        spellings: Of each token whether it begins a word, and the letters that it writes; nothing for the blank.
+        model: The language model; None: hotwords alone.
+        config: How much it counts.
+        hotwords: Phrases and the bonus of each, in nats; words within a phrase are parted by single spaces.
+        symbols: The tokens' symbols, by which a language model of tokens knows them.
+
+    Raises:
+        ConfigError: The acoustic model cannot write a letter of a hotword, a bonus is not finite, or language model and
+            acoustic model have no letter in common.
+    """
+
+    def __init__(
+        self,
+        spellings: Sequence[tuple[bool, str]],
+        model: CompiledNgram | None = None,
+        config: FusionConfig | None = None,
+        *,
+        hotwords: Mapping[str, float] | None = None,
+        symbols: Sequence[str] = (),
+    ) -> None:
+        config = config or FusionConfig()
+        self.config, self.model = config, model
+        self.unit: Unit | None = None if model is None else find_unit(model, symbols)
+        alphabet = sorted({letter for _, letters in spellings for letter in letters})
+        self._letter_ids = {letter: number for number, letter in enumerate(alphabet, start=_BOUNDARY + 1)}
+        self.num_letters = len(alphabet) + 1
+        self.begins = np.array([begins for begins, _ in spellings], dtype=bool)
+        self.letters = np.array([self._letter_ids[a] for _, letters in spellings for a in letters], dtype=np.int64)
+        self.letter_starts = np.cumsum([0, *(len(letters) for _, letters in spellings)]).astype(np.int64)
+        self.trie, self.trie_words = self._make_trie(model if self.unit == "words" else None)
+        self.unit_words = self._make_unit_words(symbols, alphabet)
+        self.hot_next, self.hot_pending, self.hot_gain = self._make_automaton(hotwords or {})
+        self.weights = np.array([config.language_weight, config.word_bonus, config.unknown_cost])
+        begin = model.begin_state if model is not None else 0
+        unknown, end = (model.unknown, model.end) if model is not None else (-1, -1)
+        num_words = len(model.words) if model is not None else 1
+        self.settings = np.array(
+            [_UNITS[self.unit] if self.unit else 0, self.num_letters, num_words, unknown, end, begin], dtype=np.int64
+        )
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What :mod:`speechrnn.decoding.fusion_kernels` takes."""
+        language = self.model.arrays if self.model is not None else _NO_LANGUAGE
+        return (
+            self.settings,
+            self.weights,
+            self.begins,
+            self.letters,
+            self.letter_starts,
+            self.trie,
+            self.trie_words,
+            self.unit_words,
+            self.hot_next,
+            self.hot_pending,
+            self.hot_gain,
+            *language,
+        )
+
+    def _make_trie(self, model: CompiledNgram | None) -> tuple[np.ndarray, np.ndarray]:
+        """The words that the acoustic model can spell: (node, letter) → node, and the word that ends at each node."""
+        if model is None:
+            return make_table(1), np.full(1, -1, dtype=np.int64)
+        children: dict[tuple[int, int], int] = {}
+        ends: dict[int, int] = {}
+        for number, word in enumerate(model.words):
+            if word.startswith("<") or any(letter not in self._letter_ids for letter in word):
+                continue
+            node = 0
+            for letter in word:
+                node = children.setdefault((node, self._letter_ids[letter]), len(children) + 1)
+            ends[node] = number
+        if not ends:
+            raise ConfigError(
+                "the language model has no word that the acoustic model can write; were their texts normalised alike "
+                "(case, punctuation)?"
+            )
+        table = make_table(2 * len(children))
+        keys = [node * self.num_letters + letter for node, letter in children]
+        insert(table, np.array(keys, dtype=np.int64), np.array(list(children.values()), dtype=np.int64))
+        words = np.full(len(children) + 1, -1, dtype=np.int64)
+        words[list(ends)] = list(ends.values())
+        return table, words
+
+    def _make_unit_words(self, symbols: Sequence[str], alphabet: Sequence[str]) -> np.ndarray:
+        """The language model's word of each letter (the boundary first), or of each token."""
+        if self.model is None or self.unit == "words":
+            return np.full(1, -1, dtype=np.int64)
+        units = symbols if self.unit == "tokens" else [SPACE, *alphabet]
+        words = np.array([self.model.word_ids.get(unit, self.model.unknown) for unit in units], dtype=np.int64)
+        if not any(unit in self.model.word_ids for unit in units[1:]):
+            raise ConfigError("the language model has no character that the acoustic model can write")
+        return words
+
+    def _make_automaton(self, hotwords: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Phrases between word boundaries: next state by state and letter, what is owed there, what is earned there."""
+        patterns = {self._spell(phrase): self._check_bonus(phrase, bonus) for phrase, bonus in hotwords.items()}
+        if not patterns:
+            return np.zeros((1, 1), dtype=np.int64), np.zeros(1), np.zeros(1)
+        children: list[dict[int, int]] = [{}]
+        pending, gain = [0.0], [0.0]
+        for pattern, bonus in patterns.items():
+            state = 0
+            for place, letter in enumerate(pattern, start=1):
+                if letter not in children[state]:
+                    children[state][letter] = len(children)
+                    children.append({})
+                    pending.append(0.0)
+                    gain.append(0.0)
+                state = children[state][letter]
+                # The first boundary earns nothing: every word begins with one.
+                part = bonus * (place - 1) / (len(pattern) - 1)
+                pending[state] = max(pending[state], part, key=abs) if place < len(pattern) else pending[state]
+            gain[state] += bonus
+        return _connect(children, pending, gain, self.num_letters)
+
+    def _spell(self, phrase: str) -> tuple[int, ...]:
+        words = phrase.split()
+        if not words:
+            raise ConfigError("hotwords: one of them is empty; expected words")
+        unknown = sorted({letter for word in words for letter in word if letter not in self._letter_ids})
+        if unknown:
+            raise ConfigError(
+                f"hotword {phrase!r}: the model cannot write {', '.join(map(repr, unknown))}; spell it with the "
+                f"letters that it has ({''.join(self._letter_ids)})"
+            )
+        spelled = [_BOUNDARY]
+        for word in words:
+            spelled += [*(self._letter_ids[letter] for letter in word), _BOUNDARY]
+        return tuple(spelled)
+
+    @staticmethod
+    def _check_bonus(phrase: str, bonus: float) -> float:
+        if not np.isfinite(bonus):
+            raise ConfigError(f"hotword {phrase!r}: expected a bonus in nats, such as 8, got {bonus}")
+        return float(bonus)
+
+
+def _connect(
+    children: list[dict[int, int]], pending: list[float], gain: list[float], num_letters: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Aho and Corasick's automaton: where a phrase breaks off, the longest other one that has begun goes on."""
+    following = np.zeros((len(children), num_letters), dtype=np.int64)
+    fail = [0] * len(children)
+    queue = deque([0])
+    while queue:
+        state = queue.popleft()
+        for letter in range(num_letters):
+            child = children[state].get(letter)
+            elsewhere = following[fail[state], letter] if state else 0
+            if child is None:
+                following[state, letter] = elsewhere
+                continue
+            following[state, letter] = child
+            fail[child] = int(elsewhere)
+            gain[child] += gain[fail[child]]
+            if not pending[child]:
+                pending[child] = pending[fail[child]]
+            queue.append(child)
+    return following, np.array(pending), np.array(gain)
+
+
+_NO_LANGUAGE = (
+    make_table(1),
+    np.zeros(1, dtype=np.float32),
+    np.zeros(1, dtype=np.int32),
+    np.zeros(1, dtype=np.float32),
+    np.full(1, -1, dtype=np.int32),
+)

@@ -1,0 +1,207 @@
+"""Language models and hotwords in the beam search, against every sequence scored by itself."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from speechrnn.decoding.beam import BeamConfig, BeamSearch, decode_beam
+from speechrnn.decoding.fusion import Fusion, FusionConfig, find_unit
+from speechrnn.decoding.grammar import Grammar
+from speechrnn.errors import ConfigError
+from speechrnn.language.compiled import CompiledNgram
+from speechrnn.language.kneser_ney import build_ngram
+from speechrnn.language.ngram import END
+
+WIDE = BeamConfig(beam_size=3000, token_threshold=1e9, nbest=3000)
+SYMBOLS = ["<blank>", " ", "a", "b", "c"]
+SPELLINGS = [(False, ""), (True, ""), (False, "a"), (False, "b"), (False, "c")]
+PIECES = ["<blank>", "\u2581a", "b", "\u2581ba", "\u2581"]
+PIECE_SPELLINGS = [(False, ""), (True, "a"), (False, "b"), (True, "ba"), (True, "")]
+
+
+def make_log_probs(frames, vocabulary, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(frames, vocabulary, generator=generator, dtype=torch.float64).log_softmax(-1)
+
+
+def make_model(sentences, order=2):
+    return build_ngram([sentence.split() for sentence in sentences], order=order)
+
+
+def spell(tokens, spellings):
+    """The words that tokens write."""
+    words = [""]
+    for token in tokens:
+        begins, letters = spellings[token]
+        if begins:
+            words.append("")
+        words[-1] += letters
+    return [word for word in words if word]
+
+
+def enumerate_all(log_probs):
+    totals = {}
+    for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
+        key = tuple(token for token, _ in itertools.groupby(path) if token != 0)
+        score = sum(float(log_probs[t, token]) for t, token in enumerate(path))
+        totals[key] = np.logaddexp(totals.get(key, -math.inf), score)
+    return totals
+
+
+def search_all(log_probs, fusion, **options):
+    search = BeamSearch(log_probs.shape[1], WIDE, fusion=fusion, **options)
+    search.feed(log_probs.numpy())
+    return {tuple(tokens): (acoustic, language) for tokens, acoustic, language in search.ranked()}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(("symbols", "spellings"), [(SYMBOLS, SPELLINGS), (PIECES, PIECE_SPELLINGS)])
+def test_words_are_scored_as_the_language_model_scores_them(seed, order, symbols, spellings):
+    model = make_model(["a b", "ab a", "b b a", "ba ab", "ba a b a"], order)
+    config = FusionConfig(language_weight=0.7, word_bonus=0.4, unknown_cost=3.0)
+    log_probs = make_log_probs(5, 5, seed=seed)
+    found = search_all(log_probs, Fusion(spellings, CompiledNgram.of(model), config, symbols=symbols))
+    expected = enumerate_all(log_probs)
+    assert set(found) == set(expected)
+    for tokens, acoustic in expected.items():
+        words = spell(tokens, spellings)
+        unknown = sum((word,) not in model.tables[0] for word in words)
+        language = 0.7 * model.score(words) + 0.4 * len(words) - 3.0 * unknown
+        assert found[tokens][0] == pytest.approx(acoustic, abs=1e-9)
+        assert found[tokens][1] == pytest.approx(language, abs=1e-4)
+
+
+def test_characters_are_scored_one_by_one():
+    text = ["a b", "ab a", "b b a", "cab"]
+    model = build_ngram([["<space>" if c == " " else c for c in line] for line in text], order=3)
+    log_probs = make_log_probs(5, 5, seed=4)
+    found = search_all(log_probs, Fusion(SPELLINGS, CompiledNgram.of(model), FusionConfig(0.6, 0.3), symbols=SYMBOLS))
+    for tokens, (_, language) in found.items():
+        written = list(" ".join(spell(tokens, SPELLINGS)))
+        # A space at the end is written once it stands there; one before the first word is not.
+        if tokens and tokens[-1] == 1 and written:
+            written.append(" ")
+        units = ["<space>" if letter == " " else letter for letter in written]
+        bonus = 0.3 * len(units)
+        assert language == pytest.approx(0.6 * model.score(units) + bonus, abs=1e-4), tokens
+
+
+def test_tokens_of_its_own_are_scored_one_by_one():
+    model = build_ngram([["\u2581a", "b", "\u2581ba"], ["\u2581ba", "b"], ["\u2581a"]], order=2)
+    compiled = CompiledNgram.of(model)
+    assert find_unit(compiled, PIECES) == "tokens"
+    log_probs = make_log_probs(4, 5, seed=6)
+    found = search_all(log_probs, Fusion(PIECE_SPELLINGS, compiled, FusionConfig(0.5, 0.2), symbols=PIECES))
+    for tokens, (_, language) in found.items():
+        expected = 0.5 * model.score([PIECES[token] for token in tokens]) + 0.2 * len(tokens)
+        assert language == pytest.approx(expected, abs=1e-4)
+
+
+def count_phrase(words, phrase):
+    wanted = phrase.split()
+    return sum(words[i : i + len(wanted)] == wanted for i in range(len(words)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_hotwords_earn_their_bonus_where_they_are_whole_and_nothing_elsewhere(seed):
+    hotwords = {"ab": 2.0, "a b": 3.0, "b": -1.5, "ba": 0.7}
+    log_probs = make_log_probs(6, 4, seed=seed)
+    found = search_all(log_probs, Fusion(SPELLINGS[:4], hotwords=hotwords))
+    assert any(count_phrase(spell(tokens, SPELLINGS), "a b") for tokens in found)
+    for tokens, (_, language) in found.items():
+        words = spell(tokens, SPELLINGS)
+        expected = sum(bonus * count_phrase(words, phrase) for phrase, bonus in hotwords.items())
+        assert language == pytest.approx(expected, abs=1e-9), words
+
+
+def test_hotwords_and_language_model_add_up():
+    model = make_model(["a b", "ab a", "b b a"])
+    log_probs = make_log_probs(5, 5, seed=2)
+    compiled = CompiledNgram.of(model)
+    alone = search_all(log_probs, Fusion(SPELLINGS, compiled, symbols=SYMBOLS))
+    both = search_all(log_probs, Fusion(SPELLINGS, compiled, hotwords={"c": 4.0}, symbols=SYMBOLS))
+    for tokens, (_, language) in alone.items():
+        earned = 4.0 * count_phrase(spell(tokens, SPELLINGS), "c")
+        assert both[tokens][1] == pytest.approx(language + earned, abs=1e-6)
+
+
+def test_a_word_that_is_begun_is_favoured_before_it_ends():
+    """Else a narrow beam would lose it on the way."""
+    search = BeamSearch(5, BeamConfig(beam_size=2), fusion=Fusion(SPELLINGS, hotwords={"abc": 9.0}))
+    row = np.log(
+        np.array([[0.02, 0.02, 0.3, 0.02, 0.64], [0.02, 0.02, 0.02, 0.3, 0.64], [0.02, 0.02, 0.02, 0.02, 0.92]])
+    )
+    search.feed(row)
+    assert search.best(1)[0][0] == [2, 3, 4]
+
+
+def test_a_language_model_changes_what_is_heard_and_a_weight_of_zero_does_not():
+    log_probs = torch.log(torch.tensor([[[0.05, 0.05, 0.44, 0.46, 0.0]]]).clamp(min=1e-9))
+    lengths = torch.tensor([1])
+    model = CompiledNgram.of(make_model(["a"] * 9 + ["b"]))
+
+    def hear(weight):
+        fusion = Fusion(SPELLINGS, model, FusionConfig(weight, 0.0, 0.0), symbols=SYMBOLS)
+        [[best]] = decode_beam(log_probs, lengths, fusion=fusion)
+        return SYMBOLS[best.tokens[0]], best.language_score
+
+    assert hear(0.0) == ("b", 0.0)
+    heard, score = hear(1.0)
+    assert heard == "a"
+    assert score == pytest.approx(model.score(["a"]), abs=1e-6)
+
+
+def test_pieces_of_a_stream_give_what_the_whole_gives():
+    log_probs = make_log_probs(40, 5, seed=9).numpy()
+    fusion = Fusion(SPELLINGS, CompiledNgram.of(make_model(["a b", "ab a"])), hotwords={"ca": 2.0}, symbols=SYMBOLS)
+    whole, pieces = (BeamSearch(5, BeamConfig(beam_size=6, nbest=6), fusion=fusion) for _ in range(2))
+    whole.feed(log_probs)
+    for start in range(0, 40, 7):
+        pieces.feed(log_probs[start : start + 7])
+    assert pieces.ranked() == whole.ranked()
+
+
+def test_a_closed_task_takes_a_language_model_too():
+    grammar = Grammar.of_sentences([[2], [3]])
+    model = CompiledNgram.of(make_model(["a"] * 9 + ["b"]))
+    log_probs = make_log_probs(3, 5, seed=1)
+    found = search_all(log_probs, Fusion(SPELLINGS, model, symbols=SYMBOLS), grammar=grammar)
+    assert set(found) == {(2,), (3,)}
+    assert found[2,][1] > found[3,][1]
+
+
+def test_what_n_grams_are_made_of_is_found_by_looking():
+    assert find_unit(CompiledNgram.of(make_model(["a b"])), SYMBOLS) == "words"
+    assert find_unit(CompiledNgram.of(make_model(["a <space> b"])), SYMBOLS) == "characters"
+    assert find_unit(CompiledNgram.of(make_model(["\u2581zz"])), PIECES) == "words"  # another model's pieces
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hotwords": {"cuDNN": 8.0}}, r"hotword 'cuDNN': the model cannot write 'D', 'N', 'u'; .*\(abc\)"),
+        ({"hotwords": {" ": 1.0}}, "one of them is empty"),
+        ({"hotwords": {"a": math.nan}}, "expected a bonus in nats, such as 8, got nan"),
+        ({"model": ["ZZ TOP"]}, "no word that the acoustic model can write; were their texts normalised alike"),
+        ({"model": ["Z <space> Y"]}, "no character that the acoustic model can write"),
+    ],
+)
+def test_what_does_not_fit_the_acoustic_model_is_refused(arguments, message):
+    if "model" in arguments:
+        arguments = {"model": CompiledNgram.of(make_model(arguments["model"]))}
+    with pytest.raises(ConfigError, match=message):
+        Fusion(SPELLINGS, symbols=SYMBOLS, **arguments)
+
+
+def test_settings_and_sizes_are_checked():
+    with pytest.raises(ConfigError, match="language_weight: expected 0 or more, got -1"):
+        FusionConfig(language_weight=-1)
+    with pytest.raises(ConfigError, match="word_bonus: expected a number, got nan"):
+        FusionConfig(word_bonus=math.nan)
+    with pytest.raises(ConfigError, match="made for 5 tokens, not 7"):
+        BeamSearch(7, fusion=Fusion(SPELLINGS))
+    assert END in make_model(["a"]).vocabulary

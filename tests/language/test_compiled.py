@@ -1,0 +1,93 @@
+"""Compiled n-gram models say what the models say, from memory and from a file."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from speechrnn.errors import ModelError
+from speechrnn.language.compiled import CompiledNgram, read_language_model, write_compiled
+from speechrnn.language.kneser_ney import build_ngram
+from speechrnn.language.ngram import BEGIN, END, Known, NgramModel, write_arpa
+
+WORDS = ["one", "two", "three", "four", "five", "oh", "point"]
+
+
+def make_text(count=300, *, seed=0):
+    rng = random.Random(seed)
+    return [
+        [WORDS[min(len(WORDS) - 1, int(rng.expovariate(0.5)))] for _ in range(rng.randint(1, 7))] for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("prune", [(), (0, 1, 2)])
+@pytest.mark.parametrize("has_begin", [True, False])
+def test_sentences_have_the_scores_of_the_model(order, prune, has_begin):
+    model = build_ngram(make_text(), order=order, prune=prune)
+    compiled = CompiledNgram.of(model)
+    for sentence in [*make_text(50, seed=1), [], ["never", "heard", "one"], ["one", "never", "two", "oh", "oh"]]:
+        for has_end in (True, False):
+            expected = model.score(sentence, has_begin=has_begin, has_end=has_end)
+            found = compiled.score(sentence, has_begin=has_begin, has_end=has_end)
+            assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_contexts_that_were_pruned_away_are_backed_off_from():
+    unigrams = {(word,): Known(math.log(0.25), -0.1) for word in ("a", "b", END, BEGIN)}
+    model = NgramModel([unigrams, {("a", "b"): Known(-0.5, -0.2)}, {("b", "a", "b"): Known(-0.3)}])  # no (b, a)
+    compiled = CompiledNgram.of(model)
+    for sentence in (["a", "b"], ["b", "a", "b"], ["b", "a", "b", "a", "b"], ["a", "a", "b", "b"]):
+        assert compiled.score(sentence) == pytest.approx(model.score(sentence), abs=1e-5)
+
+
+def test_a_word_that_is_nowhere_is_impossible_in_a_model_without_unk():
+    model = CompiledNgram.of(NgramModel([{("a",): Known(-0.7), (END,): Known(-0.7)}]))
+    assert model.score(["b"]) == -math.inf
+    assert model.unknown == -1
+
+
+def test_a_file_comes_back_as_it_was_written(tmp_path):
+    text = [[*sentence, "Straße"] for sentence in make_text()]
+    compiled = CompiledNgram.of(build_ngram(text, order=3))
+    write_compiled(tmp_path / "lm.bin", compiled)
+    read = read_language_model(tmp_path / "lm.bin")
+    assert (read.words, read.order, read.begin_state) == (compiled.words, 3, compiled.begin_state)
+    for one, other in zip(read.arrays, compiled.arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    assert read.digest == compiled.digest
+    assert read.score(["one", "two"]) == compiled.score(["one", "two"])
+    other = CompiledNgram.of(build_ngram(text[1:], order=3))
+    assert other.digest != compiled.digest
+    assert not list(tmp_path.glob("*part*"))
+
+
+@pytest.mark.parametrize("name", ["lm.arpa", "lm.arpa.gz", "anything"])
+def test_arpa_files_are_opened_too(tmp_path, name):
+    model = build_ngram(make_text(), order=3)
+    write_arpa(tmp_path / name, model)
+    assert read_language_model(tmp_path / name).score(["one", "oh"]) == pytest.approx(
+        model.score(["one", "oh"]), abs=1e-4
+    )
+
+
+def test_broken_files_are_named(tmp_path):
+    write_compiled(tmp_path / "lm.bin", CompiledNgram.of(build_ngram(make_text(), order=2)))
+    content = (tmp_path / "lm.bin").read_bytes()
+    for spoilt in (content[:-10], content[:40], content + b"x", content.replace(b"begin_state", b"began_state")):
+        (tmp_path / "bad.bin").write_bytes(spoilt)
+        with pytest.raises(ModelError, match=r"bad.bin: a damaged language model .*build it again"):
+            read_language_model(tmp_path / "bad.bin")
+    with pytest.raises(ModelError, match="there is no such language model"):
+        read_language_model(tmp_path / "gone.bin")
+    (tmp_path / "text").write_text("no model")
+    with pytest.raises(ModelError, match="no ARPA file"):
+        read_language_model(tmp_path / "text")
+
+
+def test_a_word_that_is_no_unigram_is_named():
+    model = NgramModel([{("a",): Known(-0.1)}, {("a", "b"): Known(-0.1)}])
+    with pytest.raises(ModelError, match="'b' stands in an n-gram and is no unigram"):
+        CompiledNgram.of(model)
