@@ -43,7 +43,9 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
-MODEL_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE})
+LANGUAGE_FOLDER = "language"
+
+MODEL_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, LANGUAGE_FOLDER})
 _TYPES: dict[str, type] = {
     "format_version": int,
     "speechrnn_version": str,

@@ -7,14 +7,13 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import add_format_argument
+from speechrnn.cli.main import add_format_argument, show_progress
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.whole_files import write_json_lines, write_whole
 
@@ -105,7 +104,7 @@ def _pack(args: argparse.Namespace) -> int:
     entries = read_entries(
         args.corpus, args.format, on_error=lambda listing, reason: unusable.update({listing.id: reason})
     )
-    with _progress(args.destination) as advance:
+    with show_progress(args.destination) as advance:
         packed = pack_corpus(
             entries,
             args.destination,
@@ -135,12 +134,12 @@ def _check(args: argparse.Namespace) -> int:
     if args.write_clean is not None:
         _refuse_to_replace(Path(args.write_clean))
     view = partial(_view_configuration, args.config) if args.config else partial(_view_model, model or "")
-    with _progress(args.corpus) as advance:
+    with show_progress(args.corpus) as advance:
         survey = survey_corpus(
             args.corpus, format=args.format, view=view if model or args.config else None, advance=advance
         )
     if args.test is not None:
-        with _progress(args.test) as advance:
+        with show_progress(args.test) as advance:
             survey.leakage = compare(survey, survey_corpus(args.test, format=args.format, advance=advance))
     print(json.dumps(survey.to_dict(), ensure_ascii=False) if args.json else "\n".join(describe(survey)))
     if args.write_clean is not None:
@@ -248,17 +247,3 @@ def _plot(survey: Survey, path: Path) -> None:
     right.set_xlabel("characters a second")
     figure.suptitle(f"{len(survey.entries):,} utterances, {survey.seconds / 3600:.2f} h")
     write_whole(path, to_png(figure), error=ConfigError)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
-        task = bar.add_task(Path(name).name)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,13 +102,20 @@ class Fusion:
         self.trie, self.trie_words = self._make_trie(model if self.unit == "words" else None)
         self.unit_words = self._make_unit_words(symbols, alphabet)
         self.hot_next, self.hot_pending, self.hot_gain = self._make_automaton(hotwords or {})
-        self.weights = np.array([config.language_weight, config.word_bonus, config.unknown_cost])
+        self.weights = _weigh(config)
         begin = model.begin_state if model is not None else 0
         unknown, end = (model.unknown, model.end) if model is not None else (-1, -1)
         num_words = len(model.words) if model is not None else 1
         self.settings = np.array(
             [_UNITS[self.unit] if self.unit else 0, self.num_letters, num_words, unknown, end, begin], dtype=np.int64
         )
+
+    def with_config(self, config: FusionConfig) -> Fusion:
+        """The same with other weights; trie and automaton are shared."""
+        other = copy(self)
+        other.config = config
+        other.weights = _weigh(config)
+        return other
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -205,6 +213,10 @@ class Fusion:
         if not np.isfinite(bonus):
             raise ConfigError(f"hotword {phrase!r}: expected a bonus in nats, such as 8, got {bonus}")
         return float(bonus)
+
+
+def _weigh(config: FusionConfig) -> np.ndarray:
+    return np.array([config.language_weight, config.word_bonus, config.unknown_cost])
 
 
 def _connect(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import torch
+
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, CorpusError
@@ -162,25 +164,36 @@ def _transcribe(
     read: list[str] = []
     problems: dict[str, str] = {}
 
-    def read_all() -> Iterator[Waveform]:
-        for cut in cuts:
-            try:
-                waveform = _read(cut, recognizer.sample_rate)
-                recognizer.check_length(waveform, name=cut.id)
-            except AudioError as error:
-                problems[cut.id] = str(error)
-                logger.warning("counts as not recognised: %s", error)
-                continue
-            read.append(cut.id)
-            yield waveform
+    def waveforms() -> Iterator[Waveform]:
+        for id, samples in read_all(recognizer, cuts, problems):
+            read.append(id)
+            yield Waveform(samples.numpy(), recognizer.sample_rate)
 
-    transcripts = list(recognizer.transcribe_many(read_all(), batch_seconds=batch_seconds, **decoding))
+    transcripts = list(recognizer.transcribe_many(waveforms(), batch_seconds=batch_seconds, **decoding))
     return dict(zip(read, transcripts, strict=True)), problems
 
 
-def _read(cut: MonoCut, sample_rate: int) -> Waveform:
-    source = cut.recording.sources[0].source
-    return read_audio(source, sample_rate=sample_rate, start=cut.start, seconds=cut.duration, check_levels=False)
+def read_all(
+    recognizer: Recognizer, cuts: Iterable[MonoCut], problems: dict[str, str]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Id and samples (N,), at the model's rate, of each recording that can be transcribed; why others cannot goes to
+    ``problems``, by id.
+    """
+    for cut in cuts:
+        try:
+            waveform = read_audio(
+                cut.recording.sources[0].source,
+                sample_rate=recognizer.sample_rate,
+                start=cut.start,
+                seconds=cut.duration,
+                check_levels=False,
+            )
+            recognizer.check_length(waveform, name=cut.id)
+        except AudioError as error:
+            problems[cut.id] = str(error)
+            logger.warning("counts as not recognised: %s", error)
+            continue
+        yield cut.id, torch.from_numpy(waveform.samples)
 
 
 def _score_utterance(cut: MonoCut, transcript: Transcript | None, problem: str | None) -> ScoredUtterance:

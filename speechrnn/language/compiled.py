@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,7 +175,7 @@ def _named(model: CompiledNgram) -> list[tuple[str, np.ndarray]]:
     return list(zip(_ARRAYS, model.arrays, strict=True))
 
 
-def read_language_model(path: str | Path) -> CompiledNgram:
+def read_language_model(path: str | os.PathLike[str]) -> CompiledNgram:
     """Open what :func:`write_compiled` wrote, or compile an ARPA file.
 
     Raises:

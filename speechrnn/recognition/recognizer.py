@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
@@ -19,14 +20,19 @@ from speechrnn.errors import AudioError, ConfigError, CorpusError, SpeechRNNErro
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.transcript import Segment, Transcript, Word
+from speechrnn.recognition.tuning import TunedWeights, read_weights
 from speechrnn.text.normalize import normalize_text
 from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource
+    from speechrnn.decoding.fusion import Fusion, FusionConfig
     from speechrnn.decoding.grammar import Grammar
+    from speechrnn.language.compiled import CompiledNgram
 
     Source = AudioSource | Waveform
+
+logger = logging.getLogger("speechrnn")
 
 DECODERS = ("greedy", "beam", "lexicon")
 DEFAULT_BATCH_SECONDS = 120.0
@@ -37,18 +43,26 @@ class DecodingOptions(TypedDict, total=False):
     """How log-probabilities become text; what is left out has its default.
 
     Attributes:
-        decoder: ``greedy`` (the default): the best token of every frame; ``beam``: the text with the most probability
-            over all of its paths, by prefix beam search; ``lexicon``: the same among what ``words`` or ``sentences``
-            allow.
+        decoder: ``greedy``: the best token of every frame; ``beam``: the text with the most probability over all of
+            its paths, by prefix beam search; ``lexicon``: the same among what ``words`` or ``sentences`` allow. None:
+            ``lexicon`` where one of these is given, ``beam`` where a language model or hotwords are, else ``greedy``.
         beam_size: Prefixes that a beam search keeps; 16.
         words: For ``lexicon``: only sequences of these words can be said.
         sentences: For ``lexicon``: only one of these can be said.
+        language_model: What ``speechrnn lm build`` writes, or any ARPA file; its path, or the model opened.
+        language_weight: How much the language model counts; None: as tuned with the model, or 0.5.
+        word_bonus: For each word that it scores; None: as tuned with the model, or 1.
+        hotwords: Words and phrases to be favoured, and by how many nats; 8 is much.
     """
 
-    decoder: str
+    decoder: str | None
     beam_size: int
     words: Sequence[str] | None
     sentences: Sequence[str] | None
+    language_model: str | os.PathLike[str] | CompiledNgram | None
+    language_weight: float | None
+    word_bonus: float | None
+    hotwords: Mapping[str, float] | None
 
 
 def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Recognizer:
@@ -63,7 +77,9 @@ def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "
         ConfigError: There is no such device.
     """
     folder = find_folder(name_or_path)
-    return Recognizer(load_model(folder), device=device, name=os.fspath(name_or_path))
+    return Recognizer(
+        load_model(folder), device=device, name=os.fspath(name_or_path), tuned=read_weights(folder)
+    )  # fmt: skip
 
 
 class Recognizer:
@@ -73,12 +89,22 @@ class Recognizer:
         model: What a model folder holds. Its acoustic model is moved to the device and set to evaluation.
         device: As in :func:`load`.
         name: What transcripts call the model.
+        tuned: Weights of language models that were tuned for it, by their digests.
 
     Raises:
         ConfigError: There is no such device.
     """
 
-    def __init__(self, model: ModelFolder, *, device: str | torch.device = "auto", name: str | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelFolder,
+        *,
+        device: str | torch.device = "auto",
+        name: str | None = None,
+        tuned: Mapping[str, TunedWeights] | None = None,
+    ) -> None:
+        self._tuned = dict(tuned or {})
+        self._untuned: set[str] = set()
         self.device = choose_device(device)
         self.name = name
         self.model = model
@@ -155,7 +181,7 @@ class Recognizer:
             AudioError: A recording cannot be read or is too short, and there is no ``on_error``.
             ConfigError: There is no such decoder, ``batch_seconds`` is not positive, or ``sources`` is one recording.
         """
-        decode = self._choose_decoder(**decoding)
+        decode = self.choose_decoder(**decoding)
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
@@ -195,15 +221,30 @@ class Recognizer:
             f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
         )
 
-    def _choose_decoder(
+    def choose_decoder(
         self,
-        decoder: str = "greedy",
+        decoder: str | None = None,
         beam_size: int = DEFAULT_BEAM_SIZE,
         words: Sequence[str] | None = None,
         sentences: Sequence[str] | None = None,
+        language_model: str | os.PathLike[str] | CompiledNgram | None = None,
+        language_weight: float | None = None,
+        word_bonus: float | None = None,
+        hotwords: Mapping[str, float] | None = None,
     ) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
-        """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each."""
+        """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each.
+
+        Args:
+            decoder: And all others: as in :class:`DecodingOptions`.
+
+        Raises:
+            ConfigError: They do not fit each other, or the model.
+            ModelError: The language model cannot be read.
+        """
         given = [texts for texts in (words, sentences) if texts is not None]
+        is_fused = language_model is not None or bool(hotwords)
+        if decoder is None:
+            decoder = "lexicon" if given else "beam" if is_fused else "greedy"
         if decoder not in DECODERS:
             raise ConfigError(f"decoder {decoder!r}: there is no such one; use {', '.join(DECODERS)}")
         if len(given) != (decoder == "lexicon"):
@@ -211,10 +252,54 @@ class Recognizer:
                 f"decoder {decoder}: give the words or the sentences that may be said to lexicon, one of the two, and "
                 "to no other"
             )
+        if language_model is None and (language_weight is not None or word_bonus is not None):
+            raise ConfigError("language_weight and word_bonus: are for a language_model, and none is given")
         if decoder == "greedy":
+            if is_fused:
+                raise ConfigError("decoder greedy: takes no language model and no hotwords; use beam")
             return decode_greedy
         grammar = self._make_grammar(words, sentences) if given else None
-        return make_beam_decoder(beam_size, grammar)
+        fusion = self._make_fusion(language_model, language_weight, word_bonus, hotwords or {}) if is_fused else None
+        return make_beam_decoder(beam_size, grammar, fusion)
+
+    def _make_fusion(
+        self,
+        language_model: str | os.PathLike[str] | CompiledNgram | None,
+        language_weight: float | None,
+        word_bonus: float | None,
+        hotwords: Mapping[str, float],
+    ) -> Fusion:
+        from speechrnn.decoding.fusion import Fusion, FusionConfig
+        from speechrnn.language.compiled import CompiledNgram, read_language_model
+
+        model = language_model
+        if model is not None and not isinstance(model, CompiledNgram):
+            model = read_language_model(model)
+        config = FusionConfig() if model is None else self._find_weights(model)
+        chosen = {"language_weight": language_weight, "word_bonus": word_bonus}
+        config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
+        return Fusion(
+            self.tokens.spellings,
+            model,
+            config,
+            hotwords={normalize_text(phrase, self.model.text): bonus for phrase, bonus in hotwords.items()},
+            symbols=self.tokens.symbols,
+        )
+
+    def _find_weights(self, model: CompiledNgram) -> FusionConfig:
+        from speechrnn.decoding.fusion import FusionConfig
+
+        tuned = self._tuned.get(model.digest)
+        if tuned is not None:
+            return FusionConfig(tuned.language_weight, tuned.word_bonus, tuned.unknown_cost)
+        if model.digest not in self._untuned:
+            self._untuned.add(model.digest)
+            logger.warning(
+                "the language model was not tuned with this model: its weights are a guess (%s); speechrnn lm tune "
+                "finds better ones on validation data",
+                ", ".join(f"{name} {value:g}" for name, value in vars(FusionConfig()).items()),
+            )
+        return FusionConfig()
 
     def _make_grammar(self, words: Sequence[str] | None, sentences: Sequence[str] | None) -> Grammar:
         """What may be said, as the model writes it."""
@@ -318,7 +403,9 @@ def _collect_batches(recordings: Iterator[_Recording], *, most_samples: float) -
         raise failure
 
 
-def make_beam_decoder(beam_size: int, grammar: Grammar | None) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+def make_beam_decoder(
+    beam_size: int, grammar: Grammar | None, fusion: Fusion | None = None
+) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
     """A beam search for the best hypothesis, an empty one where none fits.
 
     Raises:
@@ -329,7 +416,7 @@ def make_beam_decoder(beam_size: int, grammar: Grammar | None) -> Callable[[Tens
     config = BeamConfig(beam_size=beam_size)
 
     def decode(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        found = decode_beam(log_probs, lengths, config, grammar=grammar)
+        found = decode_beam(log_probs, lengths, config, grammar=grammar, fusion=fusion)
         return [hypotheses[0] if hypotheses else Hypothesis([], [], -math.inf) for hypotheses in found]
 
     return decode

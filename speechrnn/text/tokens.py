@@ -60,6 +60,7 @@ class Tokens(ABC):
     Attributes:
         kind: Which kind of tokens, as in `TokensConfig`.
         symbols: Symbol of each id, V of them; the blank at 0.
+        spellings: Of each id whether it begins a word, and the letters that it writes.
     """
 
     kind: ClassVar[Kind]
@@ -76,7 +77,7 @@ class Tokens(ABC):
         self.symbols = list(symbols)
         self._check_symbols()
         self._ids = {symbol: token for token, symbol in enumerate(self.symbols) if token != BLANK_ID}
-        self._spellings = [(False, ""), *(self._spell(symbol) for symbol in self.symbols[1:])]
+        self.spellings = [(False, ""), *(self._spell(symbol) for symbol in self.symbols[1:])]
 
     def __len__(self) -> int:
         """Count the symbols, the blank included: V."""
@@ -180,7 +181,7 @@ class Tokens(ABC):
             raise ModelError(
                 f"token id {token}: these tokens have 0 to {len(self) - 1}; use the tokens the model was trained with"
             )
-        return self._spellings[token]
+        return self.spellings[token]
 
     def _check_symbols(self) -> None:
         if self.symbols[:1] != [BLANK]:

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from speechrnn.cli.main import main
+from speechrnn.cli.main import _parse_hotwords, main
+from speechrnn.errors import ConfigError
 from speechrnn.language.ngram import END, read_arpa
 
 
@@ -46,7 +47,7 @@ def test_pruning_and_a_smaller_vocabulary(text, tmp_path):
     ("arguments", "message"),
     [
         (["build", "gone.txt", "-o", "a.arpa"], "gone.txt: the text cannot be read"),
-        (["build", "TEXT", "-o", "a.bin"], "expected a name that ends in .arpa"),
+        (["build", "TEXT", "-o", "a.lm"], "expected a name that ends in .arpa"),
         (["build", "TEXT", "--order", "0", "-o", "a.arpa"], "order: expected 1 or more"),
         (["build", "TEXT", "--prune", "3", "-o", "a.arpa"], "none for unigrams"),
         (["build", "empty.txt", "-o", "a.arpa"], "expected sentences, found none"),
@@ -64,3 +65,33 @@ def test_slips_end_with_one_line_and_exit_code_2(text, tmp_path, monkeypatch, ca
     assert message in said
     assert said.count("\n") == 1
     assert not list(tmp_path.glob("*.arpa"))
+
+
+def test_a_model_that_opens_at_once_is_written_by_its_ending(text, tmp_path):
+    from speechrnn.language.compiled import read_language_model
+
+    for name in ("lm.arpa", "lm.bin"):
+        assert main(["lm", "build", str(text), "-o", str(tmp_path / name)]) == 0
+    arpa, compiled = (read_language_model(tmp_path / name) for name in ("lm.arpa", "lm.bin"))
+    assert compiled.score(["seven", "one"]) == pytest.approx(arpa.score(["seven", "one"]), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (None, {}),
+        ("cuDNN:8, New York", {"cuDNN": 8.0, "New York": 6.0}),
+        ("a:-1.5", {"a": -1.5}),
+        ("a:b:2", {"a:b": 2.0}),
+    ],
+)
+def test_hotwords_are_phrases_with_or_without_a_bonus(written, expected):
+    assert _parse_hotwords(written) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "message"), [("a,,b", "with commas between"), ("a:much", "got 'much'"), ("", "as in")]
+)
+def test_hotwords_that_are_none_are_named(written, message):
+    with pytest.raises(ConfigError, match=message):
+        _parse_hotwords(written)

@@ -279,7 +279,8 @@ def test_hub_id_is_fetched_and_nothing_but_the_model(tiny_model_folder, monkeypa
     assert load("owner/name", device="cpu").name == "owner/name"
     [(hub_id, patterns)] = asked
     assert hub_id == "owner/name"
-    assert sorted(patterns) == ["README.md", "config.json", "model.safetensors", "tokenizer.model", "tokens.json"]
+    expected = ["README.md", "config.json", "language/*", "model.safetensors", "tokenizer.model", "tokens.json"]
+    assert sorted(patterns) == expected
 
 
 def test_hub_failure_is_one_line(monkeypatch):

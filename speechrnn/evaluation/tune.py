@@ -1,0 +1,160 @@
+"""The weights of a language model, chosen on validation data: computed once, decoded many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.decoding.beam import BeamConfig, decode_beam
+from speechrnn.decoding.fusion import Fusion, FusionConfig, Unit
+from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.errors import CorpusError
+from speechrnn.evaluation.evaluate import read_all
+from speechrnn.language.compiled import CompiledNgram
+from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.text.metrics import word_errors
+from speechrnn.text.normalize import normalize_for_scoring
+from speechrnn.types import Hypothesis
+
+_WEIGHTS: dict[Unit, tuple[Sequence[float], Sequence[float]]] = {
+    "words": ((0.2, 0.4, 0.7, 1.0, 1.4, 2.0), (-1.0, 0.5, 2.0, 3.5, 5.0)),
+    "characters": ((0.1, 0.2, 0.35, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5, 1.0, 1.5)),
+    "tokens": ((0.1, 0.2, 0.35, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5, 1.0, 1.5)),
+}
+_UNKNOWN_COSTS = (2.0, 5.0, 8.0, 12.0, 20.0)
+_SHRINK = 2  # how often the neighbourhood of the best is looked at, at half the distance each time
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was found.
+
+    Attributes:
+        config: The weights with the lowest word error rate.
+        wer: That rate on the tuning data, a fraction.
+        beam_wer: The same beam without the language model.
+        greedy_wer: Without beam and language model.
+        unit: What the language model's n-grams are made of.
+        utterances: Of the tuning data.
+        tried: How many settings were decoded with.
+    """
+
+    config: FusionConfig
+    wer: float
+    beam_wer: float
+    greedy_wer: float
+    unit: Unit
+    utterances: int
+    tried: int
+
+
+def tune_weights(
+    recognizer: Recognizer,
+    corpus: str | Path,
+    model: CompiledNgram,
+    *,
+    beam_size: int = 16,
+    format: str | None = None,
+    batch_seconds: float = 120.0,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Tuning:
+    """Find how much a language model should count beside an acoustic one.
+
+    Args:
+        recognizer: The acoustic model.
+        corpus: Validation data, neither trained nor tested on.
+        model: The language model.
+        beam_size: Prefixes that the beam search keeps.
+        format: Of the corpus; None: it is found by looking.
+        batch_seconds: Budget of a batch, padding included, in seconds.
+        advance: Told how many settings were tried, and of about how many.
+
+    Raises:
+        ConfigError: The language model does not fit the acoustic one.
+        CorpusError: The corpus cannot be read, or holds no words to score against.
+    """
+    fusion = Fusion(recognizer.tokens.spellings, model, symbols=recognizer.tokens.symbols)
+    assert fusion.unit is not None
+    batches, references = _compute(recognizer, corpus, format, batch_seconds)
+    beam = BeamConfig(beam_size=beam_size)
+    tried: dict[FusionConfig, float] = {}
+    weights, bonuses = _WEIGHTS[fusion.unit]
+    total = len(weights) * len(bonuses) + 8 * _SHRINK + len(_UNKNOWN_COSTS)
+
+    def rate(decode: Callable[[Tensor, Tensor], list[Hypothesis]]) -> float:
+        heard = [recognizer.tokens.decode(each.tokens) for batch in batches for each in decode(*batch)]
+        counts = [word_errors(*pair) for pair in zip(references, map(normalize_for_scoring, heard), strict=True)]
+        return sum(count.errors for count in counts) / sum(count.length for count in counts)
+
+    def decode_with(fusion: Fusion | None) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+        def decode(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
+            found = decode_beam(log_probs, lengths, beam, fusion=fusion)
+            return [each[0] if each else Hypothesis([], [], 0.0) for each in found]
+
+        return decode
+
+    def try_out(configs: Sequence[FusionConfig]) -> FusionConfig:
+        for config in configs:
+            if config not in tried:
+                tried[config] = rate(decode_with(fusion.with_config(config)))
+                advance(len(tried), max(total, len(tried)))
+        return min(tried, key=lambda config: tried[config])
+
+    best = try_out([FusionConfig(weight, bonus) for weight, bonus in product(weights, bonuses)])
+    step = (weights[1] - weights[0], (bonuses[1] - bonuses[0]) / 2)
+    for _ in range(_SHRINK):
+        around = product(*((at - width, at, at + width) for at, width in zip(_pair(best), step, strict=True)))
+        best = try_out([replace(best, language_weight=max(0.0, one), word_bonus=two) for one, two in around])
+        step = (step[0] / 2, step[1] / 2)
+    if fusion.unit == "words":
+        best = try_out([replace(best, unknown_cost=cost) for cost in _UNKNOWN_COSTS])
+    return Tuning(
+        best, tried[best], rate(decode_with(None)), rate(decode_greedy), fusion.unit, len(references), len(tried)
+    )
+
+
+def _pair(config: FusionConfig) -> tuple[float, float]:
+    return config.language_weight, config.word_bonus
+
+
+def _compute(
+    recognizer: Recognizer, corpus: str | Path, format: str | None, batch_seconds: float
+) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
+    """Log-probabilities with their lengths, and the references in the same order."""
+    cuts = list(read_corpus(corpus, format))
+    references = {cut.id: normalize_for_scoring(cut.supervisions[0].text or "") for cut in cuts}
+    if not any(references.values()):
+        raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to tune on")
+    problems: dict[str, str] = {}
+    batches, order = [], []
+    for ids, waveforms in _batch(read_all(recognizer, cuts, problems), batch_seconds * recognizer.sample_rate):
+        lengths = torch.tensor([len(each) for each in waveforms])
+        padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+        emission = recognizer.emissions(padded, lengths)
+        batches.append((emission.log_probs.cpu(), emission.lengths.cpu()))
+        order += ids
+    if not order:
+        raise CorpusError(f"{corpus}: no recording can be transcribed; {next(iter(problems.values()))}")
+    return batches, [references[id] for id in order]
+
+
+def _batch(
+    recordings: Iterator[tuple[str, torch.Tensor]], most_samples: float
+) -> Iterator[tuple[list[str], list[Tensor]]]:
+    ids: list[str] = []
+    waveforms: list[Tensor] = []
+    for id, waveform in recordings:
+        longest = max([len(waveform), *map(len, waveforms)])
+        if waveforms and longest * (len(waveforms) + 1) > most_samples:
+            yield ids, waveforms
+            ids, waveforms = [], []
+        ids.append(id)
+        waveforms.append(waveform)
+    if waveforms:
+        yield ids, waveforms
