@@ -17,12 +17,18 @@ _BOUNDARY = 0
 _ROOT, _LEFT = 0, -1
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _weigh(weights: np.ndarray, log_prob: float) -> float:
+    """What a log-probability counts; nothing at all without weight, even where it is minus infinity."""
+    return weights[0] * log_prob if weights[0] > 0.0 else 0.0
+
+
 @njit(cache=True, nogil=True)
 def _ask(arrays: tuple, state: int, word: int) -> tuple[float, int]:
     """Weighted score of a word, and the state after it."""
     settings, weights = arrays[0], arrays[1]
     log_prob, state = query(arrays[11:], settings[2], state, word)
-    return weights[0] * log_prob + weights[1], state
+    return _weigh(weights, log_prob) + weights[1], state
 
 
 @njit(cache=True, nogil=True)
@@ -105,5 +111,5 @@ def finish(arrays: tuple, known: np.ndarray) -> float:
     score = _close_word(arrays, at) if at[3] else 0.0
     if settings[0] > 0 and settings[4] >= 0:
         log_prob, _ = query(arrays[11:], settings[2], at[1], settings[4])
-        score += weights[0] * log_prob
+        score += _weigh(weights, log_prob)
     return score - pending[at[2]]

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from speechrnn.decoding.beam import BeamConfig, BeamSearch, decode_beam
-from speechrnn.decoding.fusion import Fusion, FusionConfig, find_unit
+from speechrnn.decoding.fusion import SPACE, Fusion, FusionConfig, find_unit
 from speechrnn.decoding.grammar import Grammar
 from speechrnn.errors import ConfigError
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.kneser_ney import build_ngram
-from speechrnn.language.ngram import END
+from speechrnn.language.ngram import END, Known, NgramModel
 
 WIDE = BeamConfig(beam_size=3000, token_threshold=1e9, nbest=3000)
 SYMBOLS = ["<blank>", " ", "a", "b", "c"]
@@ -195,6 +195,17 @@ def test_what_does_not_fit_the_acoustic_model_is_refused(arguments, message):
         arguments = {"model": CompiledNgram.of(make_model(arguments["model"]))}
     with pytest.raises(ConfigError, match=message):
         Fusion(SPELLINGS, symbols=SYMBOLS, **arguments)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_what_a_language_model_knows_nothing_of_is_impossible_where_it_counts_and_free_where_not(weight):
+    """A model of characters without ``<unk>`` and without c."""
+    model = NgramModel([{(symbol,): Known(math.log(0.2)) for symbol in ("a", "b", SPACE, END)}])
+    log_probs = make_log_probs(4, 5, seed=3)
+    found = search_all(log_probs, Fusion(SPELLINGS, CompiledNgram.of(model), FusionConfig(weight, 0.0)))
+    everything = enumerate_all(log_probs)
+    assert set(found) == {tokens for tokens in everything if weight == 0.0 or 4 not in tokens}
+    assert all(math.isfinite(language) for _, language in found.values())
 
 
 def test_settings_and_sizes_are_checked():
