@@ -158,3 +158,13 @@ def test_transcribing_imports_only_what_it_needs(make_tiny_model, make_recording
         "assert not stray, stray\n"
     )
     run_python(script, str(tmp_path / "tones.wav"), *map(str, folders))
+
+
+def test_compiled_code_calls_compiled_code_of_its_own_file():
+    """numba keeps it on disk and does not see when another file's has changed; the hash table says what to do then."""
+    compiled = {path for path in MODULES if "@njit(" in path.read_text(encoding="utf-8")}
+    assert {path.name for path in compiled} >= {"kernels.py", "alignment.py", "hash_table.py"}
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in compiled}
+    for path in compiled:
+        used = {name.rpartition(".")[0] for name, _, _ in find_imports(path)} & modules.keys()
+        assert used <= {"speechrnn.language.hash_table"}, f"{path}: imports from {', '.join(sorted(used))}"

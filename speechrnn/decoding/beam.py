@@ -23,10 +23,9 @@ import numpy as np
 from torch import Tensor
 
 from speechrnn.decoding.alignment import align_tokens
-from speechrnn.decoding.beam_kernels import advance, read_prefix
 from speechrnn.decoding.fusion import Fusion
-from speechrnn.decoding.fusion_kernels import begin, finish
 from speechrnn.decoding.grammar import Grammar
+from speechrnn.decoding.kernels import advance, begin_prefix, finish_prefix, read_prefix
 from speechrnn.decoding.shapes import check_shapes
 from speechrnn.errors import ConfigError
 from speechrnn.language.hash_table import insert, make_table
@@ -93,7 +92,7 @@ class BeamSearch:
         if self.fusion is not None:
             if len(self.fusion.begins) != self.vocabulary_size:
                 raise ConfigError(f"fusion: made for {len(self.fusion.begins)} tokens, not {self.vocabulary_size}")
-            begin(self._fusion, self._known[0])
+            begin_prefix(self._fusion, self._known[0])
         self._place_of = np.zeros(1, dtype=np.int64)  # the root stands in the beam's first place
         self._count = 1
         self._table = make_table(64)
@@ -169,7 +168,7 @@ class BeamSearch:
         acoustic = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size])
         language = np.zeros(self._size)
         if self.fusion is not None:
-            language = np.array([self._added[node] + finish(self._fusion, self._known[node]) for node in nodes])
+            language = np.array([self._added[node] + finish_prefix(self._fusion, self._known[node]) for node in nodes])
         is_whole = self._finals[self._states[nodes]]
         order = [number for number in np.argsort(-(acoustic + language), kind="stable") if is_whole[number]]
         return [

@@ -119,7 +119,7 @@ class Fusion:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """What :mod:`speechrnn.decoding.fusion_kernels` takes."""
+        """What :mod:`speechrnn.decoding.kernels` takes."""
         language = self.model.arrays if self.model is not None else _NO_LANGUAGE
         return (
             self.settings,

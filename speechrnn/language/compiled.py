@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from speechrnn.errors import ModelError
-from speechrnn.language.hash_table import insert, make_table
+from speechrnn.language.hash_table import EMPTY, find_slot, insert, make_table
 from speechrnn.language.ngram import BEGIN, END, UNKNOWN, Known, Ngram, NgramModel, read_arpa
 from speechrnn.whole_files import write_whole
 
@@ -116,15 +117,24 @@ class CompiledNgram:
 
     def score(self, words: Sequence[str], *, has_begin: bool = True, has_end: bool = True) -> float:
         """The natural log of a sentence's probability, as :meth:`NgramModel.score` gives it."""
-        from speechrnn.language.query import query
-
         state = self.begin_state if has_begin else EMPTY_STATE
         total = 0.0
         for word in [*words, *([END] if has_end else [])]:
-            number = self.word_ids.get(word, self.unknown)
-            log_prob, state = query(self.arrays, len(self.words), state, number)
+            log_prob, state = self._ask(state, self.word_ids.get(word, self.unknown))
             total += log_prob
         return total
+
+    def _ask(self, state: int, word: int) -> tuple[float, int]:
+        """As the search's kernel asks: the natural log of a word's probability in a state, and the state after it."""
+        cost = 0.0
+        while state >= 0 and word >= 0:
+            slot = find_slot(self.table, state * len(self.words) + word)
+            if self.table[slot, 0] != EMPTY:
+                row = self.table[slot, 1]
+                return cost + float(self.log_probs[row]), int(self.next_states[row])
+            cost += float(self.backoffs[state])
+            state = int(self.backoff_states[state])
+        return -math.inf, EMPTY_STATE
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:

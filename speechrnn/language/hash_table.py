@@ -1,4 +1,9 @@
-"""A hash table of whole numbers for code that numba compiles: open addressing in one array."""
+"""A hash table of whole numbers for code that numba compiles: open addressing in one array.
+
+Compiled code of other files has :func:`find_slot` within it and does not notice when it changes: whoever changes it
+removes the ``*.nbi`` files in ``__pycache__`` of ``decoding``, and raises the version of the files that
+:mod:`speechrnn.language.compiled` writes.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,147 @@
-"""The inner loops of the beam search, compiled by numba. All logarithms are natural; arrays are changed in place."""
+"""The inner loops of the beam search, compiled by numba. All logarithms are natural; arrays are changed in place.
+
+They stand in one file because numba, which keeps compiled code on disk, looks at a function's own file alone to see
+whether it has changed: what it calls elsewhere could be of yesterday.
+
+What language model and hotwords know of a prefix are four numbers: its node in the trie of words (-1: no word of the
+model's), the language model's state, the state among the hotwords, and whether a word is open. ``fusion`` is
+:attr:`speechrnn.decoding.fusion.Fusion.arrays`.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from speechrnn.decoding.fusion_kernels import extend
 from speechrnn.language.hash_table import EMPTY, find_slot
 
+_WORDS, _CHARACTERS, _TOKENS = 1, 2, 3
+_BOUNDARY = 0
+_ROOT, _LEFT = 0, -1
+
 Trie = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+@njit(cache=True, nogil=True)
+def query(arrays: tuple[np.ndarray, ...], num_words: int, state: int, word: int) -> tuple[float, int]:
+    """The natural log of a word's probability in a state, and the state after it; minus infinity for no word (-1).
+
+    Args:
+        arrays: ``CompiledNgram.arrays``.
+        num_words: Words of the model, W.
+        state: A state.
+        word: A word's id.
+    """
+    table, log_probs, next_states, backoffs, backoff_states = arrays
+    cost = 0.0
+    if word < 0:
+        return -np.inf, 0
+    while state >= 0:
+        slot = find_slot(table, state * num_words + word)
+        if table[slot, 0] != EMPTY:
+            row = table[slot, 1]
+            return cost + log_probs[row], next_states[row]
+        cost += backoffs[state]
+        state = backoff_states[state]
+    return -np.inf, 0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _weigh(weights: np.ndarray, log_prob: float) -> float:
+    """What a log-probability counts; nothing at all without weight, even where it is minus infinity."""
+    return weights[0] * log_prob if weights[0] > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _ask(arrays: tuple, state: int, word: int) -> tuple[float, int]:
+    """Weighted score of a word, and the state after it."""
+    settings, weights = arrays[0], arrays[1]
+    log_prob, state = query(arrays[11:], settings[2], state, word)
+    return _weigh(weights, log_prob) + weights[1], state
+
+
+@njit(cache=True, nogil=True)
+def _hear(arrays: tuple, state: int, letter: int) -> tuple[float, int]:
+    """What a letter earns or costs among the hotwords, and the state after it."""
+    following, pending, gain = arrays[8], arrays[9], arrays[10]
+    if len(following) == 1:
+        return 0.0, 0
+    after = following[state, letter]
+    return pending[after] - pending[state] + gain[after], after
+
+
+@njit(cache=True, nogil=True)
+def _close_word(arrays: tuple, known: np.ndarray) -> float:
+    """A word ends: the language model's and the hotwords' say."""
+    settings, weights, trie_words = arrays[0], arrays[1], arrays[6]
+    score = 0.0
+    if settings[0] == _WORDS:
+        word = trie_words[known[0]] if known[0] >= 0 else -1
+        if word < 0:
+            if known[0] >= 0:
+                score -= weights[2]  # it looked like one of the model's words to its end
+            word = settings[3]
+        if word >= 0:
+            asked, known[1] = _ask(arrays, known[1], word)
+            score += asked
+        else:
+            score += weights[1]
+            known[1] = 0
+    heard, known[2] = _hear(arrays, known[2], _BOUNDARY)
+    known[0], known[3] = _ROOT, 0
+    return score + heard
+
+
+@njit(cache=True, nogil=True)
+def extend(arrays: tuple, known: np.ndarray, token: int) -> float:
+    """Add a token to what is known of a prefix, (4,), changed in place; what that is worth."""
+    settings, weights, begins, letters, starts = arrays[0], arrays[1], arrays[2], arrays[3], arrays[4]
+    trie, unit_words = arrays[5], arrays[7]
+    unit, num_letters = settings[0], settings[1]
+    score = 0.0
+    if unit == _TOKENS:
+        asked, known[1] = _ask(arrays, known[1], unit_words[token])
+        score += asked
+    if begins[token] and known[3]:
+        score += _close_word(arrays, known)
+        if unit == _CHARACTERS:
+            asked, known[1] = _ask(arrays, known[1], unit_words[_BOUNDARY])
+            score += asked
+    for place in range(starts[token], starts[token + 1]):
+        letter = letters[place]
+        if unit == _WORDS and known[0] >= 0:
+            slot = find_slot(trie, known[0] * num_letters + letter)
+            if trie[slot, 0] == EMPTY:
+                known[0] = _LEFT
+                score -= weights[2]
+            else:
+                known[0] = trie[slot, 1]
+        elif unit == _CHARACTERS:
+            asked, known[1] = _ask(arrays, known[1], unit_words[letter])
+            score += asked
+        heard, known[2] = _hear(arrays, known[2], letter)
+        score += heard
+        known[3] = 1
+    return score
+
+
+@njit(cache=True, nogil=True)
+def begin_prefix(arrays: tuple, known: np.ndarray) -> None:
+    """What is known of the empty prefix."""
+    known[0], known[1], known[3] = _ROOT, arrays[0][5], 0
+    _, known[2] = _hear(arrays, 0, _BOUNDARY)
+
+
+@njit(cache=True, nogil=True)
+def finish_prefix(arrays: tuple, known: np.ndarray) -> float:
+    """What the end of the utterance is worth to a prefix; ``known`` is left as it is."""
+    settings, weights, pending = arrays[0], arrays[1], arrays[9]
+    at = known.copy()
+    score = _close_word(arrays, at) if at[3] else 0.0
+    if settings[0] > 0 and settings[4] >= 0:
+        log_prob, _ = query(arrays[11:], settings[2], at[1], settings[4])
+        score += _weigh(weights, log_prob)
+    return score - pending[at[2]]
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -255,40 +388,3 @@ def read_prefix(parents: np.ndarray, tokens: np.ndarray, node: int) -> np.ndarra
         prefix[length] = tokens[at]
         at = parents[at]
     return prefix
-
-
-@njit(cache=True, nogil=True)
-def align(log_probs: np.ndarray, targets: np.ndarray, blank: int) -> np.ndarray:
-    """The most probable path that says the targets: first and last frame of each, (U, 2); -1 where there is none."""
-    frames, length = len(log_probs), len(targets)
-    spans = np.full((length, 2), -1, dtype=np.int64)
-    if length == 0 or frames == 0:
-        return spans
-    states = 2 * length + 1
-    scores = np.full(states, -np.inf)
-    steps = np.zeros((frames, states), dtype=np.int8)  # how many states back a state was reached from
-    scores[0] = log_probs[0, blank]
-    scores[1] = log_probs[0, targets[0]]
-    before = np.empty(states)
-    for frame in range(1, frames):
-        before[:] = scores
-        for state in range(states):
-            token = targets[state // 2] if state % 2 else blank
-            best, step = before[state], 0
-            if state > 0 and before[state - 1] > best:
-                best, step = before[state - 1], 1
-            if state > 2 and state % 2 and targets[state // 2] != targets[state // 2 - 1] and before[state - 2] > best:
-                best, step = before[state - 2], 2
-            scores[state] = best + log_probs[frame, token]
-            steps[frame, state] = step
-    state = states - 1 if scores[states - 1] >= scores[states - 2] else states - 2
-    if scores[state] == -np.inf:
-        return spans
-    for frame in range(frames - 1, -1, -1):
-        if state % 2:
-            place = state // 2
-            if spans[place, 1] < 0:
-                spans[place, 1] = frame
-            spans[place, 0] = frame
-        state -= steps[frame, state]
-    return spans
