@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
+    from speechrnn.recognition.alignment import Alignment, align
     from speechrnn.recognition.recognizer import Recognizer, load
     from speechrnn.recognition.transcript import Segment, Transcript, Word
     from speechrnn.training.train import train
@@ -18,6 +19,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "load": "speechrnn.recognition.recognizer",
+    "align": "speechrnn.recognition.alignment",
+    "Alignment": "speechrnn.recognition.alignment",
     "Recognizer": "speechrnn.recognition.recognizer",
     "Transcript": "speechrnn.recognition.transcript",
     "Segment": "speechrnn.recognition.transcript",
@@ -31,6 +34,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Alignment",
     "AudioError",
     "ConfigError",
     "CorpusError",
@@ -41,6 +45,7 @@ __all__ = [
     "Transcript",
     "Word",
     "__version__",
+    "align",
     "load",
     "train",
 ]

@@ -34,6 +34,7 @@ COMMANDS: dict[str, int] = {
     "train": logging.INFO,
     "transcribe": logging.WARNING,
     "evaluate": logging.WARNING,
+    "align": logging.WARNING,
     "inspect": logging.WARNING,
     "corpus": logging.WARNING,
     "lm": logging.WARNING,

@@ -118,6 +118,15 @@ class Recognizer:
         return self._acoustic.sample_rate
 
     @property
+    def seconds_per_frame(self) -> float:
+        """From one row of log-probabilities to the next."""
+        return self._acoustic.seconds_per_frame
+
+    def count_frames(self, num_samples: int) -> int:
+        """Rows of log-probabilities that a recording of so many samples has."""
+        return self._acoustic.count_frames(num_samples)
+
+    @property
     def num_parameters(self) -> int:
         """Trained numbers."""
         return self._acoustic.num_parameters

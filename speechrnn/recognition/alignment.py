@@ -1,0 +1,250 @@
+"""When each word of a known text is said, and each token of it; and where something else is said."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from speechrnn.audio.files import read_audio
+from speechrnn.decoding.alignment import align_tokens
+from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
+from speechrnn.recognition.longform import compute_log_probs
+from speechrnn.recognition.transcript import Segment, Transcript, Word
+from speechrnn.text.normalize import normalize_text
+from speechrnn.types import BLANK_ID
+
+if TYPE_CHECKING:
+    from speechrnn.audio.files import AudioSource
+    from speechrnn.recognition.recognizer import Recognizer
+
+_MISFIT_NATS = 2.5
+_MISFIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class AlignedToken:
+    """A token of a text: a character, a phone, whatever the model writes.
+
+    Attributes:
+        text: What it writes.
+        start: In seconds.
+        end: Likewise.
+        confidence: Its highest posterior within this time, in [0, 1].
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class AlignedWord:
+    """A word of a text.
+
+    Attributes:
+        text: As the model writes it.
+        start: In seconds.
+        end: Likewise.
+        confidence: Geometric mean of its tokens' confidences, in [0, 1].
+        tokens: At least one.
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+    tokens: tuple[AlignedToken, ...]
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A stretch where something else is said than the text says.
+
+    Attributes:
+        start: In seconds.
+        end: Likewise.
+        text: The words that were put there.
+        nats: By how much these are less probable than what the model hears, a frame.
+    """
+
+    start: float
+    end: float
+    text: str
+    nats: float
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A text in time.
+
+    Attributes:
+        words: In their order.
+        misfits: Where the text does not fit.
+        seconds: Duration of the recording.
+        audio: Its path, where it has one.
+        model: Which model aligned it.
+    """
+
+    words: tuple[AlignedWord, ...]
+    misfits: tuple[Misfit, ...]
+    seconds: float
+    audio: str | None
+    model: str | None
+
+    def to_transcript(self) -> Transcript:
+        """As a transcript, with its writers: CTM, SRT and so on."""
+        words = tuple(Word(word.text, word.start, word.end, word.confidence) for word in self.words)
+        text = " ".join(word.text for word in words)
+        segments = (Segment(words[0].start, words[-1].end, text, words),)
+        return Transcript(text, segments, self.seconds, audio=self.audio, model=self.model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: ``words`` with their ``tokens``, ``misfits``, ``seconds``, ``audio``, ``model``."""
+        return _round(asdict(self))
+
+    def to_textgrid(self) -> str:
+        """Praat's TextGrid, with a tier of words and one of tokens.
+
+        Source:
+            Praat's manual, "TextGrid file formats".
+        """
+        tokens = [token for word in self.words for token in word.tokens]
+        end = max(self.seconds, tokens[-1].end)
+        tiers = [_make_tier(name, each, end) for name, each in (("words", self.words), ("tokens", tokens))]
+        lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", f"xmax = {end:.3f}"]
+        lines += ["tiers? <exists>", f"size = {len(tiers)}", "item []:"]
+        for number, tier in enumerate(tiers, start=1):
+            lines += [f"    item [{number}]:", *(f"        {line}" for line in tier)]
+        return "\n".join(lines) + "\n"
+
+
+def align(
+    recognizer: Recognizer,
+    audio: AudioSource,
+    text: str,
+    *,
+    sample_rate: int | None = None,
+    channel: int | None = None,
+) -> Alignment:
+    """Find when each word of a text is said.
+
+    Args:
+        recognizer: The model.
+        audio: A recording of any length, as :meth:`Recognizer.transcribe` takes it.
+        text: What is said in it; the model's normalisation is applied.
+        sample_rate: Rate of an array or tensor, in Hz; files say their own.
+        channel: Channel to take, from 0; None: the mean of all.
+
+    Raises:
+        AudioError: The recording cannot be read, or is too short for a single frame.
+        ConfigError: The text is empty, holds what the model cannot write, or is too long for the recording.
+    """
+    normalized = normalize_text(text, recognizer.model.text)
+    try:
+        ids = recognizer.tokens.encode(normalized)
+    except CorpusError as error:
+        raise ConfigError(f"the text: {error}") from error
+    spelled = recognizer.tokens.words(ids)
+    if not spelled:
+        raise ConfigError("the text is empty; expected what is said in the recording")
+    path = os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
+    waveform = read_audio(audio, input_rate=sample_rate, sample_rate=recognizer.sample_rate, channel=channel)
+    recognizer.check_length(waveform, name=path or "recording")
+    log_probs = compute_log_probs(recognizer, waveform.samples)
+    try:
+        spans = align_tokens(log_probs, ids)
+    except SpeechRNNError as error:
+        raise ConfigError(
+            f"{path or 'recording'}: {error}: {len(spelled)} words in {waveform.seconds:.1f} s; is it the text of this "
+            "recording?"
+        ) from error
+    words = [
+        _make_word(recognizer, word, range(first, last + 1), ids, spans, log_probs, waveform.seconds)
+        for word, first, last in spelled
+    ]
+    misfits = tuple(_find_misfits(words, ids, spans, log_probs, recognizer.seconds_per_frame))
+    return Alignment(tuple(words), misfits, waveform.seconds, path, recognizer.name)
+
+
+def _make_word(
+    recognizer: Recognizer,
+    text: str,
+    places: range,
+    ids: Sequence[int],
+    spans: Sequence[tuple[int, int]],
+    log_probs: np.ndarray,
+    seconds: float,
+) -> AlignedWord:
+    """Within a word a token goes on until the next one begins."""
+    step = recognizer.seconds_per_frame
+    tokens = []
+    for place in places:
+        first, last = spans[place]
+        until = spans[place + 1][0] if place + 1 in places else last + 1
+        confidence = min(1.0, math.exp(float(log_probs[first : last + 1, ids[place]].max())))
+        written = recognizer.tokens.spellings[ids[place]][1]
+        if written:
+            tokens.append(AlignedToken(written, min(first * step, seconds), min(until * step, seconds), confidence))
+    confidence = math.prod(token.confidence for token in tokens) ** (1 / len(tokens))
+    return AlignedWord(text, tokens[0].start, tokens[-1].end, confidence, tuple(tokens))
+
+
+def _find_misfits(
+    words: Sequence[AlignedWord],
+    ids: Sequence[int],
+    spans: Sequence[tuple[int, int]],
+    log_probs: np.ndarray,
+    step: float,
+) -> Iterator[Misfit]:
+    """Stretches where the path is much less probable than the best token of every frame."""
+    path = np.full(len(log_probs), BLANK_ID)
+    for token, (first, last) in zip(ids, spans, strict=True):
+        path[first : last + 1] = token
+    lost = log_probs.max(axis=1) - log_probs[np.arange(len(path)), path]
+    width = max(1, round(_MISFIT_SECONDS / step))
+    smooth = np.convolve(lost, np.ones(width) / width, mode="same")
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (smooth > _MISFIT_NATS).astype(int), [0]])))
+    for begin, end in edges.reshape(-1, 2):
+        start, stop = begin * step, end * step
+        said = " ".join(word.text for word in words if word.end > start and word.start < stop)
+        yield Misfit(start, stop, said, float(lost[begin:end].mean()))
+
+
+def _make_tier(name: str, items: Sequence[AlignedWord] | Sequence[AlignedToken], end: float) -> list[str]:
+    """Intervals without gaps: silence is an interval without text."""
+    intervals: list[tuple[float, float, str]] = []
+    at = 0.0
+    for item in items:
+        start, stop = max(at, item.start), max(at, item.start, item.end)
+        if start > at:
+            intervals.append((at, start, ""))
+        if stop > start:
+            intervals.append((start, stop, item.text))
+        at = stop
+    if end > at:
+        intervals.append((at, end, ""))
+    lines = ['class = "IntervalTier"', f'name = "{name}"', "xmin = 0", f"xmax = {end:.3f}"]
+    lines.append(f"intervals: size = {len(intervals)}")
+    for number, (start, stop, text) in enumerate(intervals, start=1):
+        quoted = text.replace('"', '""')
+        lines += [
+            f"intervals [{number}]:",
+            f"    xmin = {start:.3f}",
+            f"    xmax = {stop:.3f}",
+            f'    text = "{quoted}"',
+        ]
+    return lines
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {name: _round(each) for name, each in value.items()}
+    return [_round(each) for each in value] if isinstance(value, list | tuple) else value
