@@ -16,7 +16,7 @@ from speechrnn.corpus.batches import DurationBatches
 from speechrnn.training.checkpoints import WholeCheckpointIO
 from speechrnn.training.train import resume, train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("processes")]
 SETTINGS = {
     **TONE_SETTINGS,
     "trainer.max_epochs": 2,
