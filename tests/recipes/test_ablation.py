@@ -83,12 +83,18 @@ def test_a_trial_is_trained_scored_and_not_done_again(tmp_path):
     assert trial.scores.stat().st_mtime_ns == written
 
 
-def test_a_trial_that_fails_says_where_to_look(tmp_path):
+def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho what went wrong: $* >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
     trial = ablation.Trial("a change", 0, {"encoder.cell": "magic"}, tmp_path / "run")
     problem = ablation.run(trial, tmp_path / "data", "cpu")
     assert problem == f"a change, seed 0: failed, see {tmp_path / 'run' / 'log.txt'}"
-    assert "encoder.cell" in (tmp_path / "run" / "log.txt").read_text()
+    told = (tmp_path / "run" / "log.txt").read_text()
+    assert told.startswith("what went wrong: ")
+    assert "encoder.cell" in told
 
 
 @pytest.mark.parametrize(

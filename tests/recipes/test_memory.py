@@ -279,6 +279,7 @@ def test_slips_end_with_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow  # seconds of imports
 def test_it_runs_as_a_script_and_tells_how():
     command = [sys.executable, str(FOLDER / "memory.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

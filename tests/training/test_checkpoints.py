@@ -202,6 +202,7 @@ def test_an_interrupted_process_saves_first_and_says_so(whole, tmp_path):
     assert_same(read_released(tmp_path / "run"), read_released(output))
 
 
+@pytest.mark.slow  # the processes' tests send SIGTERM too
 def test_a_terminated_process_saves_first_too(whole, tmp_path):
     configuration, output, *_ = whole
     process = start(configuration, tmp_path / "run", **{"checkpoints.every_minutes": 1000})

@@ -101,7 +101,7 @@ def test_what_stops_all_processes_is_said_by_one(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the second process in /proc")
 def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configuration, tmp_path):
     output = tmp_path / "run"
-    process = start(configuration, output, trainer__max_epochs=30, **MORE)
+    process = start(configuration, output, trainer__max_epochs=14, **MORE)
     wait_for(output / "checkpoints" / "last.ckpt", process)
     (child,) = list_children(process)[:1]
     time.sleep(0.3)
@@ -116,9 +116,16 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configu
     assert resume(output).valid_wer < 0.1
 
 
-@pytest.mark.parametrize("who", ["all", "second"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_or_to_one_saves_and_ends_all(configuration, tmp_path, who, number):
+@pytest.mark.parametrize(
+    ("number", "who"),
+    [
+        (signal.SIGTERM, "all"),
+        (signal.SIGINT, "second"),
+        pytest.param(signal.SIGTERM, "second", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "all", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_all_processes_or_to_one_saves_and_ends_all(configuration, tmp_path, number, who):
     """A cluster sends SIGTERM to every process, and a launcher may pass it on besides."""
     output = tmp_path / "run"
     more = {**MORE, "checkpoints__every_minutes": 1000, "trainer__max_epochs": 100}
