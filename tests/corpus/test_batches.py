@@ -78,6 +78,14 @@ def test_only_a_few_shards_are_read_at_a_time():
     assert set().union(*seen) == set(shards)
 
 
+def test_groups_of_like_shards_are_not_shuffled_alike():
+    seconds = [1.0 + number % 50 / 50 for number in range(200)]  # four shards of the same durations
+    shards = [f"{number // 50}.tar" for number in range(200)]
+    batches = ShardedBatches(seconds, shards, shards_at_once=1, batch_seconds=10, seed=0)
+    orders = [[member % 50 for batch in part.plan(1) for member in batch] for part in batches.parts]
+    assert len({tuple(order) for order in orders}) == 4
+
+
 def test_groups_come_in_another_order_in_another_epoch():
     batches, shards = make_sharded()
     first = [shards[batches.plan(epoch)[5][0]] for epoch in range(1, 9)]

@@ -76,6 +76,14 @@ def test_shards_that_lhotse_wrote_are_read(tmp_path, entries):
         np.testing.assert_allclose(read_audio(after.audio_path).samples, wanted, atol=2**-15)
 
 
+def test_one_shard_without_a_number_is_a_shard_and_no_manifest(tmp_path, entries):
+    (tmp_path / "shards").mkdir()
+    read_corpus_of(tmp_path, entries[:5]).to_shar(tmp_path / "shards", fields={"recording": "wav"}, shard_size=None)
+    assert (tmp_path / "shards" / "cuts.jsonl.gz").is_file()
+    assert find_format(tmp_path / "shards").name == "shar"
+    assert [entry.id for entry in read_entries(tmp_path / "shards")] == [entry.id for entry in entries[:5]]
+
+
 def read_corpus_of(folder, entries):
     from speechrnn.corpus.manifest import write_manifest
 

@@ -112,6 +112,20 @@ def test_librispeech_has_a_small_and_a_large_form(tmp_path, voices):
     assert large.data.test.keys() == {"test-clean", "test-other"}
 
 
+def test_what_prepare_is_told_decides_whether_it_is_done_already(tmp_path, voices):
+    make_librispeech(tmp_path, voices, {"train-clean-100": [1], "dev-clean": [3], "test-clean": [4], "test-other": [5]})
+
+    def check(test):
+        overrides = ["--prepare.test", test, "--tokens.kind", "characters"]
+        recipe = open_recipe(RECIPES / "librispeech", source=tmp_path, output=tmp_path / "out", overrides=overrides)
+        run_recipe(recipe, stage="check")
+        return (tmp_path / "out" / "test-other.jsonl").is_file()
+
+    assert not check("[test-clean]")
+    assert not check("[test-clean]")
+    assert check("[test-clean, test-other]")
+
+
 def test_librispeech_says_what_it_lacks(tmp_path, voices, capsys):
     make_librispeech(tmp_path, voices, {"train-clean-100": [1], "dev-clean": [3]})
     for arguments, message in (

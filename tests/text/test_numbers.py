@@ -29,6 +29,7 @@ def normalize(text, language="en", **settings):
         ("no digits", "en", "no digits"),
         ("21 Äpfel, 1.234,5 Liter", "de", "einundzwanzig äpfel eintausendzweihundertvierunddreißig komma fünf liter"),
         ("1.000.000", "de", "eine million"),
+        ("die 2nd Base", "de", "die zwei nd base"),
         ("80 €", "fr", "quatre vingts"),
         ("2 pães", "pt-BR", "dois pães"),
         ("21 раз", "ru", "двадцать один раз"),
@@ -41,6 +42,8 @@ def test_numbers_are_spelled_as_they_are_said(text, language, expected):
 
 def test_spelled_numbers_follow_the_rest_of_the_rules_and_stay_as_they_are():
     assert normalize("21 Cats!", case="upper", punctuation="keep") == "TWENTY-ONE CATS!"
+    assert normalize("2,001 cats", punctuation="keep") == "two thousand and one cats"
+    assert normalize("1,001,234", punctuation="keep") == "one million one thousand two hundred and thirty-four"
     for text in ("1,234.5", "the 3rd", "007"):
         assert normalize(normalize(text)) == normalize(text)
 
