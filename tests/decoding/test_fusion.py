@@ -61,7 +61,7 @@ def search_all(log_probs, fusion, **options):
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize(("symbols", "spellings"), [(SYMBOLS, SPELLINGS), (PIECES, PIECE_SPELLINGS)])
 def test_words_are_scored_as_the_language_model_scores_them(seed, order, symbols, spellings):
-    model = make_model(["a b", "ab a", "b b a", "ba ab", "ba a b a"], order)
+    model = make_model(["a b", "ab a", "b b a", "ba ab", "ba a b a", "cba a"], order)  # c and cb are no words
     config = FusionConfig(language_weight=0.7, word_bonus=0.4, unknown_cost=3.0)
     log_probs = make_log_probs(5, 5, seed=seed)
     found = search_all(log_probs, Fusion(spellings, CompiledNgram.of(model), config, symbols=symbols))
@@ -73,6 +73,22 @@ def test_words_are_scored_as_the_language_model_scores_them(seed, order, symbols
         language = 0.7 * model.score(words) + 0.4 * len(words) - 3.0 * unknown
         assert found[tokens][0] == pytest.approx(acoustic, abs=1e-9)
         assert found[tokens][1] == pytest.approx(language, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_prefix_that_leaves_a_narrow_beam_and_comes_back_has_its_score(seed):
+    model = make_model(["a b", "ab a", "b b a", "ba ab"])
+    config = FusionConfig(language_weight=0.9, word_bonus=0.8, unknown_cost=1.5)
+    fusion = Fusion(SPELLINGS, CompiledNgram.of(model), config, hotwords={"ba": 1.0}, symbols=SYMBOLS)
+    log_probs = make_log_probs(40, 5, seed=seed).numpy()
+    search = BeamSearch(5, BeamConfig(beam_size=4, nbest=4), fusion=fusion)
+    for row in log_probs:
+        search.feed(row[None])
+        for tokens, _, language in search.ranked():
+            words = spell(tokens, SPELLINGS)
+            unknown = sum((word,) not in model.tables[0] for word in words)
+            expected = 0.9 * model.score(words) + 0.8 * len(words) - 1.5 * unknown + words.count("ba")
+            assert language == pytest.approx(expected, abs=1e-3)
 
 
 def test_characters_are_scored_one_by_one():
@@ -88,6 +104,57 @@ def test_characters_are_scored_one_by_one():
         units = ["<space>" if letter == " " else letter for letter in written]
         bonus = 0.3 * len(units)
         assert language == pytest.approx(0.6 * model.score(units) + bonus, abs=1e-4), tokens
+
+
+def write(tokens):
+    """The units of a prefix: a space once it stands behind a word, none before the first."""
+    units = []
+    for token in tokens:
+        if token != 1:
+            units.append(SYMBOLS[token])
+        elif units and units[-1] != SPACE:
+            units.append(SPACE)
+    return units
+
+
+def search_plainly(log_probs, beam_size, worth):
+    """The same search with dictionaries; of each prefix the paths ending in a blank and those ending in a token."""
+    beam = {(): (0.0, -math.inf)}
+    for row in log_probs:
+        grown = {}
+        for prefix, (blank, token) in beam.items():
+            total = np.logaddexp(blank, token)
+            old = grown.get(prefix, (-math.inf, -math.inf))
+            again = token + row[prefix[-1]] if prefix else -math.inf
+            grown[prefix] = (np.logaddexp(old[0], total + row[0]), np.logaddexp(old[1], again))
+            for letter in range(1, len(row)):
+                longer = (*prefix, letter)
+                score = (blank if prefix[-1:] == (letter,) else total) + row[letter]
+                old = grown.get(longer, (-math.inf, -math.inf))
+                grown[longer] = (old[0], np.logaddexp(old[1], score))
+        order = sorted(grown, key=lambda prefix: -(np.logaddexp(*grown[prefix]) + worth(prefix)))
+        beam = {prefix: grown[prefix] for prefix in order[:beam_size]}
+    return {prefix: np.logaddexp(*scores) for prefix, scores in beam.items()}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("beam_size", [2, 5])
+def test_a_narrow_beam_keeps_what_a_plain_search_keeps(seed, beam_size):
+    text = ["a b", "ab a", "b b a", "cab", "bac a"]
+    model = build_ngram([[SPACE if c == " " else c for c in line] for line in text], order=3)
+    fusion = Fusion(SPELLINGS, CompiledNgram.of(model), FusionConfig(1.5, 1.2), symbols=SYMBOLS)
+    log_probs = make_log_probs(30, 5, seed=seed).numpy()
+
+    def worth(prefix):
+        return 1.5 * model.score(write(prefix), has_end=False) + 1.2 * len(write(prefix))
+
+    expected = search_plainly(log_probs, beam_size, worth)
+    search = BeamSearch(5, BeamConfig(beam_size=beam_size, nbest=beam_size, token_threshold=1e9), fusion=fusion)
+    search.feed(log_probs)
+    found = {tuple(tokens): acoustic for tokens, acoustic, _ in search.ranked()}
+    assert set(found) == set(expected)
+    for prefix, score in expected.items():
+        assert found[prefix] == pytest.approx(score, abs=1e-6)
 
 
 def test_tokens_of_its_own_are_scored_one_by_one():

@@ -112,6 +112,22 @@ def test_language_models_and_hotwords_change_what_is_heard(tone_run, language_mo
     assert hear(hotwords={"middle": 1.0}, words=["low", "middle"], decoder="lexicon").split()[-1] == "middle"
 
 
+def test_that_a_language_model_was_not_tuned_is_said_once(tone_run, language_model, caplog):
+    recognizer = speechrnn.load(tone_run.model)
+    samples = say_tones(["low"], np.random.default_rng(9))
+    for _ in range(2):
+        recognizer.transcribe(samples, sample_rate=8000, language_model=language_model)
+    assert caplog.text.count("was not tuned with this model") == 1
+
+
+def test_words_that_the_language_model_does_not_know_cost_what_suits_them(tone_run, texts, hard_of_hearing):
+    """A third of what is said is unknown to it, so that a high cost would make it deaf to that."""
+    known = [[word for word in words if word != "middle"] for words in texts]
+    model = CompiledNgram.of(build_ngram([words for words in known if words], order=2))
+    found = tune_weights(speechrnn.load(tone_run.model), tone_run.folder / "valid.jsonl", model)
+    assert found.config.unknown_cost < 8.0
+
+
 def test_who_hears_little_hears_what_the_language_model_expects(tone_run, hard_of_hearing):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))

@@ -12,7 +12,9 @@ import pytest
 import soundfile
 
 from speechrnn.cli.main import main
-from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.lhotse_corpora import WHOLE
+from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare, open_recipe, run_recipe
 from speechrnn.training.config import load_config
 
@@ -315,6 +317,23 @@ def test_any_corpus_that_lhotse_prepares_is_taken_by_its_name(tmp_path, voices):
     assert results["sets"]["test"]["utterances"] == 30
     assert len(texts(tmp_path / "out", "train")) == 30
     assert texts(tmp_path / "out", "train")[0] == "NO NO NO NO NO NO NO NO"
+
+
+def test_a_corpus_without_parts_is_split_by_speakers(tmp_path, voices, monkeypatch):
+    entries = []
+    for number in range(40):
+        path = tmp_path / "wav" / f"{number}.wav"
+        text = say(path, voices, number)
+        entries.append(Entry(f"u{number}", path, soundfile.info(path).duration, text, speaker=f"s{number % 20:02d}"))
+    module = load_prepare(RECIPES / "lhotse_corpus")
+    monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {WHOLE: entries})
+    module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")
+    heard = {part: speakers(tmp_path / "out", part) for part in ("train", "valid", "test")}
+    assert [len(each) for each in heard.values()] == [17, 1, 2]
+    assert len(set().union(*heard.values())) == 20
+    monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {"near": entries, "far": entries})
+    with pytest.raises(CorpusError, match="any has the parts near, far; say which with --prepare.train"):
+        module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")
 
 
 def test_slips_with_lhotses_corpora_are_named(tmp_path, capsys):
