@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -78,6 +79,18 @@ def test_pieces_say_what_the_whole_says(tiny_model, make_recording):
         part = make_recording(seconds)
         rows = compute_log_probs(recognizer, part, piece_seconds=3.0, context_seconds=1.0)
         assert len(rows) == recognizer.count_frames(len(part))
+
+
+def test_within_a_word_a_token_lasts_until_the_next(tiny_model_folder, make_recording):
+    found = align(
+        speechrnn.load(tiny_model_folder, device="cpu"), make_recording(3.0), "The quick fox", sample_rate=8000
+    )
+    assert [[token.text for token in word.tokens] for word in found.words] == [[*"the"], [*"quick"], [*"fox"]]
+    for word in found.words:
+        assert (word.start, word.end) == (word.tokens[0].start, word.tokens[-1].end)
+        for one, after in pairwise(word.tokens):
+            assert one.end == after.start
+    assert all(one.end <= after.start for one, after in pairwise(found.words))
 
 
 def test_a_long_recording_is_aligned_in_pieces(recognizer, monkeypatch):
