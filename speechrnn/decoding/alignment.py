@@ -1,4 +1,9 @@
-"""Where in a recording each token of a known text is said: the most probable CTC path that says it (Viterbi)."""
+"""Where in a recording each token of a known text is said: the most probable CTC path that says it (Viterbi).
+
+An hour of speech has some 90,000 frames and 56,000 states (blank, token, blank … blank): too many steps to remember. So
+the scores of all states are kept now and then only; from the end backwards each stretch between is walked again, over
+the few states that can lead to where the path goes on.
+"""
 
 from __future__ import annotations
 
@@ -10,83 +15,103 @@ from numba import njit
 from speechrnn.errors import SpeechRNNError
 from speechrnn.types import BLANK_ID
 
-DEFAULT_WINDOW = 4096
 
-
-def align_tokens(
-    log_probs: np.ndarray, tokens: Sequence[int], *, blank_id: int = BLANK_ID, window: int = DEFAULT_WINDOW
-) -> list[tuple[int, int]]:
+def align_tokens(log_probs: np.ndarray, tokens: Sequence[int], *, blank_id: int = BLANK_ID) -> list[tuple[int, int]]:
     """Align tokens with frames.
 
     Args:
         log_probs: (T', V), natural log.
         tokens: Token ids, U of them, without blanks.
         blank_id: Which token is the blank.
-        window: Of the 2 U + 1 states of the text so many around the best one are followed, so that memory grows with
-            T' alone; a text that is shorter than that is aligned exactly.
 
     Returns:
         First and last frame of each token, both inclusive; blanks lie between.
 
     Raises:
-        SpeechRNNError: No path has room for the tokens, or has a probability above zero, or the window lost it.
+        SpeechRNNError: No path has room for the tokens, or has a probability above zero.
     """
-    spans, reached = _align(
-        np.ascontiguousarray(log_probs, dtype=np.float64), np.asarray(tokens, dtype=np.int64), blank_id, window
+    if not len(tokens):
+        return []
+    every = max(16, int(len(log_probs) ** 0.5))
+    spans = _align(
+        np.ascontiguousarray(log_probs, dtype=np.float64), np.asarray(tokens, dtype=np.int64), blank_id, every
     )
     if (spans < 0).any():
-        hint = "" if 2 * len(tokens) + 1 <= window else f"; it ends where about the first {reached} of them are said"
         raise SpeechRNNError(
-            f"the text cannot be aligned: {len(tokens)} tokens do not fit into {len(log_probs)} frames{hint}"
+            f"the text cannot be aligned: {len(tokens)} tokens do not fit into {len(log_probs)} frames"
         )
     return [(int(first), int(last)) for first, last in spans]
 
 
 @njit(cache=True, nogil=True)
-def _align(log_probs: np.ndarray, targets: np.ndarray, blank: int, window: int) -> tuple[np.ndarray, int]:
-    """First and last frame of each target, (U, 2), -1 where there is no path; and how many the best end has said.
+def _step(
+    row: np.ndarray, labels: np.ndarray, skips: np.ndarray, before: np.ndarray, after: np.ndarray, low: int, high: int
+) -> None:
+    """Scores after a frame of the states from ``low`` to ``high``, which is not among them."""
+    for state in range(low, high):
+        best = before[state]
+        if state > 0 and before[state - 1] > best:
+            best = before[state - 1]
+        if skips[state] and before[state - 2] > best:
+            best = before[state - 2]
+        after[state] = best + row[labels[state]]
 
-    States are blank, target, blank … blank; those from ``lows[frame]`` on are in the window.
-    """
+
+@njit(cache=True, nogil=True)
+def _align(log_probs: np.ndarray, targets: np.ndarray, blank: int, every: int) -> np.ndarray:
+    """First and last frame of each target, (U, 2); -1 where there is no path. Scores are kept every so many frames."""
     frames, length = len(log_probs), len(targets)
     spans = np.full((length, 2), -1, dtype=np.int64)
-    if length == 0 or frames == 0:
-        return spans, 0
     states = 2 * length + 1
-    width = min(states, window)
-    scores, before = np.full(width, -np.inf), np.empty(width)
-    steps = np.zeros((frames, width), dtype=np.int8)  # how many states back a state was reached from
-    lows = np.zeros(frames, dtype=np.int64)
-    scores[0] = log_probs[0, blank]
-    scores[1] = log_probs[0, targets[0]]
+    if frames == 0:
+        return spans
+    labels = np.full(states, blank, dtype=np.int64)
+    labels[1::2] = targets
+    skips = np.zeros(states, dtype=np.bool_)
+    for place in range(1, length):
+        skips[2 * place + 1] = targets[place] != targets[place - 1]
+    kept = np.full(((frames - 1) // every + 1, states), -np.inf)
+    scores, other = np.full(states, -np.inf), np.full(states, -np.inf)
+    scores[0], scores[1] = log_probs[0, blank], log_probs[0, targets[0]]
+    kept[0] = scores
     for frame in range(1, frames):
-        before[:] = scores
-        low = min(max(lows[frame - 1], lows[frame - 1] + before.argmax() - width // 2), states - width)
-        lows[frame] = low
-        shift = low - lows[frame - 1]
-        for place in range(width):
-            state, origin = low + place, place + shift
-            token = targets[state // 2] if state % 2 else blank
-            best, step = before[origin] if origin < width else -np.inf, 0
-            if 0 < origin <= width and before[origin - 1] > best:
-                best, step = before[origin - 1], 1
-            may_skip = state > 2 and state % 2 == 1 and targets[state // 2] != targets[state // 2 - 1]
-            if may_skip and 1 < origin <= width + 1 and before[origin - 2] > best:
-                best, step = before[origin - 2], 2
-            scores[place] = best + log_probs[frame, token]
-            steps[frame, place] = step
-    low = lows[frames - 1]
-    reached = (low + scores.argmax() + 1) // 2
-    state = states - 1
-    if state - low >= width or (scores[state - low] == -np.inf and scores[state - 1 - low] == -np.inf):
-        return spans, reached
-    if scores[state - 1 - low] > scores[state - low]:
-        state -= 1
+        _step(log_probs[frame], labels, skips, scores, other, 0, min(states, 2 * frame + 2))
+        scores, other = other, scores
+        if frame % every == 0:
+            kept[frame // every] = scores
+    state = states - 1 if scores[states - 1] >= scores[states - 2] else states - 2
+    if scores[state] == -np.inf:
+        return spans
+    path = np.empty(frames, dtype=np.int64)
+    last = frames - 1
+    walked = np.empty((every + 1, 2 * every + 3))
+    for block in range((frames - 1) // every, -1, -1):
+        first = block * every
+        low = max(0, state - 2 * (last - first))
+        width = state + 1 - low
+        scores[:] = -np.inf
+        other[:] = -np.inf
+        scores[low : state + 1] = kept[block, low : state + 1]
+        walked[0, :width] = scores[low : state + 1]
+        for frame in range(first + 1, last + 1):
+            _step(log_probs[frame], labels, skips, scores, other, low, state + 1)
+            scores, other = other, scores
+            walked[frame - first, :width] = scores[low : state + 1]
+        for frame in range(last, first, -1):
+            path[frame] = state
+            row = walked[frame - 1 - first]
+            best, back = row[state - low], 0
+            if state > low and row[state - 1 - low] > best:
+                best, back = row[state - 1 - low], 1
+            if skips[state] and state - 2 >= low and row[state - 2 - low] > best:
+                back = 2
+            state -= back
+        path[first] = state
+        last = first
     for frame in range(frames - 1, -1, -1):
-        if state % 2:
-            place = state // 2
+        if path[frame] % 2:
+            place = path[frame] // 2
             if spans[place, 1] < 0:
                 spans[place, 1] = frame
             spans[place, 0] = frame
-        state -= steps[frame, state - lows[frame]]
-    return spans, reached
+    return spans

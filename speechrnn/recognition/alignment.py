@@ -210,7 +210,15 @@ def _find_misfits(
     width = max(1, round(_MISFIT_SECONDS / step))
     smooth = np.convolve(lost, np.ones(width) / width, mode="same")
     edges = np.flatnonzero(np.diff(np.concatenate([[0], (smooth > _MISFIT_NATS).astype(int), [0]])))
-    for begin, end in edges.reshape(-1, 2):
+    stretches: list[list[int]] = []
+    for begin, end in edges.reshape(-1, 2).tolist():
+        if stretches and begin - stretches[-1][1] < width:
+            stretches[-1][1] = end
+        else:
+            stretches.append([begin, end])
+    for begin, end in stretches:
+        if end - begin < width / 2:
+            continue  # a word that is badly heard
         start, stop = begin * step, end * step
         said = " ".join(word.text for word in words if word.end > start and word.start < stop)
         yield Misfit(start, stop, said, float(lost[begin:end].mean()))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechrnn.decoding.alignment import align_tokens
+from speechrnn.decoding.alignment import _align, align_tokens
 from speechrnn.errors import SpeechRNNError
 
 
@@ -50,16 +50,30 @@ def make_spoken(tokens, *, seed, frames_each=3, vocabulary=6):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_window_that_follows_the_path_finds_the_same(seed):
-    tokens = np.random.default_rng(seed).integers(1, 6, 300).tolist()
-    log_probs = make_spoken(tokens, seed=seed)
-    whole = align_tokens(log_probs, tokens, window=10_000)
-    assert align_tokens(log_probs, tokens, window=60) == whole
-    assert align_tokens(log_probs, tokens, window=2 * 300 + 1) == whole
+@pytest.mark.parametrize("every", [1, 3, 16, 100, 10_000])
+def test_however_often_scores_are_kept_the_path_is_the_same(seed, every):
+    """Against a table of all states and frames, with texts that fit well and badly."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, 4, 60)
+    log_probs = make_spoken(tokens[: 60 - 20 * (seed == 2)].tolist(), seed=seed)
+    labels = np.zeros(121, dtype=int)
+    labels[1::2] = tokens
+    scores = np.full((len(log_probs), 121), -np.inf)
+    scores[0, :2] = log_probs[0, labels[:2]]
+    for frame in range(1, len(log_probs)):
+        for state in range(121):
+            may_skip = state > 2 and state % 2 and labels[state] != labels[state - 2]
+            reached = scores[frame - 1, max(0, state - 2 if may_skip else state - 1) : state + 1]
+            scores[frame, state] = reached.max() + log_probs[frame, labels[state]]
+    spans = _align(log_probs, tokens, 0, every)
+    path = np.zeros(len(log_probs), dtype=int)
+    for token, (first, last) in zip(tokens, spans, strict=True):
+        path[first : last + 1] = token
+    assert collapse(path) == tokens.tolist()
+    assert log_probs[np.arange(len(path)), path].sum() == pytest.approx(scores[-1, -2:].max(), abs=1e-9)
 
 
-def test_a_text_that_goes_on_after_the_recording_says_how_far_it_came():
-    tokens = np.random.default_rng(7).integers(1, 6, 300).tolist()
-    log_probs = make_spoken(tokens[:200], seed=7)
-    with pytest.raises(SpeechRNNError, match=r"about the first (19\d|20\d) of them are said"):
-        align_tokens(log_probs, tokens, window=80)
+def test_a_text_that_is_too_long_is_refused_however_long_it_is():
+    tokens = np.random.default_rng(7).integers(1, 6, 3000).tolist()
+    with pytest.raises(SpeechRNNError, match="3000 tokens do not fit into"):
+        align_tokens(make_spoken(tokens[:300], seed=7), tokens)
