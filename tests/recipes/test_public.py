@@ -118,7 +118,8 @@ def test_what_prepare_is_told_decides_whether_it_is_done_already(tmp_path, voice
     make_librispeech(tmp_path, voices, {"train-clean-100": [1], "dev-clean": [3], "test-clean": [4], "test-other": [5]})
 
     def check(test):
-        overrides = ["--prepare.test", test, "--tokens.kind", "characters"]
+        overrides = ["--prepare.test", test, "--tokens.kind", "characters", "--ctc.intermediate_layers", "[]"]
+        overrides += ["--encoder.hidden_size", "16", "--encoder.num_layers", "1"]
         recipe = open_recipe(RECIPES / "librispeech", source=tmp_path, output=tmp_path / "out", overrides=overrides)
         run_recipe(recipe, stage="check")
         return (tmp_path / "out" / "test-other.jsonl").is_file()
