@@ -24,6 +24,7 @@ import tasks
 import torch
 from report import CELLS, LAGS, SOLVED_BELOW, describe, draw
 
+from speechrnn.acoustic.gradient_flow import measure_recurrent_weights, measure_saturation
 from speechrnn.acoustic.sequence import SequenceConfig, SequenceModel
 from speechrnn.errors import CorpusError, SpeechRNNError
 from speechrnn.inspection.pictures import has_matplotlib
@@ -144,9 +145,11 @@ def run(experiment: Experiment, path: Path, fsdd: Path | None) -> dict[str, Any]
     if experiment.name.endswith("-clipped"):
         untrained = build_sequence_model(task, experiment.model, seed=experiment.training.seed)
         kept["curve_before"] = _curve(experiment, valid, untrained)
+        kept["gates_before"] = _measure_gates(valid, untrained)
     result = train_sequences(task, experiment.model, experiment.training, valid=valid)
     if experiment.name.endswith("-clipped"):
         kept["curve_after"] = _curve(experiment, valid, result.model)
+        kept["gates_after"] = _measure_gates(valid, result.model)
     kept |= _describe(experiment, valid, result)
     write_json(path, kept)
     return kept
@@ -159,6 +162,22 @@ def _curve(experiment: Experiment, task: Any, model: SequenceModel) -> list[floa
     batch = task.draw(np.random.default_rng(0), 32)
     [curve] = measure_sequence_gradients(task, model, batch, steps=1)
     return curve.norms.tolist()
+
+
+def _measure_gates(task: Any, model: SequenceModel) -> dict[str, dict[str, float]]:
+    """What the recurrent weights of each gate do to a state, and how many of its units stand at their limits."""
+    batch = task.draw(np.random.default_rng(0), 32)
+    with torch.no_grad():
+        layers, _ = model.unroll(batch.inputs, batch.lengths, reference=batch.reference)
+    return {
+        weights.gate: {
+            "spectral_radius": weights.spectral_radius,
+            "largest": float(weights.singular_values[0]),
+            "smallest": float(weights.singular_values[-1]),
+            "saturated": units.low + units.high,
+        }
+        for weights, units in zip(measure_recurrent_weights(model.stack), measure_saturation(layers), strict=True)
+    }
 
 
 def _describe(experiment: Experiment, valid: Any, result: SequenceResult) -> dict[str, Any]:

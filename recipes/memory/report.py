@@ -20,7 +20,8 @@ SOLVED_BELOW = {"adding": 0.01, "copy": 0.01, "first digit": 0.02}
 
 def describe(results: dict[str, dict[str, Any]]) -> str:
     """All tables of what is there so far."""
-    parts = [_table_memory(results), _table_clipping(results), _table_states(results), _table_next(results)]
+    tables = (_table_memory, _table_gates, _table_clipping, _table_states, _table_next)
+    parts = [table(results) for table in tables]
     return "\n".join(part for part in parts if part)
 
 
@@ -47,6 +48,22 @@ def _show(task: str, kept: dict[str, Any] | None) -> str:
         return f"failed in step {kept['steps']}"
     value = f"{kept['best']:.4f}" if task == "adding" else f"{100 * kept['best']:.1f} %"
     return f"**{value}**, {kept['steps']} steps" if kept["best"] < SOLVED_BELOW[task] else value
+
+
+def _table_gates(results: dict[str, dict[str, Any]]) -> str:
+    """Recurrent weights and units at their limits, before and after the longest sums were learned."""
+    lines = [
+        "| cell | gate | spectral radius | largest singular value | smallest | units at their limits |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for cell in CELLS:
+        kept = results.get(f"adding-{max(LAGS)}-{cell}-clipped", {})
+        for gate, before in kept.get("gates_before", {}).items():
+            after = kept["gates_after"][gate]
+            values = [f"{before[key]:.2f} → {after[key]:.2f}" for key in ("spectral_radius", "largest", "smallest")]
+            shares = f"{100 * before['saturated']:.0f} → {100 * after['saturated']:.0f} %"
+            lines.append(f"| {cell} | {gate} | {' | '.join(values)} | {shares} |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
 def _table_clipping(results: dict[str, dict[str, Any]]) -> str:

@@ -14,7 +14,13 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from speechrnn.acoustic.gradient_flow import LagCurve, measure_lag_curves
+from speechrnn.acoustic.gradient_flow import (
+    LagCurve,
+    measure_lag_curves,
+    measure_recurrent_weights,
+    measure_saturation,
+)
+from speechrnn.acoustic.unrolled_model import unroll_model
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.errors import SpeechRNNError
 from speechrnn.inspection.pictures import draw_lag_curves, has_matplotlib, to_pixels
@@ -34,7 +40,8 @@ class GradientWatch(pl.Callback):
 
     For TensorBoard and in ``metrics.csv``: ``gradients/norm/LAYER`` at steps, and for each epoch a histogram of its
     logarithm (TensorBoard only); ``gradients/half_life_seconds/layer_1_forward`` and ``gradients/reach_seconds/…``, and
-    as an image (where matplotlib is installed) the curves that they are read from.
+    as an image (where matplotlib is installed) the curves that they are read from; and of each gate
+    ``recurrent/spectral_radius/…``, ``recurrent/largest_singular_value/…`` and ``recurrent/saturated_share/…``.
 
     Args:
         config: How often, and over how many utterances.
@@ -81,14 +88,33 @@ class GradientWatch(pl.Callback):
         except SpeechRNNError as error:
             logger.info("step %d: %s", step, error)
             return
+        values = {}
         for curve in curves:
             place = f"layer_{curve.layer}_{curve.direction}"
-            reach = curve.reach_frames * curve.seconds_per_frame
-            for log in trainer.loggers:
-                values = {f"gradients/half_life_seconds/{place}": curve.half_life_seconds}
-                log.log_metrics({**values, f"gradients/reach_seconds/{place}": reach}, step)
+            values[f"gradients/half_life_seconds/{place}"] = curve.half_life_seconds
+            values[f"gradients/reach_seconds/{place}"] = curve.reach_frames * curve.seconds_per_frame
+        values |= self._describe_gates(trainer, pl_module)
+        for log in trainer.loggers:
+            log.log_metrics(values, step)
         self._draw(trainer, curves, step)
         self._say(curves, step)
+
+    def _describe_gates(self, trainer: pl.Trainer, module: SpeechModule) -> dict[str, float]:
+        """Of each gate of each layer and direction what its recurrent weights do, and its units at their limits."""
+        batch = self._read_batches(trainer, module)[0]
+        was_training = module.model.training
+        module.model.eval()
+        with torch.no_grad():
+            layers, _, _ = unroll_model(module.model, batch)
+        module.model.train(was_training)
+        values = {}
+        gates = zip(measure_recurrent_weights(module.model.encoder.stack), measure_saturation(layers), strict=True)
+        for weights, units in gates:
+            place = f"layer_{weights.layer}_{weights.direction}/{weights.gate.replace(' ', '_')}"
+            values[f"recurrent/spectral_radius/{place}"] = weights.spectral_radius
+            values[f"recurrent/largest_singular_value/{place}"] = float(weights.singular_values[0])
+            values[f"recurrent/saturated_share/{place}"] = units.low + units.high
+        return values
 
     def _read_batches(self, trainer: pl.Trainer, module: SpeechModule) -> list[Batch]:
         """The same validation utterances each time, spread evenly over short and long ones."""

@@ -187,11 +187,20 @@ def test_experiments_run_once_and_are_told_in_tables_and_pictures(tmp_path, monk
     results = memory.run_all(shorten(experiments), tmp_path, fsdd=None, jobs=1)
     assert sorted(results) == sorted(one.name for one in experiments)
     assert len(results["adding-200-gru-clipped"]["curve_after"]) == 40  # to the far lag
+    gates = results["adding-200-gru-clipped"]["gates_before"]
+    assert list(gates) == ["reset gate", "update gate", "new state"]
+    assert gates["new state"]["spectral_radius"] == pytest.approx(1.0, abs=1e-4)  # orthogonal, as they begin
+    assert results["adding-200-gru-clipped"]["gates_after"] != gates
     assert "by_step_wrong" not in results["state-zero"]
     assert len(results["state-encoded"]["by_step"]) == len(results["state-encoded"]["by_step_wrong"]) == 20
     assert results["next-symbol"]["bits"] > 0
     table = (tmp_path / "memory.md").read_text()
-    for words in ("| adding, MSE 0.167 | 200 | norm 1 |", "| sgd | none |", "| encoded from another wave |"):
+    for words in (
+        "| adding, MSE 0.167 | 200 | norm 1 |",
+        "| gru | update gate | 1.00 → ",
+        "| sgd | none |",
+        "| encoded from another wave |",
+    ):
         assert words in table
     assert table == report.describe(results)
     report.draw(results, tmp_path)

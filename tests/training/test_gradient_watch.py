@@ -54,6 +54,22 @@ def test_every_so_many_steps_the_curve_is_drawn_and_its_half_life_logged(tone_co
         assert all(float(row[f"gradients/half_life_seconds/layer_1_{direction}"]) > 0 for row in rows)
 
 
+def test_at_each_look_the_recurrent_weights_and_the_units_at_their_limits_are_logged(tone_configuration):
+    from speechrnn.acoustic.gradient_flow import measure_recurrent_weights
+    from speechrnn.model_folder import load_model
+
+    output = run(tone_configuration, gradients__every_steps=1, encoder__cell="lstm")
+    *_, row = [row for row in read_metrics(output) if row.get("gradients/reach_seconds/layer_1_forward")]
+    weights = measure_recurrent_weights(load_model(output / "model").acoustic.encoder.stack)
+    assert len(weights) == 8
+    for each in weights:
+        place = f"layer_1_{each.direction}/{each.gate.replace(' ', '_')}"
+        assert float(row[f"recurrent/spectral_radius/{place}"]) == pytest.approx(each.spectral_radius, rel=1e-4)
+        largest = float(each.singular_values[0])
+        assert float(row[f"recurrent/largest_singular_value/{place}"]) == pytest.approx(largest, rel=1e-4)
+        assert 0 <= float(row[f"recurrent/saturated_share/{place}"]) <= 1
+
+
 def test_batches_that_make_one_step_are_looked_at_once(tone_configuration):
     output = run(tone_configuration, gradients__every_steps=2, trainer__accumulate_grad_batches=3)
     steps = [event.step for event in read_board(output).Images("gradients/through_time")]
