@@ -58,7 +58,7 @@ def describe_cut(
     cut: MonoCut, *, tokens: Tokens, normalize: Callable[[str], str], sample_rate: int
 ) -> tuple[Utterance, str | None]:
     """What training needs to know of a cut, and why its text cannot be trained on (None where it can)."""
-    from speechrnn.audio.files import resampled_length
+    from speechrnn.audio.resampling import resampled_length
 
     supervision = cut.supervisions[0]
     text = normalize(supervision.text or "")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speechrnn.audio.files import AudioInfo, read_audio, resample
+from speechrnn.audio.files import AudioInfo, read_audio
+from speechrnn.audio.resampling import resample
 from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers.cuts import make_cuts
 from speechrnn.errors import AudioError, ConfigError, CorpusError

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from speechrnn.audio.files import read_audio, resampled_length
+from speechrnn.audio.files import read_audio
 from speechrnn.audio.levels import describe_levels
+from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers import find_format, read_entries
 from speechrnn.corpus.readers.cuts import Listing

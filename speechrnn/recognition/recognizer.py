@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.audio.files import read_audio, resampled_length
+from speechrnn.audio.files import read_audio
+from speechrnn.audio.resampling import resampled_length
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import AudioError, ConfigError, CorpusError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model

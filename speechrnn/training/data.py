@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from speechrnn.audio.archives import find_archive
 from speechrnn.audio.augment import AugmentConfig, augment, draw_speed
-from speechrnn.audio.files import resample
+from speechrnn.audio.resampling import resample
 from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, ShardedBatches, collate
 from speechrnn.corpus.check import Utterance, read_utterance
 from speechrnn.errors import AudioError

@@ -15,7 +15,8 @@ import soundfile
 import torch
 
 from speechrnn.audio import files
-from speechrnn.audio.files import AudioInfo, audio_info, read_audio, resample, resampled_length
+from speechrnn.audio.files import AudioInfo, audio_info, read_audio
+from speechrnn.audio.resampling import resample, resampled_length
 from speechrnn.errors import AudioError
 
 FORMATS = {

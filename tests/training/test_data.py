@@ -8,8 +8,8 @@ import soundfile
 import torch
 
 from speechrnn.audio.augment import AugmentConfig
-from speechrnn.audio.files import resampled_length
 from speechrnn.audio.noise import NoiseConfig
+from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.check import Utterance
 from speechrnn.training.config import DataConfig
