@@ -20,7 +20,8 @@ from types import ModuleType
 from typing import Any
 
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.training.config import Config, load_config
+from speechrnn.training.config import Config
+from speechrnn.training.config_file import load_config
 from speechrnn.training.run import LAST, is_resumable, make_output_folder
 from speechrnn.whole_files import write_json, write_json_lines, write_whole
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import add_format_argument, show_progress
+from speechrnn.cli.arguments import add_format_argument, show_progress
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.whole_files import write_json_lines, write_whole
 
@@ -169,7 +169,7 @@ def _view_configuration(path: str, texts: Sequence[str]) -> ModelView:
     from speechrnn.corpus.survey import ModelView
     from speechrnn.text.normalize import normalize_text
     from speechrnn.text.tokens import build_tokens
-    from speechrnn.training.config import load_config
+    from speechrnn.training.config_file import load_config
 
     config = load_config(path)
     normalize = partial(normalize_text, config=config.text)

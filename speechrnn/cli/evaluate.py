@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import (
+from speechrnn.cli.arguments import (
     add_decoding_arguments,
     add_format_argument,
     add_model_argument,

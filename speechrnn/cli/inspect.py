@@ -6,7 +6,7 @@ import argparse
 import io
 from pathlib import Path
 
-from speechrnn.cli.main import add_model_argument
+from speechrnn.cli.arguments import add_model_argument
 from speechrnn.errors import ConfigError
 from speechrnn.whole_files import write_whole
 

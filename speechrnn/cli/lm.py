@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from speechrnn.cli.main import add_format_argument, add_model_argument, show_progress
+from speechrnn.cli.arguments import add_format_argument, add_model_argument, show_progress
 from speechrnn.errors import ConfigError, CorpusError
 
 SUMMARY = "build a language model from text, and tune how much it counts"
@@ -89,8 +89,8 @@ def _tune(args: argparse.Namespace) -> int:
     from speechrnn.evaluation.tune import tune_weights
     from speechrnn.language.compiled import read_language_model
     from speechrnn.recognition.hub import find_folder
+    from speechrnn.recognition.language_weights import TunedWeights, add_weights
     from speechrnn.recognition.recognizer import load
-    from speechrnn.recognition.tuning import TunedWeights, add_weights
 
     model = read_language_model(args.language_model)
     with show_progress(args.corpus) as advance:

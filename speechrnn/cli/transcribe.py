@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.main import add_decoding_arguments, add_model_argument, read_decoding
+from speechrnn.cli.arguments import add_decoding_arguments, add_model_argument, read_decoding
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.writers import FORMATS
 from speechrnn.whole_files import write_whole

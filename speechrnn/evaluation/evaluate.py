@@ -13,7 +13,8 @@ import torch
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, CorpusError
-from speechrnn.recognition.recognizer import DecodingOptions, Recognizer
+from speechrnn.recognition.decoders import DecodingOptions
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.metrics import Score, align_words, character_errors, score, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.decoding.beam import BeamConfig, decode_beam
 from speechrnn.decoding.fusion import Fusion, FusionConfig, Unit
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import read_all
 from speechrnn.language.compiled import CompiledNgram
+from speechrnn.recognition.batches import collect_batches, pad_waveforms
+from speechrnn.recognition.decoders import Decode, make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import word_errors
 from speechrnn.text.normalize import normalize_for_scoring
-from speechrnn.types import Hypothesis
 
 _WEIGHTS: dict[Unit, tuple[Sequence[float], Sequence[float]]] = {
     "words": ((0.2, 0.4, 0.7, 1.0, 1.4, 2.0), (-1.0, 0.5, 2.0, 3.5, 5.0)),
@@ -82,27 +81,19 @@ def tune_weights(
     fusion = Fusion(recognizer.tokens.spellings, model, symbols=recognizer.tokens.symbols)
     assert fusion.unit is not None
     batches, references = _compute(recognizer, corpus, format, batch_seconds)
-    beam = BeamConfig(beam_size=beam_size)
     tried: dict[FusionConfig, float] = {}
     weights, bonuses = _WEIGHTS[fusion.unit]
     total = len(weights) * len(bonuses) + 8 * _SHRINK + len(_UNKNOWN_COSTS)
 
-    def rate(decode: Callable[[Tensor, Tensor], list[Hypothesis]]) -> float:
+    def rate(decode: Decode) -> float:
         heard = [recognizer.tokens.decode(each.tokens) for batch in batches for each in decode(*batch)]
         counts = [word_errors(*pair) for pair in zip(references, map(normalize_for_scoring, heard), strict=True)]
         return sum(count.errors for count in counts) / sum(count.length for count in counts)
 
-    def decode_with(fusion: Fusion | None) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
-        def decode(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
-            found = decode_beam(log_probs, lengths, beam, fusion=fusion)
-            return [each[0] if each else Hypothesis([], [], 0.0) for each in found]
-
-        return decode
-
     def try_out(configs: Sequence[FusionConfig]) -> FusionConfig:
         for config in configs:
             if config not in tried:
-                tried[config] = rate(decode_with(fusion.with_config(config)))
+                tried[config] = rate(make_beam_decoder(beam_size, None, fusion.with_config(config)))
                 advance(len(tried), max(total, len(tried)))
         return min(tried, key=lambda config: tried[config])
 
@@ -115,7 +106,13 @@ def tune_weights(
     if fusion.unit == "words":
         best = try_out([replace(best, unknown_cost=cost) for cost in _UNKNOWN_COSTS])
     return Tuning(
-        best, tried[best], rate(decode_with(None)), rate(decode_greedy), fusion.unit, len(references), len(tried)
+        best,
+        tried[best],
+        rate(make_beam_decoder(beam_size, None)),
+        rate(decode_greedy),
+        fusion.unit,
+        len(references),
+        len(tried),
     )
 
 
@@ -133,28 +130,12 @@ def _compute(
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to tune on")
     problems: dict[str, str] = {}
     batches, order = [], []
-    for ids, waveforms in _batch(read_all(recognizer, cuts, problems), batch_seconds * recognizer.sample_rate):
-        lengths = torch.tensor([len(each) for each in waveforms])
-        padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
-        emission = recognizer.emissions(padded, lengths)
+    recordings = read_all(recognizer, cuts, problems)
+    budget = batch_seconds * recognizer.sample_rate
+    for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
+        emission = recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch]))
         batches.append((emission.log_probs.cpu(), emission.lengths.cpu()))
-        order += ids
+        order += [id for id, _ in batch]
     if not order:
         raise CorpusError(f"{corpus}: no recording can be transcribed; {next(iter(problems.values()))}")
     return batches, [references[id] for id in order]
-
-
-def _batch(
-    recordings: Iterator[tuple[str, torch.Tensor]], most_samples: float
-) -> Iterator[tuple[list[str], list[Tensor]]]:
-    ids: list[str] = []
-    waveforms: list[Tensor] = []
-    for id, waveform in recordings:
-        longest = max([len(waveform), *map(len, waveforms)])
-        if waveforms and longest * (len(waveforms) + 1) > most_samples:
-            yield ids, waveforms
-            ids, waveforms = [], []
-        ids.append(id)
-        waveforms.append(waveform)
-    if waveforms:
-        yield ids, waveforms

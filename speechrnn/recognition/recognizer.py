@@ -6,9 +6,9 @@ import bisect
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -16,54 +16,23 @@ from torch import Tensor
 
 from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import resampled_length
-from speechrnn.decoding.greedy import decode_greedy
-from speechrnn.errors import AudioError, ConfigError, CorpusError, SpeechRNNError
+from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
+from speechrnn.recognition.batches import collect_batches, pad_waveforms
+from speechrnn.recognition.decoders import Decode, Decoders, DecodingOptions
 from speechrnn.recognition.hub import find_folder
+from speechrnn.recognition.language_weights import TunedWeights, read_weights
 from speechrnn.recognition.transcript import Segment, Transcript, Word
-from speechrnn.recognition.tuning import TunedWeights, read_weights
-from speechrnn.text.normalize import normalize_text
 from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource
-    from speechrnn.decoding.fusion import Fusion, FusionConfig
-    from speechrnn.decoding.grammar import Grammar
-    from speechrnn.language.compiled import CompiledNgram
 
     Source = AudioSource | Waveform
 
 logger = logging.getLogger("speechrnn")
 
-DECODERS = ("greedy", "beam", "lexicon")
 DEFAULT_BATCH_SECONDS = 120.0
-DEFAULT_BEAM_SIZE = 16
-
-
-class DecodingOptions(TypedDict, total=False):
-    """How log-probabilities become text; what is left out has its default.
-
-    Attributes:
-        decoder: ``greedy``: the best token of every frame; ``beam``: the text with the most probability over all of
-            its paths, by prefix beam search; ``lexicon``: the same among what ``words`` or ``sentences`` allow. None:
-            ``lexicon`` where one of these is given, ``beam`` where a language model or hotwords are, else ``greedy``.
-        beam_size: Prefixes that a beam search keeps; 16.
-        words: For ``lexicon``: only sequences of these words can be said.
-        sentences: For ``lexicon``: only one of these can be said.
-        language_model: What ``speechrnn lm build`` writes, or any ARPA file; its path, or the model opened.
-        language_weight: How much the language model counts; None: as tuned with the model, or 0.5.
-        word_bonus: For each word that it scores; None: as tuned with the model, or 1.
-        hotwords: Words and phrases to be favoured, and by how many nats; 8 is much.
-    """
-
-    decoder: str | None
-    beam_size: int
-    words: Sequence[str] | None
-    sentences: Sequence[str] | None
-    language_model: str | os.PathLike[str] | CompiledNgram | None
-    language_weight: float | None
-    word_bonus: float | None
-    hotwords: Mapping[str, float] | None
 
 
 def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Recognizer:
@@ -104,14 +73,13 @@ class Recognizer:
         name: str | None = None,
         tuned: Mapping[str, TunedWeights] | None = None,
     ) -> None:
-        self._tuned = dict(tuned or {})
-        self._untuned: set[str] = set()
         self.device = choose_device(device)
         self.name = name
         self.model = model
         self.tokens = model.tokens
         self.provenance = model.provenance
         self._acoustic = model.acoustic.to(self.device).eval()
+        self._decoders = Decoders(model.tokens, model.text, tuned or {})
 
     @property
     def sample_rate(self) -> int:
@@ -197,7 +165,9 @@ class Recognizer:
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
             raise ConfigError("transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
-        batches = _collect_batches(recordings, most_samples=batch_seconds * self.sample_rate)
+        batches = collect_batches(
+            recordings, lambda recording: len(recording.samples), most_samples=batch_seconds * self.sample_rate
+        )
         return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decode))
 
     def emissions(self, waveforms: Tensor, lengths: Tensor) -> Emission:
@@ -231,99 +201,17 @@ class Recognizer:
             f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
         )
 
-    def choose_decoder(
-        self,
-        decoder: str | None = None,
-        beam_size: int = DEFAULT_BEAM_SIZE,
-        words: Sequence[str] | None = None,
-        sentences: Sequence[str] | None = None,
-        language_model: str | os.PathLike[str] | CompiledNgram | None = None,
-        language_weight: float | None = None,
-        word_bonus: float | None = None,
-        hotwords: Mapping[str, float] | None = None,
-    ) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
+    def choose_decoder(self, **decoding: Unpack[DecodingOptions]) -> Decode:
         """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each.
 
         Args:
-            decoder: And all others: as in :class:`DecodingOptions`.
+            **decoding: As in :class:`~speechrnn.recognition.decoders.DecodingOptions`.
 
         Raises:
             ConfigError: They do not fit each other, or the model.
             ModelError: The language model cannot be read.
         """
-        given = [texts for texts in (words, sentences) if texts is not None]
-        is_fused = language_model is not None or bool(hotwords)
-        if decoder is None:
-            decoder = "lexicon" if given else "beam" if is_fused else "greedy"
-        if decoder not in DECODERS:
-            raise ConfigError(f"decoder {decoder!r}: there is no such one; use {', '.join(DECODERS)}")
-        if len(given) != (decoder == "lexicon"):
-            raise ConfigError(
-                f"decoder {decoder}: give the words or the sentences that may be said to lexicon, one of the two, and "
-                "to no other"
-            )
-        if language_model is None and (language_weight is not None or word_bonus is not None):
-            raise ConfigError("language_weight and word_bonus: are for a language_model, and none is given")
-        if decoder == "greedy":
-            if is_fused:
-                raise ConfigError("decoder greedy: takes no language model and no hotwords; use beam")
-            return decode_greedy
-        grammar = self._make_grammar(words, sentences) if given else None
-        fusion = self._make_fusion(language_model, language_weight, word_bonus, hotwords or {}) if is_fused else None
-        return make_beam_decoder(beam_size, grammar, fusion)
-
-    def _make_fusion(
-        self,
-        language_model: str | os.PathLike[str] | CompiledNgram | None,
-        language_weight: float | None,
-        word_bonus: float | None,
-        hotwords: Mapping[str, float],
-    ) -> Fusion:
-        from speechrnn.decoding.fusion import Fusion, FusionConfig
-        from speechrnn.language.compiled import CompiledNgram, read_language_model
-
-        model = language_model
-        if model is not None and not isinstance(model, CompiledNgram):
-            model = read_language_model(model)
-        config = FusionConfig() if model is None else self._find_weights(model)
-        chosen = {"language_weight": language_weight, "word_bonus": word_bonus}
-        config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
-        return Fusion(
-            self.tokens.spellings,
-            model,
-            config,
-            hotwords={normalize_text(phrase, self.model.text): bonus for phrase, bonus in hotwords.items()},
-            symbols=self.tokens.symbols,
-        )
-
-    def _find_weights(self, model: CompiledNgram) -> FusionConfig:
-        from speechrnn.decoding.fusion import FusionConfig
-
-        tuned = self._tuned.get(model.digest)
-        if tuned is not None:
-            return FusionConfig(tuned.language_weight, tuned.word_bonus, tuned.unknown_cost)
-        if model.digest not in self._untuned:
-            self._untuned.add(model.digest)
-            logger.warning(
-                "the language model was not tuned with this model: its weights are a guess (%s); speechrnn lm tune "
-                "finds better ones on validation data",
-                ", ".join(f"{name} {value:g}" for name, value in vars(FusionConfig()).items()),
-            )
-        return FusionConfig()
-
-    def _make_grammar(self, words: Sequence[str] | None, sentences: Sequence[str] | None) -> Grammar:
-        """What may be said, as the model writes it."""
-        from speechrnn.decoding.grammar import Grammar
-
-        texts = (normalize_text(text, self.model.text) for text in (words if sentences is None else sentences) or ())
-        try:
-            encoded = [self.tokens.encode(text) for text in dict.fromkeys(texts) if text]
-        except CorpusError as error:
-            raise ConfigError(f"what may be said: {error}") from error
-        if words is None:
-            return Grammar.of_sentences(encoded)
-        space = self.tokens.symbols.index(" ") if " " in self.tokens.symbols else None
-        return Grammar.of_words(encoded, separator=space)
+        return self._decoders.choose(**decoding)
 
     def _read_all(
         self,
@@ -351,14 +239,8 @@ class Recognizer:
         self.check_length(waveform, name=path or "recording")
         return _Recording(path, waveform.samples)
 
-    def _transcribe_batch(
-        self, batch: list[_Recording], decode: Callable[[Tensor, Tensor], list[Hypothesis]]
-    ) -> Iterator[Transcript]:
-        lengths = torch.tensor([len(recording.samples) for recording in batch])
-        waveforms = torch.zeros(len(batch), int(lengths.max()))
-        for row, recording in zip(waveforms, batch, strict=True):
-            row[: len(recording.samples)] = torch.from_numpy(recording.samples)
-        emission = self.emissions(waveforms, lengths)
+    def _transcribe_batch(self, batch: list[_Recording], decode: Decode) -> Iterator[Transcript]:
+        emission = self.emissions(*pad_waveforms([torch.from_numpy(recording.samples) for recording in batch]))
         hypotheses = decode(emission.log_probs, emission.lengths)
         for recording, hypothesis in zip(batch, hypotheses, strict=True):
             yield self._make_transcript(recording, hypothesis)
@@ -387,49 +269,6 @@ class _Recording:
 
     path: str | None
     samples: np.ndarray
-
-
-def _collect_batches(recordings: Iterator[_Recording], *, most_samples: float) -> Iterator[list[_Recording]]:
-    """Put neighbours together while their padded size keeps to the budget; an error comes after all read before it."""
-    batch: list[_Recording] = []
-    longest = 0
-    failure: Exception | None = None
-    while True:
-        try:
-            recording = next(recordings)
-        except StopIteration:
-            break
-        except Exception as error:
-            failure = error
-            break
-        longest = max(longest, len(recording.samples))
-        if batch and longest * (len(batch) + 1) > most_samples:
-            yield batch
-            batch, longest = [], len(recording.samples)
-        batch.append(recording)
-    if batch:
-        yield batch
-    if failure is not None:
-        raise failure
-
-
-def make_beam_decoder(
-    beam_size: int, grammar: Grammar | None, fusion: Fusion | None = None
-) -> Callable[[Tensor, Tensor], list[Hypothesis]]:
-    """A beam search for the best hypothesis, an empty one where none fits.
-
-    Raises:
-        ConfigError: The beam holds nothing.
-    """
-    from speechrnn.decoding.beam import BeamConfig, decode_beam
-
-    config = BeamConfig(beam_size=beam_size)
-
-    def decode(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        found = decode_beam(log_probs, lengths, config, grammar=grammar, fusion=fusion)
-        return [hypotheses[0] if hypotheses else Hypothesis([], [], -math.inf) for hypotheses in found]
-
-    return decode
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -22,7 +22,8 @@ from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
 from speechrnn.seeds import derive_seed
 from speechrnn.training.collectives import stop_all
-from speechrnn.training.config import FaultsConfig, config_from_dict
+from speechrnn.training.config import FaultsConfig
+from speechrnn.training.config_file import config_from_dict
 from speechrnn.types import Batch
 from speechrnn.whole_files import write_json, write_whole
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.errors import ConfigError
-from speechrnn.training.config import Config, config_from_dict
+from speechrnn.training.config import Config
+from speechrnn.training.config_file import config_from_dict
 from speechrnn.whole_files import write_json
 
 RUN_FILE = "run.json"

@@ -17,7 +17,8 @@ from speechrnn.corpus.check import LeftOut
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
 from speechrnn.processes import is_first_process
-from speechrnn.training.config import Config, load_config
+from speechrnn.training.config import Config
+from speechrnn.training.config_file import load_config
 from speechrnn.training.preflight import Preflight, prepare_run
 from speechrnn.training.run import CHECKPOINTS, LAST, Run, make_output_folder, read_run, refuse_to_replace
 

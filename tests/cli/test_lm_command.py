@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from speechrnn.cli.main import _parse_hotwords, main
+from speechrnn.cli.arguments import _parse_hotwords
+from speechrnn.cli.main import main
 from speechrnn.errors import ConfigError
 from speechrnn.language.ngram import END, read_arpa
 

@@ -170,7 +170,8 @@ def test_cuts_with_faults_are_named_by_their_line(tmp_path, entries, spoil, mess
 
 def test_training_hears_the_same_and_reads_a_few_shards_at_a_time(tmp_path, tone_run):
     from speechrnn.corpus.batches import ShardedBatches
-    from speechrnn.training.config import DataConfig, load_config
+    from speechrnn.training.config import DataConfig
+    from speechrnn.training.config_file import load_config
     from speechrnn.training.data import plan_batches
     from speechrnn.training.preflight import prepare_run
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import TONE_SETTINGS, make_tone_corpus
 
 from speechrnn.errors import ConfigError
-from speechrnn.training.config import load_config
+from speechrnn.training.config_file import load_config
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "speechocean762"
 specification = importlib.util.spec_from_file_location("ablation", FOLDER / "ablation.py")

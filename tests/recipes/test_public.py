@@ -16,7 +16,7 @@ from speechrnn.corpus.lhotse_corpora import WHOLE
 from speechrnn.corpus.manifest import Entry, read_manifest
 from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare, open_recipe, run_recipe
-from speechrnn.training.config import load_config
+from speechrnn.training.config_file import load_config
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 RATE = 16000

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from speechrnn.errors import ConfigError
-from speechrnn.training.config import Config, config_from_dict, load_config
+from speechrnn.training.config import Config
+from speechrnn.training.config_file import config_from_dict, load_config
 
 
 def write(folder: Path, text: str) -> Path:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import speechrnn
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.training.config import load_config
+from speechrnn.training.config_file import load_config
 from speechrnn.training.preflight import prepare_run
 from speechrnn.training.train import train
 
