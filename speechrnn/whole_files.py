@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from speechrnn.errors import SpeechRNNError
 
 
-def write_whole(path: str | Path, content: str | bytes, *, error: type[SpeechRNNError] = SpeechRNNError) -> None:
-    """Write a file; whoever looks sees the old one or the new one, never a half.
+@contextmanager
+def open_whole(path: str | Path, *, error: type[SpeechRNNError] = SpeechRNNError) -> Iterator[IO[bytes]]:
+    """Open a file to be written; whoever looks sees the old one or, when all of it is there, the new one.
 
     Args:
         path: Where to; its folder is made if need be, and a file that stands there is replaced.
-        content: Bytes, or text that is written as UTF-8 with line feeds.
         error: What to raise.
 
     Raises:
         SpeechRNNError: Of the given kind: the file cannot be written; what stood there before still does.
     """
     path = Path(path)
-    data = content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(data)
+        with beside.open("wb") as file:
+            yield file
         os.replace(beside, path)
     except OSError as problem:
+        raise error(f"{path}: cannot be written ({problem.strerror}); check the folder and free space") from problem
+    finally:
         with suppress(OSError):
             beside.unlink()
-        raise error(f"{path}: cannot be written ({problem.strerror}); check the folder and free space") from problem
+
+
+def write_whole(path: str | Path, content: str | bytes, *, error: type[SpeechRNNError] = SpeechRNNError) -> None:
+    """As :func:`open_whole`, with the content at hand: bytes, or text that is written as UTF-8 with line feeds.
+
+    Raises:
+        SpeechRNNError: Of the given kind: the file cannot be written; what stood there before still does.
+    """
+    with open_whole(path, error=error) as file:
+        file.write(content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_json(path: str | Path, value: Any) -> None:

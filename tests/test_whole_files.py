@@ -5,7 +5,7 @@ import json
 import pytest
 
 from speechrnn.errors import CorpusError, SpeechRNNError
-from speechrnn.whole_files import write_json, write_json_lines, write_whole
+from speechrnn.whole_files import open_whole, write_json, write_json_lines, write_whole
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path):
@@ -37,3 +37,12 @@ def test_json_reads_back(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ä": [1, None]}
     write_json_lines(tmp_path / "a.jsonl", [{"n": 1}, {"n": 2}])
     assert [json.loads(line)["n"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_what_breaks_off_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    write_whole(tmp_path / "a.txt", "old")
+    with pytest.raises(KeyError), open_whole(tmp_path / "a.txt") as file:
+        file.write(b"half")
+        raise KeyError("whatever")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ EXAMPLE = "speechrnn lm build transcripts.txt books/*.txt --order 4 -o lm.arpa"
 
 HAS_ACTIONS = True
 
-Units = Literal["words", "characters"]
+Units = Literal["words", "characters", "pieces"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "texts", nargs="+", metavar="TEXT", help="text files in UTF-8, a sentence a line; - is standard input"
     )
     build.add_argument("--order", type=int, default=4, metavar="N", help="longest n-grams (default: 4)")
-    build.add_argument("--tokens", choices=("words", "characters"), default="words", help="what an n-gram is made of")
+    build.add_argument(
+        "--tokens",
+        choices=("words", "characters", "pieces"),
+        default="words",
+        help="what an n-gram is made of; pieces: the tokens of the model -m",
+    )
+    build.add_argument(
+        "-m", "--model", dest="writer", metavar="M", help="write the text as this model writes (case, punctuation …)"
+    )
     build.add_argument(
         "--prune", type=int, nargs="+", default=[], metavar="N",
         help="for orders 1, 2 …: leave out n-grams that occur at most so often (0 for unigrams)",
@@ -35,12 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--vocabulary", type=int, metavar="N", help="keep the N commonest words, the others become <unk>"
     )
-    build.add_argument(
-        "--case", choices=("lower", "upper", "keep"), default="lower", help="default: lower, as models do"
-    )
-    build.add_argument(
-        "--punctuation", choices=("remove", "keep"), default="remove", help="default: remove, as models do"
-    )
+    build.add_argument("--case", choices=("lower", "upper", "keep"), help="default: as the model -m, or lower")
+    build.add_argument("--punctuation", choices=("remove", "keep"), help="default: as the model -m, or remove")
     build.add_argument(
         "-o",
         "--output",
@@ -64,25 +69,22 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
+    from speechrnn.language.arpa import write_arpa
     from speechrnn.language.compiled import CompiledNgram, write_compiled
     from speechrnn.language.kneser_ney import build_ngram
-    from speechrnn.language.ngram import write_arpa
-    from speechrnn.text.normalize import TextConfig, normalize_text
 
     output = Path(args.output)
     if not output.name.endswith((".arpa", ".arpa.gz", ".bin")):
         raise ConfigError(f"-o {output}: expected a name that ends in .arpa, .arpa.gz or .bin")
-    text = TextConfig(case=args.case, punctuation=args.punctuation)
-    lines = (normalize_text(line, text) for line in _read_lines(args.texts))
-    sentences = (split(line, args.tokens) for line in lines)
+    sentences = _Sentences(args)
     model = build_ngram(sentences, order=args.order, prune=args.prune, most_words=args.vocabulary)
     if output.suffix == ".bin":
         write_compiled(output, CompiledNgram.of(model))
     else:
         write_arpa(output, model)
-    sizes = ", ".join(f"{len(table):,} {order}-grams" for order, table in enumerate(model.tables, start=1))
+    sizes = ", ".join(f"{size:,} {order}-grams" for order, size in enumerate(model.sizes, start=1))
     print(f"{output}: {sizes}")
-    return 0
+    return sentences.report()
 
 
 def _tune(args: argparse.Namespace) -> int:
@@ -129,11 +131,55 @@ def _tune(args: argparse.Namespace) -> int:
     return 0
 
 
-def split(line: str, units: Units) -> list[str]:
-    """A sentence as words, or as characters with ``<space>`` between words."""
-    if units == "words":
-        return line.split()
-    return ["<space>" if symbol == " " else symbol for symbol in line]
+class _Sentences:
+    """The sentences of the texts, cut into what the n-grams are made of; read once."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from speechrnn.model_folder import load_model
+        from speechrnn.recognition.hub import find_folder
+        from speechrnn.text.normalize import TextConfig
+
+        if args.tokens == "pieces" and args.writer is None:
+            raise ConfigError("--tokens pieces: say whose, with -m MODEL")
+        writer = load_model(find_folder(args.writer)) if args.writer is not None else None
+        chosen = {name: getattr(args, name) for name in ("case", "punctuation") if getattr(args, name) is not None}
+        self.text = replace(writer.text if writer is not None else TextConfig(), **chosen)
+        self.tokens = writer.tokens if writer is not None else None
+        self.units: Units = args.tokens
+        self.paths: list[str] = args.texts
+        self.left_out: list[str] = []
+
+    def __iter__(self) -> Iterator[list[str]]:
+        from speechrnn.text.normalize import normalize_text
+
+        for line in _read_lines(self.paths):
+            yield self._split(normalize_text(line, self.text))
+
+    def _split(self, line: str) -> list[str]:
+        from speechrnn.decoding.fusion import SPACE
+
+        if self.units == "words":
+            return line.split()
+        if self.units == "characters":
+            return [SPACE if symbol == " " else symbol for symbol in line]
+        assert self.tokens is not None
+        if self.tokens.unknown(line):
+            self.left_out.append(line)
+            return []
+        symbols = [self.tokens.symbols[token] for token in self.tokens.encode(line)]
+        return [SPACE if symbol == " " else symbol for symbol in symbols]
+
+    def report(self) -> int:
+        """Say what was left out; the exit code."""
+        if not self.left_out:
+            return 0
+        assert self.tokens is not None
+        print(
+            f"speechrnn: {len(self.left_out):,} lines were left out, for the model cannot write them; the first: "
+            f"{self.left_out[0][:60]!r} (it has no {self.tokens.unknown(self.left_out[0])[0]!r})",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _read_lines(paths: Sequence[str]) -> Iterator[str]:

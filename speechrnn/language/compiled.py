@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from speechrnn.errors import ModelError
-from speechrnn.language.hash_table import EMPTY, find_slot, insert, make_table
-from speechrnn.language.ngram import BEGIN, END, UNKNOWN, Known, Ngram, NgramModel, read_arpa
-from speechrnn.whole_files import write_whole
+from speechrnn.language.arpa import read_arpa
+from speechrnn.language.hash_table import insert, make_table
+from speechrnn.language.ngram import BEGIN, END, UNKNOWN, NgramModel
+from speechrnn.whole_files import open_whole
 
 _MAGIC = b"speechrnn n-gram 1\n"
 _ALIGNMENT = 64
@@ -58,46 +57,20 @@ class CompiledNgram:
 
     @classmethod
     def of(cls, model: NgramModel) -> CompiledNgram:
-        """Compile a model.
-
-        Raises:
-            ModelError: A word stands in an n-gram and not among the unigrams.
-        """
-        words = model.vocabulary
-        word_ids = {word: number for number, word in enumerate(words)}
-        states: dict[tuple[str, ...], int] = {(): EMPTY_STATE}
-        tables = _fill(model)
-        for table in tables[:-1]:
-            for ngram in table:
-                states[ngram] = len(states)
-
-        def longest(ngram: tuple[str, ...]) -> int:
-            while ngram not in states:
-                ngram = ngram[1:]
-            return states[ngram]
-
-        backoffs = np.zeros(len(states), dtype=np.float32)
-        backoff_states = np.full(len(states), -1, dtype=np.int32)
-        for context, state in states.items():
-            if context:
-                backoffs[state] = tables[len(context) - 1][context].backoff
-                backoff_states[state] = longest(context[1:])
-        rows = [(ngram, known.log_prob) for table in tables for ngram, known in table.items()]
-        try:
-            keys = [states[ngram[:-1]] * len(words) + word_ids[ngram[-1]] for ngram, _ in rows]
-        except KeyError as error:
-            raise ModelError(f"a language model: {error.args[0]!r} stands in an n-gram and is no unigram") from error
-        slots = make_table(2 * len(rows))
-        insert(slots, np.array(keys, dtype=np.int64), np.arange(len(rows), dtype=np.int64))
+        """Compile a model."""
+        shorter = _find_suffixes(model)
+        lower = model.starts[-2]  # rows that are states
+        slots = make_table(2 * len(model.keys))
+        insert(slots, model.keys, np.arange(len(model.keys), dtype=np.int64))
         return cls(
-            words,
+            model.words,
             model.order,
             slots,
-            np.array([log_prob for _, log_prob in rows], dtype=np.float32),
-            np.array([longest(ngram[-model.order + 1 :] if model.order > 1 else ()) for ngram, _ in rows], np.int32),
-            backoffs,
-            backoff_states,
-            longest((BEGIN,)),
+            model.log_probs.astype(np.float32),
+            np.concatenate([np.arange(1, lower + 1), shorter[lower:]]).astype(np.int32),
+            model.backoffs.astype(np.float32),
+            np.concatenate([[-1], shorter[:lower]]).astype(np.int32),
+            max(EMPTY_STATE, model.find_state([model.ids[BEGIN]])) if BEGIN in model.ids else EMPTY_STATE,
         )
 
     @cached_property
@@ -115,27 +88,6 @@ class CompiledNgram:
         """Id of ``</s>``, -1 where the model has none."""
         return self.word_ids.get(END, -1)
 
-    def score(self, words: Sequence[str], *, has_begin: bool = True, has_end: bool = True) -> float:
-        """The natural log of a sentence's probability, as :meth:`NgramModel.score` gives it."""
-        state = self.begin_state if has_begin else EMPTY_STATE
-        total = 0.0
-        for word in [*words, *([END] if has_end else [])]:
-            log_prob, state = self._ask(state, self.word_ids.get(word, self.unknown))
-            total += log_prob
-        return total
-
-    def _ask(self, state: int, word: int) -> tuple[float, int]:
-        """As the search's kernel asks: the natural log of a word's probability in a state, and the state after it."""
-        cost = 0.0
-        while state >= 0 and word >= 0:
-            slot = find_slot(self.table, state * len(self.words) + word)
-            if self.table[slot, 0] != EMPTY:
-                row = self.table[slot, 1]
-                return cost + float(self.log_probs[row]), int(self.next_states[row])
-            cost += float(self.backoffs[state])
-            state = int(self.backoff_states[state])
-        return -math.inf, EMPTY_STATE
-
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Table, log-probabilities, next states, back-off weights and back-off states."""
@@ -151,15 +103,18 @@ class CompiledNgram:
         return digest.hexdigest()
 
 
-def _fill(model: NgramModel) -> list[dict[Ngram, Known]]:
-    """The tables with all that their n-grams begin with; where a pruned model lacks it, it is backed off to."""
-    tables = [dict(table) for table in model.tables]
-    for order in range(model.order - 1, 0, -1):
-        for ngram in tables[order]:
-            begun = ngram[:-1]
-            if begun not in tables[order - 1] and (begun[-1],) in tables[0]:
-                tables[order - 1][begun] = Known(model.log_prob(begun[-1], begun[:-1]))
-    return tables
+def _find_suffixes(model: NgramModel) -> np.ndarray:
+    """State of the longest n-gram that the model knows at the end of each row's, itself apart; (R,) int64."""
+    states = np.zeros(len(model.keys), dtype=np.int64)
+    for first, last in zip(model.starts[1:], model.starts[2:], strict=False):
+        contexts, words = np.divmod(model.keys[first:last], len(model.words))
+        shorter = states[contexts - 1]  # of fewer words, so that what they know is done
+        found = model.find_rows(shorter, words)
+        while (missing := np.flatnonzero(found < 0)).size:
+            shorter[missing] = states[shorter[missing] - 1]
+            found[missing] = model.find_rows(shorter[missing], words[missing])
+        states[first:last] = found + 1
+    return states
 
 
 def write_compiled(path: str | Path, model: CompiledNgram) -> None:
@@ -171,14 +126,11 @@ def write_compiled(path: str | Path, model: CompiledNgram) -> None:
     header: dict[str, Any] = {"words": model.words, "order": model.order, "begin_state": model.begin_state}
     header["arrays"] = [[name, array.dtype.str, list(array.shape)] for name, array in _named(model)]
     encoded = json.dumps(header, ensure_ascii=False).encode("utf-8")
-    parts = [_MAGIC, len(encoded).to_bytes(8, "little"), encoded]
-    at = sum(map(len, parts))
-    for _, array in _named(model):
-        data = np.ascontiguousarray(array).tobytes()
-        padding = -at % _ALIGNMENT
-        parts += [bytes(padding), data]
-        at += padding + len(data)
-    write_whole(path, b"".join(parts), error=ModelError)
+    with open_whole(path, error=ModelError) as file:
+        file.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
+        for _, array in _named(model):
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            file.write(np.ascontiguousarray(array).view(np.uint8).data)
 
 
 def _named(model: CompiledNgram) -> list[tuple[str, np.ndarray]]:

@@ -11,6 +11,9 @@ same way. Below the highest order c is not how often an n-gram occurs but after 
 what a shorter context is asked about; n-grams that begin a sentence have no word before them and keep their counts.
 Unigrams are interpolated with the uniform distribution, which is what ``<unk>`` gets.
 
+All of it is done on arrays: the text is one array of word ids, an n-gram is the state of its first words (as in
+:class:`~speechrnn.language.ngram.NgramModel`) and its last word, and counting is sorting.
+
 Source:
     S. Chen and J. Goodman, "An empirical study of smoothing techniques for language modeling", Harvard TR-10-98, 1998
     (equations 26 to 31); K. Heafield et al., "Scalable modified Kneser-Ney language model estimation", ACL 2013.
@@ -18,12 +21,14 @@ Source:
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.language.ngram import BEGIN, END, UNKNOWN, Known, Ngram, NgramModel
+from speechrnn.language.ngram import BEGIN, END, UNKNOWN, NgramModel
 
 _FALLBACK = (0.5, 1.0, 1.5)  # discounts where a text is too small to tell: those that KenLM offers
 _RESERVED = (BEGIN, END, UNKNOWN)
@@ -39,7 +44,8 @@ def build_ngram(
     """Estimate a model.
 
     Args:
-        sentences: Words (or characters, or pieces) of each; read once.
+        sentences: Words (or characters, or pieces) of each; read once. Memory is needed for four bytes a word of them,
+            and for some tens of bytes for each different n-gram.
         order: Longest n-grams.
         prune: For each order, n-grams that occur at most so often are left out of the model; the last number holds for
             all higher orders, and unigrams are never left out. Nothing is left out by default.
@@ -55,46 +61,122 @@ def build_ngram(
         raise ConfigError(f"prune: expected thresholds from 0 upwards, none for unigrams, got {list(prune)}")
     if most_words is not None and most_words < 1:
         raise ConfigError(f"most_words: expected 1 or more, got {most_words}")
-    raw = _count(sentences, order, most_words)
-    adjusted = _adjust(raw)
-    discounts = [_find_discounts(table.values()) for table in adjusted]
+    words, text = _number_words(sentences, most_words)
+    levels = _count(text, words, order)
     limits = [0, *(prune[min(place, len(prune) - 1)] if prune else 0 for place in range(1, order))]
-    return _interpolate(raw, adjusted, discounts, limits)
+    return _estimate(words, levels, limits)
 
 
-def _count(sentences: Iterable[Sequence[str]], order: int, most_words: int | None) -> list[Counter[Ngram]]:
-    """How often each n-gram of each order occurs."""
-    texts = [tuple(sentence) for sentence in sentences if sentence]
-    if not texts:
+def _number_words(sentences: Iterable[Sequence[str]], most_words: int | None) -> tuple[list[str], np.ndarray]:
+    """The vocabulary, sorted, and the text as its ids, (N,) int32, each sentence between BEGIN and END."""
+    ids: dict[str, int] = {}
+    text = array("i")
+    for sentence in sentences:
+        if sentence:
+            text.append(0)
+            text.extend([ids.setdefault(word, len(ids) + 2) for word in sentence])
+            text.append(1)
+    if not text:
         raise CorpusError("a language model: expected sentences, found none")
-    words = Counter(word for text in texts for word in text)
-    reserved = next((word for word in _RESERVED if word in words), None)
+    reserved = next((word for word in _RESERVED if word in ids), None)
     if reserved is not None:
         raise CorpusError(f"a sentence holds {reserved}, which has a meaning of its own; take it out")
-    kept = {word for word, _ in words.most_common(most_words)}
-    counts: list[Counter[Ngram]] = [Counter() for _ in range(order)]
-    for text in texts:
-        padded = (BEGIN, *(word if word in kept else UNKNOWN for word in text), END)
-        for length, table in enumerate(counts, start=1):
-            table.update(padded[first : first + length] for first in range(len(padded) - length + 1))
-    return counts
+    numbers = np.frombuffer(text, np.int32)
+    names = [BEGIN, END, *ids]
+    commonest = 2 + np.argsort(-np.bincount(numbers)[2:], kind="stable")[:most_words]
+    words = sorted([*(names[number] for number in commonest), *_RESERVED])
+    places = {word: place for place, word in enumerate(words)}
+    renamed = np.array([places.get(name, places[UNKNOWN]) for name in names], dtype=np.int32)
+    return words, renamed[numbers]
 
 
-def _adjust(raw: Sequence[Counter[Ngram]]) -> list[dict[Ngram, int]]:
-    """Counts as each order needs them: occurrences in the highest, different words before it in the others."""
-    adjusted: list[dict[Ngram, int]] = [dict(table) for table in raw]
-    for place in range(len(raw) - 1):
-        continuations: Counter[Ngram] = Counter(longer[1:] for longer in raw[place + 1])
-        adjusted[place] = {
-            ngram: count if ngram[0] == BEGIN else continuations[ngram] for ngram, count in raw[place].items()
-        }
-    return adjusted
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """The different n-grams of one order in a text, sorted.
+
+    Attributes:
+        contexts: Row of each one's first words among the n-grams of the order below, (K,) int64.
+        words: Its last word, (K,) int64.
+        suffixes: Row of all but its first word among those of the order below, (K,) int64.
+        begins: Whether its first word is BEGIN, (K,).
+        counts: How often it occurs, (K,) int64.
+    """
+
+    contexts: np.ndarray
+    words: np.ndarray
+    suffixes: np.ndarray
+    begins: np.ndarray
+    counts: np.ndarray
 
 
-def _find_discounts(counts: Iterable[int]) -> tuple[float, float, float]:
+def _count(text: np.ndarray, words: list[str], order: int) -> list[_Level]:
+    """The n-grams of each order from 1 on; of order 1 every word, counted or not."""
+    begin, end, size = words.index(BEGIN), words.index(END), len(words)
+    everything = np.arange(size)
+    none = np.zeros(size, dtype=np.int64)
+    levels = [_Level(none, everything, none, everything == begin, np.bincount(text, minlength=size))]
+    places = np.arange(len(text))  # where an n-gram of the order begins …
+    rows = text.astype(np.int64)  # … and its row; of all places, -1 where none begins
+    for length in range(2, order + 1):
+        places = places[text[places + length - 2] != end]
+        keys, first, inverse, counts = np.unique(
+            rows[places] * size + text[places + length - 1], return_index=True, return_inverse=True, return_counts=True
+        )
+        contexts, last = np.divmod(keys, size)
+        levels.append(_Level(contexts, last, rows[places[first] + 1], levels[-1].begins[contexts], counts))
+        rows = np.full(len(text), -1, dtype=np.int64)
+        rows[places] = inverse
+    return levels
+
+
+def _estimate(words: list[str], levels: Sequence[_Level], limits: Sequence[int]) -> NgramModel:
+    """Probabilities from the lowest order up; then what is left out is taken out."""
+    below, gammas = np.zeros(0), np.ones(1)
+    is_kept = np.ones(1, dtype=bool)  # of the order below
+    starts, states = [0], np.zeros(1, dtype=np.int64)  # states of the rows of the order below
+    keys, log_probs, backoffs = [], [], []
+    for place, level in enumerate(levels):
+        counts = _adjust(level, levels[place + 1] if place + 1 < len(levels) else None)
+        discounts = _choose(_find_discounts(counts), counts)
+        was_kept, is_kept = is_kept, level.counts > limits[place] if place else np.ones(len(counts), dtype=bool)
+        if place == 0:
+            below = _interpolate_unigrams(counts, discounts, level.begins)
+        else:
+            below, gammas = _interpolate(level, counts, np.where(is_kept, discounts, counts), below)
+        backoffs.append(np.log(gammas, out=np.zeros(len(gammas)), where=gammas > 0)[was_kept])
+        keys.append(states[level.contexts[is_kept]] * len(words) + level.words[is_kept])
+        with np.errstate(divide="ignore"):  # <s> is never predicted
+            log_probs.append(np.log(below[is_kept]))
+        states = starts[-1] + np.cumsum(is_kept)  # a kept row's place, plus 1
+        starts.append(starts[-1] + int(is_kept.sum()))
+    return NgramModel(words, starts, np.concatenate(keys), np.concatenate(log_probs), np.concatenate(backoffs))
+
+
+def _interpolate(
+    level: _Level, counts: np.ndarray, discounts: np.ndarray, below: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of an order's n-grams, (K,), and the weights that their contexts give to shorter ones.
+
+    What is left out of the model has a discount of all that it has.
+    """
+    sums = np.bincount(level.contexts, counts, minlength=len(below))
+    given = np.bincount(level.contexts, np.minimum(discounts, counts), minlength=len(below))
+    gammas = np.where(sums > 0, given / np.maximum(sums, 1), 1.0)
+    own = np.maximum(counts - discounts, 0.0) / sums[level.contexts]
+    return own + gammas[level.contexts] * below[level.suffixes], gammas
+
+
+def _adjust(level: _Level, longer: _Level | None) -> np.ndarray:
+    """Counts as an order needs them: occurrences in the highest, different words before it in the others; (K,)."""
+    if longer is None:
+        return level.counts.astype(float)
+    different = np.bincount(longer.suffixes, minlength=len(level.counts))
+    return np.where(level.begins, level.counts, different).astype(float)
+
+
+def _find_discounts(counts: np.ndarray) -> tuple[float, float, float]:
     """D1, D2 and D3+ of one order (Chen and Goodman, equation 26), or what KenLM falls back to."""
-    often = Counter(counts)
-    n1, n2, n3, n4 = (often[count] for count in (1, 2, 3, 4))
+    n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5).astype(np.int64), minlength=6)[1:5].tolist()
     if not (n1 and n2 and n3 and n4):
         return _FALLBACK
     y = n1 / (n1 + 2 * n2)
@@ -102,81 +184,14 @@ def _find_discounts(counts: Iterable[int]) -> tuple[float, float, float]:
     return found if all(0 <= discount <= count for count, discount in enumerate(found, start=1)) else _FALLBACK
 
 
-def _interpolate(
-    raw: Sequence[Counter[Ngram]],
-    adjusted: Sequence[dict[Ngram, int]],
-    discounts: Sequence[tuple[float, float, float]],
-    limits: Sequence[int],
-) -> NgramModel:
-    probabilities = _interpolate_unigrams(adjusted[0], discounts[0])
-    known: list[dict[Ngram, float]] = [probabilities]
-    gammas: list[dict[Ngram, float]] = []
-    for place in range(1, len(adjusted)):
-        sums, gamma_parts = _sum_contexts(adjusted[place], discounts[place], raw[place], limits[place])
-        gammas.append({context: part / sums[context] for context, part in gamma_parts.items()})
-        table = {}
-        for ngram, count in adjusted[place].items():
-            if raw[place][ngram] <= limits[place]:
-                continue
-            context = ngram[:-1]
-            own = max(count - _discount(count, discounts[place]), 0.0) / sums[context]
-            table[ngram] = own + gammas[-1][context] * _back_off(ngram[1:], known, gammas)
-        known.append(table)
-    return _to_model(known, gammas)
+def _choose(discounts: tuple[float, float, float], counts: np.ndarray) -> np.ndarray:
+    """The discount of each count, (K,)."""
+    return np.array([0.0, *discounts])[np.minimum(counts, 3).astype(np.int64)]
 
 
-def _interpolate_unigrams(counts: dict[Ngram, int], discounts: tuple[float, float, float]) -> dict[Ngram, float]:
-    """All words, ``<unk>`` and ``</s>``; ``<s>`` is never predicted."""
-    counted = {ngram: count for ngram, count in counts.items() if ngram != (BEGIN,)}
-    total = sum(counted.values())
-    rest = sum(min(_discount(count, discounts), count) for count in counted.values()) / total
-    words = {**dict.fromkeys(counted), (UNKNOWN,): None}
-    uniform = rest / len(words)
-    probabilities: dict[Ngram, float] = {(UNKNOWN,): uniform, (BEGIN,): 0.0}
-    for ngram, count in counted.items():
-        probabilities[ngram] = max(count - _discount(count, discounts), 0.0) / total + uniform
-    return probabilities
-
-
-def _sum_contexts(
-    counts: dict[Ngram, int], discounts: tuple[float, float, float], raw: Counter[Ngram], limit: int
-) -> tuple[dict[Ngram, float], dict[Ngram, float]]:
-    """Of each context: the sum of counts after it, and the mass that is taken from them and given to the shorter one.
-
-    What is left out of the model gives all of its mass.
-    """
-    sums: dict[Ngram, float] = defaultdict(float)
-    given: dict[Ngram, float] = defaultdict(float)
-    for ngram, count in counts.items():
-        context = ngram[:-1]
-        sums[context] += count
-        given[context] += count if raw[ngram] <= limit else min(_discount(count, discounts), count)
-    return sums, given
-
-
-def _discount(count: int, discounts: tuple[float, float, float]) -> float:
-    return discounts[min(count, 3) - 1] if count else 0.0
-
-
-def _back_off(ngram: Ngram, known: Sequence[dict[Ngram, float]], gammas: Sequence[dict[Ngram, float]]) -> float:
-    """The probability of the last word after the others, in the shorter orders that are done."""
-    found = known[len(ngram) - 1].get(ngram)
-    if found is not None:
-        return found
-    return gammas[len(ngram) - 2].get(ngram[:-1], 1.0) * _back_off(ngram[1:], known, gammas)
-
-
-def _to_model(known: Sequence[dict[Ngram, float]], gammas: Sequence[dict[Ngram, float]]) -> NgramModel:
-    tables = []
-    for place, table in enumerate(known):
-        weights = gammas[place] if place < len(gammas) else {}
-        tables.append(
-            {
-                ngram: Known(
-                    math.log(probability) if probability > 0 else -math.inf,
-                    math.log(weights[ngram]) if weights.get(ngram) else 0.0,
-                )
-                for ngram, probability in sorted(table.items())
-            }
-        )
-    return NgramModel(tables)
+def _interpolate_unigrams(counts: np.ndarray, discounts: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Probabilities of all words, ``<unk>`` and ``</s>``; ``<s>`` is never predicted."""
+    counts = np.where(begins, 0.0, counts)
+    total = counts.sum()
+    uniform = np.where(begins, 0.0, np.minimum(discounts, counts)).sum() / total / (len(counts) - 1)
+    return np.where(begins, 0.0, np.maximum(counts - discounts, 0.0) / total + uniform)

@@ -1,29 +1,31 @@
-"""N-gram models: how probable a word is after the words before it. Queries, and ARPA files in and out.
+"""N-gram models: how probable a word is after the words before it.
 
 A model of order n knows the probability of some n-grams. Where it does not know one, it backs off: it takes the n-gram
-without its first word, times the back-off weight of the words before. Probabilities are natural logarithms here and
-logarithms to base 10 in ARPA files.
+without its first word, times the back-off weight of the words before. Probabilities are natural logarithms.
+
+A model is a few flat arrays, so that tens of millions of n-grams fit. Its rows are its n-grams, those of one word
+first, then those of two, and so on. A *state* is what was said before: 0 is nothing, state r + 1 the n-gram of row r. A
+row's key is the state of its first words times the size of the vocabulary, plus its last word; keys grow from row to
+row, so that a row is found by halving.
 
 Source:
-    The file format: SRILM's manual page "ngram-format"; S. Katz, "Estimation of probabilities from sparse data", 1987.
+    S. Katz, "Estimation of probabilities from sparse data for the language model component of a speech recognizer",
+    IEEE Transactions on Acoustics, Speech, and Signal Processing, 1987.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from functools import cached_property
+
+import numpy as np
 
 from speechrnn.errors import ModelError
-from speechrnn.whole_files import write_whole
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
-
-_LN10 = math.log(10.0)
-_NEVER = -99.0  # what ARPA writes for a probability of zero
+NO_STATE = 0
 
 Ngram = tuple[str, ...]
 
@@ -41,30 +43,139 @@ class Known:
     backoff: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
 class NgramModel:
     """An n-gram model.
 
-    Args:
-        tables: For each order from 1 on, what is known of its n-grams.
-
-    Raises:
-        ModelError: There is no unigram.
+    Attributes:
+        words: Its vocabulary, ``<unk>``, ``<s>`` and ``</s>`` among them where it has them; a word's id is its place,
+            and so is the row of its unigram.
+        starts: First row of each order, and the number of rows; order + 1 numbers.
+        keys: Of each row, (R,) int64, growing.
+        log_probs: Of each row, natural log, (R,) float64.
+        backoffs: Natural log of the weight that each state gives to shorter n-grams, (S,) float64; 0 for state 0.
     """
 
-    def __init__(self, tables: Sequence[dict[Ngram, Known]]) -> None:
+    words: list[str]
+    starts: list[int]
+    keys: np.ndarray
+    log_probs: np.ndarray
+    backoffs: np.ndarray
+
+    @classmethod
+    def of(cls, tables: Sequence[Mapping[Ngram, Known]]) -> NgramModel:
+        """A model of what is known of the n-grams of each order from 1 on.
+
+        Raises:
+            ModelError: There is no unigram, or a word stands in an n-gram and not among the unigrams.
+        """
         if not tables or not tables[0]:
             raise ModelError("an n-gram model: expected unigrams, found none")
-        self.tables = list(tables)
+        words = [word for (word,) in tables[0]]
+        ids = {word: number for number, word in enumerate(words)}
+        try:
+            ngrams = [np.array([[ids[word] for word in ngram] for ngram in table], np.int64) for table in tables]
+        except KeyError as error:
+            raise ModelError(f"a language model: {error.args[0]!r} stands in an n-gram and is no unigram") from error
+        ngrams = [rows.reshape(len(rows), order) for order, rows in enumerate(ngrams, start=1)]
+        known = [np.array([(each.log_prob, each.backoff) for each in table.values()]) for table in tables]
+        return cls.assemble(words, ngrams, [values.reshape(len(values), 2) for values in known])
+
+    @classmethod
+    def assemble(cls, words: list[str], ngrams: Sequence[np.ndarray], known: Sequence[np.ndarray]) -> NgramModel:
+        """A model of n-grams in any order of rows.
+
+        What n-grams begin with is put in where it is missing, as the model of shorter n-grams says it.
+
+        Args:
+            words: Its vocabulary.
+            ngrams: Of each order n, ids of words, (K, n) int64; unigrams in the order of the vocabulary.
+            known: Of each order, natural logs of probability and back-off weight, (K, 2).
+        """
+        keys = _make_keys(len(words), ngrams)
+        if keys is None:
+            ngrams, known = _complete(ngrams, known)
+            keys = _make_keys(len(words), ngrams)
+            assert keys is not None
+        places = [np.argsort(each, kind="stable") for each in keys]
+        keys = [each[place] for each, place in zip(keys, places, strict=True)]
+        known = [each[place] for each, place in zip(known, places, strict=True)]
+        model = cls(
+            words,
+            [0, *np.cumsum([len(each) for each in keys]).tolist()],
+            np.concatenate(keys),
+            np.concatenate([each[:, 0] for each in known]),
+            np.concatenate([[0.0], *(each[:, 1] for each in known[:-1])]),
+        )
+        model._check_and_complete()
+        return model
+
+    def _check_and_complete(self) -> None:
+        """Name an n-gram that stands twice; give a probability to those that were put in."""
+        twice = np.flatnonzero(self.keys[1:] == self.keys[:-1])
+        if len(twice):
+            raise ModelError(f"a language model: the n-gram {' '.join(self.spell(int(twice[0])))!r} stands there twice")
+        for row in np.flatnonzero(np.isnan(self.log_probs)):
+            *context, word = self.spell(int(row))
+            state = int(self.keys[row]) // len(self.words)
+            self.log_probs[row] = self.log_prob(word, context[1:]) + self.backoffs[state]
 
     @property
     def order(self) -> int:
         """Longest n-grams that it knows."""
-        return len(self.tables)
+        return len(self.starts) - 1
 
     @property
-    def vocabulary(self) -> list[str]:
-        """Its words, ``<unk>``, ``<s>`` and ``</s>`` among them where it has them, in their order."""
-        return [word for (word,) in self.tables[0]]
+    def sizes(self) -> list[int]:
+        """How many n-grams of each order it knows."""
+        return [last - first for first, last in zip(self.starts, self.starts[1:], strict=False)]
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Id of each word."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    def known(self, order: int) -> dict[Ngram, Known]:
+        """What it knows of the n-grams of one order, as words: for small models, and to look at."""
+        rows = range(self.starts[order - 1], self.starts[order])
+        return {
+            tuple(self.spell(row)): Known(
+                float(self.log_probs[row]), float(self.backoffs[row + 1]) if order < self.order else 0.0
+            )
+            for row in rows
+        }
+
+    def spell(self, row: int) -> list[str]:
+        """The words of a row."""
+        return [self.words[word] for word in self.spell_all(row, row + 1)[0]]
+
+    def spell_all(self, first: int, last: int) -> np.ndarray:
+        """Ids of the words of rows of one order n, from a first to before a last one, (last - first, n) int64."""
+        columns: list[np.ndarray] = []
+        keys = self.keys[first:last]
+        while True:
+            states, words = np.divmod(keys, len(self.words))
+            columns.append(words)
+            if not len(states) or states[0] == NO_STATE:
+                return np.stack(columns[::-1], axis=1)
+            keys = self.keys[states - 1]
+
+    def find_rows(self, states: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Rows of words in states, -1 where it does not know them; all of one shape, int64."""
+        asked = states * len(self.words) + words
+        rows = np.minimum(np.searchsorted(self.keys, asked), len(self.keys) - 1)
+        return np.where(self.keys[rows] == asked, rows, -1)
+
+    def find_state(self, words: Sequence[int]) -> int:
+        """State of these words, ids; -1 where the model does not know them as an n-gram shorter than its order."""
+        if len(words) >= self.order:
+            return -1
+        state = NO_STATE
+        for word in words:
+            state = int(self.find_rows(np.array(state), np.array(word))) + 1
+            if state == 0:
+                return -1
+        return state
 
     def log_prob(self, word: str, context: Sequence[str] = ()) -> float:
         """The natural log of a word's probability after a context; of an unknown word, that of ``<unk>``.
@@ -76,7 +187,20 @@ class NgramModel:
         Returns:
             The logarithm; minus infinity for an unknown word in a model without ``<unk>``.
         """
-        return self._log_prob(self._known(word), self._context(context))
+        unknown = self.ids.get(UNKNOWN, -1)
+        asked = self.ids.get(word, unknown)
+        if asked < 0:
+            return -math.inf
+        before = [self.ids.get(each, unknown) for each in context[max(0, len(context) - self.order + 1) :]]
+        penalty = 0.0
+        while True:
+            state = self.find_state(before)
+            if state >= 0:
+                row = int(self.find_rows(np.array(state), np.array(asked)))
+                if row >= 0:
+                    return penalty + float(self.log_probs[row])
+                penalty += float(self.backoffs[state])
+            before = before[1:]
 
     def score(self, words: Sequence[str], *, has_begin: bool = True, has_end: bool = True) -> float:
         """The natural log of a sentence's probability.
@@ -91,116 +215,37 @@ class NgramModel:
         offset = len(said) - len(words)
         return sum(self.log_prob(word, said[: place + offset]) for place, word in enumerate(asked))
 
-    def _known(self, word: str) -> str:
-        return word if (word,) in self.tables[0] else UNKNOWN
 
-    def _context(self, words: Sequence[str]) -> Ngram:
-        last = words[max(0, len(words) - self.order + 1) :] if self.order > 1 else ()
-        return tuple(self._known(word) for word in last)
-
-    def _log_prob(self, word: str, context: Ngram) -> float:
-        penalty = 0.0
-        while True:
-            known = self.tables[len(context)].get((*context, word))
-            if known is not None:
-                return penalty + known.log_prob
-            if not context:
-                return -math.inf
-            before = self.tables[len(context) - 1].get(context)
-            penalty += before.backoff if before is not None else 0.0
-            context = context[1:]
-
-
-def write_arpa(path: str | Path, model: NgramModel) -> None:
-    """Write an ARPA file, compressed where its name ends in ``.gz``; whole or not at all.
-
-    Raises:
-        ModelError: It cannot be written.
-    """
-    lines = ["\\data\\"]
-    lines += [f"ngram {order}={len(table)}" for order, table in enumerate(model.tables, start=1)]
-    for order, table in enumerate(model.tables, start=1):
-        lines += ["", f"\\{order}-grams:"]
-        for ngram, known in table.items():
-            log_prob = _NEVER if known.log_prob == -math.inf else known.log_prob / _LN10
-            backoff = f"\t{known.backoff / _LN10:.7g}" if order < model.order else ""
-            lines.append(f"{log_prob:.7g}\t{' '.join(ngram)}{backoff}")
-    text = "\n".join([*lines, "", "\\end\\", ""])
-    data = gzip.compress(text.encode("utf-8"), mtime=0) if str(path).endswith(".gz") else text.encode("utf-8")
-    write_whole(path, data, error=ModelError)
+def _make_keys(size: int, ngrams: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """Keys of the n-grams of each order, in their own order; None where one begins with what is not there."""
+    keys = [ngrams[0][:, 0].astype(np.int64)]
+    known = [keys[0]]  # those of each order, growing
+    first = [0, size]
+    for rows in ngrams[1:]:
+        states = np.zeros(len(rows), dtype=np.int64)
+        for place, column in enumerate(rows.T[:-1]):
+            asked = states * size + column
+            at = np.minimum(np.searchsorted(known[place], asked), len(known[place]) - 1)
+            if len(rows) and (not len(known[place]) or (known[place][at] != asked).any()):
+                return None
+            states = first[place] + at + 1
+        keys.append(states * size + rows[:, -1])
+        known.append(np.sort(keys[-1]))
+        first.append(first[-1] + len(rows))
+    return keys
 
 
-def read_arpa(path: str | Path) -> NgramModel:
-    """Read an ARPA file.
-
-    Args:
-        path: In UTF-8, compressed where its name ends in ``.gz``.
-
-    Raises:
-        ModelError: It cannot be read or is no ARPA file; the message names the line.
-    """
-    path = Path(path)
-    try:
-        with _open(path) as file:
-            return _parse(path, enumerate(file, start=1))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: there is no such language model; check the path") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read as an ARPA file ({error})") from error
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8-sig")
-
-
-def _parse(path: Path, lines: Iterator[tuple[int, str]]) -> NgramModel:
-    counts: dict[int, int] = {}
-    tables: list[dict[Ngram, Known]] = []
-    is_begun = is_ended = False
-    for number, line in lines:
-        text = line.strip("\r\n ")
-        if not text:
-            continue
-        where = f"{path} line {number}"
-        if not is_begun:
-            is_begun = text == "\\data\\"
-            continue  # what stands before it is a comment
-        if text == "\\end\\":
-            is_ended = True
-            break
-        if text.startswith("ngram ") and not tables:
-            order, _, count = text.removeprefix("ngram ").partition("=")
-            if not (order.strip().isdigit() and count.strip().isdigit()):
-                raise ModelError(f"{where}: expected ngram ORDER=COUNT, got {text}")
-            counts[int(order)] = int(count)
-        elif text.startswith("\\") and text.endswith("-grams:"):
-            if text != f"\\{len(tables) + 1}-grams:":
-                raise ModelError(f"{where}: expected \\{len(tables) + 1}-grams:, got {text}")
-            tables.append({})
-        elif tables:
-            ngram, known = _parse_ngram(text, len(tables), where)
-            tables[-1][ngram] = known
-        else:
-            raise ModelError(f"{where}: expected n-grams, got {text[:40]}")
-    if not is_begun or not is_ended:
-        missing = r"\end\ " if is_begun else r"\data\ "
-        raise ModelError(f"{path}: no ARPA file, or cut off: {missing}is missing")
-    found = {order: len(table) for order, table in enumerate(tables, start=1)}
-    if counts != found:
-        raise ModelError(f"{path}: says that it has {counts} n-grams, and has {found}; is it whole?")
-    return NgramModel(tables)
-
-
-def _parse_ngram(text: str, order: int, where: str) -> tuple[Ngram, Known]:
-    parts = text.split()
-    if len(parts) not in (order + 1, order + 2):
-        raise ModelError(f"{where}: expected a logarithm, {order} words and maybe a back-off weight, got {text[:60]}")
-    try:
-        log_prob, backoff = float(parts[0]), float(parts[order + 1]) if len(parts) == order + 2 else 0.0
-    except ValueError:
-        raise ModelError(f"{where}: expected numbers at both ends, got {text[:60]}") from None
-    if log_prob > 1e-4:
-        raise ModelError(f"{where}: a probability above 1 (10^{log_prob:g})")
-    return tuple(parts[1 : order + 1]), Known(-math.inf if log_prob <= _NEVER else log_prob * _LN10, backoff * _LN10)
+def _complete(ngrams: Sequence[np.ndarray], known: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The same with what longer n-grams begin with; its probability is not a number yet, its back-off weight 1."""
+    ngrams, known = list(ngrams), list(known)
+    for place in range(len(ngrams) - 1, 1, -1):
+        begun, shorter = np.unique(ngrams[place][:, :-1], axis=0), ngrams[place - 1]
+        both, inverse = np.unique(np.concatenate([begun, shorter]), axis=0, return_inverse=True)
+        has = np.zeros(len(both), dtype=bool)
+        has[inverse.ravel()[len(begun) :]] = True
+        is_there = has[inverse.ravel()[: len(begun)]]
+        if not is_there.all():
+            ngrams[place - 1] = np.concatenate([shorter, begun[~is_there]])
+            new = np.tile([np.nan, 0.0], (int((~is_there).sum()), 1))
+            known[place - 1] = np.concatenate([known[place - 1], new])
+    return ngrams, known

@@ -1,13 +1,20 @@
 """``speechrnn lm``: what it writes, and one line for every slip."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
 from speechrnn.cli.arguments import _parse_hotwords
 from speechrnn.cli.main import main
+from speechrnn.decoding.fusion import find_unit
 from speechrnn.errors import ConfigError
-from speechrnn.language.ngram import END, read_arpa
+from speechrnn.language.arpa import read_arpa
+from speechrnn.language.compiled import read_language_model
+from speechrnn.language.ngram import END
+from speechrnn.model_folder import save_model
+from speechrnn.text.normalize import TextConfig
+from speechrnn.text.tokens import PieceTokens
 
 
 @pytest.fixture
@@ -21,7 +28,7 @@ def test_a_model_is_built_from_text_as_models_write_it(text, tmp_path, capsys):
     assert main(["lm", "build", str(text), "--order", "3", "-o", str(tmp_path / "lm.arpa")]) == 0
     model = read_arpa(tmp_path / "lm.arpa")
     assert model.order == 3
-    assert set(model.vocabulary) == {"<s>", END, "<unk>", "seven", "three", "one", "it's"}
+    assert set(model.words) == {"<s>", END, "<unk>", "seven", "three", "one", "it's"}
     assert model.log_prob("three", ["seven"]) > model.log_prob("one", ["seven"])
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'lm.arpa'}: 7 1-grams, ")
 
@@ -31,7 +38,7 @@ def test_characters_several_files_and_standard_input(text, tmp_path, monkeypatch
     output = tmp_path / "lm.arpa.gz"
     assert main(["lm", "build", str(text), "-", "--tokens", "characters", "--case", "upper", "-o", str(output)]) == 0
     model = read_arpa(output)
-    assert {"S", "<space>", "Z", "'"} <= set(model.vocabulary)
+    assert {"S", "<space>", "Z", "'"} <= set(model.words)
     assert model.log_prob("H", ["T"]) > model.log_prob("H", ["S"])
 
 
@@ -39,14 +46,37 @@ def test_pruning_and_a_smaller_vocabulary(text, tmp_path):
     output = str(tmp_path / "lm.arpa")
     assert main(["lm", "build", str(text), "--vocabulary", "2", "--prune", "0", "6", "-o", output]) == 0
     model = read_arpa(output)
-    assert len(model.vocabulary) == 5
-    assert ("seven", "three") in model.tables[1]
-    assert ("three", "one") not in model.tables[1]
+    assert len(model.words) == 5
+    assert ("seven", "three") in model.known(2)
+    assert ("three", "one") not in model.known(2)
+
+
+def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path, capsys):
+    tokens = PieceTokens.build(["SEVEN THREE", "SEVEN THREE ONE", "ITS ONE"] * 5, vocabulary_size=13)
+    model = replace(make_tiny_model(tokens=tokens), text=TextConfig(case="upper", apostrophes="remove"))
+    save_model(tmp_path / "model", model)
+    output = tmp_path / "pieces.bin"
+    assert main(["lm", "build", str(text), "--tokens", "pieces", "-m", str(tmp_path / "model"), "-o", str(output)]) == 0
+    built = read_language_model(output)
+    assert find_unit(built, tokens.symbols) == "tokens"
+    assert set(built.words) - {"<s>", END, "<unk>"} == {
+        tokens.symbols[token] for line in ("SEVEN THREE", "SEVEN THREE ONE", "ITS ONE") for token in tokens.encode(line)
+    }
+    capsys.readouterr()
+
+    (tmp_path / "other.txt").write_text("seven\nq3\nseven one\n")
+    arguments = ["lm", "build", str(tmp_path / "other.txt"), "--tokens", "pieces", "-m", str(tmp_path / "model")]
+    assert main([*arguments, "-o", str(output)]) == 1
+    assert "1 lines were left out, for the model cannot write them; the first: 'Q3' (it has no '3')" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["build", "TEXT", "--tokens", "pieces", "-o", "a.arpa"], "--tokens pieces: say whose, with -m MODEL"),
+        (["build", "TEXT", "-m", "gone", "-o", "a.arpa"], "gone"),
         (["build", "gone.txt", "-o", "a.arpa"], "gone.txt: the text cannot be read"),
         (["build", "TEXT", "-o", "a.lm"], "expected a name that ends in .arpa"),
         (["build", "TEXT", "--order", "0", "-o", "a.arpa"], "order: expected 1 or more"),
@@ -69,12 +99,20 @@ def test_slips_end_with_one_line_and_exit_code_2(text, tmp_path, monkeypatch, ca
 
 
 def test_a_model_that_opens_at_once_is_written_by_its_ending(text, tmp_path):
-    from speechrnn.language.compiled import read_language_model
+    from speechrnn.decoding.kernels import query
+
+    def ask(model):
+        """The natural log of the probability of seven, and then of one."""
+        state, log_probs = model.begin_state, []
+        for word in ("seven", "one"):
+            log_prob, state = query(model.arrays, len(model.words), state, model.word_ids[word])
+            log_probs.append(log_prob)
+        return log_probs
 
     for name in ("lm.arpa", "lm.bin"):
         assert main(["lm", "build", str(text), "-o", str(tmp_path / name)]) == 0
     arpa, compiled = (read_language_model(tmp_path / name) for name in ("lm.arpa", "lm.bin"))
-    assert compiled.score(["seven", "one"]) == pytest.approx(arpa.score(["seven", "one"]), abs=1e-4)
+    assert ask(compiled) == pytest.approx(ask(arpa), abs=1e-4)
 
 
 @pytest.mark.parametrize(

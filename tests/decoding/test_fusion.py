@@ -69,7 +69,7 @@ def test_words_are_scored_as_the_language_model_scores_them(seed, order, symbols
     assert set(found) == set(expected)
     for tokens, acoustic in expected.items():
         words = spell(tokens, spellings)
-        unknown = sum((word,) not in model.tables[0] for word in words)
+        unknown = sum((word,) not in model.known(1) for word in words)
         language = 0.7 * model.score(words) + 0.4 * len(words) - 3.0 * unknown
         assert found[tokens][0] == pytest.approx(acoustic, abs=1e-9)
         assert found[tokens][1] == pytest.approx(language, abs=1e-4)
@@ -86,7 +86,7 @@ def test_a_prefix_that_leaves_a_narrow_beam_and_comes_back_has_its_score(seed):
         search.feed(row[None])
         for tokens, _, language in search.ranked():
             words = spell(tokens, SPELLINGS)
-            unknown = sum((word,) not in model.tables[0] for word in words)
+            unknown = sum((word,) not in model.known(1) for word in words)
             expected = 0.9 * model.score(words) + 0.8 * len(words) - 1.5 * unknown + words.count("ba")
             assert language == pytest.approx(expected, abs=1e-3)
 
@@ -209,10 +209,10 @@ def test_a_word_that_is_begun_is_favoured_before_it_ends():
 def test_a_language_model_changes_what_is_heard_and_a_weight_of_zero_does_not():
     log_probs = torch.log(torch.tensor([[[0.05, 0.05, 0.44, 0.46, 0.0]]]).clamp(min=1e-9))
     lengths = torch.tensor([1])
-    model = CompiledNgram.of(make_model(["a"] * 9 + ["b"]))
+    model = make_model(["a"] * 9 + ["b"])
 
     def hear(weight):
-        fusion = Fusion(SPELLINGS, model, FusionConfig(weight, 0.0, 0.0), symbols=SYMBOLS)
+        fusion = Fusion(SPELLINGS, CompiledNgram.of(model), FusionConfig(weight, 0.0, 0.0), symbols=SYMBOLS)
         [[best]] = decode_beam(log_probs, lengths, fusion=fusion)
         return SYMBOLS[best.tokens[0]], best.language_score
 
@@ -267,7 +267,7 @@ def test_what_does_not_fit_the_acoustic_model_is_refused(arguments, message):
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_what_a_language_model_knows_nothing_of_is_impossible_where_it_counts_and_free_where_not(weight):
     """A model of characters without ``<unk>`` and without c."""
-    model = NgramModel([{(symbol,): Known(math.log(0.2)) for symbol in ("a", "b", SPACE, END)}])
+    model = NgramModel.of([{(symbol,): Known(math.log(0.2)) for symbol in ("a", "b", SPACE, END)}])
     log_probs = make_log_probs(4, 5, seed=3)
     found = search_all(log_probs, Fusion(SPELLINGS, CompiledNgram.of(model), FusionConfig(weight, 0.0)))
     everything = enumerate_all(log_probs)
@@ -282,4 +282,4 @@ def test_settings_and_sizes_are_checked():
         FusionConfig(word_bonus=math.nan)
     with pytest.raises(ConfigError, match="made for 5 tokens, not 7"):
         BeamSearch(7, fusion=Fusion(SPELLINGS))
-    assert END in make_model(["a"]).vocabulary
+    assert END in make_model(["a"]).words

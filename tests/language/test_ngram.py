@@ -3,12 +3,15 @@
 import itertools
 import math
 import random
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from speechrnn.errors import ConfigError, CorpusError, ModelError
+from speechrnn.language.arpa import read_arpa, write_arpa
 from speechrnn.language.kneser_ney import build_ngram
-from speechrnn.language.ngram import BEGIN, END, UNKNOWN, Known, NgramModel, read_arpa, write_arpa
+from speechrnn.language.ngram import BEGIN, END, UNKNOWN, Known, NgramModel
 
 WORDS = ["one", "two", "three", "four", "five", "oh", "point"]
 
@@ -22,7 +25,7 @@ def make_text(count=300, *, seed=0):
 
 def total(model, context):
     """Of all that may follow a context: words, the end, the unknown."""
-    return sum(math.exp(model.log_prob(word, context)) for word in model.vocabulary if word != BEGIN)
+    return sum(math.exp(model.log_prob(word, context)) for word in model.words if word != BEGIN)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
@@ -47,6 +50,52 @@ def test_it_is_modified_kneser_ney_by_its_formulas():
     assert model.log_prob("b", ["a"]) == pytest.approx(math.log(0.5 / 2 + gamma * unigram["b"]))
     assert model.log_prob("a", ["a"]) == pytest.approx(math.log(gamma * unigram["a"]))
     assert model.log_prob("a", [BEGIN]) == pytest.approx(math.log(1 / 2 + 1.0 / 2 * unigram["a"]))
+
+
+def estimate_in_words(text, order, limits):
+    """The same estimate by its formulas, with tables of words; log-probabilities of what is kept."""
+    raw = [Counter() for _ in range(order)]
+    for sentence in text:
+        padded = (BEGIN, *sentence, END)
+        for length in range(1, order + 1):
+            raw[length - 1].update(padded[first : first + length] for first in range(len(padded) - length + 1))
+    adjusted = [dict(raw[-1])]
+    for place in range(order - 2, -1, -1):
+        before = Counter(longer[1:] for longer in raw[place + 1])
+        adjusted.insert(0, {ngram: n if ngram[0] == BEGIN else before[ngram] for ngram, n in raw[place].items()})
+    probabilities = {}
+    for length, table in enumerate(adjusted, start=1):
+        often = Counter(table.values())
+        y = often[1] / (often[1] + 2 * often[2])
+        d = [0, 1 - 2 * y * often[2] / often[1], 2 - 3 * y * often[3] / often[2], 3 - 4 * y * often[4] / often[3]]
+        contexts = {}
+        for ngram, n in table.items():
+            if ngram != (BEGIN,):
+                contexts.setdefault(ngram[:-1], {})[ngram[-1]] = n
+        for context, after in contexts.items():
+            kept = {word: n for word, n in after.items() if raw[length - 1][*context, word] > limits[length - 1]}
+            total = sum(after.values())
+            rest = sum(min(d[min(n, 3)], n) if word in kept else n for word, n in after.items()) / total
+            everything = [*after, UNKNOWN] if length == 1 else list(after)
+            for word in everything:
+                shorter = rest / len(everything) if length == 1 else rest * probabilities[*context[1:], word]
+                own = max(after[word] - d[min(after[word], 3)], 0) / total if word in kept else 0.0
+                probabilities[*context, word] = own + shorter
+    return {
+        ngram: math.log(probability)
+        for ngram, probability in probabilities.items()
+        if ngram == (UNKNOWN,) or raw[len(ngram) - 1][ngram] > limits[len(ngram) - 1]
+    }
+
+
+@pytest.mark.parametrize(("order", "limits"), [(1, [0]), (2, [0, 0]), (3, [0, 0, 0]), (4, [0, 0, 1, 2])])
+def test_the_arrays_say_what_the_formulas_say(order, limits):
+    text = [[f"w{int(word)}" for word in line] for line in np.random.default_rng(0).zipf(1.5, (300, 6)).clip(0, 60)]
+    model = build_ngram(text, order=order, prune=limits)
+    expected = estimate_in_words(text, order, limits)
+    found = {ngram: known.log_prob for length in range(1, order + 1) for ngram, known in model.known(length).items()}
+    del found[BEGIN,]
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_word_that_follows_many_is_likelier_anywhere_than_one_that_follows_one_often():
@@ -84,7 +133,7 @@ def test_a_sentence_is_the_product_of_its_words():
 
 def test_rare_words_become_unknown_where_the_vocabulary_is_cut():
     model = build_ngram(make_text(), order=2, most_words=3)
-    assert len(model.vocabulary) == 3 + 3
+    assert len(model.words) == 3 + 3
     assert model.log_prob("point", ["one"]) == model.log_prob(UNKNOWN, ["one"])
     assert total(model, ["one"]) == pytest.approx(1.0)
 
@@ -92,14 +141,14 @@ def test_rare_words_become_unknown_where_the_vocabulary_is_cut():
 def test_pruning_leaves_seldom_n_grams_out_and_keeps_unigrams():
     text = make_text()
     whole, pruned = build_ngram(text, order=3), build_ngram(text, order=3, prune=(0, 1, 3))
-    assert len(pruned.tables[0]) == len(whole.tables[0])
-    assert 0 < len(pruned.tables[2]) < len(whole.tables[2])
+    assert pruned.sizes[0] == whole.sizes[0]
+    assert 0 < pruned.sizes[2] < whole.sizes[2]
     counts = {}
     for sentence in text:
         padded = [BEGIN, *sentence, END]
         for ngram in zip(padded, padded[1:], padded[2:], strict=False):
             counts[ngram] = counts.get(ngram, 0) + 1
-    assert set(pruned.tables[2]) == {ngram for ngram, count in counts.items() if count > 3}
+    assert set(pruned.known(3)) == {ngram for ngram, count in counts.items() if count > 3}
 
 
 @pytest.mark.parametrize("name", ["a.arpa", "a.arpa.gz"])
@@ -107,7 +156,7 @@ def test_an_arpa_file_comes_back_as_it_was_written(tmp_path, name):
     model = build_ngram(make_text(), order=3)
     write_arpa(tmp_path / name, model)
     read = read_arpa(tmp_path / name)
-    assert [list(table) for table in read.tables] == [list(table) for table in model.tables]
+    assert [list(read.known(order)) for order in (1, 2, 3)] == [list(model.known(order)) for order in (1, 2, 3)]
     for context in itertools.product(WORDS, repeat=2):
         for word in (*WORDS, END):
             assert read.log_prob(word, context) == pytest.approx(model.log_prob(word, context), abs=1e-5)
@@ -138,6 +187,15 @@ def test_an_arpa_file_of_another_program_is_read(tmp_path):
         ("\\data\\\nngram 1=1\n\n\\2-grams:\n-1 a b\n\n\\end\\\n", r"line 4: expected \\1-grams:, got \\2-grams:"),
         ("\\data\\\nngram one=1\n", "line 2: expected ngram ORDER=COUNT"),
         ("\\data\\\n\n\\end\\\n", "expected unigrams, found none"),
+        ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n-1 a\n\n\\end\\\n", "line 6: a stands among the 1-grams twice"),
+        (
+            "\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\n-1 a\n\n\\2-grams:\n-1 a b\n\n\\end\\\n",
+            "line 9: b stands in no 1-gram",
+        ),
+        (
+            "\\data\\\nngram 1=1\nngram 2=2\n\n\\1-grams:\n-1 a\n\n\\2-grams:\n-1 a a\n-1 a a\n\n\\end\\\n",
+            "the n-gram 'a a' stands there twice",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_arpa_file_is_named(tmp_path, text, message):
@@ -179,7 +237,7 @@ def test_texts_that_make_no_model_are_refused():
 
 
 def test_a_model_without_an_unknown_word_gives_it_nothing():
-    model = NgramModel([{(END,): Known(math.log(0.5)), ("a",): Known(math.log(0.5))}])
+    model = NgramModel.of([{(END,): Known(math.log(0.5)), ("a",): Known(math.log(0.5))}])
     assert model.log_prob("b") == -math.inf
 
 
