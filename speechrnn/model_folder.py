@@ -44,8 +44,11 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
 LANGUAGE_FOLDER = "language"
+CONFIDENCE_FILE = "confidence.json"
+ADDITIONS = (LANGUAGE_FOLDER, CONFIDENCE_FILE)
+"""What is found out about a model's weights later, and kept beside them."""
 
-MODEL_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, LANGUAGE_FOLDER})
+MODEL_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, *ADDITIONS})
 _TYPES: dict[str, type] = {
     "format_version": int,
     "speechrnn_version": str,
@@ -100,7 +103,11 @@ def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = Non
         ModelError: The tokens do not fit the model, the provenance is not JSON, something else than a model stands
             there, or the folder cannot be written.
     """
-    folder = Path(folder).resolve()
+    with _replacing(Path(folder).resolve()) as new:
+        _fill(new, model, card)
+
+
+def _fill(new: Path, model: ModelFolder, card: str | None) -> None:
     config = _write_config(model)
     if card is None:
         card = make_model_card(
@@ -108,12 +115,11 @@ def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = Non
         )
     # Cloned, because cuDNN keeps a layer's weights in one block of memory, and safetensors refuses shared memory.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.acoustic.state_dict().items()}
-    with _replacing(folder) as new:
-        (new / CONFIG_FILE).write_text(config, encoding="utf-8")
-        # Not with save_file, which lets nobody but the user read the file.
-        (new / WEIGHTS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
-        model.tokens.save(new)
-        (new / CARD_FILE).write_text(card, encoding="utf-8")
+    (new / CONFIG_FILE).write_text(config, encoding="utf-8")
+    # Not with save_file, which lets nobody but the user read the file.
+    (new / WEIGHTS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
+    model.tokens.save(new)
+    (new / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> ModelFolder:
@@ -142,7 +148,7 @@ def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> Mod
 
 
 def add_results(folder: str | Path, results: dict[str, Any]) -> None:
-    """Write error rates into a model folder's provenance, and its card anew with them.
+    """Write error rates into a model folder's provenance, and its card anew with them; all else stays.
 
     Args:
         folder: A model folder.
@@ -151,8 +157,15 @@ def add_results(folder: str | Path, results: dict[str, Any]) -> None:
     Raises:
         ModelError: The folder holds no usable model, or cannot be written.
     """
+    folder = Path(folder).resolve()
     model = load_model(folder)
-    save_model(folder, dataclasses.replace(model, provenance={**model.provenance, "results": results}))
+    with _replacing(folder) as new:
+        _fill(new, dataclasses.replace(model, provenance={**model.provenance, "results": results}), None)
+        for name in ADDITIONS:
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, new / name)
+            elif (folder / name).exists():
+                shutil.copy2(folder / name, new / name)
 
 
 def _write_config(model: ModelFolder) -> str:

@@ -290,15 +290,22 @@ def _train(recipe: Recipe) -> None:
 
 
 def _evaluate(recipe: Recipe) -> None:
+    from speechrnn.evaluation.calibration import calibrate
     from speechrnn.evaluation.evaluate import evaluate
+    from speechrnn.recognition.confidence import add_calibration
     from speechrnn.recognition.recognizer import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))
     sets = {"valid": recipe.config.data.valid, **_find_tests(recipe)}
     scores, rows = {}, []
+    recognizer.calibrations.clear()  # of an earlier training
     for name, manifest in sets.items():
         assert manifest is not None
         evaluation = evaluate(recognizer, recipe.output / manifest, batch_seconds=recipe.config.data.batch_seconds)
+        if name == "valid" and any(utterance.words for utterance in evaluation.utterances):
+            calibration = calibrate([utterance.words for utterance in evaluation.utterances], corpus=str(manifest))
+            add_calibration(recipe.output / "model", "greedy", calibration)
+            recognizer.calibrations["greedy"] = calibration
         scores[name] = evaluation.to_dict()
         rows += [{"set": name, **utterance.to_dict()} for utterance in evaluation.utterances]
     write_json_lines(recipe.output / "hypotheses.jsonl", rows)

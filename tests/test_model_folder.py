@@ -353,7 +353,12 @@ def test_others_may_read_what_was_saved_as_the_umask_says(tiny_model_folder, tmp
 
 
 def test_card_carries_licence_attribution_and_results(folder, tiny_model):
+    (folder / "language").mkdir()
+    (folder / "language" / "weights.json").write_text("{}")
+    (folder / "confidence.json").write_text("{}")
     add_results(folder, RESULTS)
+    assert (folder / "language" / "weights.json").is_file()
+    assert (folder / "confidence.json").is_file()
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| Nothing | CC0 | - | A generator \\| seeded |" in card
     assert "| test | 300 | 1,234 | 1.23 % | 0.40 % to 2.00 % |" in card

@@ -41,8 +41,13 @@ def test_json_reads_back(tmp_path):
 
 def test_what_breaks_off_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     write_whole(tmp_path / "a.txt", "old")
-    with pytest.raises(KeyError), open_whole(tmp_path / "a.txt") as file:
-        file.write(b"half")
-        raise KeyError("whatever")
+
+    def break_off():
+        with open_whole(tmp_path / "a.txt") as file:
+            file.write(b"half")
+            raise KeyError("whatever")
+
+    with pytest.raises(KeyError):
+        break_off()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"

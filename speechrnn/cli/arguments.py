@@ -49,6 +49,9 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beam-size", type=int, default=16, metavar="N", help="prefixes that a beam search keeps (default: 16)"
     )
+    parser.add_argument(
+        "--nbest", type=int, default=1, metavar="N", help="readings in JSON output, the best first (beam or lexicon)"
+    )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
     parser.add_argument(
         "--batch-seconds",
@@ -74,6 +77,7 @@ def read_decoding(args: argparse.Namespace) -> DecodingOptions:
         "language_weight": args.language_weight,
         "word_bonus": args.word_bonus,
         "hotwords": _parse_hotwords(args.hotwords),
+        "nbest": args.nbest,
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ from speechrnn.whole_files import write_json, write_json_lines
 if TYPE_CHECKING:
     from speechrnn.evaluation.evaluate import Evaluation
 
+logger = logging.getLogger("speechrnn")
+
 SUMMARY = "score a model on a corpus: WER with a 95 % interval, CER, every hypothesis beside its reference"
 EXAMPLE = "speechrnn evaluate runs/fsdd/test.jsonl -m runs/fsdd/model -o runs/fsdd/again"
 
@@ -29,7 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_format_argument(parser)
     add_model_argument(parser)
     parser.add_argument(
-        "-o", "--output", metavar="DIR", help="write hypotheses.jsonl (worst first) and results.json there"
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="write hypotheses.jsonl (worst first) and results.json there, and reliability.png with matplotlib",
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="keep with the model what makes confidences of this decoder probabilities: for validation data",
     )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, rates as fractions")
     add_decoding_arguments(parser)
@@ -44,8 +56,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.recognition.recognizer import load
 
+    recognizer = load(args.model, device=args.device)
+    if args.calibrate:
+        recognizer.calibrations.clear()
     evaluation = evaluate(
-        load(args.model, device=args.device),
+        recognizer,
         args.corpus,
         batch_seconds=args.batch_seconds,
         format=args.format,
@@ -53,6 +68,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     )
     if args.output is not None:
         _write(evaluation, Path(args.output))
+    if args.calibrate:
+        _calibrate(args, recognizer.choose_decoder(**decoding).name, evaluation)
     if args.json:
         print(json.dumps(evaluation.to_dict()))
     else:
@@ -69,8 +86,29 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(evaluation: Evaluation, folder: Path) -> None:
+    from speechrnn.evaluation.calibration import draw_reliability
+
     write_json_lines(folder / "hypotheses.jsonl", (utterance.to_dict() for utterance in evaluation.utterances))
     write_json(folder / "results.json", evaluation.to_dict())
+    try:
+        draw_reliability(evaluation.reliability, folder / "reliability.png")
+    except ImportError:
+        logger.info("no picture of the confidences: it needs matplotlib (pip install 'speechrnn[pictures]')")
+
+
+def _calibrate(args: argparse.Namespace, decoder: str, evaluation: Evaluation) -> None:
+    from speechrnn.evaluation.calibration import calibrate
+    from speechrnn.recognition.confidence import add_calibration
+    from speechrnn.recognition.hub import find_folder
+
+    words = [utterance.words for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id)]
+    calibration = calibrate(words, corpus=str(args.corpus))
+    add_calibration(find_folder(args.model), decoder, calibration)
+    print(
+        f"speechrnn: confidences of {decoder} are calibrated on {calibration.words:,} words: expected calibration "
+        f"error {100 * calibration.error:.1f} %, before {100 * calibration.raw_error:.1f} %",
+        file=sys.stderr,
+    )
 
 
 def _print(evaluation: Evaluation, name: str) -> None:
@@ -81,6 +119,8 @@ def _print(evaluation: Evaluation, name: str) -> None:
         f"as written, capitals and punctuation included: WER {100 * evaluation.raw.wer:.2f} %, "
         f"CER {100 * evaluation.raw.cer:.2f} %"
     )
+    if any(evaluation.reliability.counts):
+        print(f"confidences: expected calibration error {100 * evaluation.reliability.error:.1f} %")
     wrong = sum(utterance.errors > 0 for utterance in evaluation.utterances)
     lines = describe_errors(evaluation.utterances)
     if lines:

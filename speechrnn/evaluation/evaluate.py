@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,6 +13,7 @@ import torch
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, CorpusError
+from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
 from speechrnn.recognition.decoders import DecodingOptions
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcript import Transcript
@@ -44,6 +45,7 @@ class ScoredUtterance:
         errors: Word errors after scoring normalisation.
         confidence: Lowest word confidence, in [0, 1]; 0 where no word was heard.
         problem: Why it could not be transcribed, or None; its reference then counts as deleted.
+        words: The words that were heard, and whether each is right.
     """
 
     id: str
@@ -57,10 +59,12 @@ class ScoredUtterance:
     errors: int
     confidence: float
     problem: str | None
+    words: list[JudgedWord] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As a line of hypotheses.jsonl; an infinite rate is null."""
         row = dict(vars(self))
+        del row["words"]
         for name in ("wer", "cer"):
             row[name] = round(row[name], 4) if row[name] != float("inf") else None
         row["confidence"] = round(row["confidence"], 4)
@@ -82,6 +86,11 @@ class Evaluation:
     raw: Score
     utterances: list[ScoredUtterance]
 
+    @property
+    def reliability(self) -> Reliability:
+        """How the words' confidences compare with how often they are right."""
+        return measure_reliability([word for utterance in self.utterances for word in utterance.words])
+
     def to_dict(self) -> dict[str, Any]:
         """For results.json: the normalised score, and the raw rates under ``raw``."""
         raw = self.raw.to_dict()
@@ -89,6 +98,7 @@ class Evaluation:
             **self.score.to_dict(),
             "scoring_normalization": SCORING_VERSION,
             "raw": {name: raw[name] for name in ("wer", "wer_low", "wer_high", "cer", "sentence_error_rate")},
+            "confidence": self.reliability.to_dict(),
             "failed": sum(utterance.problem is not None for utterance in self.utterances),
         }
 
@@ -215,6 +225,7 @@ def _score_utterance(cut: MonoCut, transcript: Transcript | None, problem: str |
         errors=words.errors,
         confidence=min(confidences, default=0.0),
         problem=problem,
+        words=judge_words(transcript.words, supervision.text or "") if transcript else [],
     )
 
 

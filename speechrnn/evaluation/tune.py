@@ -16,10 +16,11 @@ from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import read_all
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.recognition.batches import collect_batches, pad_waveforms
-from speechrnn.recognition.decoders import Decode, make_beam_decoder
+from speechrnn.recognition.decoders import make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import word_errors
 from speechrnn.text.normalize import normalize_for_scoring
+from speechrnn.types import Hypothesis
 
 _WEIGHTS: dict[Unit, tuple[Sequence[float], Sequence[float]]] = {
     "words": ((0.2, 0.4, 0.7, 1.0, 1.4, 2.0), (-1.0, 0.5, 2.0, 3.5, 5.0)),
@@ -85,15 +86,15 @@ def tune_weights(
     weights, bonuses = _WEIGHTS[fusion.unit]
     total = len(weights) * len(bonuses) + 8 * _SHRINK + len(_UNKNOWN_COSTS)
 
-    def rate(decode: Decode) -> float:
-        heard = [recognizer.tokens.decode(each.tokens) for batch in batches for each in decode(*batch)]
+    def rate(decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]) -> float:
+        heard = [recognizer.tokens.decode(best.tokens) for batch in batches for best, *_ in decode(*batch)]
         counts = [word_errors(*pair) for pair in zip(references, map(normalize_for_scoring, heard), strict=True)]
         return sum(count.errors for count in counts) / sum(count.length for count in counts)
 
     def try_out(configs: Sequence[FusionConfig]) -> FusionConfig:
         for config in configs:
             if config not in tried:
-                tried[config] = rate(make_beam_decoder(beam_size, None, fusion.with_config(config)))
+                tried[config] = rate(make_beam_decoder(beam_size, fusion=fusion.with_config(config)))
                 advance(len(tried), max(total, len(tried)))
         return min(tried, key=lambda config: tried[config])
 
@@ -108,8 +109,8 @@ def tune_weights(
     return Tuning(
         best,
         tried[best],
-        rate(make_beam_decoder(beam_size, None)),
-        rate(decode_greedy),
+        rate(make_beam_decoder(beam_size)),
+        rate(lambda *batch: [[best] for best in decode_greedy(*batch)]),
         fusion.unit,
         len(references),
         len(tried),

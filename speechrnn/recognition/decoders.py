@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
 from torch import Tensor
@@ -25,11 +25,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("speechrnn")
 
-Decode = Callable[[Tensor, Tensor], list[Hypothesis]]
-"""Log-probabilities (B, T', V) and their lengths (B,) into one hypothesis each."""
-
 DECODERS = ("greedy", "beam", "lexicon")
 DEFAULT_BEAM_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What turns log-probabilities into hypotheses.
+
+    Attributes:
+        name: What it goes by among a model's calibrations: ``greedy``, ``beam`` or ``lexicon``, and the digest of the
+            language model, where there is one.
+        decode: From log-probabilities (B, T', V) and their lengths (B,) to the hypotheses of each, the best first, at
+            least one.
+    """
+
+    name: str
+    decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
 
 
 class DecodingOptions(TypedDict, total=False):
@@ -46,6 +58,7 @@ class DecodingOptions(TypedDict, total=False):
         language_weight: How much the language model counts; None: as tuned with the model, or 0.5.
         word_bonus: For each word that it scores; None: as tuned with the model, or 1.
         hotwords: Words and phrases to be favoured, and by how many nats; 8 is much.
+        nbest: How many readings a transcript has at most, itself and its alternatives together; 1. Needs a beam.
     """
 
     decoder: str | None
@@ -56,6 +69,7 @@ class DecodingOptions(TypedDict, total=False):
     language_weight: float | None
     word_bonus: float | None
     hotwords: Mapping[str, float] | None
+    nbest: int
 
 
 class Decoders:
@@ -83,8 +97,9 @@ class Decoders:
         language_weight: float | None = None,
         word_bonus: float | None = None,
         hotwords: Mapping[str, float] | None = None,
-    ) -> Decode:
-        """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each.
+        nbest: int = 1,
+    ) -> Decoder:
+        """The decoder that is asked for.
 
         Args:
             decoder: And all others: as in :class:`DecodingOptions`.
@@ -107,12 +122,14 @@ class Decoders:
         if language_model is None and (language_weight is not None or word_bonus is not None):
             raise ConfigError("language_weight and word_bonus: are for a language_model, and none is given")
         if decoder == "greedy":
-            if is_fused:
-                raise ConfigError("decoder greedy: takes no language model and no hotwords; use beam")
-            return decode_greedy
+            if is_fused or nbest != 1:
+                raise ConfigError("decoder greedy: takes no language model, no hotwords and no nbest; use beam")
+            return Decoder(decoder, lambda *emission: [[best] for best in decode_greedy(*emission)])
         grammar = self._make_grammar(words, sentences) if given else None
         fusion = self._make_fusion(language_model, language_weight, word_bonus, hotwords or {}) if is_fused else None
-        return make_beam_decoder(beam_size, grammar, fusion)
+        decode = make_beam_decoder(beam_size, grammar, fusion, nbest=nbest)
+        digest = fusion.model.digest if fusion is not None and fusion.model is not None else ""
+        return Decoder(f"{decoder} {digest}".strip(), decode)
 
     def _make_fusion(
         self,
@@ -168,18 +185,22 @@ class Decoders:
         return Grammar.of_words(encoded, separator=space)
 
 
-def make_beam_decoder(beam_size: int, grammar: Grammar | None, fusion: Fusion | None = None) -> Decode:
-    """A beam search for the best hypothesis, an empty one where none fits.
+def make_beam_decoder(
+    beam_size: int, grammar: Grammar | None = None, fusion: Fusion | None = None, *, nbest: int = 1
+) -> Callable[[Tensor, Tensor], list[list[Hypothesis]]]:
+    """A beam search for the best hypotheses, an empty one where none fits.
 
     Raises:
-        ConfigError: The beam holds nothing.
+        ConfigError: The beam holds nothing, or less than is asked for.
     """
     from speechrnn.decoding.beam import BeamConfig, decode_beam
 
-    config = BeamConfig(beam_size=beam_size)
+    config = BeamConfig(beam_size=beam_size, nbest=nbest)
+    if nbest > beam_size:
+        raise ConfigError(f"nbest: expected at most beam_size ({beam_size}), got {nbest}")
 
-    def decode(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
+    def decode(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         found = decode_beam(log_probs, lengths, config, grammar=grammar, fusion=fusion)
-        return [hypotheses[0] if hypotheses else Hypothesis([], [], -math.inf) for hypotheses in found]
+        return [hypotheses or [Hypothesis([], [], -math.inf)] for hypotheses in found]
 
     return decode

@@ -19,10 +19,11 @@ from speechrnn.audio.resampling import resampled_length
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.recognition.batches import collect_batches, pad_waveforms
-from speechrnn.recognition.decoders import Decode, Decoders, DecodingOptions
+from speechrnn.recognition.confidence import Calibration, read_calibrations
+from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.language_weights import TunedWeights, read_weights
-from speechrnn.recognition.transcript import Segment, Transcript, Word
+from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "
     """
     folder = find_folder(name_or_path)
     return Recognizer(
-        load_model(folder), device=device, name=os.fspath(name_or_path), tuned=read_weights(folder)
-    )  # fmt: skip
+        load_model(folder),
+        device=device,
+        name=os.fspath(name_or_path),
+        tuned=read_weights(folder),
+        calibrations=read_calibrations(folder),
+    )
 
 
 class Recognizer:
@@ -60,6 +65,7 @@ class Recognizer:
         device: As in :func:`load`.
         name: What transcripts call the model.
         tuned: Weights of language models that were tuned for it, by their digests.
+        calibrations: Of its words' confidences, by the name of the decoder.
 
     Raises:
         ConfigError: There is no such device.
@@ -72,6 +78,7 @@ class Recognizer:
         device: str | torch.device = "auto",
         name: str | None = None,
         tuned: Mapping[str, TunedWeights] | None = None,
+        calibrations: Mapping[str, Calibration] | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.name = name
@@ -79,6 +86,7 @@ class Recognizer:
         self.tokens = model.tokens
         self.provenance = model.provenance
         self._acoustic = model.acoustic.to(self.device).eval()
+        self.calibrations = dict(calibrations or {})
         self._decoders = Decoders(model.tokens, model.text, tuned or {})
 
     @property
@@ -159,7 +167,7 @@ class Recognizer:
             AudioError: A recording cannot be read or is too short, and there is no ``on_error``.
             ConfigError: There is no such decoder, ``batch_seconds`` is not positive, or ``sources`` is one recording.
         """
-        decode = self.choose_decoder(**decoding)
+        decoder = self.choose_decoder(**decoding)
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
@@ -168,7 +176,7 @@ class Recognizer:
         batches = collect_batches(
             recordings, lambda recording: len(recording.samples), most_samples=batch_seconds * self.sample_rate
         )
-        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decode))
+        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder))
 
     def emissions(self, waveforms: Tensor, lengths: Tensor) -> Emission:
         """Compute log-probabilities without decoding them.
@@ -201,8 +209,8 @@ class Recognizer:
             f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
         )
 
-    def choose_decoder(self, **decoding: Unpack[DecodingOptions]) -> Decode:
-        """What turns log-probabilities (B, T', V) and their lengths into one hypothesis each.
+    def choose_decoder(self, **decoding: Unpack[DecodingOptions]) -> Decoder:
+        """What turns log-probabilities (B, T', V) and their lengths into hypotheses.
 
         Args:
             **decoding: As in :class:`~speechrnn.recognition.decoders.DecodingOptions`.
@@ -239,28 +247,48 @@ class Recognizer:
         self.check_length(waveform, name=path or "recording")
         return _Recording(path, waveform.samples)
 
-    def _transcribe_batch(self, batch: list[_Recording], decode: Decode) -> Iterator[Transcript]:
+    def _transcribe_batch(self, batch: list[_Recording], decoder: Decoder) -> Iterator[Transcript]:
         emission = self.emissions(*pad_waveforms([torch.from_numpy(recording.samples) for recording in batch]))
-        hypotheses = decode(emission.log_probs, emission.lengths)
-        for recording, hypothesis in zip(batch, hypotheses, strict=True):
-            yield self._make_transcript(recording, hypothesis)
+        calibration = self.calibrations.get(decoder.name)
+        found = decoder.decode(emission.log_probs, emission.lengths)
+        for recording, hypotheses in zip(batch, found, strict=True):
+            yield self._make_transcript(recording, hypotheses, calibration)
 
-    def _make_transcript(self, recording: _Recording, hypothesis: Hypothesis) -> Transcript:
+    def _make_transcript(
+        self, recording: _Recording, hypotheses: list[Hypothesis], calibration: Calibration | None
+    ) -> Transcript:
         seconds = len(recording.samples) / self.sample_rate
-        words = tuple(
-            self._make_word(text, slice(first, last + 1), hypothesis, seconds)
+        readings = [self._make_words(hypothesis, seconds, calibration) for hypothesis in hypotheses]
+        texts = [" ".join(word.text for word in words) for words in readings]
+        scores = [hypothesis.acoustic_score + hypothesis.language_score for hypothesis in hypotheses]
+        distinct = {text: place for place, text in reversed(list(enumerate(texts)))}  # spaces are not all seen
+        places = sorted(distinct.values()) if len(texts) > 1 else []
+        text, words = texts[0], readings[0]
+        return Transcript(
+            text,
+            (Segment(words[0].start, words[-1].end, text, words),) if words else (),
+            seconds,
+            audio=recording.path,
+            language=self.language,
+            model=self.name,
+            alternatives=tuple(Alternative(texts[place], scores[place], readings[place]) for place in places),
+        )
+
+    def _make_words(self, hypothesis: Hypothesis, seconds: float, calibration: Calibration | None) -> tuple[Word, ...]:
+        return tuple(
+            self._make_word(text, slice(first, last + 1), hypothesis, seconds, calibration)
             for text, first, last in self.tokens.words(hypothesis.tokens)
         )
-        text = " ".join(word.text for word in words)
-        segments = (Segment(words[0].start, words[-1].end, text, words),) if words else ()
-        return Transcript(text, segments, seconds, audio=recording.path, language=self.language, model=self.name)
 
-    def _make_word(self, text: str, tokens: slice, hypothesis: Hypothesis, seconds: float) -> Word:
+    def _make_word(
+        self, text: str, tokens: slice, hypothesis: Hypothesis, seconds: float, calibration: Calibration | None
+    ) -> Word:
         frames, confidences = hypothesis.frames[tokens], hypothesis.confidences[tokens]
         # The last frame may reach past the end of the recording.
         start = min(frames[0][0] * self._acoustic.seconds_per_frame, seconds)
         end = min((frames[-1][1] + 1) * self._acoustic.seconds_per_frame, seconds)
-        return Word(text, start, end, math.prod(confidences) ** (1 / len(confidences)))
+        confidence = math.prod(confidences) ** (1 / len(confidences))
+        return Word(text, start, end, confidence if calibration is None else calibration.apply(confidence))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ class Word:
         text: As the model writes it; no white space.
         start: In seconds from the beginning of the recording.
         end: Likewise; not before the start.
-        confidence: Geometric mean of the posteriors of its tokens, in [0, 1]. Not calibrated: it ranks words, and is no
-            probability of being right.
+        confidence: Probability that it is right, in [0, 1], where the model has a calibration for the decoder
+            (:mod:`speechrnn.recognition.confidence`); else the geometric mean of the posteriors of its tokens, which
+            ranks words and promises more than it holds.
     """
 
     text: str
@@ -43,6 +44,22 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """One of several readings of a recording.
+
+    Attributes:
+        text: All of it.
+        score: Natural log of its probability under the acoustic model, and what language model and hotwords add; only
+            the difference to another reading of the same recording means something.
+        words: Its words.
+    """
+
+    text: str
+    score: float
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
 class Transcript:
     """What was said in a recording.
 
@@ -53,6 +70,7 @@ class Transcript:
         audio: The recording's path, where it has one.
         language: The model's language, such as "en", where it knows exactly one.
         model: Which model: the name or path it was loaded from.
+        alternatives: The most probable readings, this one first, where several were asked for (``nbest``).
     """
 
     text: str
@@ -61,6 +79,7 @@ class Transcript:
     audio: str | None = None
     language: str | None = None
     model: str | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -76,7 +95,8 @@ class Transcript:
 
         ``audio``, ``model``, ``language`` (each a string or null), ``seconds``, ``text`` and ``segments``: a list of
         objects with ``start``, ``end``, ``text`` and ``words``, a list of objects with ``text``, ``start``, ``end`` and
-        ``confidence``. Times are in seconds, rounded to a millisecond, confidences rounded to four digits.
+        ``confidence``. Where several readings were asked for, ``alternatives`` is a list of objects with ``text``,
+        ``score`` and ``words``. Times are in seconds, rounded to a millisecond, confidences rounded to four digits.
 
         Args:
             indent: Spaces of each level; None: all on one line.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -50,21 +50,29 @@ def write_json(transcript: Transcript, *, indent: int | None = None) -> str:
         "text": transcript.text,
         "segments": [_round(asdict(segment)) for segment in transcript.segments],
     }
+    if transcript.alternatives:
+        content["alternatives"] = [
+            {"text": each.text, "score": round(each.score, 4), "words": _round_words(map(asdict, each.words))}
+            for each in transcript.alternatives
+        ]
     return json.dumps(content, ensure_ascii=False, indent=indent) + "\n"
 
 
 def _round(segment: dict[str, Any]) -> dict[str, Any]:
     times = {"start": round(segment["start"], 3), "end": round(segment["end"], 3)}
-    words = [
+    return {**times, "text": segment["text"], "words": _round_words(segment["words"])}
+
+
+def _round_words(words: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
         {
             "text": word["text"],
             "start": round(word["start"], 3),
             "end": round(word["end"], 3),
             "confidence": round(word["confidence"], 4),
         }
-        for word in segment["words"]
+        for word in words
     ]
-    return {**times, "text": segment["text"], "words": words}
 
 
 def write_srt(transcript: Transcript) -> str:

@@ -1,6 +1,7 @@
 """``speechrnn evaluate``: what is printed, written and returned, and one line for every slip."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 import soundfile
 from safetensors.torch import load_file, save_file
 
+import speechrnn
 from speechrnn.cli.main import main
 
 SCORE_KEYS = {
     "utterances", "words", "wer", "wer_low", "wer_high", "cer", "sentence_error_rate", "interval_method",
-    "substitutions", "deletions", "insertions", "scoring_normalization", "raw", "failed",
+    "substitutions", "deletions", "insertions", "scoring_normalization", "raw", "confidence", "failed",
 }  # fmt: skip
 
 
@@ -60,7 +62,8 @@ def test_scores_are_printed_for_a_person(capsys, evaluate, test_set):
     assert evaluate(test_set) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    score, raw = captured.out.splitlines()
+    score, raw, confidences = captured.out.splitlines()
+    assert re.fullmatch(r"confidences: expected calibration error \d+\.\d %", confidences)
     assert score.startswith("test: WER 0.00 % (95 % interval 0.00–")
     assert "15 utterances" in score
     assert "exact binomial bound" in score
@@ -72,13 +75,13 @@ def test_the_worst_utterances_are_shown_with_what_went_wrong(capsys, evaluate, c
     for number in range(3):
         lines[number]["text"] += " low" * (number + 1)
     assert evaluate(write_lines(path, lines)) == 0
-    shown = capsys.readouterr().out.splitlines()[2:]
+    shown = capsys.readouterr().out.splitlines()[3:]
     assert shown[0] == "3 utterances with errors, all here (-said +recognised):"
     assert {line.split(":")[0]: line.count("-low") for line in shown[1:]} == {"test-0": 1, "test-1": 2, "test-2": 3}
     for line in lines:
         line["text"] = "high low high low"
     assert evaluate(write_lines(path, lines)) == 0
-    shown = capsys.readouterr().out.splitlines()[2:]
+    shown = capsys.readouterr().out.splitlines()[3:]
     assert shown[0] == "15 utterances with errors, the worst 5 here (-said +recognised):"
     assert len(shown) == 6
 
@@ -100,7 +103,7 @@ def test_output_folder_gets_every_hypothesis_worst_first_and_the_results(capsys,
     lines[7]["text"] += " low low"
     output = tmp_path / "made" / "here"
     assert evaluate(write_lines(path, lines), "-o", str(output), "--json") == 0
-    assert {file.name for file in output.iterdir()} == {"hypotheses.jsonl", "results.json"}
+    assert {file.name for file in output.iterdir()} == {"hypotheses.jsonl", "results.json", "reliability.png"}
     assert json.loads((output / "results.json").read_text()) == json.loads(capsys.readouterr().out)
     assert len((output / "results.json").read_text().splitlines()) > len(SCORE_KEYS)  # for people, too
     rows = [json.loads(line) for line in (output / "hypotheses.jsonl").read_text().splitlines()]
@@ -113,7 +116,33 @@ def test_output_folder_gets_every_hypothesis_worst_first_and_the_results(capsys,
 def test_the_same_results_replace_old_ones(evaluate, test_set, tmp_path):
     for _ in range(2):
         assert evaluate(test_set, "-o", str(tmp_path)) == 0
-    assert {file.name for file in tmp_path.iterdir()} == {"hypotheses.jsonl", "results.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {"hypotheses.jsonl", "results.json", "reliability.png"}
+
+
+def test_confidences_are_calibrated_for_the_decoder_that_is_given(capsys, corpus, tone_run, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tone_run.model, model)
+    path, lines = corpus
+    for line in lines[::2]:
+        line["text"] = "high"  # most of what is heard is wrong then
+    arguments = ["evaluate", str(write_lines(path, lines)), "-m", str(model), "--device", "cpu"]
+    assert main([*arguments, "--calibrate", "--decoder", "beam"]) == 0
+    said = capsys.readouterr().err
+    after, before = map(float, re.findall(r"(?:error|before) (\d+\.\d) %", said))
+    assert "confidences of beam are calibrated on" in said
+    assert after < before
+    recognizer, audio = speechrnn.load(model), path.parent / lines[0]["audio_filepath"]
+    confidences = {
+        name: [word.confidence for word in recognizer.transcribe(audio, decoder=name).words]
+        for name in ("greedy", "beam")
+    }
+    assert min(confidences["greedy"]) > 0.9 > max(confidences["beam"])
+
+    assert main([*arguments, "--calibrate"]) == 0  # from raw confidences, whatever stands there
+    first = (model / "confidence.json").read_text()
+    assert main([*arguments, "--calibrate"]) == 0
+    assert (model / "confidence.json").read_text() == first
+    assert set(json.loads(first)) == {"beam", "greedy"}
 
 
 def test_model_is_read_from_the_environment(capsys, test_set, tone_run, monkeypatch):

@@ -141,7 +141,10 @@ def test_who_hears_little_hears_what_the_language_model_expects(tone_run, hard_o
     ("options", "message"),
     [
         ({"language_weight": 1.0}, "are for a language_model, and none is given"),
-        ({"decoder": "greedy", "hotwords": {"low": 1.0}}, "decoder greedy: takes no language model and no hotwords"),
+        (
+            {"decoder": "greedy", "hotwords": {"low": 1.0}},
+            "decoder greedy: takes no language model, no hotwords and no nbest",
+        ),
         ({"hotwords": {"loud": 1.0}}, "the model cannot write 'u'"),
     ],
 )

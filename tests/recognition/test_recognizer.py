@@ -1,4 +1,5 @@
 import io
+import json
 import math
 import sys
 import types
@@ -279,7 +280,15 @@ def test_hub_id_is_fetched_and_nothing_but_the_model(tiny_model_folder, monkeypa
     assert load("owner/name", device="cpu").name == "owner/name"
     [(hub_id, patterns)] = asked
     assert hub_id == "owner/name"
-    expected = ["README.md", "config.json", "language/*", "model.safetensors", "tokenizer.model", "tokens.json"]
+    expected = [
+        "README.md",
+        "confidence.json",
+        "config.json",
+        "language/*",
+        "model.safetensors",
+        "tokenizer.model",
+        "tokens.json",
+    ]
     assert sorted(patterns) == expected
 
 
@@ -301,6 +310,28 @@ def test_gpu_says_what_the_cpu_says(make_tiny_model, recordings):
     with torch.backends.cudnn.flags(allow_tf32=False):
         texts = [transcript.text for transcript in on_gpu.transcribe_many(recordings)]
     assert texts == [transcript.text for transcript in on_cpu.transcribe_many(recordings)]
+
+
+def test_the_best_readings_come_best_first(recognizer, recordings):
+    found = recognizer.transcribe(recordings[0], decoder="beam", nbest=4)
+    assert 2 <= len(found.alternatives) == len({each.text for each in found.alternatives}) <= 4
+    scores = [each.score for each in found.alternatives]
+    assert scores == sorted(scores, reverse=True)
+    assert (found.alternatives[0].text, found.alternatives[0].words) == (found.text, found.words)
+    assert found.text == recognizer.transcribe(recordings[0], decoder="beam").text
+    written = json.loads(found.to_json())["alternatives"]
+    assert [(each["text"], each["score"]) for each in written] == [
+        (each.text, round(each.score, 4)) for each in found.alternatives
+    ]
+    assert written[0]["words"] == json.loads(found.to_json())["segments"][0]["words"]
+    assert "alternatives" not in json.loads(recognizer.transcribe(recordings[0], decoder="beam").to_json())
+    for options, message in (
+        ({"nbest": 2}, "decoder greedy: takes no language model, no hotwords and no nbest"),
+        ({"decoder": "beam", "nbest": 0}, "nbest: expected 1 or more, got 0"),
+        ({"decoder": "beam", "nbest": 17}, "nbest: expected at most beam_size"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            recognizer.transcribe(recordings[0], **options)
 
 
 def test_beam_search_reads_a_sure_model_as_greedily_and_takes_its_size(recognizer, recordings):

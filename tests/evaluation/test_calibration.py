@@ -1,0 +1,103 @@
+"""Confidences: laid beside what was said, measured, and made into probabilities."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from speechrnn.errors import CorpusError, ModelError
+from speechrnn.evaluation.calibration import JudgedWord, calibrate, draw_reliability, judge_words, measure_reliability
+from speechrnn.recognition.confidence import Calibration, add_calibration, logit, read_calibrations
+from speechrnn.recognition.transcript import Word
+
+
+def words(*heard):
+    return [Word(text, 0.0, 0.1, confidence) for text, confidence in heard]
+
+
+def too_sure(count, *, slope=0.4, offset=-0.7, seed=0):
+    """Words whose true odds are known: raw confidences promise more."""
+    rng = np.random.default_rng(seed)
+    raw = rng.beta(5, 1, count)
+    right = [rng.random() < Calibration(slope, offset).apply(confidence) for confidence in raw]
+    return [[JudgedWord(float(confidence), bool(verdict))] for confidence, verdict in zip(raw, right, strict=True)]
+
+
+def test_a_word_is_right_where_the_reference_has_it():
+    heard = words(("Seven,", 0.9), ("tree", 0.4), ("--", 0.8), ("o'clock", 0.7), ("one", 0.6))
+    judged = judge_words(heard, "seven three o'clock")
+    assert judged == [
+        JudgedWord(0.9, True),
+        JudgedWord(0.4, False),
+        JudgedWord(0.7, True),
+        JudgedWord(0.6, False),
+    ]
+    assert judge_words([], "seven") == []
+
+
+def test_the_expected_calibration_error_by_hand():
+    judged = [JudgedWord(0.95, True), JudgedWord(0.93, False), JudgedWord(0.45, True), JudgedWord(1.0, True)]
+    found = measure_reliability(judged)
+    assert found.counts == [0, 0, 0, 0, 1, 0, 0, 0, 0, 3]
+    assert found.shares[9] == pytest.approx(2 / 3)
+    expected = (3 * abs((0.95 + 0.93 + 1.0) / 3 - 2 / 3) + abs(0.45 - 1.0)) / 4
+    assert found.error == pytest.approx(expected)
+    assert measure_reliability([]).error == 0.0
+
+
+def test_a_calibration_finds_the_true_odds():
+    found = calibrate(too_sure(20_000), corpus="valid.jsonl")
+    assert found.slope == pytest.approx(0.4, abs=0.04)
+    assert found.offset == pytest.approx(-0.7, abs=0.08)
+    assert (found.words, found.corpus) == (20_000, "valid.jsonl")
+    assert found.error < 0.02 < 0.2 < found.raw_error
+
+
+def test_its_error_is_that_of_words_it_has_not_seen():
+    """Coin throws: two words are fitted well and mean nothing for the other two."""
+    utterances = [[JudgedWord(0.9, True)], [JudgedWord(0.9, False)], [JudgedWord(0.9, True)], [JudgedWord(0.9, False)]]
+    assert calibrate(utterances).error > 0.5
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_words_that_are_all_alike_give_a_bounded_calibration_that_keeps_the_order(is_right, count):
+    utterances = [[JudgedWord(confidence, is_right)] for confidence in np.linspace(0, 1, count)]
+    found = calibrate(utterances)
+    applied = [found.apply(confidence) for confidence in np.linspace(0, 1, 20)]
+    assert all(low < high for low, high in pairwise(applied))
+    assert 0.0 < applied[0] < applied[-1] < 1.0
+    assert (found.apply(1.0 if is_right else 0.0) > 0.5) == is_right
+
+
+def test_nothing_heard_is_nothing_to_calibrate_on():
+    with pytest.raises(CorpusError, match="silence: no word was heard"):
+        calibrate([[], []], corpus="silence")
+
+
+def test_one_is_not_infinitely_sure():
+    assert logit(1.0) == pytest.approx(np.log(1e6), rel=1e-3)
+    assert logit(0.0) == pytest.approx(-logit(1.0))
+
+
+def test_calibrations_are_kept_by_decoder(tmp_path):
+    assert read_calibrations(tmp_path) == {}
+    first, second = Calibration(0.5, 0.1, 10, "a", 0.01, 0.2), Calibration(0.7, 0.0, 20, "b", 0.02, 0.1)
+    add_calibration(tmp_path, "greedy", first)
+    add_calibration(tmp_path, "beam 0123", second)
+    assert read_calibrations(tmp_path) == {"greedy": first, "beam 0123": second}
+    add_calibration(tmp_path, "greedy", second)
+    assert read_calibrations(tmp_path)["greedy"] == second
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"greedy": {"slope": 1}}', '{"greedy": 3}'])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "confidence.json").write_text(content)
+    with pytest.raises(ModelError, match=r"confidence.json: cannot be read .*remove it and calibrate again"):
+        read_calibrations(tmp_path)
+
+
+def test_the_picture_is_drawn_even_with_empty_bins(tmp_path):
+    pytest.importorskip("matplotlib")
+    draw_reliability(measure_reliability([JudgedWord(0.9, True)]), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
