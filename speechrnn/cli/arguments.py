@@ -50,6 +50,13 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         "--beam-size", type=int, default=16, metavar="N", help="prefixes that a beam search keeps (default: 16)"
     )
     parser.add_argument(
+        "--least-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="reject a recording with a word less sure than this, 0 to 1: its transcript is empty (default: 0)",
+    )
+    parser.add_argument(
         "--nbest", type=int, default=1, metavar="N", help="readings in JSON output, the best first (beam or lexicon)"
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
@@ -78,6 +85,7 @@ def read_decoding(args: argparse.Namespace) -> DecodingOptions:
         "word_bonus": args.word_bonus,
         "hotwords": _parse_hotwords(args.hotwords),
         "nbest": args.nbest,
+        "least_confidence": args.least_confidence,
     }
 
 

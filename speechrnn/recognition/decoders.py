@@ -38,10 +38,12 @@ class Decoder:
             language model, where there is one.
         decode: From log-probabilities (B, T', V) and their lengths (B,) to the hypotheses of each, the best first, at
             least one.
+        least_confidence: Words that are less sure are not taken for heard.
     """
 
     name: str
     decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
+    least_confidence: float = 0.0
 
 
 class DecodingOptions(TypedDict, total=False):
@@ -58,6 +60,8 @@ class DecodingOptions(TypedDict, total=False):
         language_weight: How much the language model counts; None: as tuned with the model, or 0.5.
         word_bonus: For each word that it scores; None: as tuned with the model, or 1.
         hotwords: Words and phrases to be favoured, and by how many nats; 8 is much.
+        least_confidence: A recording with a word that is less sure than this, in [0, 1], is rejected: its transcript is
+            empty and says what was rejected. For closed tasks, where anything sounds like something that may be said.
         nbest: How many readings a transcript has at most, itself and its alternatives together; 1. Needs a beam.
     """
 
@@ -70,6 +74,7 @@ class DecodingOptions(TypedDict, total=False):
     word_bonus: float | None
     hotwords: Mapping[str, float] | None
     nbest: int
+    least_confidence: float
 
 
 class Decoders:
@@ -98,6 +103,7 @@ class Decoders:
         word_bonus: float | None = None,
         hotwords: Mapping[str, float] | None = None,
         nbest: int = 1,
+        least_confidence: float = 0.0,
     ) -> Decoder:
         """The decoder that is asked for.
 
@@ -121,15 +127,17 @@ class Decoders:
             )
         if language_model is None and (language_weight is not None or word_bonus is not None):
             raise ConfigError("language_weight and word_bonus: are for a language_model, and none is given")
+        if not 0.0 <= least_confidence <= 1.0:
+            raise ConfigError(f"least_confidence: expected a probability in [0, 1], got {least_confidence}")
         if decoder == "greedy":
             if is_fused or nbest != 1:
                 raise ConfigError("decoder greedy: takes no language model, no hotwords and no nbest; use beam")
-            return Decoder(decoder, lambda *emission: [[best] for best in decode_greedy(*emission)])
+            return Decoder(decoder, lambda *emission: [[best] for best in decode_greedy(*emission)], least_confidence)
         grammar = self._make_grammar(words, sentences) if given else None
         fusion = self._make_fusion(language_model, language_weight, word_bonus, hotwords or {}) if is_fused else None
         decode = make_beam_decoder(beam_size, grammar, fusion, nbest=nbest)
         digest = fusion.model.digest if fusion is not None and fusion.model is not None else ""
-        return Decoder(f"{decoder} {digest}".strip(), decode)
+        return Decoder(f"{decoder} {digest}".strip(), decode, least_confidence)
 
     def _make_fusion(
         self,

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -24,6 +24,7 @@ from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.language_weights import TunedWeights, read_weights
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
+from speechrnn.recognition.word_times import place_words
 from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
@@ -252,13 +253,15 @@ class Recognizer:
         calibration = self.calibrations.get(decoder.name)
         found = decoder.decode(emission.log_probs, emission.lengths)
         for recording, hypotheses in zip(batch, found, strict=True):
-            yield self._make_transcript(recording, hypotheses, calibration)
+            transcript = self._make_transcript(recording, hypotheses, calibration)
+            is_sure = all(word.confidence >= decoder.least_confidence for word in transcript.words)
+            yield transcript if is_sure else replace(transcript, text="", segments=(), rejected=transcript.text)
 
     def _make_transcript(
         self, recording: _Recording, hypotheses: list[Hypothesis], calibration: Calibration | None
     ) -> Transcript:
         seconds = len(recording.samples) / self.sample_rate
-        readings = [self._make_words(hypothesis, seconds, calibration) for hypothesis in hypotheses]
+        readings = [self._make_words(hypothesis, recording.samples, calibration) for hypothesis in hypotheses]
         texts = [" ".join(word.text for word in words) for words in readings]
         scores = [hypothesis.acoustic_score + hypothesis.language_score for hypothesis in hypotheses]
         distinct = {text: place for place, text in reversed(list(enumerate(texts)))}  # spaces are not all seen
@@ -274,21 +277,26 @@ class Recognizer:
             alternatives=tuple(Alternative(texts[place], scores[place], readings[place]) for place in places),
         )
 
-    def _make_words(self, hypothesis: Hypothesis, seconds: float, calibration: Calibration | None) -> tuple[Word, ...]:
+    def _make_words(
+        self, hypothesis: Hypothesis, samples: np.ndarray, calibration: Calibration | None
+    ) -> tuple[Word, ...]:
+        found = self.tokens.words(hypothesis.tokens)
+        frame = self.seconds_per_frame
+        peaks = [
+            (hypothesis.frames[first][0] * frame, (hypothesis.frames[last][1] + 1) * frame) for _, first, last in found
+        ]
+        times = place_words(peaks, samples, self.sample_rate)
+        confidences = [_mean_confidence(hypothesis.confidences[first : last + 1]) for _, first, last in found]
+        if calibration is not None:
+            confidences = list(map(calibration.apply, confidences))
         return tuple(
-            self._make_word(text, slice(first, last + 1), hypothesis, seconds, calibration)
-            for text, first, last in self.tokens.words(hypothesis.tokens)
+            Word(text, start, end, confidence)
+            for (text, _, _), (start, end), confidence in zip(found, times, confidences, strict=True)
         )
 
-    def _make_word(
-        self, text: str, tokens: slice, hypothesis: Hypothesis, seconds: float, calibration: Calibration | None
-    ) -> Word:
-        frames, confidences = hypothesis.frames[tokens], hypothesis.confidences[tokens]
-        # The last frame may reach past the end of the recording.
-        start = min(frames[0][0] * self._acoustic.seconds_per_frame, seconds)
-        end = min((frames[-1][1] + 1) * self._acoustic.seconds_per_frame, seconds)
-        confidence = math.prod(confidences) ** (1 / len(confidences))
-        return Word(text, start, end, confidence if calibration is None else calibration.apply(confidence))
+
+def _mean_confidence(confidences: list[float]) -> float:
+    return math.prod(confidences) ** (1 / len(confidences))
 
 
 @dataclass(frozen=True)

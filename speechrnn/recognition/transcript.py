@@ -71,6 +71,7 @@ class Transcript:
         language: The model's language, such as "en", where it knows exactly one.
         model: Which model: the name or path it was loaded from.
         alternatives: The most probable readings, this one first, where several were asked for (``nbest``).
+        rejected: What was heard and not sure enough (``least_confidence``); the text is empty then.
     """
 
     text: str
@@ -80,6 +81,7 @@ class Transcript:
     language: str | None = None
     model: str | None = None
     alternatives: tuple[Alternative, ...] = ()
+    rejected: str = ""
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -96,7 +98,8 @@ class Transcript:
         ``audio``, ``model``, ``language`` (each a string or null), ``seconds``, ``text`` and ``segments``: a list of
         objects with ``start``, ``end``, ``text`` and ``words``, a list of objects with ``text``, ``start``, ``end`` and
         ``confidence``. Where several readings were asked for, ``alternatives`` is a list of objects with ``text``,
-        ``score`` and ``words``. Times are in seconds, rounded to a millisecond, confidences rounded to four digits.
+        ``score`` and ``words``; where what was heard was not sure enough, ``rejected`` is that text. Times are in
+        seconds, rounded to a millisecond, confidences rounded to four digits.
 
         Args:
             indent: Spaces of each level; None: all on one line.

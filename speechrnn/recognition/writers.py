@@ -50,6 +50,8 @@ def write_json(transcript: Transcript, *, indent: int | None = None) -> str:
         "text": transcript.text,
         "segments": [_round(asdict(segment)) for segment in transcript.segments],
     }
+    if transcript.rejected:
+        content["rejected"] = transcript.rejected
     if transcript.alternatives:
         content["alternatives"] = [
             {"text": each.text, "score": round(each.score, 4), "words": _round_words(map(asdict, each.words))}

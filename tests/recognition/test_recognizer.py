@@ -334,6 +334,17 @@ def test_the_best_readings_come_best_first(recognizer, recordings):
             recognizer.transcribe(recordings[0], **options)
 
 
+def test_what_is_not_sure_enough_is_rejected_and_said(recognizer, recordings):
+    heard = recognizer.transcribe(recordings[0])
+    lowest = min(word.confidence for word in heard.words)
+    assert recognizer.transcribe(recordings[0], least_confidence=lowest) == heard
+    refused = recognizer.transcribe(recordings[0], least_confidence=lowest + 1e-6)
+    assert (refused.text, refused.words, refused.rejected) == ("", (), heard.text)
+    assert json.loads(refused.to_json())["rejected"] == heard.text
+    with pytest.raises(ConfigError, match=r"least_confidence: expected a probability in \[0, 1\], got 1.5"):
+        recognizer.transcribe(recordings[0], least_confidence=1.5)
+
+
 def test_beam_search_reads_a_sure_model_as_greedily_and_takes_its_size(recognizer, recordings):
     greedy, beam = (recognizer.transcribe(recordings[0], decoder=name) for name in ("greedy", "beam"))
     assert beam.text == recognizer.transcribe(recordings[0], decoder="beam", beam_size=64).text
