@@ -69,9 +69,7 @@ def main() -> None:
         print(f"{name}: {wrong} of {len(rows)} wrong")
     others = cut_others(args.others, [len(sound.samples) / sound.sample_rate for sound in sounds], model.sample_rate)
     rate, threshold = find_equal_error(*(find_confidences(model, each, sentences) for each in (sounds, others)))
-    print(
-        f"equal error rate {100 * rate:.1f} % at a confidence of {threshold:.4f}; {len(others)} stretches of other speech"
-    )
+    print(f"equal error rate {100 * rate:.1f} % at a confidence of {threshold:.4f}; {len(others)} stretches")
 
 
 if __name__ == "__main__":
