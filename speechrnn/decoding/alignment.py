@@ -58,34 +58,44 @@ def _step(
 
 
 @njit(cache=True, nogil=True)
-def _align(log_probs: np.ndarray, targets: np.ndarray, blank: int, every: int) -> np.ndarray:
-    """First and last frame of each target, (U, 2); -1 where there is no path. Scores are kept every so many frames."""
-    frames, length = len(log_probs), len(targets)
-    spans = np.full((length, 2), -1, dtype=np.int64)
-    states = 2 * length + 1
-    if frames == 0:
-        return spans
-    labels = np.full(states, blank, dtype=np.int64)
+def _lay_out(targets: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token of each state, and whether it can be reached over the blank before it; (2 U + 1,) each."""
+    labels = np.full(2 * len(targets) + 1, blank, dtype=np.int64)
     labels[1::2] = targets
-    skips = np.zeros(states, dtype=np.bool_)
-    for place in range(1, length):
+    skips = np.zeros(len(labels), dtype=np.bool_)
+    for place in range(1, len(targets)):
         skips[2 * place + 1] = targets[place] != targets[place - 1]
+    return labels, skips
+
+
+@njit(cache=True, nogil=True)
+def _walk_forward(
+    log_probs: np.ndarray, labels: np.ndarray, skips: np.ndarray, every: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of all states after every so many frames, (K, S), and after the last frame, (S,)."""
+    frames, states = len(log_probs), len(labels)
     kept = np.full(((frames - 1) // every + 1, states), -np.inf)
     scores, other = np.full(states, -np.inf), np.full(states, -np.inf)
-    scores[0], scores[1] = log_probs[0, blank], log_probs[0, targets[0]]
+    scores[0], scores[1] = log_probs[0, labels[0]], log_probs[0, labels[1]]
     kept[0] = scores
     for frame in range(1, frames):
         _step(log_probs[frame], labels, skips, scores, other, 0, min(states, 2 * frame + 2))
         scores, other = other, scores
         if frame % every == 0:
             kept[frame // every] = scores
-    state = states - 1 if scores[states - 1] >= scores[states - 2] else states - 2
-    if scores[state] == -np.inf:
-        return spans
-    path = np.empty(frames, dtype=np.int64)
-    last = frames - 1
+    return kept, scores
+
+
+@njit(cache=True, nogil=True)
+def _walk_back(
+    log_probs: np.ndarray, labels: np.ndarray, skips: np.ndarray, kept: np.ndarray, every: int, state: int
+) -> np.ndarray:
+    """The state at each frame of the best path that ends in one, (T',)."""
+    path = np.empty(len(log_probs), dtype=np.int64)
+    last = len(log_probs) - 1
+    scores, other = np.empty(len(labels)), np.empty(len(labels))
     walked = np.empty((every + 1, 2 * every + 3))
-    for block in range((frames - 1) // every, -1, -1):
+    for block in range(len(kept) - 1, -1, -1):
         first = block * every
         low = max(0, state - 2 * (last - first))
         width = state + 1 - low
@@ -108,7 +118,22 @@ def _align(log_probs: np.ndarray, targets: np.ndarray, blank: int, every: int) -
             state -= back
         path[first] = state
         last = first
-    for frame in range(frames - 1, -1, -1):
+    return path
+
+
+@njit(cache=True, nogil=True)
+def _align(log_probs: np.ndarray, targets: np.ndarray, blank: int, every: int) -> np.ndarray:
+    """First and last frame of each target, (U, 2); -1 where there is no path. Scores are kept every so many frames."""
+    spans = np.full((len(targets), 2), -1, dtype=np.int64)
+    if len(log_probs) == 0:
+        return spans
+    labels, skips = _lay_out(targets, blank)
+    kept, scores = _walk_forward(log_probs, labels, skips, every)
+    state = len(labels) - 1 if scores[-1] >= scores[-2] else len(labels) - 2
+    if scores[state] == -np.inf:
+        return spans
+    path = _walk_back(log_probs, labels, skips, kept, every, state)
+    for frame in range(len(path) - 1, -1, -1):
         if path[frame] % 2:
             place = path[frame] // 2
             if spans[place, 1] < 0:

@@ -22,6 +22,13 @@ _ROOT, _LEFT = 0, -1
 Trie = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _look_up(table: np.ndarray, key: int) -> int:
+    """The value of a key; -1 where it has none."""
+    slot = find_slot(table, key)
+    return table[slot, 1] if table[slot, 0] != EMPTY else -1
+
+
 @njit(cache=True, nogil=True)
 def query(arrays: tuple[np.ndarray, ...], num_words: int, state: int, word: int) -> tuple[float, int]:
     """The natural log of a word's probability in a state, and the state after it; minus infinity for no word (-1).
@@ -92,7 +99,8 @@ def _close_word(arrays: tuple, known: np.ndarray) -> float:
     return score + heard
 
 
-@njit(cache=True, nogil=True)
+# Inlined: as a call, with all these arrays handed over, the search with a language model takes twice as long.
+@njit(cache=True, nogil=True, inline="always")
 def extend(arrays: tuple, known: np.ndarray, token: int) -> float:
     """Add a token to what is known of a prefix, (4,), changed in place; what that is worth."""
     settings, weights, begins, letters, starts = arrays[0], arrays[1], arrays[2], arrays[3], arrays[4]
@@ -110,12 +118,9 @@ def extend(arrays: tuple, known: np.ndarray, token: int) -> float:
     for place in range(starts[token], starts[token + 1]):
         letter = letters[place]
         if unit == _WORDS and known[0] >= 0:
-            slot = find_slot(trie, known[0] * num_letters + letter)
-            if trie[slot, 0] == EMPTY:
-                known[0] = _LEFT
+            known[0] = _look_up(trie, known[0] * num_letters + letter)
+            if known[0] == _LEFT:
                 score -= weights[2]
-            else:
-                known[0] = trie[slot, 1]
         elif unit == _CHARACTERS:
             asked, known[1] = _ask(arrays, known[1], unit_words[letter])
             score += asked
@@ -217,28 +222,20 @@ def _grow(
         for token in chosen:
             # The last token is said anew only after a blank; else it just goes on.
             score = (ending[0, number] if token == tokens[node] else total) + row[token]
-            state = 0
-            if len(grammar) > 0:
-                at = find_slot(grammar, states[node] * len(row) + token)
-                if grammar[at, 0] == EMPTY:
-                    continue
-                state = grammar[at, 1]
-            if score == -np.inf:
+            state = _look_up(grammar, states[node] * len(row) + token) if len(grammar) > 0 else 0
+            if state < 0 or score == -np.inf:
                 continue
-            slot = find_slot(table, node * len(row) + token)
-            child = table[slot, 1] if table[slot, 0] != EMPTY else -1
+            child = _look_up(table, node * len(row) + token)
             if child >= 0 and place_of[child] >= 0:
-                place = place_of[child]
-                stays[1, place] = _add(stays[1, place], score)
+                stays[1, place_of[child]] = _add(stays[1, place_of[child]], score)
             else:
                 new_scores[0, found], new_scores[1, found] = score, 0.0
                 new[found, 0], new[found, 1], new[found, 2] = node, token, state
-                if is_fused and child >= 0:  # it was kept before
-                    new[found, 3:] = known[child]
-                    new_scores[1, found] = added[child]
-                elif is_fused:
-                    new[found, 3:] = known[node]
-                    new_scores[1, found] = added[node] + extend(fusion, new[found, 3:], token)
+                if is_fused:
+                    at = child if child >= 0 else node  # it may have been kept before
+                    new[found, 3:], new_scores[1, found] = known[at], added[at]
+                    if child < 0:
+                        new_scores[1, found] += extend(fusion, new[found, 3:], token)
                 found += 1
     return found
 

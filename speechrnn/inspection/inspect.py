@@ -172,6 +172,13 @@ def inspect_recording(
     name = "recording" if isinstance(audio, Waveform) else os.fspath(audio)
     waveform = _read(recognizer, audio, name, start, end, channel)
     recognizer.check_length(waveform, name=name)
+    return _inspect_waveform(recognizer, waveform, name=name, text=text, start=start)
+
+
+def _inspect_waveform(
+    recognizer: Recognizer, waveform: Waveform, *, name: str, text: str | None, start: float
+) -> Inspection:
+    """The same for a stretch that was read already, which begins at ``start`` seconds."""
     acoustic = recognizer.model.acoustic
     features, layers, log_probs = _run(recognizer, waveform)
     [hypothesis] = decode_greedy(log_probs, torch.tensor([log_probs.shape[1]]))

@@ -15,8 +15,9 @@ from speechrnn.decoding.alignment import align_tokens
 from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
 from speechrnn.recognition.longform import compute_log_probs
 from speechrnn.recognition.transcript import Segment, Transcript, Word
+from speechrnn.recognition.word_times import place_words
 from speechrnn.text.normalize import normalize_text
-from speechrnn.types import BLANK_ID
+from speechrnn.types import BLANK_ID, Waveform
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource
@@ -27,38 +28,18 @@ _MISFIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class AlignedToken:
-    """A token of a text: a character, a phone, whatever the model writes.
-
-    Attributes:
-        text: What it writes.
-        start: In seconds.
-        end: Likewise.
-        confidence: Its highest posterior within this time, in [0, 1].
-    """
-
-    text: str
-    start: float
-    end: float
-    confidence: float
+class AlignedToken(Word):
+    """A token of a text: a character, a phone, whatever the model writes, with its highest posterior as confidence."""
 
 
 @dataclass(frozen=True)
-class AlignedWord:
+class AlignedWord(Word):
     """A word of a text.
 
     Attributes:
-        text: As the model writes it.
-        start: In seconds.
-        end: Likewise.
-        confidence: Geometric mean of its tokens' confidences, in [0, 1].
-        tokens: At least one.
+        tokens: At least one; its time is theirs, its confidence the geometric mean of theirs.
     """
 
-    text: str
-    start: float
-    end: float
-    confidence: float
     tokens: tuple[AlignedToken, ...]
 
 
@@ -145,14 +126,7 @@ def align(
         AudioError: The recording cannot be read, or is too short for a single frame.
         ConfigError: The text is empty, holds what the model cannot write, or is too long for the recording.
     """
-    normalized = normalize_text(text, recognizer.model.text)
-    try:
-        ids = recognizer.tokens.encode(normalized)
-    except CorpusError as error:
-        raise ConfigError(f"the text: {error}") from error
-    spelled = recognizer.tokens.words(ids)
-    if not spelled:
-        raise ConfigError("the text is empty; expected what is said in the recording")
+    ids, spelled = _spell(recognizer, text)
     path = os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
     waveform = read_audio(audio, input_rate=sample_rate, sample_rate=recognizer.sample_rate, channel=channel)
     recognizer.check_length(waveform, name=path or "recording")
@@ -164,35 +138,48 @@ def align(
             f"{path or 'recording'}: {error}: {len(spelled)} words in {waveform.seconds:.1f} s; is it the text of this "
             "recording?"
         ) from error
-    words = [
-        _make_word(recognizer, word, range(first, last + 1), ids, spans, log_probs, waveform.seconds)
-        for word, first, last in spelled
-    ]
+    words = _make_words(recognizer, spelled, ids, spans, log_probs, waveform)
     misfits = tuple(_find_misfits(words, ids, spans, log_probs, recognizer.seconds_per_frame))
     return Alignment(tuple(words), misfits, waveform.seconds, path, recognizer.name)
 
 
-def _make_word(
+def _spell(recognizer: Recognizer, text: str) -> tuple[list[int], list[tuple[str, int, int]]]:
+    """Token ids of a text, and of each of its words the first and last place among them."""
+    normalized = normalize_text(text, recognizer.model.text)
+    try:
+        ids = recognizer.tokens.encode(normalized)
+    except CorpusError as error:
+        raise ConfigError(f"the text: {error}") from error
+    spelled = recognizer.tokens.words(ids)
+    if not spelled:
+        raise ConfigError("the text is empty; expected what is said in the recording")
+    return ids, spelled
+
+
+def _make_words(
     recognizer: Recognizer,
-    text: str,
-    places: range,
+    spelled: Sequence[tuple[str, int, int]],
     ids: Sequence[int],
     spans: Sequence[tuple[int, int]],
     log_probs: np.ndarray,
-    seconds: float,
-) -> AlignedWord:
-    """Within a word a token goes on until the next one begins."""
+    waveform: Waveform,
+) -> list[AlignedWord]:
+    """Words where there is sound around the peaks of their tokens; within a word a token goes on until the next."""
     step = recognizer.seconds_per_frame
-    tokens = []
-    for place in places:
-        first, last = spans[place]
-        until = spans[place + 1][0] if place + 1 in places else last + 1
-        confidence = min(1.0, math.exp(float(log_probs[first : last + 1, ids[place]].max())))
-        written = recognizer.tokens.spellings[ids[place]][1]
-        if written:
-            tokens.append(AlignedToken(written, min(first * step, seconds), min(until * step, seconds), confidence))
-    confidence = math.prod(token.confidence for token in tokens) ** (1 / len(tokens))
-    return AlignedWord(text, tokens[0].start, tokens[-1].end, confidence, tuple(tokens))
+    peaks = [(spans[first][0] * step, (spans[last][1] + 1) * step) for _, first, last in spelled]
+    times = place_words(peaks, waveform.samples, waveform.sample_rate)
+    words = []
+    for (text, first, last), (start, end) in zip(spelled, times, strict=True):
+        places = [place for place in range(first, last + 1) if recognizer.tokens.spellings[ids[place]][1]]
+        inner = [min(max(spans[place][0] * step, start), end) for place in places[1:]]
+        tokens = []
+        for place, begin, until in zip(places, [start, *inner], [*inner, end], strict=True):
+            onset, offset = spans[place]
+            confidence = min(1.0, math.exp(float(log_probs[onset : offset + 1, ids[place]].max())))
+            tokens.append(AlignedToken(recognizer.tokens.spellings[ids[place]][1], begin, until, confidence))
+        confidence = math.prod(token.confidence for token in tokens) ** (1 / len(tokens))
+        words.append(AlignedWord(text, start, end, confidence, tuple(tokens)))
+    return words
 
 
 def _find_misfits(
@@ -224,7 +211,7 @@ def _find_misfits(
         yield Misfit(start, stop, said, float(lost[begin:end].mean()))
 
 
-def _make_tier(name: str, items: Sequence[AlignedWord] | Sequence[AlignedToken], end: float) -> list[str]:
+def _make_tier(name: str, items: Sequence[Word], end: float) -> list[str]:
     """Intervals without gaps: silence is an interval without text."""
     intervals: list[tuple[float, float, str]] = []
     at = 0.0

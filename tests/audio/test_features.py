@@ -1,8 +1,7 @@
-import json
+"""What the front end computes, against textbooks and libraries; its gradients and its settings."""
+
 import math
 import os
-import warnings
-from dataclasses import asdict
 from pathlib import Path
 
 import librosa
@@ -12,45 +11,19 @@ import scipy.fft
 import soundfile
 import torch
 import torchaudio
+from front_ends import (
+    MODES,
+    compute_alone,
+    compute_log_mel,
+    compute_with_library,
+    make_front_end,
+    make_noise,
+    make_speechlike,
+)
 
-from speechrnn.audio import features as features_module
 from speechrnn.audio.cepstrum import compute_deltas, make_dct, make_mel_filters
-from speechrnn.audio.features import FrontEnd, FrontEndConfig, StatisticsAccumulator
-from speechrnn.errors import AudioError, ConfigError, ModelError
-
-MODES = {"none": {}, "librosa": {"mel_scale": "slaney"}, "torchaudio": {}}
-
-
-def make_front_end(**settings) -> FrontEnd:
-    compatibility = settings.get("compatibility", "none")
-    front_end = FrontEnd(FrontEndConfig(**{**MODES[compatibility], **settings}))
-    if front_end.config.normalization == "corpus":
-        spread = torch.linspace(0.5, 2.0, front_end.feature_size)
-        front_end.set_statistics(-spread, spread)
-    return front_end
-
-
-def make_noise(num_samples: int, seed: int = 0) -> torch.Tensor:
-    return 0.1 * torch.randn(num_samples, generator=torch.Generator().manual_seed(seed))
-
-
-def make_speechlike(num_samples: int, sample_rate: int) -> torch.Tensor:
-    """A buzz of 120 Hz that comes and goes, over 16-bit hiss, so that bands lie far apart and top_db cuts."""
-    seconds = torch.arange(num_samples, dtype=torch.float64) / sample_rate
-    buzz = sum(torch.sin(2 * math.pi * 120 * k * seconds) / k**2 for k in range(1, 30))
-    loudness = torch.sin(2 * math.pi * 1.7 * seconds).clamp(min=0.0) ** 2
-    return (0.3 * loudness * buzz + 3e-5 * make_noise(num_samples).double()).float()
-
-
-def compute_alone(front_end: FrontEnd, waveform: torch.Tensor) -> torch.Tensor:
-    features, frame_lengths = front_end(waveform[None], torch.tensor([len(waveform)]))
-    assert features.shape == (1, int(frame_lengths), front_end.feature_size)
-    return features[0]
-
-
-def compute_log_mel(front_end: FrontEnd, waveform: torch.Tensor) -> torch.Tensor:
-    return front_end.log_mel(waveform[None], torch.tensor([len(waveform)]))[0][0]
-
+from speechrnn.audio.features import FrontEnd, FrontEndConfig
+from speechrnn.errors import ConfigError
 
 # What is computed
 
@@ -154,129 +127,7 @@ def test_window_hop_and_feature_size_follow_the_configuration():
     assert make_front_end(kind="log_mel", n_mels=24, deltas=1).feature_size == 48
 
 
-# Lengths and neighbours
-
-
-@pytest.mark.parametrize("compatibility", MODES)
-@torch.inference_mode()
-def test_frame_counts_are_exact_for_every_length(compatibility):
-    front_end = make_front_end(sample_rate=8000, n_mels=20, kind="log_mel", compatibility=compatibility)
-    noise = make_noise(2000)
-    sizes = torch.arange(2001)
-    counts = front_end.count_frames(sizes)
-    assert counts.dtype == torch.int64
-    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        log_mels, frame_lengths = front_end.log_mel(noise[None, :size], torch.tensor([size]))
-        assert (log_mels.shape[1], frame_lengths.tolist()) == (count, [count]), size
-        assert front_end.count_frames(size) == count
-
-
-@pytest.mark.parametrize("compatibility", ["librosa", "torchaudio"])
-@pytest.mark.parametrize("num_samples", [0, 1, 128, 129, 160, 255, 256, 1999, 2000])
-def test_frame_counts_match_the_library_s(compatibility, num_samples):
-    front_end = make_front_end(sample_rate=8000, compatibility=compatibility, normalization="none")
-    waveform = make_noise(num_samples)
-    try:
-        expected = compute_with_library(front_end.config, waveform).shape[0]
-    except RuntimeError:  # torchaudio cannot reflect so little
-        expected = 0
-    assert front_end.count_frames(num_samples) == expected
-
-
-def test_default_frames_are_those_that_fit():
-    front_end = make_front_end()
-    for size in (0, 399, 400, 559, 560, 1999):
-        assert front_end.count_frames(size) == len([s for s in range(0, 4000, 160) if s + 400 <= size])
-
-
-@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "sliding"])
-@pytest.mark.parametrize("deltas", [0, 2])
-@pytest.mark.parametrize("kind", ["mfcc", "log_mel"])
-@pytest.mark.parametrize("compatibility", MODES)
-def test_neighbours_and_padding_do_not_change_features(compatibility, kind, deltas, normalization):
-    front_end = make_front_end(
-        compatibility=compatibility,
-        kind=kind,
-        deltas=deltas,
-        normalization=normalization,
-        normalization_seconds=0.2,
-    )
-    waveforms = [
-        make_speechlike(16000, 16000),
-        1e-4 * make_noise(7321, seed=1),
-        torch.zeros(5000),
-        make_noise(400, seed=2),
-        make_noise(100, seed=3),
-        torch.zeros(0),
-    ]
-    batch = torch.full((len(waveforms), 20001), math.nan)
-    for row, waveform in zip(batch, waveforms, strict=True):
-        row[: len(waveform)] = waveform
-    features, frame_lengths = front_end(batch, torch.tensor([len(waveform) for waveform in waveforms]))
-    assert features.dtype == torch.float32
-    for row, count, waveform in zip(features, frame_lengths.tolist(), waveforms, strict=True):
-        torch.testing.assert_close(row[:count], compute_alone(front_end, waveform), atol=1e-5, rtol=1e-6)
-        assert not row[count:].any()
-
-
-@pytest.mark.parametrize("compatibility", MODES)
-def test_padding_of_a_few_samples_does_not_reach_the_last_frame(compatibility):
-    front_end = make_front_end(compatibility=compatibility, normalization="none")
-    noise = make_noise(4002)
-    batch = torch.stack([noise, torch.cat([noise[:4000], torch.full((2,), math.nan)])])
-    features, frame_lengths = front_end(batch, torch.tensor([4002, 4000], dtype=torch.int32))
-    assert frame_lengths.dtype == torch.int64
-    alone = compute_alone(front_end, noise[:4000])
-    torch.testing.assert_close(features[1, : len(alone)], alone, atol=1e-5, rtol=1e-6)
-
-
-def test_frame_depends_on_its_own_samples_alone():
-    front_end, waveform = make_front_end(), make_noise(8000)
-    whole = compute_log_mel(front_end, waveform)
-    for start in (1, 7, 20):
-        part = compute_log_mel(front_end, waveform[start * 160 : start * 160 + 1040])
-        torch.testing.assert_close(part, whole[start : start + 5], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("compatibility", MODES)
-def test_computing_in_blocks_does_not_show(compatibility, monkeypatch):
-    front_end = make_front_end(compatibility=compatibility, normalization="none")
-    batch, lengths = make_noise(12000).reshape(2, 6000), torch.tensor([6000, 3333])
-    whole, _ = front_end(batch, lengths)
-    monkeypatch.setattr(features_module, "_CPU_BLOCK_FRAMES", 7)
-    torch.testing.assert_close(front_end(batch, lengths)[0], whole, atol=1e-5, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("waveforms", "lengths"),
-    [
-        (torch.zeros(800), torch.tensor([800])),
-        (torch.zeros(1, 800), torch.tensor([800, 800])),
-        (torch.zeros(1, 800), torch.tensor([801])),
-        (torch.zeros(1, 800), torch.tensor([-1])),
-    ],
-)
-def test_lengths_that_do_not_fit_are_refused(waveforms, lengths):
-    with pytest.raises(AudioError, match=r"lengths .*; give"):
-        make_front_end()(waveforms, lengths)
-
-
 # Compatibility
-
-
-def compute_with_library(config: FrontEndConfig, waveform: torch.Tensor) -> np.ndarray:
-    """Compute MFCCs, (T, F), with the library that a configuration is to match."""
-    mel = {"n_fft": config.fft_length, "win_length": config.window_length, "hop_length": config.hop_length}
-    if config.compatibility == "torchaudio":
-        mel |= {"n_mels": config.n_mels, "f_min": config.f_min_hz, "f_max": config.f_max_hz}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of mel bands without a bin
-            transform = torchaudio.transforms.MFCC(config.sample_rate, config.num_coefficients, melkwargs=mel)
-        return transform(waveform).T.numpy()
-    mel |= {"n_mels": config.n_mels, "fmin": config.f_min_hz, "fmax": config.f_max_hz}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of audio shorter than a window
-        return librosa.feature.mfcc(y=waveform.numpy(), sr=config.sample_rate, n_mfcc=config.num_coefficients, **mel).T
 
 
 COMBINATIONS = [
@@ -320,98 +171,6 @@ def test_compatible_log_mels_are_librosa_s_decibels():
     )
     expected = librosa.power_to_db(mel).T
     np.testing.assert_allclose(compute_alone(front_end, waveform).numpy(), expected, atol=1e-3, rtol=0)
-
-
-# Normalisation
-
-
-def test_utterance_normalisation_gives_mean_zero_and_deviation_one():
-    features = compute_alone(make_front_end(deltas=1, normalization="utterance"), make_speechlike(16000, 16000))
-    torch.testing.assert_close(features.mean(dim=0), torch.zeros(80), atol=1e-5, rtol=0)
-    torch.testing.assert_close(features.std(dim=0, correction=0), torch.ones(80), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("waveform", [make_noise(400), torch.zeros(8000)], ids=["one frame", "digital silence"])
-@pytest.mark.parametrize("normalization", ["utterance", "sliding"])
-def test_features_that_do_not_move_become_zero(waveform, normalization):
-    features = compute_alone(make_front_end(deltas=1, normalization=normalization), waveform)
-    torch.testing.assert_close(features, torch.zeros_like(features), atol=1e-5, rtol=0)
-
-
-def test_corpus_statistics_are_those_of_all_valid_frames():
-    front_end = make_front_end(normalization="none", deltas=1)
-    waveforms = [make_noise(3000, seed=1), make_speechlike(5000, 16000), make_noise(200, seed=2)]
-    accumulator = StatisticsAccumulator(front_end)
-    batch = torch.nn.utils.rnn.pad_sequence(waveforms[:2], batch_first=True, padding_value=math.nan)
-    accumulator.add(batch, torch.tensor([3000, 5000]))
-    accumulator.add(waveforms[2][None], torch.tensor([200]))
-    frames = torch.cat([compute_alone(front_end, waveform) for waveform in waveforms]).double().numpy()
-    mean, std = accumulator.finish()
-    assert accumulator.num_frames == len(frames) == 17 + 29
-    np.testing.assert_allclose(mean.numpy(), frames.mean(axis=0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(std.numpy(), frames.std(axis=0), rtol=1e-5)
-
-    normalized = FrontEnd(FrontEndConfig(normalization="corpus", deltas=1))
-    normalized.set_statistics(mean, std)
-    expected = (frames - frames.mean(axis=0)) / frames.std(axis=0)
-    actual = torch.cat([compute_alone(normalized, waveform) for waveform in waveforms])
-    np.testing.assert_allclose(actual.numpy(), expected, atol=1e-4)
-
-
-def test_statistics_without_a_frame_are_refused():
-    accumulator = StatisticsAccumulator(make_front_end())
-    accumulator.add(torch.zeros(1, 399), torch.tensor([399]))
-    with pytest.raises(AudioError, match="no frame"):
-        accumulator.finish()
-
-
-def test_corpus_normalisation_without_statistics_is_refused():
-    with pytest.raises(ModelError, match="no statistics"):
-        FrontEnd(FrontEndConfig(normalization="corpus"))(make_noise(800)[None], torch.tensor([800]))
-
-
-@pytest.mark.parametrize(
-    ("mean", "std"),
-    [
-        (torch.zeros(39), torch.ones(39)),
-        (torch.zeros(40), torch.zeros(40)),
-        (torch.full((40,), math.nan), torch.ones(40)),
-    ],
-)
-def test_impossible_statistics_are_refused(mean, std):
-    with pytest.raises(ConfigError, match="corpus statistics"):
-        make_front_end().set_statistics(mean, std)
-
-
-def test_saved_front_end_holds_its_statistics_and_nothing_that_the_configuration_gives():
-    front_end = make_front_end(normalization="corpus")
-    state = front_end.state_dict()
-    assert sorted(state) == ["mean", "std"]
-    restored = FrontEnd(FrontEndConfig(**json.loads(json.dumps(asdict(front_end.config)))))
-    restored.load_state_dict(state)
-    waveform = make_noise(1600)
-    assert torch.equal(compute_alone(restored, waveform), compute_alone(front_end, waveform))
-
-
-def test_sliding_normalisation_matches_a_loop_over_the_past():
-    settings = {"kind": "log_mel", "normalization_seconds": 0.1}
-    waveform = make_speechlike(16000, 16000)
-    plain = compute_alone(make_front_end(**settings, normalization="none"), waveform).double()
-    features = compute_alone(make_front_end(**settings, normalization="sliding"), waveform)
-    for t in range(len(plain)):
-        past = plain[max(0, t - 9) : t + 1]
-        expected = (plain[t] - past.mean(dim=0)) / past.std(dim=0, correction=0).clamp(min=0.01)
-        torch.testing.assert_close(features[t].double(), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_sliding_normalisation_does_not_see_the_future():
-    front_end = make_front_end(normalization="sliding")
-    waveform = make_noise(16000)
-    changed = torch.cat([waveform[:8000], 50 * make_noise(8000, seed=9)])
-    before = front_end.count_frames(8000)
-    kept, other = compute_alone(front_end, waveform), compute_alone(front_end, changed)
-    torch.testing.assert_close(other[:before], kept[:before], atol=1e-5, rtol=0)
-    assert (other[before + 3 :] - kept[before + 3 :]).abs().max() > 0.1
 
 
 # Numbers and gradients

@@ -1,0 +1,187 @@
+"""speechocean762 and its phones; what is joined with it to English."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from preparation import PARTS, load, put_tone, read_parts
+
+from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.errors import CorpusError
+
+speechocean762, english = load("speechocean762"), load("english")
+
+
+# speechocean762
+
+
+def make_speechocean762(folder: Path, *, speakers: int = 20) -> Path:
+    """Two utterances a speaker; the second half of the speakers is the test part."""
+    for number in range(speakers):
+        part = folder / ("train" if number < speakers // 2 else "test")
+        part.mkdir(parents=True, exist_ok=True)
+        for take in (1, 2):
+            name, speaker = f"{number:05d}{take}", f"{number:04d}"
+            put_tone(folder / "WAVE" / f"SPEAKER{speaker}" / f"{name}.wav")
+            for table, value in (
+                ("wav.scp", f"WAVE/SPEAKER{speaker}/{name}.wav"),
+                ("text", "A BEAR" if take == 1 else "BEAR"),
+                ("utt2spk", speaker),
+            ):
+                with (part / table).open("a") as file:
+                    file.write(f"{name}\t{value}\n")
+    (folder / "resource").mkdir()
+    (folder / "resource" / "lexicon.txt").write_text("A\tAH0\nA\tEY0\n\nBEAR\tB EH1 R\nBEAR\tB IH1 R\n")
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "speechocean762"])
+def test_speechocean762_keeps_its_split_and_validates_on_every_tenth_speaker(tmp_path, inside):
+    make_speechocean762(tmp_path / "source" / inside, speakers=40)
+    speechocean762.prepare(tmp_path / "source", tmp_path / "out", seed=0)
+    parts = read_parts(tmp_path / "out")
+    speakers = {part: {int(entry.speaker) for entry in entries} for part, entries in parts.items()}
+    assert speakers == {"train": {*range(20)} - {9, 19}, "valid": {9, 19}, "test": {*range(20, 40)}}
+    assert {part: len(entries) for part, entries in parts.items()} == {"train": 36, "valid": 4, "test": 40}
+    assert [entry.text for entry in parts["test"][:2]] == ["A BEAR", "BEAR"]
+
+
+def test_speechocean762_phones_are_the_first_pronunciations_without_stress(tmp_path):
+    speechocean762.prepare(make_speechocean762(tmp_path / "source"), tmp_path / "out", seed=0)
+    for part in PARTS:
+        words = read_manifest(tmp_path / "out" / f"{part}.jsonl")
+        phones = read_manifest(tmp_path / "out" / f"{part}-phones.jsonl")
+        assert [entry.id for entry in phones] == [entry.id for entry in words]
+        assert {(w.text, p.text) for w, p in zip(words, phones, strict=True)} == {
+            ("A BEAR", "AH B EH R"),
+            ("BEAR", "B EH R"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("lexicon", "expected"),
+    [
+        ("A\tAH0\n", "utterance 000001: the lexicon lacks BEAR; add a line for each"),
+        ("A\tAH0\nBEAR\n", "lexicon.txt line 2: BEAR has no phones"),
+        (None, "lexicon.txt: there is no such lexicon; check the path"),
+    ],
+)
+def test_speechocean762_names_what_the_lexicon_lacks(tmp_path, lexicon, expected):
+    path = make_speechocean762(tmp_path / "source") / "resource" / "lexicon.txt"
+    path.unlink() if lexicon is None else path.write_text(lexicon)
+    with pytest.raises(CorpusError) as caught:
+        speechocean762.prepare(tmp_path / "source", tmp_path / "out", seed=0)
+    assert expected in str(caught.value)
+
+
+def test_speechocean762_says_where_the_corpus_is_to_be_had(tmp_path):
+    with pytest.raises(
+        CorpusError, match=r"download https://\S+/speechocean762.tar.gz .* pass --source speechocean762"
+    ):
+        speechocean762.prepare(None, tmp_path, seed=0)
+    with pytest.raises(CorpusError, match=r"no train/wav.scp and test/wav.scp there"):
+        speechocean762.prepare(tmp_path, tmp_path / "out", seed=0)
+    with pytest.raises(CorpusError, match="9 speakers are too few to split"):
+        speechocean762.prepare(make_speechocean762(tmp_path / "few", speakers=18), tmp_path / "out", seed=0)
+    with pytest.raises(CorpusError, match="has no folds"):
+        speechocean762.prepare(tmp_path, tmp_path / "out", seed=0, fold="0001")
+
+
+# english
+
+
+def make_librispeech(folder: Path, parts: dict[str, list[str]]) -> Path:
+    """One utterance a reader."""
+    for part, readers in parts.items():
+        for reader in readers:
+            chapter = folder / "LibriSpeech" / part / reader / "7"
+            put_tone(chapter / f"{reader}-7-0000.wav")
+            (chapter / f"{reader}-7.trans.txt").write_text(f"{reader}-7-0000 SOME WORDS\n")
+    return folder
+
+
+def make_ljspeech(folder: Path, *, count: int = 40) -> Path:
+    names = [f"LJ001-{number:04d}" for number in range(count)]
+    for name in names:
+        put_tone(folder / "wavs" / f"{name}.wav")
+    (folder / "metadata.csv").write_text("".join(f"{name}|Words.|Words.\n" for name in names))
+    return folder
+
+
+def speakers_of(entries: list[Entry]) -> list[str]:
+    return sorted({entry.speaker for entry in entries})
+
+
+def test_english_joins_what_is_there_and_tests_each_by_itself(tmp_path):
+    source = tmp_path / "source"
+    make_speechocean762(source / "speechocean762")
+    make_librispeech(source / "librispeech", {"dev-clean": list("123456")})
+    make_ljspeech(source / "ljspeech")
+    english.prepare(source, tmp_path / "out", seed=0)
+    train, valid = (read_manifest(tmp_path / "out" / f"{part}.jsonl") for part in ("train", "valid"))
+    assert Counter(entry.corpus for entry in train) == {"speechocean762": 18, "librispeech": 4, "ljspeech": 34}
+    assert Counter(entry.corpus for entry in valid) == {"speechocean762": 2, "librispeech": 1, "ljspeech": 2}
+    tests = {name: read_manifest(tmp_path / "out" / f"{name}-test.jsonl") for name in english.CORPORA}
+    assert {name: len(entries) for name, entries in tests.items()} == {
+        "speechocean762": 20,
+        "librispeech": 1,
+        "ljspeech": 4,
+    }
+    assert {entry.corpus for entries in tests.values() for entry in entries} == set(english.CORPORA)
+    everything = [*train, *valid, *(entry for entries in tests.values() for entry in entries)]
+    assert len({entry.id for entry in everything}) == len(everything) == 86
+    readers = [speakers_of([e for e in part if e.corpus == "librispeech"]) for part in (train, valid)]
+    assert readers == [[f"librispeech-{reader}" for reader in "2346"], ["librispeech-1"]]
+    assert speakers_of(tests["librispeech"]) == ["librispeech-5"]
+    assert [entry.id for entry in tests["ljspeech"]] == [f"ljspeech-LJ001-00{number}" for number in range(36, 40)]
+
+
+def test_english_takes_a_subset(tmp_path):
+    source = make_librispeech(tmp_path / "source" / "librispeech", {"dev-clean": list("12345")}).parent
+    english.prepare(source, tmp_path / "out", seed=0)
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"train.jsonl", "valid.jsonl", "librispeech-test.jsonl"}
+
+
+def test_english_keeps_librispeechs_own_parts_where_there_is_one_to_train_on(tmp_path):
+    parts = {"train-clean-100": ["1", "2"], "train-other-500": ["3"], "dev-clean": ["4"], "test-clean": ["5"]}
+    split = english.split_librispeech(make_librispeech(tmp_path / "whole", parts))
+    assert {part: speakers_of(entries) for part, entries in split.items()} == {
+        "train": ["1", "2", "3"],
+        "valid": ["4"],
+        "test": ["5"],
+    }
+    with pytest.raises(CorpusError, match="no test-clean beside train-clean-100"):
+        english.split_librispeech(make_librispeech(tmp_path / "part", {"train-clean-100": ["1"], "dev-clean": ["4"]}))
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_english_splits_ljspeech_by_order_in_either_form(tmp_path, published):
+    folder = make_ljspeech(tmp_path / "ljspeech" / "LJSpeech-1.1")
+    if not published:
+        entries = english._ljspeech.read_ljspeech_entries(folder)
+        shutil.move(folder / "wavs", tmp_path / "ljspeech" / "wavs")
+        entries = [replace(e, audio_path=tmp_path / "ljspeech" / "wavs" / e.audio_path.name) for e in entries]
+        shutil.rmtree(folder)
+        write_manifest(tmp_path / "ljspeech" / "manifest.jsonl", entries)
+    split = english._ljspeech.split_ljspeech(tmp_path / "ljspeech")
+    assert {part: [int(entry.id[-4:]) for entry in entries] for part, entries in split.items()} == {
+        "train": list(range(34)),
+        "valid": [34, 35],
+        "test": list(range(36, 40)),
+    }
+
+
+def test_english_says_what_it_lacks(tmp_path):
+    with pytest.raises(CorpusError, match="^no --source: pass a folder that holds one or more of speechocean762, "):
+        english.prepare(None, tmp_path / "out", seed=0)
+    with pytest.raises(CorpusError, match=f"^{tmp_path}: pass a folder that holds one or more of"):
+        english.prepare(tmp_path, tmp_path / "out", seed=0)
+    with pytest.raises(CorpusError, match="has no folds"):
+        english.prepare(tmp_path, tmp_path / "out", seed=0, fold="1")
+    with pytest.raises(CorpusError, match="4 readers are too few to split; 5 or more will do"):
+        english.split_librispeech(make_librispeech(tmp_path / "few", {"dev-clean": list("1234")}))
+    with pytest.raises(CorpusError, match="9 utterances are too few to split; 20 or more will do"):
+        english._ljspeech.split_ljspeech(make_ljspeech(tmp_path / "short", count=9))
