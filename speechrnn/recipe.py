@@ -339,66 +339,12 @@ def _make_results(recipe: Recipe, recognizer: Any, scores: dict[str, Any]) -> di
 
 def _report(recipe: Recipe) -> None:
     """Write the results into the model's card, and a table beside it."""
+    from speechrnn.evaluation.tables import describe_results
     from speechrnn.model_folder import add_results
 
     results = _read_json(recipe.output / "results.json")
     add_results(recipe.output / "model", results)
-    write_whole(recipe.output / "report.md", describe_results(recipe, results) + "\n")
-
-
-def describe_results(recipe: Recipe, results: dict[str, Any]) -> str:
-    """A table of every set's rates, and where everything lies."""
-    fold = f", {recipe.fold} left out" if recipe.fold else ""
-    lines = [
-        f"# {recipe.name}{fold}, seed {results['seed']}",
-        "",
-        "| set | utterances | words | WER % | 95 % interval | CER % | sentences wrong % |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, scores in results["sets"].items():
-        rates = [100 * scores[key] for key in ("wer", "wer_low", "wer_high", "cer", "sentence_error_rate")]
-        lines.append(
-            f"| {name} | {scores['utterances']} | {scores['words']} | {rates[0]:.2f} | {rates[1]:.2f}–{rates[2]:.2f} "
-            f"| {rates[3]:.2f} | {rates[4]:.2f} |"
-        )
-    times = results["test_scorings"]
-    lines += [
-        "",
-        f"Interval: {results['interval_method']}. Test sets scored {'once' if times == 1 else f'{times} times'}.",
-        f"{results['parameters']:,} parameters, trained in {results['training_seconds']:.0f} s on "
-        f"{results['cores']} cores ({results['device']}).",
-        *_describe_left_out(recipe, results),
-        "",
-        f"- model: {recipe.output / 'model'}",
-        f"- every hypothesis beside its reference, worst first: {recipe.output / 'hypotheses.jsonl'}",
-        f"- results: {recipe.output / 'results.json'}",
-        f"- logs: {recipe.output / 'logs'}",
-    ]
-    return "\n".join(lines)
-
-
-def _describe_left_out(recipe: Recipe, results: dict[str, Any]) -> list[str]:
-    count = results.get("utterances_left_out", 0)
-    return [f"{count} utterances left out of training, see {recipe.output / 'left_out.jsonl'}."] if count else []
-
-
-def describe_folds(results: dict[str, dict[str, Any]]) -> str:
-    """A table with one line a fold, and the mean of their test accuracies.
-
-    Args:
-        results: What :func:`run_recipe` returned, by fold.
-    """
-    lines = ["| left out | utterances | exact % | WER % | 95 % interval |", "| --- | --- | --- | --- | --- |"]
-    exact = []
-    for fold, result in results.items():
-        scores = result["sets"]["test"]
-        exact.append(100 * (1 - scores["sentence_error_rate"]))
-        low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
-        lines.append(
-            f"| {fold} | {scores['utterances']} | {exact[-1]:.1f} | {100 * scores['wer']:.1f} | {low:.1f}–{high:.1f} |"
-        )
-    lines.append(f"| mean | | {sum(exact) / len(exact):.1f} | | |")
-    return "\n".join(lines)
+    write_whole(recipe.output / "report.md", describe_results(results, recipe.output) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

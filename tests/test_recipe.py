@@ -7,8 +7,9 @@ import pytest
 from conftest import TONE_SETTINGS
 
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.evaluation.tables import describe_folds, describe_results
 from speechrnn.model_folder import load_model
-from speechrnn.recipe import STAGES, describe_folds, describe_results, list_folds, open_recipe, run_recipe
+from speechrnn.recipe import STAGES, list_folds, open_recipe, run_recipe
 from speechrnn.training.train import train as real_train
 
 PREPARE = '''
@@ -196,9 +197,10 @@ def test_the_table_names_every_set_and_place(folder):
     recipe = open_tones(folder)
     scores = {"utterances": 3, "words": 9, "wer": 0.5, "wer_low": 0.25, "wer_high": 0.75, "cer": 0.125,
               "sentence_error_rate": 1.0}  # fmt: skip
-    results = {"seed": 0, "test_scorings": 1, "interval_method": "by hand", "parameters": 1234, "training_seconds": 9.6,
-               "cores": 2, "device": "cpu", "sets": {"test": scores}}  # fmt: skip
-    table = describe_results(recipe, results)
+    results = {"recipe": "tones", "fold": None, "seed": 0, "test_scorings": 1, "interval_method": "by hand",
+               "parameters": 1234, "training_seconds": 9.6, "cores": 2, "device": "cpu",
+               "sets": {"test": scores}}  # fmt: skip
+    table = describe_results(results, recipe.output)
     assert "| test | 3 | 9 | 50.00 | 25.00–75.00 | 12.50 | 100.00 |" in table
     assert "1,234 parameters, trained in 10 s on 2 cores (cpu)" in table
     assert "Test sets scored once" in table

@@ -32,20 +32,7 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sentences", metavar="FILE", help="only one of these can be said, a sentence a line (lexicon)"
     )
-    parser.add_argument(
-        "--language-model", metavar="FILE", help="what speechrnn lm build writes, or any ARPA file (beam or lexicon)"
-    )
-    parser.add_argument(
-        "--language-weight", type=float, metavar="X", help="how much it counts (default: as tuned, or 0.5)"
-    )
-    parser.add_argument(
-        "--word-bonus", type=float, metavar="X", help="for each word that it scores (default: as tuned, or 1)"
-    )
-    parser.add_argument(
-        "--hotwords",
-        metavar="LIST",
-        help='words and phrases to be favoured, and by how many nats: "cuDNN:8,New York" (default: 6)',
-    )
+    _add_language_arguments(parser)
     parser.add_argument(
         "--beam-size", type=int, default=16, metavar="N", help="prefixes that a beam search keeps (default: 16)"
     )
@@ -66,6 +53,23 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         default=120.0,
         metavar="S",
         help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
+    )
+
+
+def _add_language_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--language-model", metavar="FILE", help="what speechrnn lm build writes, or any ARPA file (beam or lexicon)"
+    )
+    parser.add_argument(
+        "--language-weight", type=float, metavar="X", help="how much it counts (default: as tuned, or 0.5)"
+    )
+    parser.add_argument(
+        "--word-bonus", type=float, metavar="X", help="for each word that it scores (default: as tuned, or 1)"
+    )
+    parser.add_argument(
+        "--hotwords",
+        metavar="LIST",
+        help='words and phrases to be favoured, and by how many nats: "cuDNN:8,New York" (default: 6)',
     )
 
 

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Run what is missing, print the table; 1 if utterances were left out or failed."""
-    from speechrnn.recipe import describe_folds, describe_results, run_recipe
+    from speechrnn.evaluation.tables import describe_folds, describe_results
+    from speechrnn.recipe import run_recipe
 
     results: dict[str, dict[str, Any]] = {}
     is_incomplete = False
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         result = run_recipe(recipe, stage=args.stage)
         is_incomplete |= _has_left_out(recipe, args.stage)
         if args.stage in _STAGES_WITH_RESULTS:
-            print(describe_results(recipe, result), end="\n\n")
+            print(describe_results(result, recipe.output), end="\n\n")
             results[str(recipe.fold)] = result
             is_incomplete |= any(scores["failed"] for scores in result["sets"].values())
     if len(results) > 1:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -81,40 +82,58 @@ def tune_weights(
     """
     fusion = Fusion(recognizer.tokens.spellings, model, symbols=recognizer.tokens.symbols)
     assert fusion.unit is not None
-    batches, references = _compute(recognizer, corpus, format, batch_seconds)
-    tried: dict[FusionConfig, float] = {}
+    search = _Search(recognizer, fusion, *_compute(recognizer, corpus, format, batch_seconds), beam_size, advance)
     weights, bonuses = _WEIGHTS[fusion.unit]
-    total = len(weights) * len(bonuses) + 8 * _SHRINK + len(_UNKNOWN_COSTS)
-
-    def rate(decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]) -> float:
-        heard = [recognizer.tokens.decode(best.tokens) for batch in batches for best, *_ in decode(*batch)]
-        counts = [word_errors(*pair) for pair in zip(references, map(normalize_for_scoring, heard), strict=True)]
-        return sum(count.errors for count in counts) / sum(count.length for count in counts)
-
-    def try_out(configs: Sequence[FusionConfig]) -> FusionConfig:
-        for config in configs:
-            if config not in tried:
-                tried[config] = rate(make_beam_decoder(beam_size, fusion=fusion.with_config(config)))
-                advance(len(tried), max(total, len(tried)))
-        return min(tried, key=lambda config: tried[config])
-
-    best = try_out([FusionConfig(weight, bonus) for weight, bonus in product(weights, bonuses)])
+    best = search.try_out([FusionConfig(weight, bonus) for weight, bonus in product(weights, bonuses)])
     step = (weights[1] - weights[0], (bonuses[1] - bonuses[0]) / 2)
     for _ in range(_SHRINK):
         around = product(*((at - width, at, at + width) for at, width in zip(_pair(best), step, strict=True)))
-        best = try_out([replace(best, language_weight=max(0.0, one), word_bonus=two) for one, two in around])
+        best = search.try_out([replace(best, language_weight=max(0.0, one), word_bonus=two) for one, two in around])
         step = (step[0] / 2, step[1] / 2)
     if fusion.unit == "words":
-        best = try_out([replace(best, unknown_cost=cost) for cost in _UNKNOWN_COSTS])
+        best = search.try_out([replace(best, unknown_cost=cost) for cost in _UNKNOWN_COSTS])
     return Tuning(
-        best,
-        tried[best],
-        rate(make_beam_decoder(beam_size)),
-        rate(lambda *batch: [[best] for best in decode_greedy(*batch)]),
-        fusion.unit,
-        len(references),
-        len(tried),
+        config=best,
+        wer=search.tried[best],
+        beam_wer=search.rate(make_beam_decoder(beam_size)),
+        greedy_wer=search.rate(lambda *batch: [[best] for best in decode_greedy(*batch)]),
+        unit=fusion.unit,
+        utterances=len(search.references),
+        tried=len(search.tried),
     )
+
+
+@dataclass
+class _Search:
+    """Word error rates of settings on log-probabilities that are computed once.
+
+    Attributes:
+        tried: Rates of the settings that were decoded with.
+    """
+
+    recognizer: Recognizer
+    fusion: Fusion
+    batches: list[tuple[Tensor, Tensor]]
+    references: list[str]
+    beam_size: int
+    advance: Callable[[int, int], None]
+    tried: dict[FusionConfig, float] = field(default_factory=dict)
+
+    def rate(self, decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]) -> float:
+        heard = [self.recognizer.tokens.decode(best.tokens) for batch in self.batches for best, *_ in decode(*batch)]
+        counts = [word_errors(*pair) for pair in zip(self.references, map(normalize_for_scoring, heard), strict=True)]
+        return sum(count.errors for count in counts) / sum(count.length for count in counts)
+
+    def try_out(self, configs: Sequence[FusionConfig]) -> FusionConfig:
+        """Decode with those that were not tried yet; the best of all."""
+        assert self.fusion.unit is not None
+        total = math.prod(map(len, _WEIGHTS[self.fusion.unit])) + 8 * _SHRINK + len(_UNKNOWN_COSTS)
+        for config in configs:
+            if config not in self.tried:
+                decode = make_beam_decoder(self.beam_size, fusion=self.fusion.with_config(config))
+                self.tried[config] = self.rate(decode)
+                self.advance(len(self.tried), max(total, len(self.tried)))
+        return min(self.tried, key=lambda config: self.tried[config])
 
 
 def _pair(config: FusionConfig) -> tuple[float, float]:

@@ -4,8 +4,8 @@ A network is surer than it should be. A calibration, found on validation data fo
 confidence to a probability; it keeps their order. Calibrations stand in a model's folder, in ``confidence.json``.
 
 Source:
-    J. Platt, "Probabilistic outputs for support vector machines", 1999; C. Guo et al., "On calibration of modern neural
-    networks", ICML 2017.
+    J. Platt, "Probabilistic outputs for support vector machines", 1999 (a logistic function of the raw score);
+    C. Guo et al., "On calibration of modern neural networks", ICML 2017.
 """
 
 from __future__ import annotations

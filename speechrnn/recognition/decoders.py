@@ -118,17 +118,9 @@ class Decoders:
         is_fused = language_model is not None or bool(hotwords)
         if decoder is None:
             decoder = "lexicon" if given else "beam" if is_fused else "greedy"
-        if decoder not in DECODERS:
-            raise ConfigError(f"decoder {decoder!r}: there is no such one; use {', '.join(DECODERS)}")
-        if len(given) != (decoder == "lexicon"):
-            raise ConfigError(
-                f"decoder {decoder}: give the words or the sentences that may be said to lexicon, one of the two, and "
-                "to no other"
-            )
+        _check(decoder, len(given), least_confidence)
         if language_model is None and (language_weight is not None or word_bonus is not None):
             raise ConfigError("language_weight and word_bonus: are for a language_model, and none is given")
-        if not 0.0 <= least_confidence <= 1.0:
-            raise ConfigError(f"least_confidence: expected a probability in [0, 1], got {least_confidence}")
         if decoder == "greedy":
             if is_fused or nbest != 1:
                 raise ConfigError("decoder greedy: takes no language model, no hotwords and no nbest; use beam")
@@ -191,6 +183,19 @@ class Decoders:
             return Grammar.of_sentences(encoded)
         space = self._tokens.symbols.index(" ") if " " in self._tokens.symbols else None
         return Grammar.of_words(encoded, separator=space)
+
+
+def _check(decoder: str, allowed: int, least_confidence: float) -> None:
+    """Refuse what is no decoder, and a number of word and sentence lists that does not suit it."""
+    if decoder not in DECODERS:
+        raise ConfigError(f"decoder {decoder!r}: there is no such one; use {', '.join(DECODERS)}")
+    if allowed != (decoder == "lexicon"):
+        raise ConfigError(
+            f"decoder {decoder}: give the words or the sentences that may be said to lexicon, one of the two, and to "
+            "no other"
+        )
+    if not 0.0 <= least_confidence <= 1.0:
+        raise ConfigError(f"least_confidence: expected a probability in [0, 1], got {least_confidence}")
 
 
 def make_beam_decoder(

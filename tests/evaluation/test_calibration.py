@@ -70,6 +70,12 @@ def test_words_that_are_all_alike_give_a_bounded_calibration_that_keeps_the_orde
     assert (found.apply(1.0 if is_right else 0.0) > 0.5) == is_right
 
 
+def test_where_all_words_are_right_confidences_keep_their_differences():
+    found = calibrate([[JudgedWord(confidence, True)] for confidence in np.linspace(0.9, 1.0, 400)])
+    assert found.apply(0.5) < 0.97
+    assert found.apply(0.999) > 0.999
+
+
 def test_nothing_heard_is_nothing_to_calibrate_on():
     with pytest.raises(CorpusError, match="silence: no word was heard"):
         calibrate([[], []], corpus="silence")

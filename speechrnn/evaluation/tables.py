@@ -1,0 +1,66 @@
+"""The tables that a recipe ends with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def describe_results(results: dict[str, Any], output: Path) -> str:
+    """A table of every set's rates, and where everything lies.
+
+    Args:
+        results: What :func:`speechrnn.recipe.run_recipe` returns.
+        output: The run's folder.
+    """
+    fold = f", {results['fold']} left out" if results["fold"] else ""
+    lines = [
+        f"# {results['recipe']}{fold}, seed {results['seed']}",
+        "",
+        "| set | utterances | words | WER % | 95 % interval | CER % | sentences wrong % |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, scores in results["sets"].items():
+        rates = [100 * scores[key] for key in ("wer", "wer_low", "wer_high", "cer", "sentence_error_rate")]
+        lines.append(
+            f"| {name} | {scores['utterances']} | {scores['words']} | {rates[0]:.2f} | {rates[1]:.2f}–{rates[2]:.2f} "
+            f"| {rates[3]:.2f} | {rates[4]:.2f} |"
+        )
+    times = results["test_scorings"]
+    lines += [
+        "",
+        f"Interval: {results['interval_method']}. Test sets scored {'once' if times == 1 else f'{times} times'}.",
+        f"{results['parameters']:,} parameters, trained in {results['training_seconds']:.0f} s on "
+        f"{results['cores']} cores ({results['device']}).",
+        *_describe_left_out(results, output),
+        "",
+        f"- model: {output / 'model'}",
+        f"- every hypothesis beside its reference, worst first: {output / 'hypotheses.jsonl'}",
+        f"- results: {output / 'results.json'}",
+        f"- logs: {output / 'logs'}",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_left_out(results: dict[str, Any], output: Path) -> list[str]:
+    count = results.get("utterances_left_out", 0)
+    return [f"{count} utterances left out of training, see {output / 'left_out.jsonl'}."] if count else []
+
+
+def describe_folds(results: dict[str, dict[str, Any]]) -> str:
+    """A table with one line a fold, and the mean of their test accuracies.
+
+    Args:
+        results: What :func:`speechrnn.recipe.run_recipe` returned, by fold.
+    """
+    lines = ["| left out | utterances | exact % | WER % | 95 % interval |", "| --- | --- | --- | --- | --- |"]
+    exact = []
+    for fold, result in results.items():
+        scores = result["sets"]["test"]
+        exact.append(100 * (1 - scores["sentence_error_rate"]))
+        low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
+        lines.append(
+            f"| {fold} | {scores['utterances']} | {exact[-1]:.1f} | {100 * scores['wer']:.1f} | {low:.1f}–{high:.1f} |"
+        )
+    lines.append(f"| mean | | {sum(exact) / len(exact):.1f} | | |")
+    return "\n".join(lines)
