@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import os
 import random
 import signal
@@ -223,14 +224,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
     path = tmp_path / "last.ckpt"
     WholeCheckpointIO().save_checkpoint({"step": 1}, path)
 
-    def fail(self, data):
-        with self.open("wb") as file:
-            file.write(data[: len(data) // 2])
-        raise problem
+    class FullDisk(io.FileIO):
+        def write(self, data):
+            super().write(data[: len(data) // 2])
+            raise problem
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises((SpeechRNNError, KeyboardInterrupt)):
-        WholeCheckpointIO().save_checkpoint({"step": 2}, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda self, mode: FullDisk(self, mode))
+        with pytest.raises((SpeechRNNError, KeyboardInterrupt)):
+            WholeCheckpointIO().save_checkpoint({"step": 2}, path)
     assert WholeCheckpointIO().load_checkpoint(path) == {"step": 1}
 
 

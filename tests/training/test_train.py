@@ -264,4 +264,4 @@ def test_single_words_are_learned_from_the_final_state(tone_configuration):
     recognizer = speechrnn.load(result.model)
     samples = say_tones(["middle"], np.random.default_rng(77))
     [word] = recognizer.transcribe(samples, sample_rate=8000).words
-    assert (word.text, word.start, word.end) == ("middle", 0.0, pytest.approx(len(samples) / 8000))
+    assert (word.text, word.start, word.end) == ("middle", pytest.approx(0.1), pytest.approx(0.3))  # where it sounds
