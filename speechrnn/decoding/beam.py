@@ -155,7 +155,8 @@ class BeamSearch:
     def best(self, count: int | None = None) -> list[tuple[list[int], float]]:
         """The best prefixes so far: token ids, and their score, acoustic and what fusion adds.
 
-        In a closed task those that are whole sentences; none where no such is left.
+        In a closed task those that are whole sentences; where no such is left, what they begin with that is one; none
+        where there is no such thing.
         """
         return [(tokens, acoustic + language) for tokens, acoustic, language in self.ranked(count)]
 
@@ -170,6 +171,9 @@ class BeamSearch:
         if self.fusion is not None:
             language = np.array([self._added[node] + finish_prefix(self._fusion, self._known[node]) for node in nodes])
         is_whole = self._finals[self._states[nodes]]
+        if not is_whole.any():  # rather a sentence that breaks off after a word than none
+            nodes = np.array([self._cut(node) for node in nodes])
+            is_whole = nodes != _ROOT
         order = [number for number in np.argsort(-(acoustic + language), kind="stable") if is_whole[number]]
         return [
             (
@@ -179,6 +183,12 @@ class BeamSearch:
             )
             for number in order[: count or self.config.nbest]
         ]
+
+    def _cut(self, node: int) -> int:
+        """The longest beginning of a prefix that is a whole sentence; the empty one where there is none."""
+        while node != _ROOT and not self._finals[self._states[node]]:
+            node = self._parents[node]
+        return node
 
 
 @cache
@@ -206,10 +216,10 @@ def decode_beam(
         fusion: Language model and hotwords; None: neither.
 
     Returns:
-        For each utterance at most ``nbest`` hypotheses, the best first; in a closed task none where nothing that may be
-        said is left in the beam. The acoustic score is the natural log of the
-        probability over all paths that were kept; a token's frames are those of the most probable path that says the
-        whole hypothesis, its confidence the highest posterior in them.
+        For each utterance at most ``nbest`` hypotheses, the best first; in a closed task, where nothing that may be
+        said is left in the beam, beginnings that may be said, and none where there are none. The acoustic score is the
+        natural log of the probability over all paths that were kept; a token's frames are those of the most probable
+        path that says the whole hypothesis, its confidence the highest posterior in them.
 
     Raises:
         ConfigError: The shapes do not fit each other, a length is not in [0, T'], or the blank is no token.

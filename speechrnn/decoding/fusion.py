@@ -102,7 +102,7 @@ class Fusion:
         self.trie, self.trie_words = self._make_trie(model if self.unit == "words" else None)
         self.unit_words = self._make_unit_words(symbols, alphabet)
         self.hot_next, self.hot_pending, self.hot_gain = self._make_automaton(hotwords or {})
-        self.weights = _weigh(config)
+        self.weights = self._weigh(config)
         begin = model.begin_state if model is not None else 0
         unknown, end = (model.unknown, model.end) if model is not None else (-1, -1)
         num_words = len(model.words) if model is not None else 1
@@ -114,8 +114,16 @@ class Fusion:
         """The same with other weights; trie and automaton are shared."""
         other = copy(self)
         other.config = config
-        other.weights = _weigh(config)
+        other.weights = other._weigh(config)
         return other
+
+    def _weigh(self, config: FusionConfig) -> np.ndarray:
+        """The weights, and the most that a token can add to a prefix's score: a probability adds nothing."""
+        steps = int((np.diff(self.letter_starts) + self.begins).max(initial=0))  # letters, and the boundary before them
+        scored = 1 if self.unit == "words" else steps
+        heard = self.hot_pending[self.hot_next] - self.hot_pending[:, None] + self.hot_gain[self.hot_next]
+        most = scored * max(0.0, config.word_bonus) + steps * max(0.0, float(heard.max(initial=0.0)))
+        return np.array([config.language_weight, config.word_bonus, config.unknown_cost, most])
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -213,10 +221,6 @@ class Fusion:
         if not np.isfinite(bonus):
             raise ConfigError(f"hotword {phrase!r}: expected a bonus in nats, such as 8, got {bonus}")
         return float(bonus)
-
-
-def _weigh(config: FusionConfig) -> np.ndarray:
-    return np.array([config.language_weight, config.word_bonus, config.unknown_cost])
 
 
 def _connect(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Grammar:
 
     transitions: dict[tuple[int, int], int]
     finals: frozenset[int]
+    _compiled: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_states(self) -> int:
@@ -93,6 +94,11 @@ class Grammar:
 
     def compile(self, vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
         """For the search: a table from state · V + token to the next state, (n, 2), and the final states, (S,) bool."""
+        if vocabulary_size not in self._compiled:
+            self._compiled[vocabulary_size] = self._compile(vocabulary_size)
+        return self._compiled[vocabulary_size]
+
+    def _compile(self, vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
         from speechrnn.language.hash_table import insert, make_table
 
         table = make_table(2 * len(self.transitions) + 1)

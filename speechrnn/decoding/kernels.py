@@ -29,7 +29,7 @@ def _look_up(table: np.ndarray, key: int) -> int:
     return table[slot, 1] if table[slot, 0] != EMPTY else -1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def query(arrays: tuple[np.ndarray, ...], num_words: int, state: int, word: int) -> tuple[float, int]:
     """The natural log of a word's probability in a state, and the state after it; minus infinity for no word (-1).
 
@@ -59,7 +59,7 @@ def _weigh(weights: np.ndarray, log_prob: float) -> float:
     return weights[0] * log_prob if weights[0] > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _ask(arrays: tuple, state: int, word: int) -> tuple[float, int]:
     """Weighted score of a word, and the state after it."""
     settings, weights = arrays[0], arrays[1]
@@ -67,7 +67,7 @@ def _ask(arrays: tuple, state: int, word: int) -> tuple[float, int]:
     return _weigh(weights, log_prob) + weights[1], state
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _hear(arrays: tuple, state: int, letter: int) -> tuple[float, int]:
     """What a letter earns or costs among the hotwords, and the state after it."""
     following, pending, gain = arrays[8], arrays[9], arrays[10]
@@ -77,7 +77,7 @@ def _hear(arrays: tuple, state: int, letter: int) -> tuple[float, int]:
     return pending[after] - pending[state] + gain[after], after
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _close_word(arrays: tuple, known: np.ndarray) -> float:
     """A word ends: the language model's and the hotwords' say."""
     settings, weights, trie_words = arrays[0], arrays[1], arrays[6]
@@ -193,6 +193,48 @@ def _stay(
 
 
 @njit(cache=True, nogil=True)
+def _push(heap: np.ndarray, score: float) -> None:
+    """Put a score in the place of the lowest, which stands first, unless it is lower still."""
+    if not score > heap[0]:
+        return
+    place, child = 0, 1
+    while child < len(heap):
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= score:
+            break
+        heap[place] = heap[child]
+        place, child = child, 2 * child + 1
+    heap[place] = score
+
+
+@njit(cache=True, nogil=True)
+def _merge(
+    row: np.ndarray,
+    is_chosen: np.ndarray,
+    trie: Trie,
+    place_of: np.ndarray,
+    nodes: np.ndarray,
+    ending: np.ndarray,
+    size: int,
+    stays: np.ndarray,
+    heap: np.ndarray,
+) -> None:
+    """Add what grows, by one token, into a prefix that is in the beam already; ``heap`` becomes the beam's scores."""
+    parents, tokens, _, _, added = trie
+    for number in range(size):
+        parent, token = parents[nodes[number]], tokens[nodes[number]]
+        if parent >= 0 and place_of[parent] >= 0 and is_chosen[token]:
+            at = place_of[parent]
+            # The last token is said anew only after a blank; else it just goes on.
+            before = ending[0, at] if token == tokens[parent] else _add(ending[0, at], ending[1, at])
+            stays[1, number] = _add(stays[1, number], before + row[token])
+    heap[:] = -np.inf
+    for number in range(size):
+        _push(heap, _add(stays[0, number], stays[1, number]) + added[nodes[number]])
+
+
+@njit(cache=True, nogil=True)
 def _grow(
     row: np.ndarray,
     chosen: np.ndarray,
@@ -204,14 +246,15 @@ def _grow(
     size: int,
     grammar: np.ndarray,
     fusion: tuple,
-    stays: np.ndarray,
+    heap: np.ndarray,
     new_scores: np.ndarray,
     new: np.ndarray,
 ) -> int:
-    """The beam's prefixes with one token more; what is in the beam already is added there. How many others there are.
+    """The beam's prefixes with one token more, those that are in the beam already left out. How many there are.
 
-    Of each other one: in ``new_scores`` its acoustic score and what fusion adds; in ``new`` its parent, its token, the
-    grammar's state after it and the four numbers that fusion knows of it.
+    Of each: in ``new_scores`` its acoustic score and what fusion adds; in ``new`` its parent, its token, the grammar's
+    state after it and the four numbers that fusion knows of it. ``heap`` becomes the best scores of all, the lowest
+    first; what cannot come among them, whatever fusion may add, is not looked at, for fusion is slow.
     """
     _, tokens, states, known, added = trie
     is_fused = len(fusion[2]) > 0
@@ -219,46 +262,28 @@ def _grow(
     for number in range(size):
         node = nodes[number]
         total = _add(ending[0, number], ending[1, number])
+        most = added[node] + (fusion[1][3] if is_fused else 0.0)
         for token in chosen:
-            # The last token is said anew only after a blank; else it just goes on.
+            if total + most + row[token] < heap[0]:
+                break  # the others are less probable
             score = (ending[0, number] if token == tokens[node] else total) + row[token]
-            state = _look_up(grammar, states[node] * len(row) + token) if len(grammar) > 0 else 0
-            if state < 0 or score == -np.inf:
+            if score == -np.inf or score + most < heap[0]:
                 continue
+            state = _look_up(grammar, states[node] * len(row) + token) if len(grammar) > 0 else 0
             child = _look_up(table, node * len(row) + token)
-            if child >= 0 and place_of[child] >= 0:
-                stays[1, place_of[child]] = _add(stays[1, place_of[child]], score)
-            else:
-                new_scores[0, found], new_scores[1, found] = score, 0.0
-                new[found, 0], new[found, 1], new[found, 2] = node, token, state
-                if is_fused:
-                    at = child if child >= 0 else node  # it may have been kept before
-                    new[found, 3:], new_scores[1, found] = known[at], added[at]
-                    if child < 0:
-                        new_scores[1, found] += extend(fusion, new[found, 3:], token)
+            if state < 0 or (child >= 0 and place_of[child] >= 0):
+                continue
+            new_scores[0, found], new_scores[1, found] = score, 0.0
+            new[found, 0], new[found, 1], new[found, 2] = node, token, state
+            if is_fused:
+                at = child if child >= 0 else node  # it may have been kept before
+                new[found, 3:], new_scores[1, found] = known[at], added[at]
+                if child < 0:
+                    new_scores[1, found] += extend(fusion, new[found, 3:], token)
+            if new_scores[0, found] + new_scores[1, found] >= heap[0]:
+                _push(heap, new_scores[0, found] + new_scores[1, found])
                 found += 1
     return found
-
-
-@njit(cache=True, nogil=True)
-def _find_limit(
-    stays: np.ndarray,
-    nodes: np.ndarray,
-    added: np.ndarray,
-    size: int,
-    new_scores: np.ndarray,
-    found: int,
-    beam: int,
-) -> float:
-    """The score of the last of so many best."""
-    if size + found <= beam:
-        return -np.inf
-    everything = np.empty(size + found)
-    for number in range(size):
-        everything[number] = _add(stays[0, number], stays[1, number]) + added[nodes[number]]
-    for index in range(found):
-        everything[size + index] = new_scores[0, index] + new_scores[1, index]
-    return np.partition(everything, size + found - beam)[size + found - beam]
 
 
 @njit(cache=True, nogil=True)
@@ -287,11 +312,11 @@ def _keep(
     new_scores: np.ndarray,
     new: np.ndarray,
     found: int,
+    limit: float,
 ) -> tuple[int, int]:
-    """Make the best prefixes the beam; how many nodes there are now, and how many prefixes in the beam."""
+    """Make the best prefixes the beam, those from the limit up; how many nodes and prefixes in the beam there are."""
     beam = len(nodes)
     added = trie[4]
-    limit = _find_limit(stays, nodes, added, size, new_scores, found, beam)
     next_nodes, next_ending, kept = np.empty_like(nodes), np.empty_like(ending), 0
     # Above the limit first: those that stand on it share the places that are left.
     for is_on_limit in range(2):
@@ -356,15 +381,19 @@ def advance(
     stays = np.empty((2, beam))
     new_scores = np.empty((2, beam * most_tokens))
     new = np.empty((beam * most_tokens, 7), dtype=np.int64)
+    is_chosen, heap = np.zeros(vocabulary_size, dtype=np.bool_), np.empty(beam)
     for row in log_probs:
         tried = _choose_tokens(row, blank, threshold, most_tokens, chosen)
+        is_chosen[:] = False
+        is_chosen[chosen[:tried]] = True
         _stay(row, blank, trie[1], nodes, ending, size, stays)
+        _merge(row, is_chosen, trie, place_of, nodes, ending, size, stays, heap)
         found = _grow(
-            row, chosen[:tried], trie, table, place_of, nodes, ending, size, grammar, fusion, stays, new_scores, new
+            row, chosen[:tried], trie, table, place_of, nodes, ending, size, grammar, fusion, heap, new_scores, new
         )  # fmt: skip
         place_of[nodes[:size]] = -1
         count, size = _keep(
-            trie, table, count, vocabulary_size, nodes, ending, size, stays, new_scores, new, found
+            trie, table, count, vocabulary_size, nodes, ending, size, stays, new_scores, new, found, heap[0]
         )  # fmt: skip
         place_of[nodes[:size]] = np.arange(size)
     return count, size

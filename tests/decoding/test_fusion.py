@@ -241,6 +241,41 @@ def test_a_closed_task_takes_a_language_model_too():
     assert found[2,][1] > found[3,][1]
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("bonus", [-2.0, 0.0, 3.0])
+def test_candidates_that_are_not_looked_at_would_not_have_been_kept(seed, bonus):
+    """The same with a bound on what fusion may add that is never reached, so that all of them are looked at."""
+    log_probs = make_log_probs(30, len(SPELLINGS), seed=seed)
+    hotwords = {"ab": 4.0, "c a": 2.5, "b": -3.0}
+    fusion = Fusion(
+        SPELLINGS, CompiledNgram.of(make_model(["ab c", "a b ab", "c"])), FusionConfig(0.5, bonus), hotwords=hotwords
+    )
+    patient = fusion.with_config(fusion.config)
+    patient.weights[3] = 1e9
+    for beam_size in (1, 3, 8):
+        config = BeamConfig(beam_size=beam_size, nbest=beam_size)
+        ranked = []
+        for each in (fusion, patient):
+            search = BeamSearch(len(SPELLINGS), config, fusion=each)
+            search.feed(log_probs)
+            ranked.append(search.ranked())
+        assert ranked[0] == ranked[1]
+
+
+def test_a_sentence_that_breaks_off_is_given_up_to_where_it_may_end():
+    """Said: ab, and the beginning of cc, which nothing follows; a beam of one has no whole sentence left."""
+    path = [2, 0, 3, 1, 4]  # a, blank, b, space, c
+    log_probs = np.full((len(path), len(SPELLINGS)), math.log(0.02))
+    log_probs[range(len(path)), path] = math.log(0.92)
+    words = Grammar.of_words([[2, 3], [4, 4]], separator=1)
+    search = BeamSearch(len(SPELLINGS), BeamConfig(beam_size=1), grammar=words)
+    search.feed(log_probs)
+    assert [tokens for tokens, _ in search.best()] == [[2, 3]]
+    search = BeamSearch(len(SPELLINGS), BeamConfig(beam_size=1), grammar=Grammar.of_sentences([[2, 3, 1, 4, 4]]))
+    search.feed(log_probs)
+    assert search.best() == []
+
+
 def test_what_n_grams_are_made_of_is_found_by_looking():
     assert find_unit(CompiledNgram.of(make_model(["a b"])), SYMBOLS) == "words"
     assert find_unit(CompiledNgram.of(make_model(["a <space> b"])), SYMBOLS) == "characters"
