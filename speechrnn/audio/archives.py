@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
+
+import numpy as np
 
 from speechrnn.errors import AudioError
 
@@ -26,6 +27,34 @@ def find_archive(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
         if parent.suffix == ARCHIVE_ENDING:
             return parent, whole.relative_to(parent).as_posix()
     return None
+
+
+class _Members(Mapping[str, tuple[int, int]]):
+    """An archive's table of contents in a fifth of the memory of a dict, of which hundreds are kept."""
+
+    def __init__(self, found: Mapping[str, tuple[int, int]]) -> None:
+        self._names = np.array([_encode(name) for name in found], dtype=bytes)
+        self._places = np.array(list(found.values()), dtype=np.int64).reshape(-1, 2)
+        self._order = np.argsort(self._names, kind="stable").astype(np.int32)
+
+    def __getitem__(self, name: str) -> tuple[int, int]:
+        wanted = _encode(name)
+        position = int(np.searchsorted(self._names, np.bytes_(wanted), sorter=self._order))
+        row = self._order[position] if position < len(self._order) else -1
+        if row < 0 or self._names[row] != wanted:
+            raise KeyError(name)
+        first, size = self._places[row].tolist()
+        return first, size
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("utf-8", "surrogatepass") for name in self._names.tolist())
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 def list_members(archive: Path) -> Mapping[str, tuple[int, int]]:
@@ -52,7 +81,7 @@ def _index(archive: str, changed_ns: int, size: int) -> Mapping[str, tuple[int, 
         except tarfile.ReadError:
             if not members:
                 raise
-    return MappingProxyType(members)  # of one that is cut off: what stands before the cut
+    return _Members(members)  # of one that is cut off: what stands before the cut
 
 
 def open_member(archive: Path, name: str) -> io.BytesIO:

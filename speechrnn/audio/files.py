@@ -111,11 +111,7 @@ def read_audio(
     """
     wanted = _Wanted(_name_of(source) if name is None else name, channel, start, seconds)
     _check_request(wanted, sample_rate, input_rate)
-    array = _as_array(source)
-    if array is not None:
-        samples, rate = _read_array(array, input_rate, wanted)
-    else:
-        samples, rate = _read_encoded(source, input_rate, wanted)
+    samples, rate = _read_part(source, input_rate, wanted)
     check_samples(samples, rate, name=wanted.name, warn_of_levels=check_levels)
     if sample_rate is None or sample_rate == rate:
         return Waveform(samples, rate)
@@ -172,6 +168,12 @@ def _is_rate(rate: Any) -> bool:
         return rate > 0 and rate == int(rate)
     except (TypeError, ValueError, OverflowError):
         return False
+
+
+def _read_part(source: AudioSource, input_rate: int | None, wanted: _Wanted) -> tuple[np.ndarray, int]:
+    """What is asked for, (N,), at the recording's own rate, and that rate."""
+    array = _as_array(source)
+    return _read_encoded(source, input_rate, wanted) if array is None else _read_array(array, input_rate, wanted)
 
 
 def _as_array(source: Any) -> np.ndarray | None:

@@ -175,7 +175,9 @@ class ShardedBatches(_Plan):
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=np.float64)
         self.seed = seed
-        names, shard_of = np.unique(np.asarray(shards), return_inverse=True)
+        names = sorted(set(shards))
+        numbers = {name: number for number, name in enumerate(names)}
+        shard_of = np.array([numbers[shard] for shard in shards])
         shuffled = np.random.default_rng(derive_seed(seed, "shards")).permutation(len(names))
         groups = np.array_split(shuffled, max(1, round(len(names) / shards_at_once)))
         self.members = [np.flatnonzero(np.isin(shard_of, group)) for group in groups]

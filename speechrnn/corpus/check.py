@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from speechrnn.corpus.compact import CompactList
 from speechrnn.errors import CorpusError
 from speechrnn.text.tokens import Tokens
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
-
-_MOST_SHORT = 2**16  # tokens that two bytes can tell apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +77,16 @@ def describe_cut(
         seconds=cut.duration,
         num_samples=resampled_length(_count_source_samples(cut), cut.recording.sampling_rate, sample_rate),
         text=text,
-        tokens=array("H" if len(tokens) <= _MOST_SHORT else "I", ids),
+        tokens=array(_find_typecode(len(tokens)), ids),
         speaker=supervision.speaker,
         corpus=(cut.custom or {}).get("corpus"),
     )
     return utterance, reason
+
+
+def _find_typecode(count: int) -> str:
+    """The smallest unsigned integers that tell so many tokens apart."""
+    return "B" if count <= 2**8 else "H" if count <= 2**16 else "I"
 
 
 def _count_source_samples(cut: MonoCut) -> int:
@@ -99,7 +103,7 @@ def check_corpus(
     normalize: Callable[[str], str],
     sample_rate: int,
     explain_infeasible: Callable[[Sequence[int], int], str | None],
-) -> tuple[list[Utterance], list[LeftOut]]:
+) -> tuple[CompactList[Utterance], list[LeftOut]]:
     """Sort a corpus into what can be trained on and what cannot.
 
     Args:
@@ -110,9 +114,10 @@ def check_corpus(
         explain_infeasible: Why CTC cannot align these tokens with so many samples, or None where it can.
 
     Returns:
-        The usable utterances, and those left out with their reasons, both in the corpus's order.
+        The usable utterances, made anew when they are asked for, and those left out with their reasons, both in the
+        corpus's order.
     """
-    usable, left_out = [], []
+    usable, left_out = CompactList(Utterance), []
     for cut in cuts:
         utterance, reason = describe_cut(cut, tokens=tokens, normalize=normalize, sample_rate=sample_rate)
         reason = reason or explain_infeasible(utterance.tokens, utterance.num_samples)

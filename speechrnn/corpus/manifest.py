@@ -16,11 +16,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.lines import read_lines
 from speechrnn.errors import CorpusError
 from speechrnn.whole_files import write_whole
@@ -49,6 +50,19 @@ class Entry:
     corpus: str | None = None
 
 
+class _Record(NamedTuple):
+    """A line of a manifest, checked; None where it lacks an optional field."""
+
+    number: int
+    audio_filepath: str
+    duration: float
+    text: str
+    offset: float | None
+    speaker: str | None
+    corpus: str | None
+    id: str | None
+
+
 def read_manifest(path: str | Path) -> list[Entry]:
     """Read a manifest.
 
@@ -64,21 +78,18 @@ def read_manifest(path: str | Path) -> list[Entry]:
     Raises:
         CorpusError: The file cannot be read or holds no utterance, or a line is wrong: the message names the line.
     """
+    return list(iterate_manifest(path))
+
+
+def iterate_manifest(path: str | Path) -> Iterator[Entry]:
+    """The same, one after the other; the whole manifest is checked before the first."""
     path = Path(path)
-    records = list(_read_records(path))
+    records = CompactList(_Record, _read_records(path), to_row=tuple)
     if not records:
         raise CorpusError(f"{path}: the manifest holds no utterance; expected one JSON object a line")
     folder = path.parent.absolute()
-    entries: list[Entry] = []
-    line_of: dict[str, int] = {}
-    for (number, record), name in zip(records, _name(records), strict=True):
-        if name in line_of:
-            raise CorpusError(
-                f"{path.name} line {number}: the id {name!r} was used on line {line_of[name]}; give each its own"
-            )
-        line_of[name] = number
-        entries.append(_to_entry(record, name, folder=folder))
-    return entries
+    for record, name in zip(records, _name(path, records), strict=True):
+        yield _to_entry(record, name, folder=folder)
 
 
 def write_manifest(path: str | Path, entries: Iterable[Entry]) -> None:
@@ -104,16 +115,14 @@ def write_manifest(path: str | Path, entries: Iterable[Entry]) -> None:
     write_whole(path, "".join(lines), error=CorpusError)
 
 
-def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number of each line, from 1, and its checked object."""
+def _read_records(path: Path) -> Iterator[_Record]:
     if path.is_dir():
         raise CorpusError(f"{path}: is a folder; expected a manifest file such as {path / 'train.jsonl'}")
     for number, line in read_lines(path, kind="manifest"):
         try:
-            record = _parse(line)
+            yield _check_fields(_parse(line), number)
         except CorpusError as error:
             raise CorpusError(f"{path.name} line {number}: {error}") from error
-        yield number, record
 
 
 def _parse(line: str) -> dict[str, Any]:
@@ -129,20 +138,21 @@ def _parse(line: str) -> dict[str, Any]:
         raise CorpusError("has an offset without a duration; say how long the utterance is")
     if missing:
         raise CorpusError(f"lacks {' and '.join(repr(key) for key in missing)}")
-    return _check_fields(record)
+    return record
 
 
-def _check_fields(record: dict[str, Any]) -> dict[str, Any]:
+def _check_fields(record: dict[str, Any], number: int) -> _Record:
     """Check the types, and write absent optional fields (also NeMo's null) as None."""
-    return {
-        "audio_filepath": _check_text(record, "audio_filepath", may_be_empty=False),
-        "duration": _check_number(record, "duration", above_zero=True),
-        "text": _check_text(record, "text", may_be_empty=True),
-        "offset": None if record.get("offset") is None else _check_number(record, "offset", above_zero=False),
-        "speaker": _check_label(record, "speaker"),
-        "corpus": _check_label(record, "corpus"),
-        "id": _check_label(record, "id"),
-    }
+    return _Record(
+        number=number,
+        audio_filepath=_check_text(record, "audio_filepath", may_be_empty=False),
+        duration=_check_number(record, "duration", above_zero=True),
+        text=_check_text(record, "text", may_be_empty=True),
+        offset=None if record.get("offset") is None else _check_number(record, "offset", above_zero=False),
+        speaker=_check_label(record, "speaker"),
+        corpus=_check_label(record, "corpus"),
+        id=_check_label(record, "id"),
+    )
 
 
 def _check_text(record: dict[str, Any], key: str, *, may_be_empty: bool) -> str:
@@ -182,29 +192,42 @@ def _check_label(record: dict[str, Any], key: str) -> str | None:
     return _check_text(record, key, may_be_empty=False)
 
 
-def _name(records: list[tuple[int, dict[str, Any]]]) -> list[str]:
-    """Give each utterance its own id, or the one that its stem and path lead to."""
-    names = [record["id"] or _with_offset(Path(record["audio_filepath"]).stem, record) for _, record in records]
+def _name(path: Path, records: Sequence[_Record]) -> list[str]:
+    """Give each utterance its own id, or the one that its stem and path lead to.
+
+    Raises:
+        CorpusError: Two of them have the same.
+    """
+    names = [record.id or _with_offset(Path(record.audio_filepath).stem, record) for record in records]
     counts = Counter(names)
-    return [
-        name if record["id"] or counts[name] == 1 else _with_offset(record["audio_filepath"], record)
-        for name, (_, record) in zip(names, records, strict=True)
-    ]
+    if len(counts) == len(names):
+        return names
+    line_of: dict[str, int] = {}
+    for position, record in enumerate(records):
+        if not record.id and counts[names[position]] > 1:
+            names[position] = _with_offset(record.audio_filepath, record)
+        name = names[position]
+        if name in line_of:
+            raise CorpusError(
+                f"{path.name} line {record.number}: the id {name!r} was used on line {line_of[name]}; give each its own"
+            )
+        line_of[name] = record.number
+    return names
 
 
-def _with_offset(name: str, record: dict[str, Any]) -> str:
-    return name if record["offset"] is None else f"{name}-{record['offset']}"
+def _with_offset(name: str, record: _Record) -> str:
+    return name if record.offset is None else f"{name}-{record.offset}"
 
 
-def _to_entry(record: dict[str, Any], name: str, *, folder: Path) -> Entry:
+def _to_entry(record: _Record, name: str, *, folder: Path) -> Entry:
     return Entry(
         id=name,
-        audio_path=folder / record["audio_filepath"],
-        seconds=record["duration"],
-        text=record["text"],
-        offset=record["offset"] or 0.0,
-        speaker=record["speaker"],
-        corpus=record["corpus"],
+        audio_path=folder / record.audio_filepath,
+        seconds=record.duration,
+        text=record.text,
+        offset=record.offset or 0.0,
+        speaker=record.speaker,
+        corpus=record.corpus,
     )
 
 

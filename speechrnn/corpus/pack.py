@@ -15,7 +15,7 @@ import numpy as np
 from speechrnn.audio.files import AudioInfo, read_audio
 from speechrnn.audio.resampling import resample
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import make_cuts
+from speechrnn.corpus.readers.cuts import Listing, make_cut
 from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.types import Waveform
 
@@ -151,9 +151,9 @@ def _make_cut(entry: Entry, waveform: Waveform) -> MonoCut:
     from lhotse.shar.utils import to_shar_placeholder
 
     seconds = len(waveform.samples) / waveform.sample_rate
-    alone = Entry(entry.id, entry.audio_path, seconds, entry.text, 0.0, entry.speaker, entry.corpus)
+    alone = Listing(entry.id, entry.audio_path, entry.text, speaker=entry.speaker, corpus=entry.corpus)
     info = AudioInfo(seconds, waveform.sample_rate, 1, len(waveform.samples))
-    cut = next(iter(make_cuts([alone], {entry.audio_path: info})))
+    cut = make_cut(alone, info)
     cut.recording = to_shar_placeholder(cut.recording)
     return cut
 

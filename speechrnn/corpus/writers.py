@@ -87,9 +87,9 @@ def write_lhotse(path: Path, entries: Sequence[Entry]) -> None:
     Raises:
         CorpusError: A recording cannot be used, or the file cannot be written.
     """
-    from speechrnn.corpus.readers.cuts import Listing, complete, make_cuts
+    from speechrnn.corpus.readers.cuts import Listing, open_cuts
 
-    cuts = make_cuts(*complete([Listing.of(entry) for entry in entries], where=path))
+    cuts = open_cuts([Listing.of(entry) for entry in entries], where=path)
     beside = path.with_name(f".part.{path.name}")  # lhotse goes by the ending
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

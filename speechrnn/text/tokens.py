@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
@@ -23,6 +25,7 @@ BLANK = "<blank>"
 TOKENS_FILE = "tokens.json"
 
 _NAMED_AT_MOST = 12
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ class CharacterTokens(Tokens):
         Raises:
             CorpusError: There is no text.
         """
-        return cls([BLANK, *sorted(set().union(*_clean_all(texts)))])
+        return cls([BLANK, *sorted(set(chain.from_iterable(_clean_all(texts))))])
 
     def _split(self, text: str) -> list[str]:
         return list(text)
@@ -301,7 +304,7 @@ class PieceTokens(Tokens):
             CorpusError: There is no text, or it has characters that SentencePiece keeps for itself.
             ConfigError: The texts do not support that many pieces, or need more.
         """
-        cleaned = _clean_all(texts)
+        cleaned = list(_clean_all(texts))
         tokens = cls(train_pieces(cleaned, vocabulary_size=vocabulary_size))
         lacking = tokens.unknown(" ".join(sorted(set().union(*cleaned))))
         if lacking:
@@ -364,14 +367,17 @@ def _clean(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _clean_all(texts: Iterable[str]) -> list[str]:
-    cleaned = [text for text in map(_clean, texts) if text]
-    if not cleaned:
+def _clean_all(texts: Iterable[str]) -> Iterator[str]:
+    """Cleaned texts, empty ones passed over; what is wrong with them all shows after the last."""
+    is_empty, surrogates = True, set[str]()
+    for text in filter(None, map(_clean, texts)):
+        is_empty = False
+        surrogates.update(_SURROGATES.findall(text))
+        yield text
+    if is_empty:
         raise CorpusError("there is no text to make tokens from; check that the transcripts are not all empty")
-    surrogates = {character for text in cleaned for character in text if "\ud800" <= character <= "\udfff"}
     if surrogates:
         raise CorpusError(f"the texts hold half a character, {_name(sorted(surrogates))}; store them again as UTF-8")
-    return cleaned
 
 
 def _name(symbols: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -132,17 +133,27 @@ def plan_batches(
     utterances: Sequence[Utterance], config: DataConfig, *, seed: int, shuffle: bool
 ) -> DurationBatches | ShardedBatches:
     """Batches under the budget; of utterances in archives, so that only a few of those are read at a time."""
-    seconds = [utterance.seconds for utterance in utterances]
+    seconds, weights = array("d"), array("d")
+    shards: list[str] = []  # of those that lie in one
+    shard_of: dict[str, str | None] = {}  # by folder: what is asked of a few folders is not asked of each recording
+    for utterance in utterances:
+        seconds.append(utterance.seconds)
+        weights.append(config.weights.get(utterance.corpus or "", 1.0))
+        folder = os.path.dirname(utterance.audio_path)
+        if folder not in shard_of:
+            inside = find_archive(utterance.audio_path)
+            shard_of[folder] = None if inside is None else str(inside[0])
+        shard = shard_of[folder]
+        if shard is not None:
+            shards.append(shard)
     options: dict[str, Any] = {
         "batch_seconds": config.batch_seconds,
         "num_buckets": config.num_buckets,
         "seed": seed,
         "shuffle": shuffle,
-        "weights": [config.weights.get(utterance.corpus or "", 1.0) for utterance in utterances],
+        "weights": weights,
     }
-    archives = [find_archive(utterance.audio_path) for utterance in utterances] if shuffle else []
-    shards = [str(inside[0]) for inside in archives if inside is not None]
-    if not shards or len(shards) < len(utterances):
+    if not shuffle or not shards or len(shards) < len(utterances):
         return DurationBatches(seconds, **options)
     return ShardedBatches(seconds, shards, shards_at_once=config.shards_at_once, **options)
 

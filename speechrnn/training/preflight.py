@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.batches import pad
 from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
+from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.text.normalize import normalize_text
@@ -46,14 +49,14 @@ class Preflight:
 
     model: AcousticModel
     tokens: Tokens
-    train: list[Utterance]
-    valid: list[Utterance]
+    train: CompactList[Utterance]
+    valid: CompactList[Utterance]
     left_out: list[LeftOut]
 
     def describe_data(self) -> str:
         """A number that another corpus would not have: a run is resumed only on the data that it began with."""
         digest = hashlib.blake2b(digest_size=8)
-        for utterance in (*self.train, *self.valid):
+        for utterance in chain(self.train, self.valid):
             digest.update(f"{utterance.id}\x1f{utterance.num_samples}\x1f{list(utterance.tokens)}\x1e".encode())
         return digest.hexdigest()
 
@@ -73,7 +76,7 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
     )
     normalize = partial(normalize_text, config=config.text)
     tokens = build_tokens(
-        _find_alphabet(config.tokens, folders), [normalize(cut.supervisions[0].text or "") for cut in train_cuts]
+        _find_alphabet(config.tokens, folders), (normalize(cut.supervisions[0].text or "") for cut in train_cuts)
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
@@ -131,7 +134,7 @@ def _report_left_out(left_out: Sequence[LeftOut], *, total: int) -> None:
         logger.warning("%d of %d utterances are left out of training", len(left_out), total)
 
 
-def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Sequence[Utterance]) -> None:
+def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Iterable[Utterance]) -> None:
     known = {utterance.corpus for utterance in utterances if utterance.corpus is not None}
     for name in sorted(weights.keys() - known):
         has = f"it has {', '.join(sorted(known))}" if known else "no utterance there names its corpus"
@@ -140,9 +143,9 @@ def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Sequence[U
 
 def _describe_valid(
     cuts: CutSet, tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
-) -> list[Utterance]:
+) -> CompactList[Utterance]:
     """Every utterance that makes a frame: what cannot be trained on must still be scored."""
-    valid = []
+    valid = CompactList(Utterance)
     for cut in cuts:
         utterance, reason = describe_cut(cut, tokens=tokens, normalize=normalize, sample_rate=model.sample_rate)
         reason = reason or model.explain_infeasible(utterance.tokens, utterance.num_samples)
@@ -157,10 +160,11 @@ def _describe_valid(
 
 def _fit_statistics(model: AcousticModel, utterances: Sequence[Utterance]) -> None:
     """Measure mean and deviation of every feature over the training set and keep them in the model."""
-    utterances = sorted(utterances, key=lambda utterance: utterance.seconds)
-    size = max(1, int(_STATISTICS_BATCH_SECONDS / utterances[-1].seconds))
+    seconds = np.array([utterance.seconds for utterance in utterances])
+    order = np.argsort(seconds, kind="stable")
+    size = max(1, int(_STATISTICS_BATCH_SECONDS / seconds.max()))
     accumulator = StatisticsAccumulator(model.front_end)
-    for start in range(0, len(utterances), size):
-        part = utterances[start : start + size]
+    for start in range(0, len(order), size):
+        part = [utterances[position] for position in order[start : start + size]]
         accumulator.add(*pad([torch.from_numpy(read_utterance(u, sample_rate=model.sample_rate)) for u in part]))
     model.front_end.set_statistics(*accumulator.finish())

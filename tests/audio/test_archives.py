@@ -55,6 +55,28 @@ def test_an_archive_is_read_anew_when_it_has_changed(archive):
     assert list(list_members(path)) == ["new.flac"]
 
 
+def test_members_are_found_by_their_whole_names_and_listed_in_the_archives_order(tmp_path):
+    path = tmp_path / "x.tar"
+    names = ["b", "a", "ab", "ä/ü.flac", "b.flac", "a", "\udcff.wav", "0" * 150]
+    with tarfile.open(path, "w") as tar:
+        for size, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    members = list_members(path)
+    assert list(members) == ["b", "a", "ab", "ä/ü.flac", "b.flac", "\udcff.wav", "0" * 150]
+    assert {name: size for name, (_, size) in members.items()} == {name: size for size, name in enumerate(names)}
+    assert members["a"] == (members["b.flac"][0] + 1024, 5)  # the later of two
+    for other in ("", "aa", "c", "b.fla", "b.flac2", "1" * 200, "\ud800"):
+        assert other not in members
+        with pytest.raises(KeyError):
+            members[other]
+    with tarfile.open(path, "w"):
+        pass
+    assert len(list_members(path)) == 0
+    assert "a" not in list_members(path)
+
+
 def test_archives_with_faults_are_named(archive, tmp_path):
     path, _ = archive
     with pytest.raises(AudioError, match=r"x\.tar: holds no b\.flac"):

@@ -53,10 +53,9 @@ def open_shards(folder: Path) -> None:
     from speechrnn.training.config import DataConfig
     from speechrnn.training.data import plan_batches
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    started = time.perf_counter()
+    marks = [mark()]
     cuts = read_corpus(folder)
-    opened = time.perf_counter()
+    marks.append(mark())
     tokens = CharacterTokens.build(cut.supervisions[0].text for cut in cuts)
     usable, _ = check_corpus(
         cuts,
@@ -65,16 +64,20 @@ def open_shards(folder: Path) -> None:
         sample_rate=16000,
         explain_infeasible=lambda ids, samples: None if len(ids) <= samples // 320 else "too short",
     )
-    checked = time.perf_counter()
+    marks.append(mark())
     batches = plan_batches(usable, DataConfig(batch_seconds=300), seed=0, shuffle=True)
     planned = len(batches.plan(0))
-    done = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{len(usable):,} utterances, {sum(u.seconds for u in usable) / 3600:,.0f} h: opened in "
-        f"{opened - started:.1f} s, checked in {checked - opened:.1f} s, {planned:,} batches planned in "
-        f"{done - checked:.1f} s; most memory {peak:.2f} GiB, {before:.2f} of it before"
-    )
+    marks.append(mark())
+    hours = sum(utterance.seconds for utterance in usable) / 3600
+    print(f"{len(usable):,} utterances, {hours:,.0f} h, {planned:,} batches; {marks[0][1]:.3f} GiB before")
+    for name, before, after in zip(("opened", "checked", "planned"), marks, marks[1:], strict=False):
+        print(f"{name} in {after[0] - before[0]:.1f} s, most memory so far {after[1]:.3f} GiB")
+    print(f"{(marks[-1][1] - marks[0][1]) * 2**30 / len(usable):.0f} bytes an utterance")
+
+
+def mark() -> tuple[float, float]:
+    """The time in seconds, and the most memory that this process has had so far, in GiB."""
+    return time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def measure_loader(corpus: str, workers: int, most_hours: float) -> None:

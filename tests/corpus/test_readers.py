@@ -187,6 +187,25 @@ def test_a_manifest_that_is_not_there_or_empty_is_refused(corpus, tmp_path):
         corpus()
 
 
+def test_each_header_is_read_once_however_many_are_asked_for_at_a_time(put, corpus, monkeypatch):
+    from speechrnn.corpus.readers import cuts as module
+
+    read, original = [], module.audio_info
+
+    def note(path):
+        read.append(path.stem)
+        return original(path)
+
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    monkeypatch.setattr(module, "audio_info", note)
+    for number in range(3):
+        put(f"{number}.wav", 8000 + number)
+    order = [0, 1, 0, 2, 2, 1, 0]
+    cuts = corpus(*(entry(f"{number}.wav", 0.1, offset=place / 10) for place, number in enumerate(order)))
+    assert [cut.recording.num_samples for cut in cuts] == [8000 + number for number in order]
+    assert sorted(read) == ["0", "1", "2"]
+
+
 def test_reading_twice_gives_the_same_corpus(put, corpus, tmp_path):
     for number in range(20):
         put(f"{number}.wav", 800 + number)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete, make_cuts
+from speechrnn.corpus.readers.cuts import Listing, complete, open_cuts
 from speechrnn.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Format:
     name: str
     description: str
     fits: Callable[[Path], bool]
-    list: Callable[[Path], list[Listing]]
+    list: Callable[[Path], Sequence[Listing]]
 
 
 def list_formats() -> dict[str, Format]:
@@ -102,7 +102,7 @@ def read_corpus(path: str | Path, format: str | None = None) -> CutSet:
     Raises:
         CorpusError: There is nothing to read there, or a line or a recording is not usable; the message names it.
     """
-    return make_cuts(*complete(find_format(path, format).list(Path(path)), where=path))
+    return open_cuts(find_format(path, format).list(Path(path)), where=path)
 
 
 def read_entries(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.audio.files import AudioInfo, audio_info
+from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.manifest import Entry
 from speechrnn.errors import AudioError, CorpusError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _SLACK_SECONDS = 0.05
 _THREADS = 4  # headers wait for the disk, not for the interpreter
+_AT_ONCE = 1000  # utterances whose headers are asked for at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,38 @@ class Listing:
             entry.id, entry.audio_path, entry.text, entry.offset, entry.seconds, entry.speaker, entry.corpus
         )  # fmt: skip
 
+    def find_seconds(self, info: AudioInfo) -> float:
+        """How long it is, in seconds, by its recording's header where no duration is listed."""
+        return info.seconds - self.start if self.seconds is None else self.seconds
+
+
+def compact_listings(listings: Iterable[Listing]) -> CompactList[Listing]:
+    """Keep a corpus's utterances in little memory."""
+    return CompactList(_from_row, listings, to_row=_to_row)
+
+
+def _to_row(each: Listing) -> tuple[Any, ...]:
+    info = each.info
+    stated = () if info is None else (info.seconds, info.sample_rate, info.channels, info.frames)
+    return each.id, str(each.audio_path), each.text, each.start, each.seconds, each.speaker, each.corpus, *stated
+
+
+def _from_row(
+    id: str,
+    path: str,
+    text: str,
+    start: float,
+    seconds: float | None,
+    speaker: str | None,
+    corpus: str | None,
+    *stated: Any,
+) -> Listing:
+    return Listing(id, Path(path), text, start, seconds, speaker, corpus, AudioInfo(*stated) if stated else None)
+
 
 def complete(
     listings: Sequence[Listing], *, where: str | Path, on_error: Callable[[Listing, str], None] | None = None
-) -> tuple[list[Entry], dict[Path, AudioInfo]]:
+) -> tuple[list[Entry], list[AudioInfo]]:
     """Look at the recordings' headers, each once.
 
     Args:
@@ -65,42 +96,48 @@ def complete(
             it is then left out. Without it the first such utterance is an error.
 
     Returns:
-        The utterances with their durations, in the same order; and the headers by path.
+        The utterances with their durations, in the same order; and what each one's header says.
 
     Raises:
         CorpusError: There is such an utterance, and no ``on_error``; the message names it.
     """
-    known = {listing.audio_path: listing.info for listing in listings if listing.info is not None}
-    unknown = dict.fromkeys(listing.audio_path for listing in listings if listing.audio_path not in known)
-    headers, problems = _read_headers(list(unknown))
-    headers |= known
-    entries = []
-    for each in listings:
-        info = headers.get(each.audio_path)
-        problem = problems[each.audio_path] if info is None else _explain_times(each, info)
-        if info is None or problem is not None:
-            if on_error is None:
-                raise CorpusError(f"{where}: utterance {each.id}: {problem}")
-            on_error(each, str(problem))
-            continue
-        seconds = info.seconds - each.start if each.seconds is None else each.seconds
-        entries.append(Entry(each.id, each.audio_path, seconds, each.text, each.start, each.speaker, each.corpus))
+    entries, headers = [], []
+    for each, found in _find_headers(listings):
+        if isinstance(found, AudioInfo):
+            seconds = each.find_seconds(found)
+            entries.append(Entry(each.id, each.audio_path, seconds, each.text, each.start, each.speaker, each.corpus))
+            headers.append(found)
+        elif on_error is None:
+            raise _refuse(each, found, where)
+        else:
+            on_error(each, found)
     return entries, headers
 
 
-def _read_headers(paths: Sequence[Path]) -> tuple[dict[Path, AudioInfo], dict[Path, str]]:
-    """Headers, and why others cannot be read."""
+def _refuse(listing: Listing, reason: str, where: str | Path) -> CorpusError:
+    return CorpusError(f"{where}: utterance {listing.id}: {reason}")
 
-    def read(path: Path) -> AudioInfo | str:
-        try:
-            return audio_info(path)
-        except AudioError as error:
-            return str(error)
 
+def _find_headers(listings: Iterable[Listing]) -> Iterator[tuple[Listing, AudioInfo | str]]:
+    """Each utterance with its recording's header, or with why that cannot be used; every header is read once."""
+    headers: dict[str, AudioInfo | str] = {}
+    waiting = iter(listings)
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        found = dict(zip(paths, pool.map(read, paths), strict=True))
-    headers = {path: info for path, info in found.items() if not isinstance(info, str)}
-    return headers, {path: reason for path, reason in found.items() if isinstance(reason, str)}
+        while part := list(islice(waiting, _AT_ONCE)):
+            paths = {str(each.audio_path): each.audio_path for each in part if each.info is None}
+            unread = [path for path in paths if path not in headers]
+            headers.update(zip(unread, pool.map(_read_header, [paths[path] for path in unread]), strict=True))
+            for each in part:
+                found = each.info or headers[str(each.audio_path)]
+                problem = None if isinstance(found, str) else _explain_times(each, found)
+                yield each, found if problem is None else problem
+
+
+def _read_header(path: Path) -> AudioInfo | str:
+    try:
+        return audio_info(path)
+    except AudioError as error:
+        return str(error)
 
 
 def _explain_times(listing: Listing, info: AudioInfo) -> str | None:
@@ -163,49 +200,66 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             yield path
 
 
-def make_cuts(entries: Sequence[Entry], headers: Mapping[Path, AudioInfo]) -> CutSet:
-    """One cut an utterance, made when it is asked for; what a recording's header says wins over what its entry says."""
+def open_cuts(listings: Sequence[Listing], *, where: str | Path) -> CutSet:
+    """One cut an utterance, made when it is asked for.
+
+    Args:
+        listings: A corpus's utterances.
+        where: The corpus, as an error names it.
+
+    Raises:
+        CorpusError: A recording is missing, unreadable or too short for its utterance; the message names it.
+    """
     from lhotse import CutSet
 
-    return CutSet(_CutsOf(entries, headers))
+    headers: CompactList[AudioInfo] = CompactList(AudioInfo)
+    for listing, found in _find_headers(listings):
+        if isinstance(found, str):
+            raise _refuse(listing, found, where)
+        if listing.info is None:
+            headers.append(found)
+    return CutSet(_CutsOf(listings, headers))
 
 
 @dataclass(frozen=True)
 class _CutsOf:
-    """Cuts of entries, none of them kept: a cut takes up ten times the memory of its entry."""
+    """Cuts of listed utterances, none of them kept; headers in the order of the listings that do not have theirs."""
 
-    entries: Sequence[Entry]
-    headers: Mapping[Path, AudioInfo]
+    listings: Sequence[Listing]
+    headers: Sequence[AudioInfo]
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.listings)
 
     def __iter__(self) -> Iterator[MonoCut]:
-        return (_make_cut(entry, self.headers[entry.audio_path]) for entry in self.entries)
+        headers = iter(self.headers)
+        return (make_cut(listing, listing.info or next(headers)) for listing in self.listings)
 
 
-def _make_cut(entry: Entry, info: AudioInfo) -> MonoCut:
-    from lhotse import AudioSource, Recording, SupervisionSegment
-    from lhotse.cut import MonoCut
+def make_cut(listing: Listing, info: AudioInfo) -> MonoCut:
+    """An utterance as lhotse describes it; what its recording's header says wins over what is listed."""
+    import lhotse
 
-    whole = entry.offset == 0.0 and abs(entry.seconds - info.seconds) <= _SLACK_SECONDS
-    seconds = info.seconds if whole else min(entry.seconds, info.seconds - entry.offset)
-    recording = Recording(
-        id=entry.id,
-        sources=[AudioSource(type="file", channels=list(range(info.channels)), source=str(entry.audio_path))],
+    seconds = listing.find_seconds(info)
+    whole = listing.start == 0.0 and abs(seconds - info.seconds) <= _SLACK_SECONDS
+    seconds = info.seconds if whole else min(seconds, info.seconds - listing.start)
+    source = lhotse.AudioSource(type="file", channels=list(range(info.channels)), source=str(listing.audio_path))
+    recording = lhotse.Recording(
+        id=listing.id,
+        sources=[source],
         sampling_rate=info.sample_rate,
         num_samples=info.frames,
         duration=info.seconds,
     )
-    supervision = SupervisionSegment(
-        id=entry.id, recording_id=entry.id, start=0.0, duration=seconds, text=entry.text, speaker=entry.speaker
+    supervision = lhotse.SupervisionSegment(
+        id=listing.id, recording_id=listing.id, start=0.0, duration=seconds, text=listing.text, speaker=listing.speaker
     )
-    return MonoCut(
-        id=entry.id,
-        start=entry.offset,
+    return lhotse.MonoCut(
+        id=listing.id,
+        start=listing.start,
         duration=seconds,
         channel=0,
         supervisions=[supervision],
         recording=recording,
-        custom={"corpus": entry.corpus} if entry.corpus is not None else None,
+        custom={"corpus": listing.corpus} if listing.corpus is not None else None,
     )

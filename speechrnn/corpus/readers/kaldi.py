@@ -11,13 +11,14 @@ Source: Kaldi's documentation, "Data preparation".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete
+from speechrnn.corpus.readers.cuts import Listing, compact_listings, complete
 from speechrnn.errors import CorpusError
 
 _NAMED_AT_MOST = 3
@@ -51,46 +52,55 @@ def read_kaldi_entries(folder: Path) -> list[Entry]:
     return complete(list_kaldi(Path(folder)), where=folder)[0]
 
 
-def list_kaldi(folder: Path) -> list[Listing]:
+def list_kaldi(folder: Path) -> Sequence[Listing]:
     """The utterances as they are listed; see :func:`read_kaldi_entries`."""
-    recordings = _find_recordings(folder, _read_table(folder / "wav.scp"))
-    texts = _read_table(folder / "text", may_be_empty=True)
+    return compact_listings(_iterate(folder))
+
+
+def _iterate(folder: Path) -> Iterator[Listing]:
+    recordings = _read_table(folder / "wav.scp")
+    base = _find_base(folder, recordings)
+    names = dict.fromkeys(name for name, _ in _read_pairs(folder / "text", may_be_empty=True))
     speakers = _read_table(folder / "utt2spk") if (folder / "utt2spk").is_file() else None
     segments = _read_segments(folder / "segments", recordings)
     where = "segments" if segments else "wav.scp"
-    _check_same(folder, texts, segments or recordings, where)
+    _check_same(folder, names, segments or recordings, where)
     if speakers is not None:
-        _check_same(folder, texts, speakers, "utt2spk")
-    listings = []
-    for name, text in texts.items():
+        _check_same(folder, names, speakers, "utt2spk")
+    del names
+    for name, text in _read_pairs(folder / "text", may_be_empty=True):  # again: texts are what takes up memory
         segment = segments[name] if segments else _Segment(name, 0.0, -1.0)
         seconds = _find_seconds(segment, f"{folder / 'segments'}: utterance {name}")
         speaker = speakers[name] if speakers is not None else None
-        listings.append(Listing(name, recordings[segment.recording], text, segment.start, seconds, speaker))
-    return listings
+        yield Listing(name, base / recordings[segment.recording], text, segment.start, seconds, speaker)
 
 
-def _read_table(path: Path, *, may_be_empty: bool = False) -> dict[str, str]:
-    """The rest of each line by its first word.
+def _read_table(path: Path) -> dict[str, str]:
+    """The rest of each line by its first word; as :func:`_read_pairs` in all else."""
+    return dict(_read_pairs(path))
+
+
+def _read_pairs(path: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str, str]]:
+    """The first word of each line, and the rest, which may be empty in the file of texts alone.
 
     Raises:
         CorpusError: There is no such file, it is not UTF-8 or holds nothing, or a line is wrong.
     """
-    table: dict[str, str] = {}
+    names: set[str] = set()
     for number, line in read_lines(path, kind="file"):
         name, _, rest = line.strip().replace("\t", " ", 1).partition(" ")
-        if name in table:
+        if name in names:
             raise CorpusError(f"{path} line {number}: {name} stood on an earlier line already; names are used once")
         if not rest.strip() and not may_be_empty:
             raise CorpusError(f"{path} line {number}: nothing stands behind {name}")
-        table[name] = rest.strip()
-    if not table:
+        names.add(name := sys.intern(name))  # all files have the same ones
+        yield name, rest.strip()
+    if not names:
         raise CorpusError(f"{path}: holds no line")
-    return table
 
 
-def _find_recordings(folder: Path, paths: Mapping[str, str]) -> dict[str, Path]:
-    """Where each recording lies; what would have to be executed is refused."""
+def _find_base(folder: Path, paths: Mapping[str, str]) -> Path:
+    """Where the recordings' paths start; what would have to be executed is refused."""
     for name, path in paths.items():
         if path.endswith("|") or path.startswith("|"):
             raise CorpusError(
@@ -106,10 +116,10 @@ def _find_recordings(folder: Path, paths: Mapping[str, str]) -> dict[str, Path]:
             f"{folder / 'wav.scp'}: there is no {first}, seen from {folder}, the two folders above it or the working "
             "directory"
         )
-    return {name: base / path for name, path in paths.items()}
+    return base
 
 
-def _read_segments(path: Path, recordings: Mapping[str, Path]) -> dict[str, _Segment] | None:
+def _read_segments(path: Path, recordings: Mapping[str, str]) -> dict[str, _Segment] | None:
     if not path.is_file():
         return None
     segments = {}
@@ -130,7 +140,7 @@ def _find_seconds(segment: _Segment, what: str) -> float | None:
     return None if segment.end == -1 else segment.end - segment.start
 
 
-def _check_same(folder: Path, texts: Mapping[str, str], others: Mapping[str, object], name: str) -> None:
+def _check_same(folder: Path, texts: Mapping[str, object], others: Mapping[str, object], name: str) -> None:
     """Whether two files of the folder name the same utterances.
 
     Raises:

@@ -6,12 +6,13 @@ Source: lhotse's documentation, "Representing a corpus" and "Cuts".
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from speechrnn.corpus.lines import open_lines
 from speechrnn.corpus.readers import shar
-from speechrnn.corpus.readers.cuts import Listing, find_inside
+from speechrnn.corpus.readers.cuts import Listing, compact_listings, find_inside
 from speechrnn.errors import CorpusError
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -42,7 +43,7 @@ def fits(path: Path) -> bool:
     return has_manifests(path) and not shar.fits(path) if path.is_dir() else is_cuts(path)
 
 
-def list_lhotse(path: Path) -> list[Listing]:
+def list_lhotse(path: Path) -> Sequence[Listing]:
     """Read lhotse's manifests.
 
     Args:
@@ -57,10 +58,11 @@ def list_lhotse(path: Path) -> list[Listing]:
         CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files.
     """
     folder = path if path.is_dir() else path.parent
-    listings = []
-    for cut in _open_cuts(path):
-        for number, supervision in enumerate(cut.supervisions):
-            listings.append(_list_supervision(cut, supervision, number, folder, path))
+    listings = compact_listings(
+        _list_supervision(cut, supervision, number, folder, path)
+        for cut in _open_cuts(path)
+        for number, supervision in enumerate(cut.supervisions)
+    )
     if not listings:
         raise CorpusError(f"{path}: holds no supervision; expected one an utterance, with its text")
     return listings

@@ -6,12 +6,13 @@ README of its archive.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete, find_recordings, walk
+from speechrnn.corpus.readers.cuts import Listing, compact_listings, complete, find_recordings, walk
 from speechrnn.errors import CorpusError
 
 TRANSCRIPTS = "*.trans.txt"
@@ -38,25 +39,21 @@ def read_librispeech_entries(folder: Path) -> list[Entry]:
     return complete(list_librispeech(Path(folder)), where=folder)[0]
 
 
-def list_librispeech(folder: Path) -> list[Listing]:
+def list_librispeech(folder: Path) -> Sequence[Listing]:
     """The utterances as they are listed; see :func:`read_librispeech_entries`."""
-    found: list[tuple[str, Path, str]] = []
-    for transcripts in sorted(folder.rglob(TRANSCRIPTS)):
-        found += _read_chapter(transcripts)
-    if not found:
+    chapters = sorted(folder.rglob(TRANSCRIPTS))
+    listings = compact_listings(each for transcripts in chapters for each in _read_chapter(transcripts))
+    if not listings:
         raise CorpusError(f"{folder}: no {TRANSCRIPTS} under it; pass the folder that LibriSpeech's archive makes")
-    return [Listing(name, path, text, speaker=name.split("-")[0]) for name, path, text in found]
+    return listings
 
 
-def _read_chapter(transcripts: Path) -> list[tuple[str, Path, str]]:
-    """Name, recording and text of each line."""
+def _read_chapter(transcripts: Path) -> Iterator[Listing]:
     recordings = find_recordings(transcripts.parent)
-    chapter = []
     for number, line in read_lines(transcripts, kind="file"):
         name, _, text = line.strip().partition(" ")
         if name not in recordings:
             raise CorpusError(
                 f"{transcripts} line {number}: no recording {name} beside it ({', '.join(AUDIO_ENDINGS)})"
             )
-        chapter.append((name, recordings[name], text.strip()))
-    return chapter
+        yield Listing(name, recordings[name], text.strip(), speaker=name.split("-")[0])

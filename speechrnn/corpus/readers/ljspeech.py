@@ -5,6 +5,7 @@ Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017, README of version 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
@@ -37,7 +38,7 @@ def read_ljspeech_entries(folder: Path) -> list[Entry]:
     return complete(list_ljspeech(Path(folder)), where=folder)[0]
 
 
-def list_ljspeech(folder: Path) -> list[Listing]:
+def list_ljspeech(folder: Path) -> Sequence[Listing]:
     """The utterances as they are listed; see :func:`read_ljspeech_entries`."""
     path = folder / METADATA
     recordings = find_recordings(folder / "wavs")

@@ -6,14 +6,14 @@ Source: lhotse's documentation, "Lhotse Shar: storage format optimized for seque
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechrnn.audio.archives import list_members
 from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import open_lines
-from speechrnn.corpus.readers.cuts import Listing
+from speechrnn.corpus.readers.cuts import Listing, compact_listings
 from speechrnn.errors import AudioError, CorpusError
 
 _CUTS, _RECORDING = "cuts", "recording"
@@ -35,7 +35,7 @@ def fits(path: Path) -> bool:
     return path.is_dir() and bool(find_shards(path))
 
 
-def list_shar(path: Path) -> list[Listing]:
+def list_shar(path: Path) -> Sequence[Listing]:
     """Read a folder of shards.
 
     Args:
@@ -48,8 +48,15 @@ def list_shar(path: Path) -> list[Listing]:
     Raises:
         CorpusError: There are no shards, or a cut is not as it should be; the message names its line.
     """
-    listings = []
+    listings = compact_listings(_iterate(path))
+    if not listings:
+        raise CorpusError(f"{path}: holds no utterance; expected {_CUTS}.000000.jsonl.gz and {_RECORDING}.000000.tar")
+    return listings
+
+
+def _iterate(path: Path) -> Iterator[Listing]:
     for cuts, archive in find_shards(path):
+        archive = archive.absolute()
         try:
             names = {name.rpartition(".")[0]: name for name in list_members(archive) if not name.endswith(".json")}
         except AudioError:
@@ -57,12 +64,9 @@ def list_shar(path: Path) -> list[Listing]:
         for number, record in _read_records(cuts):
             where = f"{cuts} line {number}"
             try:
-                listings.append(_list_cut(record, archive, names))
+                yield _list_cut(record, archive, names)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise CorpusError(f"{where}: not a cut with one recording and one supervision ({error!r})") from error
-    if not listings:
-        raise CorpusError(f"{path}: holds no utterance; expected {_CUTS}.000000.jsonl.gz and {_RECORDING}.000000.tar")
-    return listings
 
 
 def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> Listing:
@@ -72,7 +76,7 @@ def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> L
     speaker = supervision.get("speaker")
     return Listing(
         id=name,
-        audio_path=archive.absolute() / names.get(name, name),
+        audio_path=archive / names.get(name, name),
         text=supervision.get("text") or "",
         start=start,
         seconds=seconds,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.cuts import Listing, walk
+from speechrnn.corpus.readers.cuts import Listing, compact_listings, walk
 from speechrnn.errors import CorpusError
 
 TEXT_ENDINGS = (".txt", ".lab")
@@ -19,7 +20,7 @@ def fits(folder: Path) -> bool:
     )
 
 
-def list_sidecars(folder: Path) -> list[Listing]:
+def list_sidecars(folder: Path) -> Sequence[Listing]:
     """Read such a folder, and the folders in it.
 
     Returns:
@@ -29,23 +30,23 @@ def list_sidecars(folder: Path) -> list[Listing]:
     Raises:
         CorpusError: A recording has no text or two, a text has no recording, or a recording is unreadable.
     """
-    found: dict[Path, str] = {}
+    listings = compact_listings(_iterate(folder))
+    if not listings:
+        raise CorpusError(f"{folder}: no recordings ({', '.join(AUDIO_ENDINGS)}) with a text beside them")
+    _refuse_twins(listings)
+    return listings
+
+
+def _iterate(folder: Path) -> Iterator[Listing]:
     for path in walk(folder):
         if path.suffix.lower() not in AUDIO_ENDINGS:
             continue
         text_file = _find_text(path)
         if text_file is None:
             raise CorpusError(f"{path}: no text beside it; expected {path.stem}.txt or {path.stem}.lab")
-        found[path] = " ".join(line.strip() for _, line in read_lines(text_file, kind="text"))
-    if not found:
-        raise CorpusError(f"{folder}: no recordings ({', '.join(AUDIO_ENDINGS)}) with a text beside them")
-    listings = []
-    for path, text in found.items():
+        text = " ".join(line.strip() for _, line in read_lines(text_file, kind="text"))
         name = path.relative_to(folder.absolute()).with_suffix("").as_posix()
-        speaker = path.parent.name if path.parent != folder.absolute() else None
-        listings.append(Listing(name, path, text, speaker=speaker))
-    _refuse_twins(listings)
-    return listings
+        yield Listing(name, path, text, speaker=path.parent.name if path.parent != folder.absolute() else None)
 
 
 def _find_text(recording: Path) -> Path | None:
@@ -60,7 +61,7 @@ def _find_text(recording: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _refuse_twins(listings: list[Listing]) -> None:
+def _refuse_twins(listings: Sequence[Listing]) -> None:
     known: dict[str, Path] = {}
     for entry in listings:
         if entry.id in known:

@@ -6,10 +6,11 @@ Source: NIST SCTK's documentation, "STM segment time marked file"; F. Hernandez 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.cuts import Listing, find_recordings
+from speechrnn.corpus.readers.cuts import Listing, compact_listings, find_recordings
 from speechrnn.errors import CorpusError
 
 _LABELS = re.compile(r"<[^>]*>\s*")
@@ -27,7 +28,7 @@ def fits(path: Path) -> bool:
     return bool(find_stm(path)) if path.is_dir() else path.suffix == ".stm"
 
 
-def list_stm(path: Path) -> list[Listing]:
+def list_stm(path: Path) -> Sequence[Listing]:
     """The utterances of an STM file, or of all those of a folder.
 
     Args:
@@ -44,15 +45,17 @@ def list_stm(path: Path) -> list[Listing]:
     files = find_stm(path) if path.is_dir() else [path]
     if not files:
         raise CorpusError(f"{path}: no .stm file there, nor in {path / 'stm'}")
-    listings: list[Listing] = []
-    for file in files:
-        recordings = _find_recordings(file)
-        for number, line in read_lines(file, kind="file"):
-            if not line.startswith(_COMMENT):
-                listings += _read_line(f"{file} line {number}", line, recordings)
+    listings = compact_listings(each for file in files for each in _read_file(file))
     if not listings:
         raise CorpusError(f"{path}: holds no utterance")
     return listings
+
+
+def _read_file(file: Path) -> Iterator[Listing]:
+    recordings = _find_recordings(file)
+    for number, line in read_lines(file, kind="file"):
+        if not line.startswith(_COMMENT):
+            yield from _read_line(f"{file} line {number}", line, recordings)
 
 
 def _find_recordings(file: Path) -> dict[str, Path]:

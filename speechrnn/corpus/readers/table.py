@@ -17,11 +17,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.cuts import Listing, find_inside
+from speechrnn.corpus.lines import read_lines, stream_lines
+from speechrnn.corpus.readers.cuts import Listing, compact_listings, find_inside
 from speechrnn.errors import CorpusError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
@@ -85,7 +86,7 @@ def is_huggingface(path: Path) -> bool:
     return first is not None and "file_name" in first.values
 
 
-def list_table(path: Path) -> list[Listing]:
+def list_table(path: Path) -> Sequence[Listing]:
     """The utterances of a table.
 
     Args:
@@ -102,18 +103,25 @@ def list_table(path: Path) -> list[Listing]:
     """
     if path.is_dir():
         path = find_table(path) or path / METADATA[0]
-    rows = list(_read_rows(path))
-    if not rows:
+    return compact_listings(_iterate(path))
+
+
+def _iterate(path: Path) -> Iterator[Listing]:
+    rows = _read_rows(path)
+    first = next(rows, None)
+    if first is None:
         raise CorpusError(f"{path}: holds no utterance; expected a header and a line for each")
-    columns = _find_columns(path, list(rows[0].values))
+    columns = _find_columns(path, list(first.values))
     if columns is None:
         raise CorpusError(
             f"{path}: expected a column of recordings ({', '.join(_AUDIO[:5])} …) and one of texts "
-            f"({', '.join(_TEXT[:5])} …), found {', '.join(rows[0].values)}"
+            f"({', '.join(_TEXT[:5])} …), found {', '.join(first.values)}"
         )
-    found = [_read_row(path, row, columns) for row in rows]
-    _refuse_repeats(path, rows, found)
-    return found
+    lines: dict[str, dict[str, int]] = {"the id": {}, "the recording": {}}
+    for row in chain([first], rows):
+        listing = _read_row(path, row, columns)
+        _refuse_repeats(f"{path} line {row.number}", row.number, listing, lines)
+        yield listing
 
 
 def _read_row(path: Path, row: _Row, columns: _Columns) -> Listing:
@@ -154,17 +162,14 @@ def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
     return seconds
 
 
-def _refuse_repeats(path: Path, rows: Sequence[_Row], found: Sequence[Listing]) -> None:
-    """A name or a whole recording that comes twice is a mistake in the table."""
-    lines: dict[object, int] = {}
-    for row, listing in zip(rows, found, strict=True):
-        recording = [("the recording", str(listing.audio_path))] if listing.seconds is None else []
-        for kind, key in [("the id", listing.id), *recording]:
-            if (kind, key) in lines:
-                raise CorpusError(
-                    f"{path} line {row.number}: {kind} {key} stands on line {lines[kind, key]} already; list it once"
-                )
-            lines[kind, key] = row.number
+def _refuse_repeats(where: str, number: int, listing: Listing, lines: dict[str, dict[str, int]]) -> None:
+    """A name or a whole recording that comes twice is a mistake in the table; ``lines`` says where each stood first."""
+    for kind, key in (("the id", listing.id), ("the recording", str(listing.audio_path))):
+        if kind == "the recording" and listing.seconds is not None:
+            continue  # a part of it
+        first = lines[kind].setdefault(key, number)
+        if first != number:
+            raise CorpusError(f"{where}: {kind} {key} stands on line {first} already; list it once")
 
 
 def _find_columns(path: Path, names: Sequence[str]) -> _Columns | None:
@@ -188,15 +193,12 @@ def _read_rows(path: Path) -> Iterator[_Row]:
     if path.suffix.lower() in (".jsonl", ".json"):
         yield from _read_objects(path)
         return
-    lines = list(read_lines(path, kind="table"))
-    if not lines:
-        return
+    _, head = next(read_lines(path, kind="table"), (0, ""))
     is_tsv = path.suffix.lower() == ".tsv"
-    delimiter = "\t" if is_tsv else max(_DELIMITERS, key=lines[0][1].count)
+    delimiter = "\t" if is_tsv else max(_DELIMITERS, key=head.count)
     # Common Voice writes quotes into its TSV as they are; elsewhere they may hide delimiters and line breaks.
-    text = io.StringIO(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"), newline="")
-    reader = (
-        csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if is_tsv else csv.reader(text, delimiter=delimiter)
+    reader = csv.reader(
+        _split_lines(path), delimiter=delimiter, quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
     )
     header: list[str] = []
     try:
@@ -215,6 +217,12 @@ def _read_rows(path: Path) -> Iterator[_Row]:
             yield _Row(reader.line_num, dict(zip(header, values, strict=True)))
     except csv.Error as error:
         raise CorpusError(f"{path} line {reader.line_num}: {error}") from error
+
+
+def _split_lines(path: Path) -> Iterator[str]:
+    """Lines as csv wants them: ended by line feeds, or carriage returns alone."""
+    for line in stream_lines(path, kind="table"):
+        yield from io.StringIO(line.replace("\r\n", "\n"), newline="")
 
 
 def _refuse_repeated_columns(path: Path, header: Sequence[str]) -> None:

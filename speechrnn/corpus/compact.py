@@ -1,0 +1,95 @@
+"""Long lists of utterances in little memory: as rows of plain values, compressed some dozens at a time."""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
+
+_BLOCK = 32  # rows; one that is asked for by its position costs the reading of so many
+_LEVEL = 1  # of zlib: higher ones take a few per cent less memory and twice the time
+
+
+def _read_fields(kind: Any) -> attrgetter[tuple[Any, ...]]:
+    names = [field.name for field in fields(kind)]
+    assert len(names) > 1  # of one, attrgetter makes no tuple
+    return attrgetter(*names)
+
+
+class CompactList(Sequence[T]):
+    """A list that only grows, in a fraction of the memory that its items would take up.
+
+    An item is made anew whenever it is asked for. All rows stand in one buffer, which processes that are forked go on
+    sharing: no reference count in it changes. Equal to any sequence of equal items.
+
+    Args:
+        make: Makes an item of a row's values: a dataclass, or another callable together with ``to_row``.
+        items: What is in it at first.
+        to_row: The values of an item, which pickle can take; None: the dataclass's fields, two or more.
+    """
+
+    def __init__(
+        self, make: Callable[..., T], items: Iterable[T] = (), *, to_row: Callable[[T], tuple[Any, ...]] | None = None
+    ) -> None:
+        self._make = make
+        self._to_row: Callable[[T], tuple[Any, ...]] = to_row or _read_fields(make)
+        self._packed = bytearray()
+        self._ends = array("Q", [0])  # where each block ends in it
+        self._last: list[tuple[Any, ...]] = []  # rows that do not fill a block yet
+        self.extend(items)
+
+    def append(self, item: T) -> None:
+        """Put an item behind the others."""
+        self._last.append(self._to_row(item))
+        if len(self._last) == _BLOCK:
+            self._packed += zlib.compress(pickle.dumps(self._last, pickle.HIGHEST_PROTOCOL), _LEVEL)
+            self._ends.append(len(self._packed))
+            self._last = []
+
+    def extend(self, items: Iterable[T]) -> None:
+        """Put items behind the others."""
+        for item in items:
+            self.append(item)
+
+    def _read(self, block: int) -> list[tuple[Any, ...]]:
+        if block == len(self._ends) - 1:
+            return self._last
+        rows: list[tuple[Any, ...]] = pickle.loads(
+            zlib.decompress(self._packed[self._ends[block] : self._ends[block + 1]])
+        )
+        return rows
+
+    def __len__(self) -> int:
+        return _BLOCK * (len(self._ends) - 1) + len(self._last)
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._make(*row) for block in range(len(self._ends)) for row in self._read(block))
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        positions = range(len(self))[index]
+        if isinstance(positions, range):
+            return [self[position] for position in positions]
+        block, place = divmod(positions, _BLOCK)
+        return self._make(*self._read(block)[place])
+
+    def __add__(self, other: Sequence[T]) -> list[T]:
+        return [*self, *other]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
