@@ -82,7 +82,8 @@ class Emission:
         lengths: Valid encoder frames of each utterance, (B,), int64.
         state: Hidden state after the last valid frame, (layers, parts, directions, B, H), where parts is 2 (hidden and
             cell) for an LSTM and 1 otherwise; None where it was not asked for.
-        intermediate: Log-probabilities that lower layers would give, each (B, T', V); for training alone.
+        intermediate: Log-probabilities that lower layers would give, each (B, T', V), or (B, T', phones) where they
+            have an output layer of their own; for training alone.
     """
 
     log_probs: Tensor

@@ -11,11 +11,12 @@ corpus's lexicon, without stress: what a dictionary expects, not what was heard 
 from dataclasses import replace
 from pathlib import Path
 
-from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.pronunciations import read_pronunciations
 from speechrnn.corpus.readers.kaldi import read_kaldi_entries
 from speechrnn.corpus.splits import hold_out_speakers
 from speechrnn.errors import CorpusError
+from speechrnn.whole_files import write_whole
 
 ATTRIBUTION = [
     {
@@ -32,7 +33,7 @@ VALID_EVERY = 10
 
 
 def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None) -> None:
-    """Write train.jsonl, valid.jsonl and test.jsonl, and the same with phones: train-phones.jsonl and so on.
+    """Write train.jsonl, valid.jsonl and test.jsonl, the same with phones (train-phones.jsonl and so on), lexicon.txt.
 
     Args:
         source: The folder that the corpus's archive makes, with ``train``, ``test`` and ``resource`` in it.
@@ -47,7 +48,10 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     if fold is not None:
         raise CorpusError(f"fold {fold!r}: the speechocean762 recipe has no folds; leave it out")
     parts = read_parts(source)
-    pronunciations = read_lexicon(find_folder(source) / "resource" / "lexicon.txt")
+    lexicon = find_folder(source) / "resource" / "lexicon.txt"
+    pronunciations = {word: " ".join(phones) for word, phones in read_pronunciations(lexicon).items()}
+    lines = [f"{word} {phones}\n" for word, phones in pronunciations.items()]
+    write_whole(output / "lexicon.txt", "".join(lines), error=CorpusError)
     for name, entries in parts.items():
         write_manifest(output / f"{name}.jsonl", entries)
         phones = [replace(entry, text=pronounce(entry, pronunciations)) for entry in entries]
@@ -87,21 +91,6 @@ def find_folder(source: Path | None) -> Path:
     raise CorpusError(
         f"{source}: no train/wav.scp and test/wav.scp there; pass the folder that speechocean762's archive makes"
     )
-
-
-def read_lexicon(path: Path) -> dict[str, str]:
-    """The phones of each word by its first pronunciation, without stress.
-
-    Raises:
-        CorpusError: The lexicon is missing, or a line has no phones.
-    """
-    pronunciations: dict[str, str] = {}
-    for number, line in read_lines(path, kind="lexicon"):
-        word, *phones = line.split()
-        if not phones:
-            raise CorpusError(f"{path} line {number}: {word} has no phones")
-        pronunciations.setdefault(word, " ".join(phone.rstrip("0123456789") for phone in phones))
-    return pronunciations
 
 
 def pronounce(entry: Entry, pronunciations: dict[str, str]) -> str:

@@ -33,10 +33,13 @@ class CTCConfig:
         intermediate_layers: Recurrent layers, counted from 1, that learn the text by themselves too, through the same
             output layer; the last layer does so anyway.
         intermediate_weight: Share of the loss that is the mean of theirs, in [0, 1).
+        lexicon: Pronunciations, a word and its phones a line: the intermediate layers then learn the phones of the
+            words instead of the text, through an output layer of their own that is not part of the model.
 
     Source:
         Z. Yao et al., "CR-CTC: Consistency regularization on CTC for improved speech recognition", ICLR 2025; J. Lee
-        and S. Watanabe, "Intermediate Loss Regularization for CTC-based Speech Recognition", ICASSP 2021.
+        and S. Watanabe, "Intermediate Loss Regularization for CTC-based Speech Recognition", ICASSP 2021; S. Fernández
+        et al., "Sequence Labelling in Structured Domains with Hierarchical Recurrent Neural Networks", IJCAI 2007.
     """
 
     blank_bias: float = 0.0
@@ -44,6 +47,7 @@ class CTCConfig:
     consistency_warmup_steps: int = 2000
     intermediate_layers: tuple[int, ...] = ()
     intermediate_weight: float = 0.3
+    lexicon: str | None = None
 
     def __post_init__(self) -> None:
         if not abs(self.blank_bias) <= 20.0:
@@ -54,6 +58,8 @@ class CTCConfig:
             raise ConfigError(f"ctc.intermediate_weight: expected a share in [0, 1), got {self.intermediate_weight}")
         if any(layer < 1 for layer in self.intermediate_layers):
             raise ConfigError(f"ctc.intermediate_layers: layers are counted from 1, got {self.intermediate_layers}")
+        if self.lexicon is not None and not self.intermediate_layers:
+            raise ConfigError("ctc.lexicon: say which layers are to learn the phones, ctc.intermediate_layers")
 
 
 class CTCHead(nn.Module):

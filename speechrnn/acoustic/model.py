@@ -77,6 +77,7 @@ class AcousticModel(nn.Module):
         return_state: bool = False,
         augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         intermediate_layers: Sequence[int] = (),
+        intermediate_head: CTCHead | None = None,
     ) -> Emission:
         """Compute log-probabilities.
 
@@ -88,8 +89,8 @@ class AcousticModel(nn.Module):
             augment: Training only: called with log-mels (B, T, M) and their lengths (B,), returns both, warped and
                 masked, perhaps more than one version of each utterance; it stands before the cosine transform so that
                 MFCCs lose whole bands too.
-            intermediate_layers: Training only: recurrent layers, counted from 1, whose outputs go through the head
-                too.
+            intermediate_layers: Training only: recurrent layers, counted from 1, whose outputs go through a head too.
+            intermediate_head: Training only: which one; None: the model's own.
 
         Returns:
             Log-probabilities (B, T', V), their lengths (B,), the state and intermediate log-probabilities if asked for.
@@ -101,4 +102,5 @@ class AcousticModel(nn.Module):
         frames, frame_lengths, final, collected = self.encoder(
             features, frame_lengths, state=state, return_state=return_state, collect=intermediate_layers
         )
-        return Emission(self.head(frames), frame_lengths, final, [self.head(layer) for layer in collected])
+        lower = intermediate_head or self.head
+        return Emission(self.head(frames), frame_lengths, final, [lower(layer) for layer in collected])

@@ -10,16 +10,15 @@ Source:
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from speechrnn.errors import ModelError
 from speechrnn.model_folder import CONFIDENCE_FILE
-from speechrnn.whole_files import write_json
+from speechrnn.recognition.additions import keep_addition, read_additions
 
 _EDGE = 1e-6  # raw confidences nearer to 0 or 1 than this are taken for this
+_MEND = "remove it and calibrate again"
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,9 @@ def read_calibrations(folder: Path) -> dict[str, Calibration]:
     Raises:
         ModelError: The file is damaged.
     """
-    path = folder / CONFIDENCE_FILE
-    if not path.is_file():
-        return {}
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return {name: Calibration(**values) for name, values in kept.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); remove it and calibrate again") from error
+    return read_additions(folder / CONFIDENCE_FILE, Calibration, mend=_MEND)
 
 
 def add_calibration(folder: Path, decoder: str, calibration: Calibration) -> None:
     """Keep a calibration in a model folder, in the place of another for the same decoder."""
-    kept = {**read_calibrations(folder), decoder: calibration}
-    write_json(folder / CONFIDENCE_FILE, {name: asdict(each) for name, each in kept.items()})
+    keep_addition(folder / CONFIDENCE_FILE, decoder, calibration, mend=_MEND)

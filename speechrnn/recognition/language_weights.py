@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from speechrnn.errors import ModelError
 from speechrnn.model_folder import LANGUAGE_FOLDER
-from speechrnn.whole_files import write_json
+from speechrnn.recognition.additions import keep_addition, read_additions
 
 WEIGHTS = Path(LANGUAGE_FOLDER) / "weights.json"
+_MEND = "remove it and tune again"
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,9 @@ def read_weights(folder: Path) -> dict[str, TunedWeights]:
     Raises:
         ModelError: The file is damaged.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        return {}
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {digest: TunedWeights(**weights) for digest, weights in kept.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); remove it and tune again") from error
+    return read_additions(folder / WEIGHTS, TunedWeights, mend=_MEND)
 
 
 def add_weights(folder: Path, digest: str, weights: TunedWeights) -> None:
     """Keep weights in a model folder, in the place of others for the same language model."""
-    kept = {**read_weights(folder), digest: weights}
-    write_json(folder / WEIGHTS, {digest: asdict(each) for digest, each in kept.items()})
+    keep_addition(folder / WEIGHTS, digest, weights, mend=_MEND)

@@ -85,13 +85,16 @@ def save_fault(folder: Path, module: SpeechModule, batches: Sequence[Batch], *, 
     """Save a step that was not taken: what went in, and the weights that it met.
 
     Args:
-        folder: Where to: ``fault.json``, ``model/`` and one ``batch-N.safetensors`` for each batch.
+        folder: Where to: ``fault.json``, ``model/``, one ``batch-N.safetensors`` for each batch, and the output layer
+            of lower layers, ``phones.safetensors``, where they have one.
         module: What was trained.
         batches: The batches whose gradients were added up for the step, the last one at ``batch_idx``.
         epoch: Counted from 0.
         batch_idx: The last batch's place in the epoch, from 0.
     """
     save_model(folder / "model", ModelFolder(module.model, module.tokens, module.config.text, {}))
+    if module.phones is not None:
+        write_whole(folder / "phones.safetensors", save(module.phones.state_dict()))
     rows = []
     for number, batch in enumerate(batches):
         tensors = {name: getattr(batch, name).detach().cpu().contiguous() for name in _BATCH_TENSORS}
@@ -106,6 +109,7 @@ def save_fault(folder: Path, module: SpeechModule, batches: Sequence[Batch], *, 
             "first_batch": first,
             "rank": module.global_rank,
             "configuration": configuration,
+            "pronunciations": None if module.phones is None else module.phones.pronunciations,
             "batches": rows,
         },
     )
@@ -154,7 +158,10 @@ def replay(folder: str | Path) -> list[ReplayedUtterance]:
     folder = Path(folder)
     fault = _read_fault(folder)
     saved = load_model(folder / "model")
-    module = SpeechModule(saved.acoustic, saved.tokens, config_from_dict(fault["configuration"], where=str(folder)))
+    config = config_from_dict(fault["configuration"], where=str(folder))
+    module = SpeechModule(saved.acoustic, saved.tokens, config, fault["pronunciations"])
+    if module.phones is not None:
+        module.phones.load_state_dict(_read_tensors(folder / "phones.safetensors"))
     module.train()
     rows = []
     for number, row in enumerate(fault["batches"]):

@@ -15,6 +15,7 @@ from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.spectral_augment import SpecAugment, Warp
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import Config
+from speechrnn.training.phones import PhoneOutput
 from speechrnn.types import Batch, Emission
 
 
@@ -24,10 +25,12 @@ class UtteranceLosses:
     Args:
         config: The run's configuration.
         model: What is trained.
+        phones: What lower layers learn instead of the text; None: the text too.
     """
 
-    def __init__(self, config: Config, model: AcousticModel) -> None:
+    def __init__(self, config: Config, model: AcousticModel, phones: PhoneOutput | None = None) -> None:
         self.model = model
+        self.phones = phones
         self.config = config.ctc
         self.passes = 2 if config.ctc.consistency else 1
         self.warp = Warp(config.augment.warp, model.front_end.config)
@@ -50,18 +53,29 @@ class UtteranceLosses:
             batch.waveform_lengths,
             augment=self._make_augment(batch.augment_seeds),
             intermediate_layers=self.config.intermediate_layers,
+            intermediate_head=None if self.phones is None else self.phones.head,
         )
-        targets, target_lengths = batch.targets.repeat(self.passes, 1), batch.target_lengths.repeat(self.passes)
-        losses, *lower = (
-            ctc_losses(log_probs, targets, lengths=emission.lengths, target_lengths=target_lengths)
-            for log_probs in (emission.log_probs, *emission.intermediate)
-        )
-        if lower:
+        losses = self._text_losses(emission.log_probs, emission, batch)
+        if emission.intermediate:
+            lower = torch.stack(
+                [self._lower_losses(log_probs, emission, batch, losses) for log_probs in emission.intermediate]
+            )
             share = self.config.intermediate_weight
-            losses = (1.0 - share) * losses + share * torch.stack(lower).mean(dim=0)
+            losses = (1.0 - share) * losses + share * lower.mean(dim=0)
         if self.passes == 1:
             return losses, torch.zeros_like(losses)
         return losses, consistency_losses(emission.log_probs, emission.lengths)
+
+    def _text_losses(self, log_probs: Tensor, emission: Emission, batch: Batch) -> Tensor:
+        targets, target_lengths = batch.targets.repeat(self.passes, 1), batch.target_lengths.repeat(self.passes)
+        return ctc_losses(log_probs, targets, lengths=emission.lengths, target_lengths=target_lengths)
+
+    def _lower_losses(self, log_probs: Tensor, emission: Emission, batch: Batch, losses: Tensor) -> Tensor:
+        """Of a lower layer; where its phones cannot be learned, those of the last one again."""
+        if self.phones is None:
+            return self._text_losses(log_probs, emission, batch)
+        of_phones, counts = self.phones.losses(log_probs, batch.texts * self.passes, lengths=emission.lengths)
+        return torch.where(counts, of_phones, losses)
 
     def _make_augment(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """What is done to a batch's log-mels: one warp for each utterance, and masks of its own for each pass."""

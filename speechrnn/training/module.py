@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from speechrnn.training.config import Config
 from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
 from speechrnn.training.losses import UtteranceLosses
 from speechrnn.training.optimization import build_optimizer, build_schedule, clip_gradients
+from speechrnn.training.phones import PhoneOutput
 from speechrnn.training.totals import EpochTotals
 from speechrnn.training.validation import Validation
 from speechrnn.types import Batch
@@ -46,15 +47,23 @@ class SpeechModule(pl.LightningModule):
         model: What is trained.
         tokens: What its outputs stand for.
         config: The run's configuration; its ``output`` is where a fault is saved.
+        pronunciations: Phones of the training texts' words, where lower layers are to learn those (``ctc.lexicon``).
     """
 
-    def __init__(self, model: AcousticModel, tokens: Tokens, config: Config) -> None:
+    def __init__(
+        self,
+        model: AcousticModel,
+        tokens: Tokens,
+        config: Config,
+        pronunciations: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.tokens = tokens
         self.config = config
-        self.compute_losses = UtteranceLosses(config, model)
+        self.phones = PhoneOutput(pronunciations, model.encoder.output_size) if pronunciations else None
+        self.compute_losses = UtteranceLosses(config, model, self.phones)
         self.totals = EpochTotals()
         self._is_gathered = False
         self.unreadable = Unreadable(config.faults)

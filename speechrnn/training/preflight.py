@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.batches import pad
 from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
 from speechrnn.corpus.compact import CompactList
+from speechrnn.corpus.pronunciations import read_pronunciations
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.text.normalize import normalize_text
@@ -45,6 +47,7 @@ class Preflight:
         train: Utterances to train on.
         valid: Utterances to choose checkpoints on.
         left_out: Training utterances that cannot be trained on, with reasons.
+        pronunciations: Phones of the training texts' words, where lower layers are to learn those.
     """
 
     model: AcousticModel
@@ -52,12 +55,15 @@ class Preflight:
     train: CompactList[Utterance]
     valid: CompactList[Utterance]
     left_out: list[LeftOut]
+    pronunciations: dict[str, list[str]] | None = None
 
     def describe_data(self) -> str:
         """A number that another corpus would not have: a run is resumed only on the data that it began with."""
         digest = hashlib.blake2b(digest_size=8)
         for utterance in chain(self.train, self.valid):
             digest.update(f"{utterance.id}\x1f{utterance.num_samples}\x1f{list(utterance.tokens)}\x1e".encode())
+        if self.pronunciations is not None:
+            digest.update(repr(sorted(self.pronunciations.items())).encode())
         return digest.hexdigest()
 
 
@@ -103,7 +109,7 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
         )
     if config.front_end.normalization == "corpus":
         _fit_statistics(model, usable)
-    return Preflight(model, tokens, usable, valid, left_out)
+    return Preflight(model, tokens, usable, valid, left_out, _find_pronunciations(config, folders, usable, normalize))
 
 
 def _find_alphabet(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:
@@ -156,6 +162,30 @@ def _describe_valid(
             logger.warning("validation utterance %s counts in the WER, not in the loss: %s", utterance.id, reason)
         valid.append(utterance)
     return valid
+
+
+def _find_pronunciations(
+    config: Config, folders: Sequence[Path], utterances: Iterable[Utterance], normalize: Callable[[str], str]
+) -> dict[str, list[str]] | None:
+    """Phones of the words of the training texts, as ctc.lexicon has them."""
+    if config.ctc.lexicon is None:
+        return None
+    path = _find(config.ctc.lexicon, "ctc.lexicon", folders)
+    known: dict[str, list[str]] = {}
+    for word, phones in read_pronunciations(path).items():
+        known.setdefault(normalize(word), phones)
+    words = Counter(word for utterance in utterances for word in utterance.text.split())
+    unknown = [word for word, _ in words.most_common() if word not in known]
+    if len(unknown) == len(words):
+        raise CorpusError(
+            f"{path}: has none of the training texts' {len(words)} words, such as {', '.join(unknown[:5])}"
+        )
+    if unknown:
+        logger.warning(
+            "%s: lacks %d of the training texts' %d words, such as %s; lower layers do not learn utterances with them",
+            path, len(unknown), len(words), ", ".join(unknown[:5]),
+        )  # fmt: skip
+    return {word: known[word] for word in sorted(words) if word in known}
 
 
 def _fit_statistics(model: AcousticModel, utterances: Sequence[Utterance]) -> None:

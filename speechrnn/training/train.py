@@ -142,7 +142,7 @@ def _fit(run: Run, preflight: Preflight, *, checkpoint: Path | None) -> Training
     from speechrnn.training.module import SpeechModule
 
     config, folder = run.config, run.output / CHECKPOINTS
-    module = SpeechModule(preflight.model, preflight.tokens, config)
+    module = SpeechModule(preflight.model, preflight.tokens, config, preflight.pronunciations)
     module.unreadable.corpus_size = len(preflight.train)
     progress = SaveProgress(run.output / LAST, config.checkpoints)
     best = KeepBest(folder, config.checkpoints.best)

@@ -129,10 +129,12 @@ def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_pat
         {"trainer.val_check_interval": 2},
         {"trainer.check_val_every_n_epoch": 2, "trainer.max_epochs": 4},
         {"encoder.cell": "lstm", "encoder.initial_state": "learned"},
+        {"ctc.lexicon": "lexicon.txt", "ctc.intermediate_layers": [1], "encoder.num_layers": 2},
     ],
     ids=lambda settings: next(iter(settings)),
 )
 def test_what_else_a_run_counts_is_taken_up_too(tone_configuration, tmp_path, monkeypatch, settings):
+    (tone_configuration.parent / "lexicon.txt").write_text("low L OW\nmiddle M IH D L\nhigh HH AY\n", encoding="utf-8")
     steps = count_calls(monkeypatch, "training_step")
     for name in ("whole", "stopped"):
         with monkeypatch.context() as patch:
