@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
+    from speechrnn.fine_tuning import FineTuning, finetune
     from speechrnn.recognition.alignment import Alignment, align
     from speechrnn.recognition.recognizer import Recognizer, load
     from speechrnn.recognition.transcript import Segment, Transcript, Word
@@ -26,6 +27,8 @@ _HOME = {
     "Segment": "speechrnn.recognition.transcript",
     "Word": "speechrnn.recognition.transcript",
     "train": "speechrnn.training.train",
+    "finetune": "speechrnn.fine_tuning",
+    "FineTuning": "speechrnn.fine_tuning",
     "SpeechRNNError": "speechrnn.errors",
     "AudioError": "speechrnn.errors",
     "CorpusError": "speechrnn.errors",
@@ -38,6 +41,7 @@ __all__ = [
     "AudioError",
     "ConfigError",
     "CorpusError",
+    "FineTuning",
     "ModelError",
     "Recognizer",
     "Segment",
@@ -46,6 +50,7 @@ __all__ = [
     "Word",
     "__version__",
     "align",
+    "finetune",
     "load",
     "train",
 ]

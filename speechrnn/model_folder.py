@@ -45,7 +45,8 @@ CARD_FILE = "README.md"
 
 LANGUAGE_FOLDER = "language"
 CONFIDENCE_FILE = "confidence.json"
-ADDITIONS = (LANGUAGE_FOLDER, CONFIDENCE_FILE)
+SPEAKERS_FOLDER = "speakers"
+ADDITIONS = (LANGUAGE_FOLDER, CONFIDENCE_FILE, SPEAKERS_FOLDER)
 """What is found out about a model's weights later, and kept beside them."""
 
 MODEL_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, *ADDITIONS})
@@ -63,7 +64,7 @@ _TYPES: dict[str, type] = {
 _ADDED = frozenset(
     {
         *("encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout", "encoder.output"),
-        *("text.apostrophes", "text.numbers", "text.language"),
+        *("text.apostrophes", "text.numbers", "text.language", "text.replacements"),
     }
 )
 """Settings that models of an earlier speechrnn do not have; each has a default that means what those models were."""
@@ -262,7 +263,11 @@ def _build_config(kind: type[Config], values: Any, *, section: str, path: Path) 
     A setting that came after the format's first release is not in older files: there its default holds.
     """
     hints = get_type_hints(kind)
-    added = {field.name: field.default for field in fields(kind) if f"{section}.{field.name}" in _ADDED}
+    added = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in fields(kind)
+        if f"{section}.{field.name}" in _ADDED
+    }
     values = {**added, **values}
     _check_keys(values, frozenset(hints), section=f"{section}.", path=path)
     _check_types(values, hints, section=f"{section}.", path=path)
@@ -292,6 +297,9 @@ def _is_of(value: Any, hint: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return any(_is_of(value, choice) for choice in get_args(hint))
+    if get_origin(hint) is dict:
+        name, content = get_args(hint)
+        return type(value) is dict and all(_is_of(k, name) and _is_of(v, content) for k, v in value.items())
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is hint

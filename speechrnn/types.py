@@ -6,7 +6,7 @@ Letters: B batch, N samples, T' encoder frames, V vocabulary with blank, U targe
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 BLANK_ID = 0
 """The token that CTC emits where it says nothing; the first of every vocabulary."""
 
-_BATCH_TENSORS = ("waveforms", "waveform_lengths", "targets", "target_lengths")
+BATCH_TENSORS = ("waveforms", "waveform_lengths", "targets", "target_lengths", "references", "reference_lengths")
+"""Those fields of a :class:`Batch` that are tensors, where they are there."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Batch:
         augment_seeds: One seed an utterance for what is drawn on the device (SpecAugment), B of them; empty outside
             training.
         failed: Id, reference text and reason of each utterance that belongs here but could not be read.
+        references: Another recording of each utterance's speaker, (B, R), for models whose initial state is encoded;
+            None for others.
+        reference_lengths: Valid samples of each, (B,), int64; 0 where the speaker has no other.
     """
 
     waveforms: Tensor
@@ -61,15 +65,23 @@ class Batch:
     texts: list[str] = field(default_factory=list)
     augment_seeds: list[int] = field(default_factory=list)
     failed: list[tuple[str, str, str]] = field(default_factory=list)
+    references: Tensor | None = None
+    reference_lengths: Tensor | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        return {name: getattr(self, name) for name in BATCH_TENSORS if getattr(self, name) is not None}
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on another device."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _BATCH_TENSORS}
+        moved: dict[str, Any] = {name: each.to(device, non_blocking=True) for name, each in self.tensors.items()}
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, as DataLoader asks for."""
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in _BATCH_TENSORS})
+        pinned: dict[str, Any] = {name: each.pin_memory() for name, each in self.tensors.items()}
+        return replace(self, **pinned)
 
 
 @dataclass(frozen=True)

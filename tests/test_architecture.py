@@ -22,7 +22,7 @@ _RELEASE = _MODEL | {"model_folder", "model_card"}
 _TRAINING = _RELEASE | {"corpus"}
 _EVALUATION = _RELEASE | {"corpus", "recognition"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"errors", "recognition", "training"},
+    "__init__": {"errors", "recognition", "training", "fine_tuning"},
     "errors": set(),
     "types": {"errors"},
     "seeds": {"errors"},
@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": _TRAINING | {"inspection"},
     "evaluation": _EVALUATION,
     "recipe": _TRAINING | _EVALUATION | {"training", "evaluation"},
-    "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe", "inspection"},
+    "fine_tuning": _TRAINING | _EVALUATION | {"training", "evaluation"},
+    "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe", "fine_tuning", "inspection"},
 }
 MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus", "training"}}
 HEAVY = (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.acoustic.recurrent import Cell, RecurrentStack, mask_padding
+from speechrnn.acoustic.reference import ReferenceEncoder
 from speechrnn.acoustic.subsampling import Convolution2d, FrameStacking, StridedConvolution
 from speechrnn.errors import ConfigError
 
@@ -44,7 +45,8 @@ class EncoderConfig:
         subsampling_factor: Feature frames for one encoder frame; 1 is none.
         subsampling_channels: Output channels of each convolution; None: 128 over time, 32 over time and bands.
         lookahead_frames: Future encoder frames that a unidirectional stack may see, through a depth-wise convolution.
-        initial_state: ``zero`` or ``learned``.
+        initial_state: What the recurrent layers start from: ``zero``; ``learned``: one state for all; ``encoded``: what
+            a small network makes of an earlier utterance of the same speaker (of nothing, one state for all).
         output: ``frames``: the last layer's output at every encoder frame, for transcription; ``final_state``: what
             each of its directions has in mind after its last step, as a single frame, for one word (a class) a
             recording.
@@ -65,7 +67,7 @@ class EncoderConfig:
     subsampling_factor: int = 2
     subsampling_channels: int | None = None
     lookahead_frames: int = 0
-    initial_state: Literal["zero", "learned"] = "zero"
+    initial_state: Literal["zero", "learned", "encoded"] = "zero"
     output: Literal["frames", "final_state"] = "frames"
 
     def __post_init__(self) -> None:
@@ -158,8 +160,10 @@ class Encoder(nn.Module):
             recurrent_dropout=config.recurrent_dropout,
             layer_norm=config.layer_norm,
             residual=config.residual,
-            initial_state=config.initial_state,
+            initial_state="learned" if config.initial_state == "learned" else "zero",
         )
+        is_encoded = config.initial_state == "encoded"
+        self.reference = ReferenceEncoder(input_size, self.stack.state_shape) if is_encoded else None
         self.output_size = self.stack.output_size
         self.lookahead = Lookahead(self.output_size, config.lookahead_frames) if config.lookahead_frames else None
 
@@ -196,11 +200,28 @@ class Encoder(nn.Module):
             Encoder frames (B, T', D·H), zero past their lengths; the lengths (B,), int64; the state or None; and the
             outputs of the layers to collect, each (B, T', D·H).
         """
+        if state is None and self.reference is not None:
+            state = self.make_initial_state(None, None, like=features)
         frames, lengths = self.subsampling(features, lengths)
+        state = None if state is None else state.to(frames.dtype)  # of half precision under autocast
         frames, final, collected = self.stack(frames, lengths, state=state, return_state=return_state, collect=collect)
         steps = lengths
         frames, lengths = self.finish(frames, steps)
         return frames, lengths, final, [self.finish(layer, steps)[0] for layer in collected]
+
+    def make_initial_state(self, references: Tensor | None, lengths: Tensor | None, *, like: Tensor) -> Tensor:
+        """The state that utterances start from, (L, P, D, B, H), where none is given.
+
+        Args:
+            references: Features of earlier utterances, (B, T, F); None: there are none.
+            lengths: Their valid frames, (B,), int64; 0 where there is no reference.
+            like: Features of the utterances, (B, T, F): for their number, device and type.
+        """
+        if self.reference is None:
+            return self.stack.make_initial_state(len(like), like=like)
+        if references is None or lengths is None:
+            references, lengths = like.new_zeros(len(like), 0, like.shape[2]), torch.zeros(len(like), dtype=torch.int64)
+        return self.reference(references, lengths)
 
     def finish(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Look ahead, or keep the final state alone, as configured.

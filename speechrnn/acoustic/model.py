@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from speechrnn.acoustic.ctc import CTCHead, explain_infeasible
 from speechrnn.acoustic.encoder import Encoder, EncoderConfig
 from speechrnn.audio.features import FrontEnd, FrontEndConfig
+from speechrnn.errors import ConfigError
 from speechrnn.types import Emission
 
 _ANY_RECORDING_SECONDS = 1e9
@@ -67,6 +68,25 @@ class AcousticModel(nn.Module):
         if self.encoder.config.output == "final_state" and len(targets) > 1:
             return f"{len(targets)} tokens: a model that reads its final state (encoder.output) says one a recording"
         return explain_infeasible(targets, self.count_frames(num_samples))
+
+    def encode_reference(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """The state to start from after earlier speech of the same speakers, of a model that encodes it.
+
+        Args:
+            waveforms: (B, N), float32, at the model's sample rate.
+            lengths: Valid samples, (B,), int64; 0 where there is none.
+
+        Returns:
+            (L, P, D, B, H).
+
+        Raises:
+            ConfigError: The model starts from another kind of state.
+        """
+        kind = self.encoder.config.initial_state
+        if kind != "encoded":
+            raise ConfigError(f"encoder.initial_state: the model starts from a state that is {kind}, not encoded")
+        features, frames = self.front_end(waveforms, lengths)
+        return self.encoder.make_initial_state(features, frames, like=features)
 
     def forward(
         self,

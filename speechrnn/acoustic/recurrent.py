@@ -271,6 +271,7 @@ class RecurrentStack(nn.Module):
         layer_norm: Normalise each layer's outputs over units.
         residual: Add each layer's input to its output, from the second layer on (the first changes the size).
         initial_state: ``zero``, or ``learned``: one trained vector a layer and direction, shared by all utterances.
+            One that is encoded is given with each call.
     """
 
     def __init__(

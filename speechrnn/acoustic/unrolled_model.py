@@ -63,6 +63,7 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
         log_mels, lengths = model.front_end.log_mel(batch.waveforms, batch.waveform_lengths)
         features = model.front_end.finish(log_mels, lengths)
     frames, lengths = encoder.subsampling(features, lengths)
-    layers = unroll_stack(encoder.stack, frames, lengths)
+    state = encoder.make_initial_state(None, None, like=features)
+    layers = unroll_stack(encoder.stack, frames, lengths, state=state)
     frames, lengths = encoder.finish(mask_padding(layers[-1].outputs, lengths), lengths)
     return layers, model.head(frames), lengths

@@ -146,6 +146,13 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--speaker``, who speaks in all recordings."""
+    parser.add_argument(
+        "--speaker", metavar="NAME", help="who speaks: start from the state that speechrnn adapt found for this name"
+    )
+
+
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Declare ``-m/--model``, also read from SPEECHRNN_MODEL; :func:`main` asks for it where both are missing."""
     parser.add_argument(

@@ -13,6 +13,7 @@ from speechrnn.cli.arguments import (
     add_decoding_arguments,
     add_format_argument,
     add_model_argument,
+    add_speaker_argument,
     read_decoding,
 )
 from speechrnn.errors import ConfigError
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep with the model what makes confidences of this decoder probabilities: for validation data",
     )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, rates as fractions")
+    add_speaker_argument(parser)
     add_decoding_arguments(parser)
 
 
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         args.corpus,
         batch_seconds=args.batch_seconds,
         format=args.format,
+        speaker=args.speaker,
         **decoding,
     )
     if args.output is not None:

@@ -28,6 +28,8 @@ COMMANDS: dict[str, int] = {
     # name: what it logs without --verbose
     "recipe": logging.INFO,
     "train": logging.INFO,
+    "finetune": logging.INFO,
+    "adapt": logging.WARNING,
     "transcribe": logging.WARNING,
     "evaluate": logging.WARNING,
     "align": logging.WARNING,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.arguments import add_decoding_arguments, add_model_argument, read_decoding
+from speechrnn.cli.arguments import add_decoding_arguments, add_model_argument, add_speaker_argument, read_decoding
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.writers import FORMATS
 from speechrnn.whole_files import write_whole
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="txt (default), json, srt, vtt, tsv, ctm or all",
     )
     parser.add_argument("--channel", type=int, metavar="N", help="take channel N, from 0, instead of the mean of all")
+    add_speaker_argument(parser)
     add_decoding_arguments(parser)
 
 
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         for transcript in recognizer.transcribe_many(
             args.audio,
             channel=args.channel,
+            speaker=args.speaker,
             batch_seconds=args.batch_seconds,
             on_error=report,
             **decoding,

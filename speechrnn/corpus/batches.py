@@ -7,7 +7,7 @@ bucketing sampler keeps neither: it counts what workers draw ahead, and its epoc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -274,6 +274,7 @@ def collate(
     texts: Sequence[str],
     augment_seeds: Sequence[int] = (),
     failed: Sequence[tuple[str, str, str]] = (),
+    references: Sequence[np.ndarray] | None = None,
 ) -> Batch:
     """Pad utterances into a batch.
 
@@ -284,13 +285,19 @@ def collate(
         texts: Reference text of each.
         augment_seeds: Seed of each for masks, or none.
         failed: Id, reference text and reason of each utterance that could not be read.
+        references: B arrays (R,), float32: another recording of each one's speaker, perhaps empty; None where no model
+            asks for them.
     """
     if not waveforms:
         nothing, none = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
         return Batch(nothing, none, torch.zeros(0, 0, dtype=torch.int64), none, [], failed=list(failed))
     padded, lengths = pad([torch.from_numpy(waveform) for waveform in waveforms])
     tokens, token_lengths = pad([torch.tensor(target, dtype=torch.int64) for target in targets])
-    return Batch(padded, lengths, tokens, token_lengths, list(ids), list(texts), list(augment_seeds), list(failed))
+    batch = Batch(padded, lengths, tokens, token_lengths, list(ids), list(texts), list(augment_seeds), list(failed))
+    if references is None:
+        return batch
+    spoken, spoken_lengths = pad([torch.from_numpy(reference) for reference in references])
+    return replace(batch, references=spoken, reference_lengths=spoken_lengths)
 
 
 def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
@@ -298,6 +305,7 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
     index = torch.tensor(members, dtype=torch.int64, device=batch.waveforms.device)
     lengths, target_lengths = batch.waveform_lengths[index], batch.target_lengths[index]
     seeds = [batch.augment_seeds[i] for i in members] if batch.augment_seeds else []
+    references = None if batch.references is None else batch.references[index]
     return Batch(
         batch.waveforms[index, : int(lengths.max())],
         lengths,
@@ -306,6 +314,8 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
         [batch.ids[i] for i in members],
         [batch.texts[i] for i in members],
         seeds,
+        references=references,
+        reference_lengths=None if batch.reference_lengths is None else batch.reference_lengths[index],
     )
 
 

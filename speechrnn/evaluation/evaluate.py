@@ -17,8 +17,8 @@ from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_word
 from speechrnn.recognition.decoders import DecodingOptions
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcript import Transcript
-from speechrnn.text.metrics import Score, align_words, character_errors, score, word_errors
-from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text
+from speechrnn.text.metrics import ErrorCounts, Score, align_words, character_errors, score, word_errors
+from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
 from speechrnn.types import Waveform
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class ScoredUtterance:
         confidence: Lowest word confidence, in [0, 1]; 0 where no word was heard.
         problem: Why it could not be transcribed, or None; its reference then counts as deleted.
         words: The words that were heard, and whether each is right.
+        word_counts: Its word errors by kind, and how many words it has.
+        character_counts: The same of characters.
     """
 
     id: str
@@ -60,11 +62,14 @@ class ScoredUtterance:
     confidence: float
     problem: str | None
     words: list[JudgedWord] = field(default_factory=list)
+    word_counts: ErrorCounts = field(default_factory=ErrorCounts)
+    character_counts: ErrorCounts = field(default_factory=ErrorCounts)
 
     def to_dict(self) -> dict[str, Any]:
         """As a line of hypotheses.jsonl; an infinite rate is null."""
         row = dict(vars(self))
-        del row["words"]
+        for name in ("words", "word_counts", "character_counts"):
+            del row[name]
         for name in ("wer", "cer"):
             row[name] = round(row[name], 4) if row[name] != float("inf") else None
         row["confidence"] = round(row["confidence"], 4)
@@ -109,6 +114,7 @@ def evaluate(
     *,
     batch_seconds: float = 120.0,
     format: str | None = None,
+    speaker: str | None = None,
     **decoding: Unpack[DecodingOptions],
 ) -> Evaluation:
     """Score a model on a corpus.
@@ -118,6 +124,7 @@ def evaluate(
         corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` opens.
         batch_seconds: Budget of a batch, padding included, in seconds.
         format: Of the corpus; None: it is found by looking.
+        speaker: Who speaks in all of it, by a name that the model was adapted to.
         **decoding: How log-probabilities become text.
 
     Raises:
@@ -125,24 +132,31 @@ def evaluate(
     """
     cuts = list(read_corpus(corpus, format))
     references = [cut.supervisions[0].text or "" for cut in cuts]
-    scored_references = [normalize_for_scoring(text) for text in references]
+    scored_references = [_normalize_reference(recognizer, text) for text in references]
     if not any(scored_references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
     _warn_of_unwritable(recognizer, references)
-    transcripts, problems = _transcribe(recognizer, cuts, batch_seconds=batch_seconds, **decoding)
+    transcripts, problems = _transcribe(recognizer, cuts, batch_seconds=batch_seconds, speaker=speaker, **decoding)
     if not transcripts:
         problem = problems[cuts[0].id]
         raise CorpusError(f"{corpus}: none of {len(cuts)} recordings can be transcribed; {problem}")
     hypotheses = [transcripts[cut.id].text if cut.id in transcripts else "" for cut in cuts]
     speakers = [cut.supervisions[0].speaker for cut in cuts]
     scored_hypotheses = [normalize_for_scoring(text) for text in hypotheses]
-    utterances = [_score_utterance(cut, transcripts.get(cut.id), problems.get(cut.id)) for cut in cuts]
+    utterances = [
+        _score_utterance(cut, reference, transcripts.get(cut.id), problems.get(cut.id))
+        for cut, reference in zip(cuts, scored_references, strict=True)
+    ]
     utterances.sort(key=lambda utterance: (-utterance.wer, -utterance.errors, utterance.id))
     return Evaluation(
         score(scored_references, scored_hypotheses, speakers=speakers),
         score(references, hypotheses, speakers=speakers),
         utterances,
     )
+
+
+def _normalize_reference(recognizer: Recognizer, text: str) -> str:
+    return normalize_for_scoring(replace_letters(text, recognizer.model.text))
 
 
 def _warn_of_unwritable(recognizer: Recognizer, references: list[str]) -> None:
@@ -169,7 +183,12 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
 
 
 def _transcribe(
-    recognizer: Recognizer, cuts: list[MonoCut], *, batch_seconds: float, **decoding: Unpack[DecodingOptions]
+    recognizer: Recognizer,
+    cuts: list[MonoCut],
+    *,
+    batch_seconds: float,
+    speaker: str | None,
+    **decoding: Unpack[DecodingOptions],
 ) -> tuple[dict[str, Transcript], dict[str, str]]:
     """Transcripts by id, and by id why a recording could not be transcribed."""
     read: list[str] = []
@@ -180,7 +199,9 @@ def _transcribe(
             read.append(id)
             yield Waveform(samples.numpy(), recognizer.sample_rate)
 
-    transcripts = list(recognizer.transcribe_many(waveforms(), batch_seconds=batch_seconds, **decoding))
+    transcripts = list(
+        recognizer.transcribe_many(waveforms(), batch_seconds=batch_seconds, speaker=speaker, **decoding)
+    )
     return dict(zip(read, transcripts, strict=True)), problems
 
 
@@ -207,10 +228,12 @@ def read_all(
         yield cut.id, torch.from_numpy(waveform.samples)
 
 
-def _score_utterance(cut: MonoCut, transcript: Transcript | None, problem: str | None) -> ScoredUtterance:
+def _score_utterance(
+    cut: MonoCut, reference: str, transcript: Transcript | None, problem: str | None
+) -> ScoredUtterance:
     supervision = cut.supervisions[0]
     hypothesis = transcript.text if transcript else ""
-    pair = normalize_for_scoring(supervision.text or ""), normalize_for_scoring(hypothesis)
+    pair = reference, normalize_for_scoring(hypothesis)
     words, characters = word_errors(*pair), character_errors(*pair)
     confidences = [word.confidence for word in transcript.words] if transcript else []
     return ScoredUtterance(
@@ -225,7 +248,9 @@ def _score_utterance(cut: MonoCut, transcript: Transcript | None, problem: str |
         errors=words.errors,
         confidence=min(confidences, default=0.0),
         problem=problem,
-        words=judge_words(transcript.words, supervision.text or "") if transcript else [],
+        words=judge_words(transcript.words, reference) if transcript else [],
+        word_counts=words,
+        character_counts=characters,
     )
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from speechrnn.errors import ModelError
-from speechrnn.model_folder import LANGUAGE_FOLDER, MODEL_FILES
+from speechrnn.model_folder import LANGUAGE_FOLDER, MODEL_FILES, SPEAKERS_FOLDER
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -47,9 +47,9 @@ def _download(hub_id: str) -> Path:
             "pip install 'speechrnn[hub]'"
         ) from None
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=sorted({*MODEL_FILES - {LANGUAGE_FOLDER}, f"{LANGUAGE_FOLDER}/*"}))
-        )
+        folders = {LANGUAGE_FOLDER, SPEAKERS_FOLDER}
+        patterns = {*MODEL_FILES - folders, *(f"{name}/*" for name in folders)}
+        return Path(snapshot_download(hub_id, allow_patterns=sorted(patterns)))
     except (
         Exception
     ) as error:  # its errors share no base: OSError, ValueError, and those of whichever HTTP library it uses

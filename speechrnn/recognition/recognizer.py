@@ -23,11 +23,14 @@ from speechrnn.recognition.confidence import Calibration, read_calibrations
 from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.language_weights import TunedWeights, read_weights
+from speechrnn.recognition.speakers import list_speakers, read_speaker
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import place_words
 from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from speechrnn.audio.files import AudioSource
 
     Source = AudioSource | Waveform
@@ -55,6 +58,7 @@ def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "
         name=os.fspath(name_or_path),
         tuned=read_weights(folder),
         calibrations=read_calibrations(folder),
+        speakers=list_speakers(folder),
     )
 
 
@@ -67,6 +71,7 @@ class Recognizer:
         name: What transcripts call the model.
         tuned: Weights of language models that were tuned for it, by their digests.
         calibrations: Of its words' confidences, by the name of the decoder.
+        speakers: Files of the states that were adapted to speakers, by name.
 
     Raises:
         ConfigError: There is no such device.
@@ -80,6 +85,7 @@ class Recognizer:
         name: str | None = None,
         tuned: Mapping[str, TunedWeights] | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
+        speakers: Mapping[str, Path] | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.name = name
@@ -88,6 +94,7 @@ class Recognizer:
         self.provenance = model.provenance
         self._acoustic = model.acoustic.to(self.device).eval()
         self.calibrations = dict(calibrations or {})
+        self.speakers = dict(speakers or {})
         self._decoders = Decoders(model.tokens, model.text, tuned or {})
 
     @property
@@ -121,6 +128,7 @@ class Recognizer:
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
+        speaker: str | None = None,
         **decoding: Unpack[DecodingOptions],
     ) -> Transcript:
         """Transcribe one recording.
@@ -130,6 +138,7 @@ class Recognizer:
                 tensor with its ``sample_rate``.
             sample_rate: Rate of an array or tensor, in Hz; files say their own.
             channel: Channel to take, from 0; None: the mean of all.
+            speaker: Who speaks, by a name that the model was adapted to (``speechrnn adapt``).
             **decoding: How log-probabilities become text: :class:`DecodingOptions`.
 
         Raises:
@@ -137,7 +146,9 @@ class Recognizer:
             ConfigError: There is no such decoder, the beam holds nothing, it is not said what may be said, or the model
                 cannot write it.
         """
-        [transcript] = self.transcribe_many([audio], sample_rate=sample_rate, channel=channel, **decoding)
+        [transcript] = self.transcribe_many(
+            [audio], sample_rate=sample_rate, channel=channel, speaker=speaker, **decoding
+        )
         return transcript
 
     def transcribe_many(
@@ -146,6 +157,7 @@ class Recognizer:
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
+        speaker: str | None = None,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
         **decoding: Unpack[DecodingOptions],
@@ -156,6 +168,7 @@ class Recognizer:
             sources: Each as in :meth:`transcribe`. They are read as far as the next batch needs.
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
+            speaker: Who speaks in all of them, as in :meth:`transcribe`.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
@@ -169,6 +182,7 @@ class Recognizer:
             ConfigError: There is no such decoder, ``batch_seconds`` is not positive, or ``sources`` is one recording.
         """
         decoder = self.choose_decoder(**decoding)
+        state = None if speaker is None else self.find_speaker(speaker)
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
@@ -177,14 +191,41 @@ class Recognizer:
         batches = collect_batches(
             recordings, lambda recording: len(recording.samples), most_samples=batch_seconds * self.sample_rate
         )
-        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder))
+        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, state))
 
-    def emissions(self, waveforms: Tensor, lengths: Tensor) -> Emission:
+    def find_speaker(self, name: str) -> Tensor:
+        """The state to start from for a speaker, (L, P, D, H).
+
+        Raises:
+            ConfigError: The model was never adapted to a speaker of this name.
+            ModelError: The speaker's file is damaged.
+        """
+        if name not in self.speakers:
+            known = f"it knows {', '.join(self.speakers)}" if self.speakers else "it knows none yet"
+            raise ConfigError(f"speaker {name}: the model was not adapted to one of that name; {known}")
+        return read_speaker(self.speakers[name], shape=self._acoustic.encoder.stack.state_shape)
+
+    def make_state(self, samples: Tensor) -> Tensor:
+        """The state that the model starts from by itself, or after earlier speech where it encodes that; (L, P, D, H).
+
+        Args:
+            samples: Speech of a speaker at the model's rate, (N,), float32.
+        """
+        encoder = self._acoustic.encoder
+        with torch.inference_mode():
+            if encoder.reference is not None:
+                state = self._acoustic.encode_reference(samples[None].to(self.device), torch.tensor([len(samples)]))
+            else:
+                state = encoder.stack.make_initial_state(1, like=torch.zeros(1, device=self.device))
+        return state[:, :, :, 0].clone()
+
+    def emissions(self, waveforms: Tensor, lengths: Tensor, *, state: Tensor | None = None) -> Emission:
         """Compute log-probabilities without decoding them.
 
         Args:
             waveforms: (B, N), float32, at the model's sample rate; samples past a length are ignored.
             lengths: Valid samples, (B,), int64.
+            state: The state that all of them start from, (L, P, D, H); None for the model's own.
 
         Returns:
             Log-probabilities (B, T', V) and their lengths (B,), on the recogniser's device; without gradients.
@@ -192,8 +233,10 @@ class Recognizer:
         Raises:
             AudioError: The shapes do not fit each other.
         """
+        if state is not None:
+            state = state.to(self.device)[:, :, :, None].expand(-1, -1, -1, len(waveforms), -1)
         with torch.inference_mode():
-            return self._acoustic(waveforms.to(self.device), lengths.to(self.device))
+            return self._acoustic(waveforms.to(self.device), lengths.to(self.device), state=state)
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
         """Make sure that a recording is long enough for one encoder frame.
@@ -248,8 +291,11 @@ class Recognizer:
         self.check_length(waveform, name=path or "recording")
         return _Recording(path, waveform.samples)
 
-    def _transcribe_batch(self, batch: list[_Recording], decoder: Decoder) -> Iterator[Transcript]:
-        emission = self.emissions(*pad_waveforms([torch.from_numpy(recording.samples) for recording in batch]))
+    def _transcribe_batch(
+        self, batch: list[_Recording], decoder: Decoder, state: Tensor | None
+    ) -> Iterator[Transcript]:
+        padded = pad_waveforms([torch.from_numpy(recording.samples) for recording in batch])
+        emission = self.emissions(*padded, state=state)
         calibration = self.calibrations.get(decoder.name)
         found = decoder.decode(emission.log_probs, emission.lengths)
         for recording, hypotheses in zip(batch, found, strict=True):

@@ -222,6 +222,45 @@ def error_rate_interval(
     return Interval(float(low), float(high), f"bootstrap over {groups}, {samples} resamples")
 
 
+def difference_interval(
+    first: Sequence[ErrorCounts],
+    second: Sequence[ErrorCounts],
+    speakers: Sequence[str | None] | None,
+    *,
+    confidence: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """How much one system's error rate lies above another's on the same utterances: paired, so that what is hard for
+    both does not blur the difference. Zero outside the interval: the difference is no accident of these recordings.
+
+    Args:
+        first: Errors of each utterance by one system.
+        second: By the other one; the interval is of its rate minus the first one's.
+        speakers: As in :func:`error_rate_interval`; each draw takes the same ones for both.
+        confidence: Probability that the interval aims to cover, in (0, 1).
+        samples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        CorpusError: There is no reference word, or the numbers of utterances differ.
+
+    Source:
+        Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+    """
+    if len(first) != len(second):
+        raise CorpusError(f"{len(first)} and {len(second)} utterances; a paired comparison needs the same ones")
+    _add(first)
+    (one, groups), (other, _) = _group(first, speakers), _group(second, speakers)
+    table = np.concatenate([one, other], axis=1)
+    generator = np.random.default_rng(seed)
+    sums = _resample(table, samples=samples, generator=generator)
+    sums = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]
+    differences = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
+    low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high), f"paired bootstrap over {groups}, {samples} resamples")
+
+
 def score(
     references: Sequence[str],
     hypotheses: Sequence[str],
@@ -288,15 +327,20 @@ def _group(counts: Sequence[ErrorCounts], speakers: Sequence[str | None] | None)
 
 
 def _resample_rates(table: np.ndarray, *, samples: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw as many rows as there are, with replacement, over and over; give the rate of each draw that has a word."""
+    """The rate of each draw that has a word."""
+    errors, lengths = _resample(table, samples=samples, generator=generator).T
+    return errors[lengths > 0] / lengths[lengths > 0]
+
+
+def _resample(table: np.ndarray, *, samples: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw as many rows as there are, with replacement, over and over; the sums of each draw, (samples, columns)."""
     size = len(table)
     at_once = max(1, _DRAWS_AT_ONCE // size)
     sums = []
     for first in range(0, samples, at_once):
         picks = generator.integers(size, size=(min(at_once, samples - first), size))
         sums.append(table[picks].sum(axis=1))
-    errors, lengths = np.concatenate(sums).T
-    return errors[lengths > 0] / lengths[lengths > 0]
+    return np.concatenate(sums)
 
 
 def _number(count: int, noun: str) -> str:

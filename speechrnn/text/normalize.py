@@ -5,8 +5,10 @@ Nothing here knows a language, numbers in words apart: what is a letter or a mar
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, get_args
 
@@ -43,6 +45,8 @@ class TextConfig:
         numbers: Whether digits are kept, or numbers written as ``words`` of the language, as they are spoken (by
             num2words, of the extra ``numbers``).
         language: Tag of the language, such as ``en`` or ``pt-BR``; only numbers ask for it.
+        replacements: What stands for letters that a model does not write, as in ``{"ä": "ae"}``: for fine-tuning with
+            the symbols of another language.
     """
 
     case: Case = "lower"
@@ -50,6 +54,7 @@ class TextConfig:
     apostrophes: Apostrophes = "keep"
     numbers: Numbers = "keep"
     language: str | None = None
+    replacements: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -63,12 +68,17 @@ class TextConfig:
                 raise ConfigError(f"text.{name} {value!r}: use one of {', '.join(get_args(allowed))}")
         if self.numbers == "words" and not self.language:
             raise ConfigError("text.numbers words: say in which language, such as text.language: en")
+        for old, new in self.replacements.items():
+            again = next((other for other in self.replacements if other and other in new), None)
+            if not old or again is not None:
+                wrong = "nothing can be replaced" if not old else f"{again!r} would be replaced once more"
+                raise ConfigError(f"text.replacements {old!r}: {new!r}: {wrong}; choose other letters")
 
 
 def normalize_text(text: str, config: TextConfig) -> str:
     """Bring a training transcript into the form that the tokens are made for.
 
-    Numbers are spelled out first, where that is asked for.
+    Numbers are spelled out first, where that is asked for; replacements are made once case is as it is to be.
 
     Always: Unicode NFC; byte order marks, zero-width, variation-selector and control characters removed; typographic
     apostrophes, quotation marks and dashes replaced by ' " and -; white space, line ends included, made single spaces.
@@ -88,11 +98,17 @@ def normalize_text(text: str, config: TextConfig) -> str:
     if config.numbers == "words":
         text = spell_numbers(text, config.language or "")
     text = _unify(_change_case(text, config.case))
+    text = _replace(text, config.replacements)
     if config.apostrophes == "remove":
         text = text.replace("'", "")
     if config.punctuation == "remove":
         text = _remove_punctuation(text)
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def replace_letters(text: str, config: TextConfig) -> str:
+    """A reference as a model writes it whose training texts had letters replaced; as it is for any other model."""
+    return _replace(_change_case(text, config.case), config.replacements) if config.replacements else text
 
 
 def normalize_for_scoring(text: str) -> str:
@@ -122,6 +138,15 @@ def _change_case(text: str, case: Case) -> str:
     if case == "keep":
         return text
     return text.lower() if case == "lower" else text.upper()
+
+
+def _replace(text: str, replacements: Mapping[str, str]) -> str:
+    """All of them at once, the longest first."""
+    if not replacements:
+        return text
+    longest_first = sorted(replacements, key=len, reverse=True)
+    pattern = "|".join(re.escape(old) for old in longest_first)
+    return re.sub(pattern, lambda found: replacements[found[0]], unicodedata.normalize("NFC", text))
 
 
 def _unify(text: str) -> str:

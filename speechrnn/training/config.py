@@ -35,6 +35,8 @@ class DataConfig:
             more, the better they are shuffled, and the more of the disk is in use.
         num_workers: Processes that read and augment audio; None: 4 beside a GPU, and on a CPU one where there is a
             second core. On a CPU the other cores train.
+        cache_gigabytes: Memory for training recordings, all reading processes together: what fits is read and decoded
+            once, not in every epoch. An hour at 16 kHz takes 0.23.
     """
 
     train: str | None = None
@@ -46,6 +48,7 @@ class DataConfig:
     num_buckets: int = 30
     shards_at_once: int = 8
     num_workers: int | None = None
+    cache_gigabytes: float = 1.0
 
     def __post_init__(self) -> None:
         if self.batch_seconds <= 0:
@@ -59,6 +62,8 @@ class DataConfig:
             raise ConfigError(f"data.shards_at_once: expected 1 or more, got {self.shards_at_once}")
         if self.num_workers is not None and self.num_workers < 0:
             raise ConfigError(f"data.num_workers: expected 0 or more, got {self.num_workers}")
+        if self.cache_gigabytes < 0:
+            raise ConfigError(f"data.cache_gigabytes: expected 0 or more, got {self.cache_gigabytes}")
         if "valid" in self.test:
             raise ConfigError("data.test: valid is the name of the validation set in the results; choose another")
 
@@ -163,6 +168,53 @@ class GradientsConfig:
             raise ConfigError("gradients: expected every_steps of 0 or more and utterances of 1 or more")
 
 
+Alphabet = Literal["keep", "extend", "replace", "map"]
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """What training begins from, and what of it moves: for fine-tuning.
+
+    Attributes:
+        model: Folder of the model whose weights, front end, encoder and text normalisation it begins with; None: it
+            begins from nothing, and the rest of this section says nothing.
+        alphabet: What becomes of symbols that the model lacks. ``keep``: utterances with them are left out; ``extend``:
+            they are added, each beginning near the most similar symbol; ``replace``: the training texts' symbols alone
+            are kept, what both have with its weights; ``map``: ``text.replacements`` writes them with the model's own.
+        layers: How many recurrent layers move, counted from the top; 0: the output layer alone. None: everything, the
+            subsampling too.
+        unfreeze_every: Epochs after which one layer more begins to move, the output layer and the top layer first; 0:
+            all of them at once.
+        head_epochs: Epochs in which the output layer moves alone, so that new symbols are no noise for the rest.
+        layer_decay: Factor of the learning rate from each layer to the one below it, in (0, 1].
+        replay: Corpus of what the model knew before, which is mixed into training, lest it be forgotten.
+        replay_share: Share of the training audio that comes from it, in (0, 1).
+
+    Source:
+        J. Howard and S. Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018 (gradual
+        unfreezing, learning rates by layer).
+    """
+
+    model: str | None = None
+    alphabet: Alphabet = "keep"
+    layers: int | None = None
+    unfreeze_every: int = 0
+    head_epochs: int = 0
+    layer_decay: float = 1.0
+    replay: str | None = None
+    replay_share: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "unfreeze_every", "head_epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"start.{name}: expected 0 or more, got {value}")
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise ConfigError(f"start.layer_decay: expected a factor in (0, 1], got {self.layer_decay}")
+        if not 0.0 < self.replay_share < 1.0:
+            raise ConfigError(f"start.replay_share: expected a share in (0, 1), got {self.replay_share}")
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that a training run is made from.
@@ -179,6 +231,7 @@ class Config:
         checkpoints: What a run keeps while it trains.
         faults: What a run puts up with.
         gradients: How they are watched.
+        start: What it begins from; nothing, unless a model is fine-tuned.
         trainer: Lightning's own options.
         early_stopping_patience: Stop after so many validations without a better word error rate; None never stops.
         seed: Seed of initialisation, batches, augmentation and dropout.
@@ -197,6 +250,7 @@ class Config:
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
+    start: StartConfig = field(default_factory=StartConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     early_stopping_patience: int | None = None
     seed: int = 0

@@ -78,12 +78,17 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] | Mappi
         ConfigError: There is no such file, it is no YAML mapping, or a setting is unknown, abbreviated or impossible.
     """
     if isinstance(overrides, Mapping):
-        overrides = [part for key, value in overrides.items() for part in (f"--{key}", _to_yaml(value))]
+        overrides = to_arguments(overrides)
     where = str(path) if path is not None else "configuration"
     if path is not None and not Path(path).is_file():
         raise ConfigError(f"{path}: {'is a folder' if Path(path).is_dir() else 'no such file'}; expected a YAML file")
     arguments = (["--config", str(path)] if path is not None else []) + list(overrides)
     return _parse(lambda parser: parser.parse_args(arguments), where)
+
+
+def to_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as they stand on a command line."""
+    return [part for name, value in settings.items() for part in (f"--{name}", _to_yaml(value))]
 
 
 def config_from_dict(settings: Mapping[str, Any], *, where: str) -> Config:

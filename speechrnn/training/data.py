@@ -24,7 +24,11 @@ from speechrnn.seeds import derive_seed
 from speechrnn.training.config import DataConfig
 from speechrnn.types import Batch
 
+REFERENCE_SECONDS = 5.0
+"""Most that is heard of a speaker's earlier speech in training."""
+
 _OTHER_TRIES = 20
+_WITHOUT_REFERENCE = 0.1
 
 
 class UtteranceDataset(Dataset[Batch]):
@@ -39,6 +43,8 @@ class UtteranceDataset(Dataset[Batch]):
         explain_infeasible: Why CTC cannot align tokens with a number of samples, or None where it can. An utterance
             that augmentation would make too short is taken as it is.
         seed: The run's seed.
+        cache_bytes: Recordings are kept as they were read, before augmentation, until they take so much memory.
+        with_references: Whether each utterance comes with another one of its speaker, of at most REFERENCE_SECONDS.
     """
 
     def __init__(
@@ -49,15 +55,20 @@ class UtteranceDataset(Dataset[Batch]):
         augment: AugmentConfig | None,
         explain_infeasible: Callable[[Sequence[int], int], str | None],
         seed: int,
+        cache_bytes: int = 0,
+        with_references: bool = False,
     ) -> None:
         self.utterances = utterances
         self.sample_rate = sample_rate
         self.augment = augment
         self.explain_infeasible = explain_infeasible
         self.seed = seed
+        self._cache: dict[str, np.ndarray] = {}
+        self._free_bytes = cache_bytes
+        self._by_speaker = _group_by_speaker(utterances) if with_references else None
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        members, waveforms, seeds, failed = [], [], [], []
+        members, waveforms, seeds, failed, references = [], [], [], [], []
         for copy, position in (divmod(i, len(self.utterances)) for i in request.members):
             member = self.utterances[position]
             seed = derive_seed(self.seed, request.epoch, member.id, *([copy] if copy else []))
@@ -68,6 +79,8 @@ class UtteranceDataset(Dataset[Batch]):
                 continue
             members.append(member)
             seeds.append(seed)
+            if self._by_speaker is not None:
+                references.append(self._read_reference(position, derive_seed(seed, "reference")))
         return collate(
             waveforms,
             [member.tokens for member in members],
@@ -75,10 +88,28 @@ class UtteranceDataset(Dataset[Batch]):
             texts=[member.text for member in members],
             augment_seeds=seeds if self.augment else [],
             failed=failed,
+            references=references if self._by_speaker is not None else None,
         )
 
+    def _read_reference(self, position: int, seed: int) -> np.ndarray:
+        """A piece of another utterance of the same speaker, (R,); empty where there is none, and at times in training,
+        so that a model knows what to do without one.
+        """
+        rng, member = np.random.default_rng(seed), self.utterances[position]
+        others = (self._by_speaker or {}).get(member.speaker or "", np.zeros(0, np.int64))
+        others = others[others != position]
+        if not len(others) or (self.augment is not None and rng.random() < _WITHOUT_REFERENCE):
+            return np.zeros(0, np.float32)
+        try:
+            samples = self._read_samples(self.utterances[int(rng.choice(others))])
+        except (AudioError, OSError):
+            return np.zeros(0, np.float32)  # it is named when its own turn comes
+        most = int(REFERENCE_SECONDS * self.sample_rate)
+        start = int(rng.integers(max(1, len(samples) - most + 1)))
+        return samples[start : start + most]
+
     def _read(self, utterance: Utterance, seed: int) -> np.ndarray:
-        samples = read_utterance(utterance, sample_rate=self.sample_rate)
+        samples = self._read_samples(utterance)
         if self.augment is None:
             return samples
         speed = draw_speed(self.augment, derive_seed(seed, "speed"))
@@ -92,6 +123,16 @@ class UtteranceDataset(Dataset[Batch]):
         )
         return changed if self.explain_infeasible(utterance.tokens, len(changed)) is None else samples
 
+    def _read_samples(self, utterance: Utterance) -> np.ndarray:
+        """An utterance's samples, (N,), which nobody may change."""
+        samples = self._cache.get(utterance.id)
+        if samples is None:
+            samples = read_utterance(utterance, sample_rate=self.sample_rate)
+            if samples.nbytes <= self._free_bytes:
+                self._cache[utterance.id] = samples
+                self._free_bytes -= samples.nbytes
+        return samples
+
     def _read_other(self, utterance: Utterance, seed: int) -> np.ndarray | None:
         """Another utterance for noise: by another speaker where speakers are known, and not the same in any case."""
         rng = np.random.default_rng(seed)
@@ -100,10 +141,19 @@ class UtteranceDataset(Dataset[Batch]):
             if other.id == utterance.id or (other.speaker is not None and other.speaker == utterance.speaker):
                 continue
             try:
-                return read_utterance(other, sample_rate=self.sample_rate)
+                return self._read_samples(other)
             except (AudioError, OSError):
                 continue  # it is named when its own turn comes
         return None
+
+
+def _group_by_speaker(utterances: Sequence[Utterance]) -> dict[str, np.ndarray]:
+    """Positions of each speaker's utterances."""
+    positions: dict[str, list[int]] = {}
+    for position, utterance in enumerate(utterances):
+        if utterance.speaker is not None:
+            positions.setdefault(utterance.speaker, []).append(position)
+    return {speaker: np.array(places) for speaker, places in positions.items()}
 
 
 def count_workers(config: DataConfig) -> int:
@@ -180,12 +230,19 @@ class SpeechData(pl.LightningDataModule):
         sample_rate: int,
         explain_infeasible: Callable[[Sequence[int], int], str | None],
         seed: int,
+        with_references: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
-        options: dict[str, Any] = {"sample_rate": sample_rate, "explain_infeasible": explain_infeasible, "seed": seed}
-        self.train_set = UtteranceDataset(train, augment=augment, **options)
+        options: dict[str, Any] = {
+            "sample_rate": sample_rate,
+            "explain_infeasible": explain_infeasible,
+            "seed": seed,
+            "with_references": with_references,
+        }
+        cache_bytes = int(1e9 * config.cache_gigabytes / max(1, count_workers(config)))
+        self.train_set = UtteranceDataset(train, augment=augment, cache_bytes=cache_bytes, **options)
         self.valid_set = UtteranceDataset(valid, augment=None, **options)
         self._epoch = 0
         self._batches_done = 0

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("speechrnn")
 
-_BATCH_TENSORS = ("waveforms", "waveform_lengths", "targets", "target_lengths")
 _CPU_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory")
 
 
@@ -97,7 +96,7 @@ def save_fault(folder: Path, module: SpeechModule, batches: Sequence[Batch], *, 
         write_whole(folder / "phones.safetensors", save(module.phones.state_dict()))
     rows = []
     for number, batch in enumerate(batches):
-        tensors = {name: getattr(batch, name).detach().cpu().contiguous() for name in _BATCH_TENSORS}
+        tensors = {name: each.detach().cpu().contiguous() for name, each in batch.tensors.items()}
         write_whole(folder / f"batch-{number}.safetensors", save(tensors))
         rows.append({"ids": batch.ids, "texts": batch.texts, "augment_seeds": batch.augment_seeds})
     configuration = {name: value for name, value in module.config.to_dict().items() if name != "output"}
@@ -165,9 +164,8 @@ def replay(folder: str | Path) -> list[ReplayedUtterance]:
     module.train()
     rows = []
     for number, row in enumerate(fault["batches"]):
-        tensors = _read_tensors(folder / f"batch-{number}.safetensors")
-        waveforms, lengths, targets, target_lengths = (tensors[name] for name in _BATCH_TENSORS)
-        batch = Batch(waveforms, lengths, targets, target_lengths, **row)
+        tensors: dict[str, Any] = _read_tensors(folder / f"batch-{number}.safetensors")
+        batch = Batch(**tensors, **row)
         for index in range(len(batch.ids)):
             torch.manual_seed(derive_seed(fault["configuration"]["seed"], fault["epoch"], number, index))
             rows.append(_replay_utterance(module, select_utterances(batch, [index])))

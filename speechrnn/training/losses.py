@@ -51,6 +51,7 @@ class UtteranceLosses:
         emission: Emission = self.model(
             batch.waveforms,
             batch.waveform_lengths,
+            state=self._encode_references(batch),
             augment=self._make_augment(batch.augment_seeds),
             intermediate_layers=self.config.intermediate_layers,
             intermediate_head=None if self.phones is None else self.phones.head,
@@ -65,6 +66,13 @@ class UtteranceLosses:
         if self.passes == 1:
             return losses, torch.zeros_like(losses)
         return losses, consistency_losses(emission.log_probs, emission.lengths)
+
+    def _encode_references(self, batch: Batch) -> Tensor | None:
+        """The state to start from, the same for both passes; None for the model's own."""
+        if batch.references is None or batch.reference_lengths is None:
+            return None
+        state = self.model.encode_reference(batch.references, batch.reference_lengths)
+        return state.repeat(1, 1, 1, self.passes, 1)
 
     def _text_losses(self, log_probs: Tensor, emission: Emission, batch: Batch) -> Tensor:
         targets, target_lengths = batch.targets.repeat(self.passes, 1), batch.target_lengths.repeat(self.passes)

@@ -28,6 +28,7 @@ from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
 from speechrnn.training.losses import UtteranceLosses
 from speechrnn.training.optimization import build_optimizer, build_schedule, clip_gradients
 from speechrnn.training.phones import PhoneOutput
+from speechrnn.training.start import Movement
 from speechrnn.training.totals import EpochTotals
 from speechrnn.training.validation import Validation
 from speechrnn.types import Batch
@@ -62,6 +63,7 @@ class SpeechModule(pl.LightningModule):
         self.model = model
         self.tokens = tokens
         self.config = config
+        self.movement = Movement(model, config.start) if config.start.model is not None else None
         self.phones = PhoneOutput(pronunciations, model.encoder.output_size) if pronunciations else None
         self.compute_losses = UtteranceLosses(config, model, self.phones)
         self.totals = EpochTotals()
@@ -115,6 +117,8 @@ class SpeechModule(pl.LightningModule):
         """Add one batch's gradients, and take a step if it is the last of its group."""
         config = self.config
         torch.manual_seed(derive_seed(config.seed, self.current_epoch, batch_idx, self.global_rank))
+        if self.movement is not None and self.trainer.world_size == 1:
+            self.movement.apply(self.model.named_parameters(), self.current_epoch)
         failed = [(id, reason) for id, _, reason in batch.failed]
         utterances, num_failed = sum_over_processes([len(batch.ids), len(failed)], self.device)
         if num_failed:
@@ -236,6 +240,11 @@ class SpeechModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook, after fp16's loss scale is divided out: measure the norm, clip, or call the step off."""
+        if self.movement is not None:
+            # Where several processes train, all parameters take gradients, as their exchange expects, in all epochs.
+            for name, parameter in self.model.named_parameters():
+                if not self.movement.moves(name, self.current_epoch):
+                    parameter.grad = None
         parameters = [p for p in self.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).detach()
@@ -304,7 +313,10 @@ class SpeechModule(pl.LightningModule):
         for id, text, reason in batch.failed:
             self.validation.fail(id, text, reason)
         for part in split_batch(batch, self._count_parts(batch)) if batch.ids else []:
-            self.validation.add(self.model(part.waveforms, part.waveform_lengths), part, self.tokens)
+            state = None
+            if part.references is not None and part.reference_lengths is not None:
+                state = self.model.encode_reference(part.references, part.reference_lengths)
+            self.validation.add(self.model(part.waveforms, part.waveform_lengths, state=state), part, self.tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Log the error rates over the whole validation set, and let a plateau lower the learning rate."""
@@ -318,7 +330,10 @@ class SpeechModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Lightning's hook: AdamW and the schedule."""
         is_fp16 = str(self.config.trainer.get("precision", "")).startswith("16")
-        optimizer = build_optimizer(self.parameters(), self.config.optimizer, fused=not is_fp16)
+        factors = (
+            {p: self.movement.factor(name) for name, p in self.model.named_parameters()} if self.movement else None
+        )
+        optimizer = build_optimizer(self.parameters(), self.config.optimizer, fused=not is_fp16, factors=factors)
         schedule = build_schedule(optimizer, self.config.optimizer, total_steps=self.count_steps())
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
 

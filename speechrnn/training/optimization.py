@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -32,7 +32,11 @@ def one_cycle_factor(step: int, *, total_steps: int, warmup_share: float) -> flo
 
 
 def build_optimizer(
-    parameters: Iterable[Parameter], config: OptimizerConfig, *, fused: bool = True
+    parameters: Iterable[Parameter],
+    config: OptimizerConfig,
+    *,
+    fused: bool = True,
+    factors: Mapping[Parameter, float] | None = None,
 ) -> torch.optim.AdamW:
     """AdamW; matrices decay, vectors (biases, normalisation) do not.
 
@@ -41,13 +45,24 @@ def build_optimizer(
         config: Learning rate and decay.
         fused: One kernel for all of it, on a CPU several times as fast. Not with fp16, where it would divide out the
             loss scale itself, after the norm has been measured.
+        factors: Of the learning rates of single parameters; 1 for others.
     """
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+    groups: dict[tuple[float, bool], list[Parameter]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad:
+            groups.setdefault(((factors or {}).get(parameter, 1.0), parameter.ndim >= 2), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": members,
+                "lr": factor * config.learning_rate,
+                "weight_decay": config.weight_decay if is_matrix else 0.0,
+            }
+            for (factor, is_matrix), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+        ],
+        lr=config.learning_rate,
+        fused=fused,
+    )
 
 
 def clip_gradients(parameters: Sequence[Parameter], norm: Tensor, limit: float | None, algorithm: str) -> bool:

@@ -26,12 +26,16 @@ from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text.tokens import Tokens, TokensConfig, build_tokens
 from speechrnn.training.config import Config
+from speechrnn.training.start import load_start, make_tokens, start_from
 from speechrnn.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from lhotse import CutSet
 
 logger = logging.getLogger("speechrnn")
+
+REPLAY = "replay"
+"""The corpus that a fine-tuned model knew before, among the names of corpora."""
 
 _NAMED_AT_MOST = 10
 _STATISTICS_BATCH_SECONDS = 120.0
@@ -47,6 +51,7 @@ class Preflight:
         train: Utterances to train on.
         valid: Utterances to choose checkpoints on.
         left_out: Training utterances that cannot be trained on, with reasons.
+        weights: How often an epoch has each utterance of a corpus, by name: as configured, and the share of replay.
         pronunciations: Phones of the training texts' words, where lower layers are to learn those.
     """
 
@@ -55,6 +60,7 @@ class Preflight:
     train: CompactList[Utterance]
     valid: CompactList[Utterance]
     left_out: list[LeftOut]
+    weights: dict[str, float]
     pronunciations: dict[str, list[str]] | None = None
 
     def describe_data(self) -> str:
@@ -74,25 +80,21 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
         config: The run's configuration.
         folders: Where relative manifest paths are looked for, in this order.
     """
-    import lightning.pytorch as pl
-
     train_cuts, valid_cuts = (
         read_corpus(_find(getattr(config.data, name), f"data.{name}", folders), config.data.format)
         for name in ("train", "valid")
     )
     normalize = partial(normalize_text, config=config.text)
-    tokens = build_tokens(
-        _find_alphabet(config.tokens, folders), (normalize(cut.supervisions[0].text or "") for cut in train_cuts)
-    )
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
-    usable, left_out = check_corpus(
-        train_cuts,
+    texts = (normalize(cut.supervisions[0].text or "") for cut in train_cuts)
+    tokens, model = _make_model(config, texts, folders)
+    check = partial(
+        check_corpus,
         tokens=tokens,
         normalize=normalize,
         sample_rate=model.sample_rate,
         explain_infeasible=model.explain_infeasible,
     )
+    usable, left_out = check(train_cuts)
     _report_left_out(left_out, total=len(usable) + len(left_out))
     if config.output is not None:
         write_json_lines(Path(config.output) / "left_out.jsonl", (vars(item) for item in left_out))
@@ -102,14 +104,49 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
             f"the first, {left_out[0].id}: {left_out[0].reason}"
         )
     _warn_of_unused_weights(config.data.weights, usable)
+    pronunciations = _find_pronunciations(config, folders, usable, normalize)
     valid = _describe_valid(valid_cuts, tokens, normalize, model)
     if not valid:
         raise CorpusError(
             f"{config.data.valid}: no utterance is as long as one frame; nothing to choose checkpoints on"
         )
-    if config.front_end.normalization == "corpus":
+    weights = dict(config.data.weights)
+    if config.start.replay is not None:
+        old = read_corpus(_find(config.start.replay, "start.replay", folders))
+        weights[REPLAY] = _mix_in(usable, *check(old), share=config.start.replay_share)
+    if config.front_end.normalization == "corpus" and config.start.model is None:
         _fit_statistics(model, usable)
-    return Preflight(model, tokens, usable, valid, left_out, _find_pronunciations(config, folders, usable, normalize))
+    return Preflight(model, tokens, usable, valid, left_out, weights, pronunciations)
+
+
+def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -> tuple[Tokens, AcousticModel]:
+    """What is trained, before its first step, and what its outputs stand for."""
+    import lightning.pytorch as pl
+
+    base = load_start(config) if config.start.model is not None else None
+    if base is not None:
+        tokens = make_tokens(base.tokens, config, texts)
+    else:
+        tokens = build_tokens(_find_alphabet(config.tokens, folders), texts)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    if base is not None:
+        return tokens, start_from(base, config, tokens)
+    return tokens, AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
+
+
+def _mix_in(
+    utterances: CompactList[Utterance], old: Sequence[Utterance], left_out: Sequence[LeftOut], *, share: float
+) -> float:
+    """Add what the model knew before to the training set; how often an epoch has each of it, for its share of time."""
+    if not old:
+        raise CorpusError(f"start.replay: none of {len(left_out)} utterances can be trained on; {left_out[0].reason}")
+    if left_out:
+        logger.warning("%d of %d utterances to replay are left out", len(left_out), len(old) + len(left_out))
+    new_seconds = sum(utterance.seconds for utterance in utterances)
+    old_seconds = sum(utterance.seconds for utterance in old)
+    for utterance in old:
+        utterances.append(replace(utterance, id=f"{REPLAY}/{utterance.id}", corpus=REPLAY))
+    return share / (1.0 - share) * new_seconds / old_seconds
 
 
 def _find_alphabet(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:

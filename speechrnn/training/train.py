@@ -303,11 +303,12 @@ def _make_data(config: Config, preflight: Preflight) -> Any:
     return SpeechData(
         preflight.train,
         preflight.valid,
-        config=config.data,
+        config=replace(config.data, weights=preflight.weights),
         augment=config.augment,
         sample_rate=preflight.model.sample_rate,
         explain_infeasible=preflight.model.explain_infeasible,
         seed=config.seed,
+        with_references=config.encoder.initial_state == "encoded",
     )
 
 

@@ -15,6 +15,7 @@ from speechrnn.text.metrics import (
     align_words,
     character_errors,
     count_errors,
+    difference_interval,
     error_rate_interval,
     score,
     word_errors,
@@ -229,3 +230,32 @@ def test_unequal_numbers_are_refused() -> None:
         score(["a", "b"], ["a"])
     with pytest.raises(CorpusError, match="1 utterances but 2 speakers"):
         score(["a"], ["a"], speakers=["x", "y"])
+
+
+def test_a_difference_that_every_utterance_shows_is_sure_and_one_of_noise_is_not() -> None:
+    before = [ErrorCounts(substitutions=3, length=10)] * 40
+    better = [ErrorCounts(substitutions=2, length=10)] * 40
+    interval = difference_interval(before, better, None)
+    assert (interval.low, interval.high) == pytest.approx((-0.1, -0.1))
+    assert interval.method == "paired bootstrap over 40 utterances, 1000 resamples"
+    rng = np.random.default_rng(0)
+    mixed = [ErrorCounts(substitutions=int(n), length=10) for n in rng.integers(1, 6, 40)]
+    interval = difference_interval(before, mixed, [f"s{n % 20}" for n in range(40)])
+    assert interval.low < 0 < interval.high
+    assert "20 speakers" in interval.method
+
+
+def test_pairing_sees_what_two_intervals_of_their_own_would_not() -> None:
+    """Utterances differ much from each other and each is a little better: the paired interval excludes zero."""
+    rng = np.random.default_rng(1)
+    hard = rng.integers(0, 60, 50)
+    before = [ErrorCounts(substitutions=int(n) + 2, length=100) for n in hard]
+    after = [ErrorCounts(substitutions=int(n), length=100) for n in hard]
+    own = [error_rate_interval(counts, None) for counts in (before, after)]
+    assert own[0].low < own[1].high  # they overlap
+    assert difference_interval(before, after, None).high < 0
+
+
+def test_a_comparison_needs_the_same_utterances() -> None:
+    with pytest.raises(CorpusError, match="1 and 2 utterances; a paired comparison needs the same ones"):
+        difference_interval([ErrorCounts(length=1)], [ErrorCounts(length=1)] * 2, None)

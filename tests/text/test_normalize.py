@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from speechrnn.errors import ConfigError
-from speechrnn.text.normalize import SCORING_VERSION, TextConfig, normalize_for_scoring, normalize_text
+from speechrnn.text.normalize import (
+    SCORING_VERSION,
+    TextConfig,
+    normalize_for_scoring,
+    normalize_text,
+    replace_letters,
+)
 
 # What is likely to break a normaliser, and what must survive one.
 AWKWARD = (
@@ -116,3 +122,37 @@ def test_scoring_version_1_is_what_it_was(text: str, expected: str) -> None:
 def test_impossible_setting_is_refused_by_name(setting: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=rf"text\.{next(iter(setting))} '{next(iter(setting.values()))}'"):
         TextConfig(**setting)  # type: ignore[arg-type]
+
+
+GERMAN = {"ä": "ae", "ß": "ss", "sch": "sh"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("Gr\u00e4\u00dflich", "graesslich"), ("A\u0308sche!", "aeshe"), ("SCHACH", "shach")]
+)
+def test_replacements_stand_for_letters_that_a_model_lacks(text: str, expected: str) -> None:
+    assert normalize_text(text, TextConfig(replacements=GERMAN)) == expected
+
+
+def test_the_longest_replacement_comes_first() -> None:
+    assert normalize_text("schach", TextConfig(replacements={"ch": "x", "sch": "y"})) == "yax"
+
+
+@pytest.mark.parametrize("text", _random_texts(50, 30))
+def test_replacing_again_changes_nothing(text: str) -> None:
+    config = TextConfig(replacements={"ß": "ss", "é": "e", "一": ""})
+    once = normalize_text(text, config)
+    assert normalize_text(once, config) == once
+
+
+def test_references_are_written_as_such_a_model_writes_them() -> None:
+    assert replace_letters("Straße", TextConfig(replacements=GERMAN)) == "strasse"
+    assert replace_letters("Straße", TextConfig()) == "Straße"
+
+
+@pytest.mark.parametrize(
+    ("replacements", "message"), [({"a": "aa"}, "'a' would be replaced once more"), ({"": "b"}, "nothing can")]
+)
+def test_replacements_that_would_not_end_are_refused(replacements: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TextConfig(replacements=replacements)

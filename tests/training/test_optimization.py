@@ -36,6 +36,21 @@ def test_what_is_frozen_is_not_optimised():
     assert not any(p is model.weight_ih_l0 for group in groups for p in group["params"])
 
 
+def test_single_parameters_learn_at_their_own_rates():
+    model = torch.nn.GRU(3, 4)
+    groups = build_optimizer(
+        model.parameters(), OptimizerConfig(learning_rate=0.1), factors={model.weight_ih_l0: 0.5, model.bias_hh_l0: 0.5}
+    ).param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert rates[id(model.weight_ih_l0)] == rates[id(model.bias_hh_l0)] == 0.05
+    assert rates[id(model.weight_hh_l0)] == rates[id(model.bias_ih_l0)] == 0.1
+    assert groups[0]["lr"] == 0.1  # what is logged
+    schedule = build_schedule(
+        torch.optim.AdamW(groups), OptimizerConfig(schedule="one_cycle", warmup_share=0.5), total_steps=10
+    )
+    assert schedule.get_last_lr() == [pytest.approx(group["initial_lr"] / 6) for group in groups]
+
+
 def test_one_cycle_without_an_end_is_refused():
     optimizer = build_optimizer(torch.nn.Linear(2, 2).parameters(), OptimizerConfig())
     with pytest.raises(ConfigError, match="one_cycle needs an end"):

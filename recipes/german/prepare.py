@@ -1,0 +1,67 @@
+"""German: an hour of one speaker, enough to see what an English model is worth to another language.
+
+Made for the single-speaker folders of the Rhasspy voice datasets (``metadata.csv`` with ``file_name,text``, recordings
+beside it); any corpus that speechrnn reads will do. There is no published split: by the corpus's order the last
+TEST_MINUTES test and VALID_MINUTES before them validate; from the beginning ``prepare.minutes`` train.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers import read_entries
+from speechrnn.corpus.splits import write_parts
+from speechrnn.errors import CorpusError
+
+ATTRIBUTION = [
+    {
+        "corpus": "Kerstin, Rhasspy voice dataset",
+        "license": "CC0",
+        "source": "https://github.com/rhasspy/dataset-voice-kerstin",
+        "attribution": "Rhasspy, dataset-voice-kerstin",
+    }
+]
+LANGUAGE = "de"
+
+TEST_MINUTES, VALID_MINUTES = 15.0, 10.0
+
+
+def prepare(source: Path | None, output: Path, *, seed: int, minutes: float = 60.0) -> None:
+    """Write train.jsonl, valid.jsonl and test.jsonl.
+
+    Args:
+        source: The corpus.
+        output: Where the manifests go.
+        seed: Not used: the split is fixed.
+        minutes: How much to train on.
+
+    Raises:
+        CorpusError: There is no source, it cannot be read, or there is too little of it.
+    """
+    if source is None:
+        raise CorpusError(
+            "no --source: pass a folder of German recordings with their texts, such as dataset-voice-kerstin of "
+            "https://github.com/rhasspy"
+        )
+    entries = list(read_entries(source))
+    test = take(reversed(entries), TEST_MINUTES)
+    valid = take(reversed(entries[: len(entries) - len(test)]), VALID_MINUTES)
+    rest = entries[: len(entries) - len(test) - len(valid)]
+    available = sum(entry.seconds for entry in rest) / 60
+    if not 0 < minutes <= available:
+        raise CorpusError(
+            f"prepare.minutes: {minutes:g}, but {available:.0f} minutes are left to train on after {TEST_MINUTES:g} to "
+            f"test and {VALID_MINUTES:g} to validate"
+        )
+    write_parts(output, {"train": take(rest, minutes), "valid": valid[::-1], "test": test[::-1]})
+
+
+def take(entries: Iterable[Entry], minutes: float) -> list[Entry]:
+    """The first so many minutes."""
+    taken, seconds = [], 0.0
+    for entry in entries:
+        if seconds >= 60 * minutes:
+            break
+        taken.append(entry)
+        seconds += entry.seconds
+    return taken

@@ -1,0 +1,403 @@
+"""Fine-tuning: from a given model and recordings of one's own to a model that knows them, and what that cost.
+
+A run is one of :func:`speechrnn.training.train.train` that begins from a model (``start`` in its configuration); this
+module chooses its settings, compares the model before and after, and says both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
+from speechrnn.recognition.confidence import add_calibration
+from speechrnn.recognition.hub import find_folder
+from speechrnn.text.metrics import difference_interval
+from speechrnn.text.normalize import TextConfig, normalize_text
+from speechrnn.training.config import Alphabet, Config
+from speechrnn.training.config_file import load_config, to_arguments
+from speechrnn.training.run import is_resumable, make_output_folder, read_run
+from speechrnn.training.start import propose_alphabet
+from speechrnn.training.train import TrainingResult, resume, train
+from speechrnn.whole_files import write_json, write_whole
+
+if TYPE_CHECKING:
+    from speechrnn.corpus.manifest import Entry
+    from speechrnn.evaluation.evaluate import Evaluation
+
+logger = logging.getLogger("speechrnn")
+
+OLD_SHARES = (0.25, 0.5, 0.75)
+"""How much of the old weights the means have that are tried between old and new ones."""
+
+VALID_EVERY = 10
+REPORT = "finetuning"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model's error rates on a corpus before and after; fractions.
+
+    Attributes:
+        utterances: How many the corpus has.
+        words: Words of their references.
+        wer_before: Word error rate of the model that was begun from.
+        wer: Of the fine-tuned one.
+        cer_before: Character error rate of the model that was begun from.
+        cer: Of the fine-tuned one.
+        low: Lower end of the 95 % interval of the change of the word error rate.
+        high: Upper end.
+        method: How the interval was found.
+    """
+
+    utterances: int
+    words: int
+    wer_before: float
+    wer: float
+    cer_before: float
+    cer: float
+    low: float
+    high: float
+    method: str
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, or ``no significant difference``."""
+        return "better" if self.high < 0 else "worse" if self.low > 0 else "no significant difference"
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What fine-tuning ended with.
+
+    Attributes:
+        training: The run; its ``model`` is the released model folder.
+        sets: Error rates before and after, on ``valid`` and, where it was given, ``old``.
+        old_share: Share of the old weights in the released ones; 0 unless a mean is better on both sets.
+    """
+
+    training: TrainingResult
+    sets: dict[str, Comparison]
+    old_share: float = 0.0
+
+
+def finetune(
+    model: str | Path,
+    train: str | Path,
+    valid: str | Path | None = None,
+    *,
+    output: str | Path,
+    alphabet: Alphabet | None = None,
+    replacements: Mapping[str, str] | None = None,
+    replay: str | Path | None = None,
+    old_valid: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    overwrite: bool = False,
+) -> FineTuning:
+    """Make a model one's own. A call that was stopped goes on where it was when it is made again.
+
+    Args:
+        model: The model to begin from: a folder, or ``owner/name`` on the Hugging Face Hub.
+        train: Recordings to learn from, a corpus in any known format.
+        valid: Recordings to choose checkpoints on; None: a tenth of ``train``, which is then left out of it.
+        output: The run's folder; the released model is ``model`` in it.
+        alphabet: What becomes of symbols that the model lacks (:class:`speechrnn.training.config.StartConfig`); None:
+            what suits the texts.
+        replacements: For ``map``: what each of them is written as.
+        replay: Corpus of what the model knew before, to be mixed into training, lest it be forgotten.
+        old_valid: Corpus of what the model knew before, to see what it forgot, and whether the mean of old and new
+            weights is better on both.
+        overrides: Settings that win over those that are chosen here.
+        overwrite: Replace what is in the output folder.
+
+    Raises:
+        ModelError: There is no such model, or it is damaged.
+        CorpusError: A corpus is wrong, holds too little, or shares no symbol with the model.
+        ConfigError: A setting is wrong, or the output folder holds another run.
+        SpeechRNNError: Training cannot go on.
+    """
+    folder = find_folder(model).resolve()
+    base = load_model(folder)
+    output = Path(output)
+    make_output_folder(output)
+    paths = _split_if_needed(Path(train), None if valid is None else Path(valid), output)
+    given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
+    settings = take_settings(base, dict(replacements or {}))
+    settings |= {f"data.{name}": str(path) for name, path in paths.items()}
+    settings |= {"output": str(output), "start.model": str(folder)}
+    if replay is not None:
+        settings["start.replay"] = str(Path(replay).resolve())
+    text = load_config(None, [*to_arguments(settings), *given]).text
+    settings |= choose_settings(base, paths["train"], text=text, alphabet=alphabet)
+    config = load_config(None, [*to_arguments(settings), *given])
+    corpora = {"valid": paths["valid"]}
+    if old_valid is not None:
+        corpora["old"] = Path(old_valid)
+    # Before training, so that a corpus which cannot be read is not found out hours later.
+    before = _evaluate_all(replace(base, text=config.text), corpora)
+    logger.info("before: %s", _describe_rates(before))
+    result = _train(config, base, overwrite=overwrite)
+    return _compare(result, load_model(folder), corpora, before)
+
+
+def _train(config: Config, base: ModelFolder, *, overwrite: bool) -> TrainingResult:
+    assert config.output is not None
+    output = Path(config.output)
+    if not overwrite:
+        if is_resumable(output, config):
+            return resume(output)
+        if (output / "model").exists() and _is_same_run(output, config):
+            return resume(output)  # it is finished
+    known: dict[str, Any] = {
+        name: base.provenance[name] for name in ("languages", "corpora") if name in base.provenance
+    }
+    begun_from = {**known, "training": base.provenance.get("training", {})}
+    return train(config, provenance={**known, "begun_from": begun_from}, overwrite=overwrite)
+
+
+def _is_same_run(output: Path, config: Config) -> bool:
+    try:
+        kept = read_run(output).config
+    except ConfigError:
+        return False
+    return replace(kept, output=None) == replace(config, output=None)
+
+
+def _split_if_needed(train_path: Path, valid_path: Path | None, output: Path) -> dict[str, Path]:
+    """Paths of training and validation data; where the latter is not given, manifests of two parts of the former."""
+    if valid_path is not None:
+        return {"train": train_path.resolve(), "valid": valid_path.resolve()}
+    from speechrnn.corpus.manifest import write_manifest
+    from speechrnn.corpus.readers import read_entries
+
+    entries = read_entries(train_path)
+    kept, held_out = _hold_out(entries, train_path)
+    parts = {"train": kept, "valid": held_out}
+    for name, part in parts.items():
+        write_manifest(output / f"{name}.jsonl", part)
+    logger.info(
+        "no validation set was given: %d of %d utterances are held out (%s); give one with --valid",
+        len(parts["valid"]), len(entries), output / "valid.jsonl",
+    )  # fmt: skip
+    return {name: (output / f"{name}.jsonl").resolve() for name in parts}
+
+
+def _hold_out(entries: Sequence[Entry], where: Path) -> tuple[list[Entry], list[Entry]]:
+    """By speakers where there are enough of them, else by order."""
+    from speechrnn.corpus.splits import hold_out_speakers
+
+    speakers = {entry.speaker for entry in entries}
+    if None not in speakers and len(speakers) >= VALID_EVERY:
+        return hold_out_speakers(entries, every=VALID_EVERY, where=where)
+    if len(entries) < 2:
+        raise CorpusError(f"{where}: one utterance cannot be split; give another corpus to choose on with --valid")
+    every = min(VALID_EVERY, len(entries))
+    held_out = entries[every - 1 :: every]
+    chosen = {entry.id for entry in held_out}
+    return [entry for entry in entries if entry.id not in chosen], list(held_out)
+
+
+def take_settings(base: ModelFolder, replacements: dict[str, str]) -> dict[str, Any]:
+    """Settings that a model brings with it: what it hears and writes, and how it was trained."""
+    earlier = base.provenance.get("configuration", {})
+    return {
+        "front_end": asdict(base.acoustic.front_end.config),
+        "encoder": asdict(base.acoustic.encoder.config),
+        "text": asdict(replace(base.text, replacements={**base.text.replacements, **replacements})),
+        "tokens": {**earlier.get("tokens", {}), "kind": base.tokens.kind, "alphabet": None},
+        "ctc": {**earlier.get("ctc", {}), "lexicon": None},
+        "augment": earlier.get("augment", {}),
+    }
+
+
+def choose_settings(base: ModelFolder, corpus: Path, *, text: TextConfig, alphabet: Alphabet | None) -> dict[str, Any]:
+    """Settings that suit a model and so much speech; each choice is said in a line.
+
+    Args:
+        base: The model.
+        corpus: What to learn from.
+        text: How its texts are normalised.
+        alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
+
+    Raises:
+        CorpusError: The corpus is wrong.
+        ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
+    """
+    from speechrnn.corpus.readers import read_entries
+
+    new = {old: text.replacements[old] for old in text.replacements if old not in base.text.replacements}
+    if (alphabet == "map") != bool(new):
+        raise ConfigError("--alphabet map and --map go together: say what each letter becomes, as in --map 'ä=ae ß=ss'")
+    for old, written in new.items():
+        logger.info("map: %s is written %s", old, written)
+    entries = read_entries(corpus)
+    proposed, why = propose_alphabet(base.tokens, [normalize_text(entry.text, text) for entry in entries])
+    chosen = alphabet or proposed
+    logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
+    hours = sum(entry.seconds for entry in entries) / 3600
+    is_new = chosen in ("extend", "replace") and proposed != "keep"
+    return {"start.alphabet": chosen, **_choose_training(hours, is_new=is_new)}
+
+
+def _choose_training(hours: float, *, is_new: bool) -> dict[str, Any]:
+    """How long, how fast and in what batches, for so many hours."""
+    epochs = min(100, max(10, round(30.0 / max(hours, 1e-3))))
+    head = max(1, epochs // 20) if is_new else 0
+    seconds = 3600 * hours
+    batch = min(32.0, max(4.0, seconds / 10))
+    logger.info(
+        "%.2f h: %d epochs, everything moves%s, batches of %.0f s",
+        hours, epochs, f" (the output layer alone in the first {head})" if head else "", batch,
+    )  # fmt: skip
+    return {
+        "data.batch_seconds": batch,
+        "trainer.max_epochs": epochs,
+        "trainer.gradient_clip_val": 5.0,
+        "optimizer.learning_rate": 5e-4,
+        "optimizer.warmup_share": 0.1,
+        "checkpoints.best": 3,
+        "checkpoints.average": True,
+        "start.head_epochs": head,
+        "start.layer_decay": 0.9,
+    }
+
+
+# What it gained, and what it forgot.
+
+
+def _evaluate_all(model: ModelFolder, corpora: Mapping[str, Path]) -> dict[str, Evaluation]:
+    from speechrnn.evaluation.evaluate import evaluate
+    from speechrnn.recognition.recognizer import Recognizer
+
+    recognizer = Recognizer(model)
+    return {name: evaluate(recognizer, corpus) for name, corpus in corpora.items()}
+
+
+def _describe_rates(evaluations: Mapping[str, Evaluation]) -> str:
+    rates = {name: each.score for name, each in evaluations.items()}
+    return "; ".join(f"{name}: WER {100 * rate.wer:.2f} %, CER {100 * rate.cer:.2f} %" for name, rate in rates.items())
+
+
+def _compare(
+    result: TrainingResult, old: ModelFolder, corpora: Mapping[str, Path], before: Mapping[str, Evaluation]
+) -> FineTuning:
+    tuned = load_model(result.model)
+    after, share = _evaluate_all(tuned, corpora), tuned.provenance["training"].get("old_weights", 0.0)
+    if "old" in corpora and not share:
+        share, after = _try_means(tuned, old, corpora, after)
+        if share:
+            mean = mix_weights(tuned, old, share)
+            provenance = {**tuned.provenance, "training": {**tuned.provenance["training"], "old_weights": share}}
+            save_model(result.model, replace(mean, provenance=provenance))
+    outcome = FineTuning(result, {name: _compare_set(before[name], after[name]) for name in corpora}, share)
+    _write_report(outcome, after)
+    return outcome
+
+
+def _try_means(
+    tuned: ModelFolder, old: ModelFolder, corpora: Mapping[str, Path], after: dict[str, Evaluation]
+) -> tuple[float, dict[str, Evaluation]]:
+    """The share of old weights with the fewest errors among those that are no worse on either set; 0 for none."""
+    best, best_share = after, 0.0
+    for share in OLD_SHARES:
+        found = _evaluate_all(mix_weights(tuned, old, share), corpora)
+        logger.info("with %.0f %% of the old weights: %s", 100 * share, _describe_rates(found))
+        helps_both = all(found[name].score.wer <= after[name].score.wer for name in corpora)
+        if helps_both and _add_rates(found) < _add_rates(best):
+            best, best_share = found, share
+    return best_share, best
+
+
+def _add_rates(evaluations: Mapping[str, Evaluation]) -> float:
+    return sum(each.score.wer for each in evaluations.values())
+
+
+def mix_weights(tuned: ModelFolder, old: ModelFolder, old_share: float) -> ModelFolder:
+    """A model with the mean of two models' weights; outputs that the old one lacks stay as they are.
+
+    Source:
+        M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
+    """
+    import copy
+
+    acoustic = copy.deepcopy(tuned.acoustic)
+    weights, earlier = acoustic.state_dict(), old.acoustic.state_dict()
+    row_of = {symbol: row for row, symbol in enumerate(old.tokens.symbols)}
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            continue
+        if not name.startswith("head."):
+            value.lerp_(earlier[name].to(value.device), old_share)
+            continue
+        for row, symbol in enumerate(tuned.tokens.symbols):
+            if symbol in row_of:
+                value[row] = value[row].lerp(earlier[name][row_of[symbol]].to(value.device), old_share)
+    acoustic.load_state_dict(weights)
+    return replace(tuned, acoustic=acoustic)
+
+
+def _compare_set(before: Evaluation, after: Evaluation) -> Comparison:
+    first, second = ({each.id: each for each in evaluation.utterances} for evaluation in (before, after))
+    ids = sorted(first)
+    interval = difference_interval(
+        [first[id].word_counts for id in ids],
+        [second[id].word_counts for id in ids],
+        [first[id].speaker for id in ids],
+    )
+    return Comparison(
+        utterances=len(ids),
+        words=after.score.words,
+        wer_before=before.score.wer,
+        wer=after.score.wer,
+        cer_before=before.score.cer,
+        cer=after.score.cer,
+        low=interval.low,
+        high=interval.high,
+        method=interval.method,
+    )
+
+
+def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
+    from speechrnn.evaluation.calibration import calibrate
+
+    output = outcome.training.output
+    write_json(
+        output / f"{REPORT}.json",
+        {
+            "training_seconds": outcome.training.seconds,
+            "old_weights": outcome.old_share,
+            "sets": {name: {**asdict(each), "verdict": each.verdict} for name, each in outcome.sets.items()},
+        },
+    )
+    write_whole(output / f"{REPORT}.md", describe_finetuning(outcome) + "\n", error=ConfigError)
+    sets = {name: evaluation.to_dict() for name, evaluation in after.items()}
+    add_results(outcome.training.model, {"interval_method": after["valid"].score.interval_method, "sets": sets})
+    words = [each.words for each in sorted(after["valid"].utterances, key=lambda each: each.id)]
+    if any(words):
+        add_calibration(outcome.training.model, "greedy", calibrate(words, corpus="validation set"))
+
+
+def describe_finetuning(outcome: FineTuning) -> str:
+    """A table of every set's rates before and after, and where the model lies."""
+    names = {"valid": "your validation set", "old": "the old model's validation set"}
+    lines = [
+        "| set | utterances | words | WER % before | after | change, points (95 %) | CER % before | after | |",
+        "|" + " --- |" * 9,
+    ]
+    for name, each in outcome.sets.items():
+        change, low, high = (100 * value for value in (each.wer - each.wer_before, each.low, each.high))
+        rates = [100 * rate for rate in (each.wer_before, each.wer, each.cer_before, each.cer)]
+        lines.append(
+            f"| {names[name]} | {each.utterances} | {each.words} | {rates[0]:.2f} | {rates[1]:.2f} | {change:+.2f} "
+            f"({low:+.2f} to {high:+.2f}) | {rates[2]:.2f} | {rates[3]:.2f} | {each.verdict} |"
+        )
+    training = outcome.training
+    mean = (
+        f"; {100 * outcome.old_share:.0f} % of the old weights are in it, better on both" if outcome.old_share else ""
+    )
+    lines += ["", f"Trained in {training.seconds:.0f} s; model: {training.model}{mean}"]
+    return "\n".join(lines)

@@ -1,0 +1,160 @@
+"""Adapting a model to a speaker: a state to start from, found from a few recordings; the weights stay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from speechrnn.acoustic.ctc import ctc_loss
+from speechrnn.audio.files import read_audio
+from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.recognition.batches import pad_waveforms
+from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.text.normalize import normalize_text
+
+if TYPE_CHECKING:
+    from speechrnn.audio.files import AudioSource
+
+logger = logging.getLogger("speechrnn")
+
+STEPS, LEARNING_RATE = 20, 0.02
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A speaker's state, and how it was found.
+
+    Attributes:
+        state: (L, P, D, H).
+        seconds: How much of the speaker was heard.
+        with_texts: How many recordings' own texts it was learned from; the others' are what the model read.
+        recordings: How many there were.
+        loss_before: CTC loss of these texts from the model's own state, nats an utterance.
+        loss: From this state.
+    """
+
+    state: Tensor
+    seconds: float
+    with_texts: int
+    recordings: int
+    loss_before: float
+    loss: float
+
+
+def adapt(
+    recognizer: Recognizer,
+    recordings: Sequence[AudioSource],
+    texts: Sequence[str | None] | None = None,
+    *,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+) -> Adaptation:
+    """Find the initial state that suits a speaker.
+
+    It begins as the model's own, or, where ``encoder.initial_state`` is encoded, as what the model makes of the
+    recordings; gradient descent (Adam) then lowers the CTC loss of what was said. Where no text is given, that is what
+    the model itself reads. A text with letters that the model lacks is not used.
+
+    Args:
+        recognizer: The model.
+        recordings: Of the speaker, each as :meth:`Recognizer.transcribe` takes it, but for arrays.
+        texts: What was said in each; None where that is not known.
+        steps: Of gradient descent; 0: the state as it begins.
+        learning_rate: Of gradient descent.
+
+    Raises:
+        AudioError: A recording cannot be read, or is too short.
+        ConfigError: There is no recording, or not one text for each.
+        CorpusError: There is nothing to learn from: nothing was said or read.
+    """
+    if not recordings:
+        raise ConfigError("no recording of the speaker; give one or more")
+    if steps < 0 or learning_rate <= 0:
+        raise ConfigError("steps must be 0 or more and learning_rate above 0")
+    known = list(texts) if texts is not None else [None] * len(recordings)
+    if len(known) != len(recordings):
+        raise ConfigError(f"{len(recordings)} recordings and {len(known)} texts; give one for each, None where unknown")
+    heard = []
+    for recording in recordings:
+        waveform = read_audio(recording, sample_rate=recognizer.sample_rate)
+        recognizer.check_length(waveform, name=str(recording))
+        heard.append(torch.from_numpy(waveform.samples))
+    seconds = sum(map(len, heard)) / recognizer.sample_rate
+    start = recognizer.make_state(torch.cat(heard))
+    if steps == 0:
+        return Adaptation(start, seconds, 0, len(heard), float("nan"), float("nan"))
+    targets, with_texts = _choose_targets(recognizer, heard, known)
+    usable = [number for number, ids in enumerate(targets) if ids and _fits(recognizer, ids, len(heard[number]))]
+    if not usable:
+        raise CorpusError("nothing to adapt to: the model reads no word in these recordings; give their texts")
+    learned = _learn(recognizer, [heard[n] for n in usable], [targets[n] for n in usable], start, steps, learning_rate)
+    return Adaptation(learned[0], seconds, with_texts, len(heard), *learned[1:])
+
+
+def _choose_targets(
+    recognizer: Recognizer, heard: Sequence[Tensor], texts: Sequence[str | None]
+) -> tuple[list[list[int]], int]:
+    """Token ids of each recording, by its text or by what the model reads; and how many have their texts."""
+    targets: list[list[int]] = []
+    count = 0
+    decode = recognizer.choose_decoder(decoder="greedy").decode
+    for samples, text in zip(heard, texts, strict=True):
+        written = None if text is None else normalize_text(text, recognizer.model.text)
+        if written is not None and not recognizer.tokens.unknown(written):
+            targets.append(recognizer.tokens.encode(written))
+            count += 1
+            continue
+        if written is not None:
+            logger.warning("a text has letters that the model lacks, so its own reading is used: %s", text)
+        emission = recognizer.emissions(*pad_waveforms([samples]))
+        targets.append(decode(emission.log_probs, emission.lengths)[0][0].tokens)
+    return targets, count
+
+
+def _fits(recognizer: Recognizer, ids: Sequence[int], num_samples: int) -> bool:
+    return recognizer.model.acoustic.explain_infeasible(ids, num_samples) is None
+
+
+def _learn(
+    recognizer: Recognizer,
+    heard: Sequence[Tensor],
+    targets: Sequence[Sequence[int]],
+    start: Tensor,
+    steps: int,
+    learning_rate: float,
+) -> tuple[Tensor, float, float]:
+    """The state after gradient descent, and the losses before and after."""
+    acoustic, device = recognizer.model.acoustic, recognizer.device
+    waveforms, lengths = (each.to(device) for each in pad_waveforms(list(heard)))
+    sizes = torch.tensor([len(ids) for ids in targets], device=device)
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in targets], batch_first=True).to(device)
+    moving = [parameter for parameter in acoustic.parameters() if parameter.requires_grad]
+    state = start.detach().to(device).clone().requires_grad_()
+    optimizer = torch.optim.Adam([state], lr=learning_rate)
+
+    def compute_loss() -> Tensor:
+        expanded = state[:, :, :, None].expand(-1, -1, -1, len(heard), -1)
+        emission = acoustic(waveforms, lengths, state=expanded)
+        return ctc_loss(emission.log_probs, padded, lengths=emission.lengths, target_lengths=sizes)
+
+    losses = []
+    try:
+        for parameter in moving:
+            parameter.requires_grad_(False)
+        for _ in range(steps):
+            loss = compute_loss()
+            losses.append(float(loss.detach()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            losses.append(float(compute_loss()))
+    finally:
+        for parameter in moving:
+            parameter.requires_grad_(True)
+    return state.detach().cpu(), losses[0], losses[-1]

@@ -1,0 +1,202 @@
+"""What fine-tuning begins from: a model's weights, its symbols kept or changed; and what of it moves when."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from speechrnn.acoustic.ctc import CTCHead
+from speechrnn.acoustic.model import AcousticModel
+from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.model_folder import ModelFolder, load_model
+from speechrnn.text.similar import find_similar
+from speechrnn.text.tokens import CharacterTokens, Tokens, WordTokens, build_tokens
+from speechrnn.training.config import Alphabet, Config, StartConfig
+from speechrnn.types import BLANK_ID
+
+logger = logging.getLogger("speechrnn")
+
+MAY_DIFFER = frozenset({"dropout", "input_dropout", "locked_dropout", "recurrent_dropout", "size", "initial_state"})
+"""Settings of the encoder that need not be the model's: they change training alone, or begin as nothing."""
+
+_NAMED_AT_MOST = 12
+
+
+def load_start(config: Config) -> ModelFolder:
+    """The model that training begins from.
+
+    Raises:
+        ConfigError: A setting says something else than the model does.
+        ModelError: There is no such model, or it is damaged.
+    """
+    assert config.start.model is not None
+    base = load_model(config.start.model)
+    own = {
+        "front_end": dataclasses.asdict(base.acoustic.front_end.config),
+        "encoder": dataclasses.asdict(base.acoustic.encoder.config),
+    }
+    for section, values in own.items():
+        asked = dataclasses.asdict(getattr(config, section))
+        for name, value in values.items():
+            if asked[name] != value and not (section == "encoder" and name in MAY_DIFFER):
+                raise ConfigError(
+                    f"{section}.{name}: {asked[name]}, but the model to begin from ({config.start.model}) has {value}; "
+                    "leave it out"
+                )
+    if base.tokens.kind != config.tokens.kind:
+        raise ConfigError(
+            f"tokens.kind: {config.tokens.kind}, but the model to begin from has {base.tokens.kind}; leave it out"
+        )
+    return base
+
+
+def make_tokens(base: Tokens, config: Config, texts: Iterable[str]) -> Tokens:
+    """The symbols that the fine-tuned model writes.
+
+    Args:
+        base: Those of the model that it begins from.
+        config: The run's configuration.
+        texts: Normalised training transcripts.
+
+    Raises:
+        CorpusError: The texts share no symbol with the model, where its symbols are to be kept.
+        ConfigError: Such symbols cannot be added to.
+    """
+    texts = list(texts)
+    if config.start.alphabet == "replace":
+        return build_tokens(config.tokens, texts)
+    known, unknown = count_symbols(base, texts)
+    if not known:
+        raise CorpusError(
+            f"the training texts share no symbol with the model: it writes {_list(base.symbols[1:])}, they have "
+            f"{_list(unknown)}; --alphabet replace begins a new output layer, or write the texts as the model does "
+            "(phones for a model of phones)"
+        )
+    if config.start.alphabet != "extend" or not unknown:
+        return base
+    if not isinstance(base, CharacterTokens | WordTokens):
+        raise ConfigError(
+            f"start.alphabet extend: tokens of kind {base.kind} cannot be added to; replace makes new ones of the texts"
+        )
+    return type(base)([*base.symbols, *sorted(unknown)])
+
+
+def count_symbols(tokens: Tokens, texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
+    """How often texts have symbols that a model knows, and symbols that it lacks (for pieces: characters)."""
+    known, unknown = Counter[str](), Counter[str]()
+    for text in texts:
+        parts = text.split() if tokens.kind == "words" else text.replace(" ", "")
+        lacking = set(tokens.unknown(text))
+        for part in parts:
+            (unknown if part in lacking else known)[part] += 1
+    return known, unknown
+
+
+def propose_alphabet(tokens: Tokens, texts: Sequence[str]) -> tuple[Alphabet, str]:
+    """What to do about symbols that a model lacks, and why, in a line."""
+    known, unknown = count_symbols(tokens, texts)
+    if not unknown:
+        return "keep", "the model knows every symbol of these texts"
+    share = sum(bool(tokens.unknown(text)) for text in texts) / len(texts)
+    lacking = f"the model lacks {_list([symbol for symbol, _ in unknown.most_common()])}"
+    if not isinstance(tokens, CharacterTokens | WordTokens):
+        return "replace", f"{lacking}, and pieces cannot be added to it: new ones are made of these texts"
+    if known.total() < unknown.total():
+        return "replace", f"{lacking}, most of what these texts are made of: its symbols are replaced by theirs"
+    return "extend", f"{lacking}, in {100 * share:.0f} % of the utterances: they are added to its symbols"
+
+
+def start_from(base: ModelFolder, config: Config, tokens: Tokens) -> AcousticModel:
+    """A model to train, with the weights of another; outputs that are new begin near the most similar symbol's.
+
+    Draws random numbers: noise that keeps two new symbols apart that begin near the same one.
+    """
+    model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
+    weights = {**model.state_dict(), **base.acoustic.state_dict()}  # an initial state that is new begins as zero
+    if tokens.symbols != base.tokens.symbols:
+        weights |= {f"head.{name}": value for name, value in _start_head(base, model.head, tokens).items()}
+    known = model.state_dict()
+    model.load_state_dict({name: value for name, value in weights.items() if name in known})
+    return model
+
+
+def _start_head(base: ModelFolder, head: CTCHead, tokens: Tokens) -> dict[str, Tensor]:
+    old, new = base.acoustic.head.projection, head.projection
+    row_of = {symbol: row for row, symbol in enumerate(base.tokens.symbols)}
+    weight, bias = torch.empty_like(new.weight), torch.empty_like(new.bias)
+    mean, deviation = old.weight[BLANK_ID + 1 :].mean(dim=0), float(old.weight.detach().std())
+    begun = []
+    with torch.no_grad():
+        for row, symbol in enumerate(tokens.symbols):
+            if symbol in row_of:
+                weight[row], bias[row] = old.weight[row_of[symbol]], old.bias[row_of[symbol]]
+                continue
+            similar = find_similar(symbol, row_of)
+            near = (old.weight[row_of[similar]], old.bias[row_of[similar]]) if similar else (mean, old.bias[1:].mean())
+            weight[row] = near[0] + 0.1 * deviation * torch.randn_like(mean)
+            bias[row] = near[1]
+            begun.append(f"{symbol} near {similar}" if similar else symbol)
+    if begun:
+        logger.info("new symbols: %s", _list(begun))
+    return {"projection.weight": weight, "projection.bias": bias}
+
+
+def _list(symbols: Iterable[str]) -> str:
+    symbols = list(symbols)
+    more = f" and {len(symbols) - _NAMED_AT_MOST} more" if len(symbols) > _NAMED_AT_MOST else ""
+    return ", ".join(symbols[:_NAMED_AT_MOST]) + more
+
+
+class Movement:
+    """Which parameters move in an epoch, and how fast beside the others.
+
+    Args:
+        model: What is trained.
+        config: What of it moves.
+    """
+
+    def __init__(self, model: AcousticModel, config: StartConfig) -> None:
+        self.config = config
+        self.num_layers = model.encoder.config.resolved_num_layers
+        self.depths = {name: self._find_depth(name) for name, _ in model.named_parameters()}
+        deepest = self.num_layers + 1 if config.layers is None else config.layers
+        self.deepest = min(deepest, self.num_layers + 1)
+
+    def _find_depth(self, name: str) -> int:
+        """0 for the output layer, 1 for the top recurrent layer … and one more than there are for the subsampling."""
+        parts = name.split(".")
+        if parts[0] == "head":
+            return 0
+        if parts[1] == "subsampling":
+            return self.num_layers + 1
+        if parts[1] == "stack" and parts[2] in ("layers", "norms"):
+            return self.num_layers - int(parts[3])
+        return 1  # what gives the initial state, the look-ahead: with the top layer
+
+    def factor(self, name: str) -> float:
+        """Of the learning rate of a parameter."""
+        return self.config.layer_decay ** self.depths[name]
+
+    def moves(self, name: str, epoch: int) -> bool:
+        """Whether a parameter moves in an epoch, counted from 0."""
+        config = self.config
+        if epoch < config.head_epochs:
+            return self.depths[name] == 0
+        reached = self.deepest
+        if config.unfreeze_every:
+            reached = min(reached, 1 + (epoch - config.head_epochs) // config.unfreeze_every)
+        return self.depths[name] <= reached
+
+    def apply(self, parameters: Iterable[tuple[str, Parameter]], epoch: int) -> int:
+        """Let the epoch's parameters take gradients and the others none; how many numbers move."""
+        moving = 0
+        for name, parameter in parameters:
+            parameter.requires_grad_(self.moves(name, epoch))
+            moving += parameter.numel() * parameter.requires_grad
+        return moving

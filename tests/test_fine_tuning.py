@@ -1,0 +1,280 @@
+"""Fine-tuning as a user does it: what is chosen, what comes out, what it is compared with, and how it goes on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TONE_SETTINGS
+from safetensors.torch import load_file
+
+import speechrnn
+from speechrnn.cli.main import main
+from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.fine_tuning import Comparison, choose_settings, describe_finetuning, finetune, mix_weights
+from speechrnn.model_folder import load_model
+from speechrnn.text.normalize import TextConfig
+from speechrnn.training.config_file import load_config
+from speechrnn.training.module import SpeechModule
+from speechrnn.training.preflight import REPLAY, prepare_run
+from speechrnn.training.train import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GERMAN = {"low": "tief", "middle": "mittel", "high": "höher"}
+QUICK = {"trainer.max_epochs": 2, "trainer.accelerator": "cpu", "data.num_workers": 0, "gradients.every_steps": 0}
+
+
+@pytest.fixture(scope="module")
+def letters(tone_run, tmp_path_factory) -> Path:
+    """A model that spells the three tones' names; it was trained for a moment only."""
+    output = tmp_path_factory.mktemp("letters") / "run"
+    settings = {**TONE_SETTINGS, "tokens.kind": "characters", "trainer.max_epochs": 2, "output": str(output)}
+    provenance = {"languages": ["en"], "corpora": [{"corpus": "Tones", "license": "CC0"}]}
+    return train(tone_run.folder / "config.yaml", settings, provenance=provenance).model
+
+
+@pytest.fixture
+def german(tone_run, tmp_path) -> Path:
+    """The same tones with other names: train.jsonl of 15 utterances, valid.jsonl of 15."""
+    for name, source in (("train", "test"), ("valid", "valid")):
+        lines = [json.loads(line) for line in (tone_run.folder / f"{source}.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["audio_filepath"] = str(tone_run.folder / line["audio_filepath"])
+            line["text"] = " ".join(GERMAN[word] for word in line["text"].lower().rstrip(".").split())
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def read_report(output):
+    return json.loads((output / "finetuning.json").read_text())
+
+
+def test_a_model_learns_new_names_with_new_letters(letters, german, caplog):
+    caplog.set_level("INFO")
+    outcome = finetune(
+        letters,
+        german / "train.jsonl",
+        german / "valid.jsonl",
+        output=german / "run",
+        overrides={**QUICK, "trainer.max_epochs": 12, "optimizer.learning_rate": 0.02},
+    )
+    assert "alphabet: extend (the model lacks " in caplog.text
+    assert "new symbols: " in caplog.text
+    base, tuned = load_model(letters), load_model(outcome.training.model)
+    assert tuned.tokens.symbols[: len(base.tokens)] == base.tokens.symbols
+    assert set(tuned.tokens.symbols) - set(base.tokens.symbols) == set("frtö")
+    valid = outcome.sets["valid"]
+    assert valid.cer < 0.5 * valid.cer_before
+    assert valid.verdict == "better"
+    assert read_report(german / "run")["sets"]["valid"]["verdict"] == "better"
+    assert "| your validation set | 15 |" in (german / "run" / "finetuning.md").read_text()
+    card = (outcome.training.model / "README.md").read_text()
+    assert "Tones" in card  # what it was begun from was trained on something, too
+    assert speechrnn.load(outcome.training.model, device="cpu").tokens.symbols == tuned.tokens.symbols
+
+
+def test_a_call_that_was_stopped_goes_on_and_one_that_was_done_does_nothing(letters, german, monkeypatch):
+    arguments = {"output": german / "run", "overrides": {**QUICK, "checkpoints.every_minutes": 0}}
+    whole = finetune(
+        letters, german / "train.jsonl", german / "valid.jsonl", **{**arguments, "output": german / "whole"}
+    )
+
+    def call():
+        return finetune(letters, german / "train.jsonl", german / "valid.jsonl", **arguments)
+
+    original, calls = SpeechModule.training_step, []
+
+    def stopping(self, *batch):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeechModule, "training_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    again = call()
+    weights = [load_file(outcome.training.model / "model.safetensors") for outcome in (whole, again)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    monkeypatch.setattr(SpeechModule, "training_step", None)  # nothing is trained any more
+    assert call().sets == again.sets
+    with pytest.raises(ConfigError, match="already holds a trained model; pass another --output, or --overwrite"):
+        finetune(letters, german / "valid.jsonl", german / "train.jsonl", **arguments)
+
+
+def test_frozen_layers_stay_and_the_others_move(letters, german):
+    before = load_file(letters / "model.safetensors")
+    outcome = finetune(
+        letters,
+        german / "train.jsonl",
+        german / "valid.jsonl",
+        output=german / "run",
+        overrides={**QUICK, "start.layers": 0},
+    )
+    after = load_file(outcome.training.model / "model.safetensors")
+    for name, value in before.items():
+        if not name.startswith("head."):
+            assert torch.equal(after[name], value), name
+    rows = before["head.projection.weight"].shape[0]
+    assert not torch.equal(after["head.projection.weight"][:rows], before["head.projection.weight"])
+
+
+def test_without_a_validation_set_a_tenth_is_held_out(letters, german, caplog):
+    caplog.set_level("INFO")
+    finetune(letters, german / "train.jsonl", output=german / "run", overrides=QUICK)
+    assert "no validation set was given: 1 of 15 utterances are held out" in caplog.text
+    ids = [
+        {json.loads(line)["audio_filepath"] for line in (german / "run" / f"{name}.jsonl").read_text().splitlines()}
+        for name in ("train", "valid")
+    ]
+    assert (len(ids[0]), len(ids[1])) == (14, 1)
+    assert not ids[0] & ids[1]
+
+
+def test_one_utterance_cannot_be_split(letters, german):
+    manifest = german / "one.jsonl"
+    manifest.write_text((german / "train.jsonl").read_text().splitlines()[0] + "\n")
+    with pytest.raises(
+        CorpusError, match="one utterance cannot be split; give another corpus to choose on with --valid"
+    ):
+        finetune(letters, manifest, output=german / "run", overrides=QUICK)
+
+
+def test_letters_can_be_mapped_and_references_are_read_so(letters, german, caplog):
+    caplog.set_level("INFO")
+    outcome = finetune(
+        letters,
+        german / "train.jsonl",
+        german / "valid.jsonl",
+        output=german / "run",
+        alphabet="map",
+        replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"},
+        overrides=QUICK,
+    )
+    assert "map: ö is written oe" in caplog.text
+    tuned = load_model(outcome.training.model)
+    assert tuned.tokens.symbols == load_model(letters).tokens.symbols
+    assert tuned.text.replacements == {"t": "d", "f": "w", "ö": "oe", "r": "l"}
+    assert outcome.training.left_out == []
+    recognizer = speechrnn.load(outcome.training.model, device="cpu")
+    from speechrnn.evaluation.evaluate import evaluate
+
+    evaluation = evaluate(recognizer, german / "valid.jsonl")
+    word = {"tief": 4, "mittel": 6, "höher": 6}  # "hoehel": letters of the references as the model writes them
+    characters = sum(each.character_counts.length for each in evaluation.utterances)
+    texts = [json.loads(line)["text"].split() for line in (german / "valid.jsonl").read_text().splitlines()]
+    assert characters == sum(sum(word[w] for w in text) + len(text) - 1 for text in texts)
+
+
+@pytest.mark.parametrize(("alphabet", "replacements"), [("map", {}), ("extend", {"ö": "oe"}), (None, {"ö": "oe"})])
+def test_a_map_and_what_to_do_with_it_go_together(letters, german, alphabet, replacements):
+    with pytest.raises(ConfigError, match="--alphabet map and --map go together"):
+        finetune(
+            letters, german / "train.jsonl", german / "valid.jsonl", output=german / "run", alphabet=alphabet,
+            replacements=replacements, overrides=QUICK,
+        )  # fmt: skip
+
+
+def test_old_data_is_mixed_in_by_its_share_of_time(letters, german, tone_run):
+    settings = {
+        **TONE_SETTINGS, "tokens.kind": "characters", "start.model": str(letters), "start.alphabet": "extend",
+        "start.replay": str(tone_run.folder / "train.jsonl"), "start.replay_share": 0.4,
+        "data.train": str(german / "train.jsonl"), "data.valid": str(german / "valid.jsonl"),
+    }  # fmt: skip
+    preflight = prepare_run(load_config(None, settings), folders=[])
+    seconds = {True: 0.0, False: 0.0}
+    for utterance in preflight.train:
+        seconds[utterance.corpus == REPLAY] += utterance.seconds
+    drawn = preflight.weights[REPLAY] * seconds[True]
+    assert drawn / (drawn + seconds[False]) == pytest.approx(0.4)
+    assert len(preflight.train) == 15 + 60
+    assert len({utterance.id for utterance in preflight.train}) == 75
+
+
+def test_what_was_forgotten_is_said_and_a_mean_is_taken_where_both_gain(letters, german, tone_run, monkeypatch):
+    """With the old weights given all the say, the better of two sets decides nothing: both must gain."""
+    outcome = finetune(
+        letters,
+        german / "train.jsonl",
+        german / "valid.jsonl",
+        output=german / "run",
+        replay=tone_run.folder / "train.jsonl",
+        old_valid=tone_run.folder / "valid.jsonl",
+        overrides=QUICK,
+    )
+    assert set(outcome.sets) == {"valid", "old"}
+    assert outcome.sets["old"].utterances == 15
+    report = describe_finetuning(outcome)
+    assert "| the old model's validation set | 15 |" in report
+    tuned = load_model(outcome.training.model)
+    assert tuned.provenance["training"].get("old_weights", 0.0) == outcome.old_share
+
+
+def test_means_of_weights_go_row_by_row_where_symbols_differ(make_tiny_model):
+    from speechrnn.text.tokens import CharacterTokens
+
+    old = make_tiny_model(seed=1, tokens=CharacterTokens(["<blank>", "a", "b"]))
+    new = make_tiny_model(seed=2, tokens=CharacterTokens(["<blank>", "b", "ä"]))
+    mean = mix_weights(new, old, 0.25).acoustic.state_dict()
+    first, second = old.acoustic.state_dict(), new.acoustic.state_dict()
+    name = "encoder.stack.layers.0.directions.0.weight_hh_l0"
+    torch.testing.assert_close(mean[name], 0.25 * first[name] + 0.75 * second[name])
+    head = "head.projection.weight"
+    torch.testing.assert_close(mean[head][0], 0.25 * first[head][0] + 0.75 * second[head][0])
+    torch.testing.assert_close(mean[head][1], 0.25 * first[head][2] + 0.75 * second[head][1])  # b
+    torch.testing.assert_close(mean[head][2], second[head][2])  # ä is new
+    assert torch.equal(new.acoustic.state_dict()[name], second[name])  # and neither model has changed
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.2, -0.1, "better"), (0.1, 0.2, "worse"), (-0.1, 0.1, "no significant difference")],
+)
+def test_verdicts(low, high, verdict):
+    assert Comparison(1, 1, 0.5, 0.4, 0.3, 0.2, low, high, "").verdict == verdict
+
+
+def test_more_speech_takes_fewer_epochs(letters, german):
+    base = load_model(letters)
+    short = choose_settings(base, german / "train.jsonl", text=TextConfig(), alphabet=None)
+    assert short["trainer.max_epochs"] == 100
+    assert short["start.head_epochs"] > 0
+    known = replace(base, text=TextConfig(replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"}))
+    assert choose_settings(known, german / "train.jsonl", text=known.text, alphabet=None)["start.head_epochs"] == 0
+
+
+def test_the_command_prints_the_table(letters, german, capsys):
+    quick = [part for name, value in QUICK.items() for part in (f"--{name}", str(value))]
+    command = ["finetune", "-m", str(letters), "--train", str(german / "train.jsonl"), "--output", str(german / "run")]
+    assert main([*command, "--valid", str(german / "valid.jsonl"), "--freeze", "encoder", *quick]) == 0
+    assert "| your validation set | 15 |" in capsys.readouterr().out
+    configuration = json.loads((german / "run" / "run.json").read_text())["configuration"]
+    assert configuration["start"]["layers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--freeze", "1"], "--freeze 1: expected encoder, or 0 to 0 of the model's 1 layers"),
+        (["--freeze", "all"], "--freeze all: expected encoder"),
+        (["--map", "äae"], "--map äae: expected a letter, = and what it is written as, as in ä=ae"),
+        (["--alphabet", "map"], "--alphabet map and --map go together"),
+        (["--alphabet", "add"], "invalid choice: 'add'"),
+        (["--encoder.hidden_size", "99"], "encoder.hidden_size: 99, but the model to begin from"),
+        (["--start.layer_decay", "2"], "start.layer_decay: expected a factor in (0, 1], got 2.0"),
+        (["--replay", "gone.jsonl"], "gone.jsonl"),
+        (["--old-valid", "gone.jsonl"], "gone.jsonl"),
+        (["--valid", "gone.jsonl"], "gone.jsonl"),
+        (["-m", "gone"], "gone: there is no such model folder"),
+    ],
+)
+def test_a_slip_is_one_line(letters, german, capsys, arguments, message):
+    command = ["finetune", "-m", str(letters), "--train", str(german / "train.jsonl"), "--output", str(german / "run")]
+    assert main([*command, "--valid", str(german / "valid.jsonl"), *arguments]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+    assert error.startswith("speechrnn: error: ")
+    assert not (german / "run" / "model").exists()

@@ -1,0 +1,37 @@
+"""Which known letter a new one begins as."""
+
+import pytest
+
+from speechrnn.text.similar import find_similar
+
+ENGLISH = set("abcdefghijklmnopqrstuvwxyz' ")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "expected"),
+    [
+        ("ä", "a"),
+        ("ß", "s"),
+        ("é", "e"),
+        ("ø", "o"),
+        ("æ", "a"),
+        ("œ", "o"),
+        ("ł", "l"),
+        ("ñ", "n"),
+        ("Ä", "a"),
+        ("K", "k"),
+    ],
+)
+def test_a_letter_begins_as_the_one_it_is_built_on(symbol, expected):
+    assert find_similar(symbol, ENGLISH) == expected
+
+
+@pytest.mark.parametrize("symbol", ["ж", "あ", "1", "-", "ŋ", "a"])
+def test_what_is_built_on_none_of_them_begins_as_none(symbol):
+    assert find_similar(symbol, ENGLISH) is None
+
+
+def test_other_scripts_and_cases_too():
+    assert find_similar("ё", set("абвгдежз")) == "е"
+    assert find_similar("É", {"é", "E"}) == "é"  # the same letter before the one without its mark
+    assert find_similar("a", {"A"}) == "A"
