@@ -55,6 +55,8 @@ class Batch:
         references: Another recording of each utterance's speaker, (B, R), for models whose initial state is encoded;
             None for others.
         reference_lengths: Valid samples of each, (B,), int64; 0 where the speaker has no other.
+        previous: Id of the utterance that each one follows, None for none, B of them; empty where states are not
+            carried on.
     """
 
     waveforms: Tensor
@@ -67,6 +69,7 @@ class Batch:
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     references: Tensor | None = None
     reference_lengths: Tensor | None = None
+    previous: list[str | None] = field(default_factory=list)
 
     @property
     def tensors(self) -> dict[str, Tensor]:

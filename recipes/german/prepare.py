@@ -43,7 +43,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float = 60
             "no --source: pass a folder of German recordings with their texts, such as dataset-voice-kerstin of "
             "https://github.com/rhasspy"
         )
-    entries = list(read_entries(source))
+    entries = read_entries(source)
     test = take(reversed(entries), TEST_MINUTES)
     valid = take(reversed(entries[: len(entries) - len(test)]), VALID_MINUTES)
     rest = entries[: len(entries) - len(test) - len(valid)]

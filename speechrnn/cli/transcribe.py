@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="txt (default), json, srt, vtt, tsv, ctm or all",
     )
     parser.add_argument("--channel", type=int, metavar="N", help="take channel N, from 0, instead of the mean of all")
+    parser.add_argument(
+        "--carry-state",
+        action="store_true",
+        help="they are consecutive pieces of one recording: each starts from the hidden state in which the one before "
+        "it ended",
+    )
     add_speaker_argument(parser)
     add_decoding_arguments(parser)
 
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             args.audio,
             channel=args.channel,
             speaker=args.speaker,
+            carry_state=args.carry_state,
             batch_seconds=args.batch_seconds,
             on_error=report,
             **decoding,

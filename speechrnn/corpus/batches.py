@@ -20,10 +20,14 @@ from speechrnn.seeds import derive_seed
 from speechrnn.types import Batch
 
 
-class _Plan:
+class Plan:
     """What plans of batches have in common."""
 
     seconds: np.ndarray
+
+    def __len__(self) -> int:
+        """Batches of every epoch."""
+        raise NotImplementedError
 
     def plan(self, epoch: int) -> list[list[int]]:
         """The batches of one epoch."""
@@ -50,7 +54,7 @@ class _Plan:
             batches.insert(0, batches.pop(largest))
 
 
-class DurationBatches(_Plan):
+class DurationBatches(Plan):
     """Batches of utterances of like duration.
 
     Utterances are sorted by duration and cut into buckets of equal total time. Each bucket's batch size is what its
@@ -148,7 +152,7 @@ class DurationBatches(_Plan):
         return batches
 
 
-class ShardedBatches(_Plan):
+class ShardedBatches(Plan):
     """Batches of a corpus in shards, a few of which are mixed at a time, so that reading stays in the same few files.
 
     Shards are put together once, by the seed; an epoch takes the groups in an order of its own, and within each plans
@@ -233,7 +237,7 @@ class EpochSampler(Sampler[BatchRequest]):
 
     def __init__(
         self,
-        batches: DurationBatches | ShardedBatches,
+        batches: Plan,
         *,
         rank: int = 0,
         world_size: int = 1,
@@ -275,6 +279,7 @@ def collate(
     augment_seeds: Sequence[int] = (),
     failed: Sequence[tuple[str, str, str]] = (),
     references: Sequence[np.ndarray] | None = None,
+    previous: Sequence[str | None] = (),
 ) -> Batch:
     """Pad utterances into a batch.
 
@@ -287,13 +292,24 @@ def collate(
         failed: Id, reference text and reason of each utterance that could not be read.
         references: B arrays (R,), float32: another recording of each one's speaker, perhaps empty; None where no model
             asks for them.
+        previous: Id of what each one follows, where states are carried on.
     """
     if not waveforms:
         nothing, none = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
         return Batch(nothing, none, torch.zeros(0, 0, dtype=torch.int64), none, [], failed=list(failed))
     padded, lengths = pad([torch.from_numpy(waveform) for waveform in waveforms])
     tokens, token_lengths = pad([torch.tensor(target, dtype=torch.int64) for target in targets])
-    batch = Batch(padded, lengths, tokens, token_lengths, list(ids), list(texts), list(augment_seeds), list(failed))
+    batch = Batch(
+        padded,
+        lengths,
+        tokens,
+        token_lengths,
+        list(ids),
+        list(texts),
+        list(augment_seeds),
+        list(failed),
+        previous=list(previous),
+    )
     if references is None:
         return batch
     spoken, spoken_lengths = pad([torch.from_numpy(reference) for reference in references])
@@ -316,6 +332,7 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
         seeds,
         references=references,
         reference_lengths=None if batch.reference_lengths is None else batch.reference_lengths[index],
+        previous=[batch.previous[i] for i in members] if batch.previous else [],
     )
 
 

@@ -158,6 +158,7 @@ class Recognizer:
         sample_rate: int | None = None,
         channel: int | None = None,
         speaker: str | None = None,
+        carry_state: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
         **decoding: Unpack[DecodingOptions],
@@ -169,6 +170,8 @@ class Recognizer:
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks in all of them, as in :meth:`transcribe`.
+            carry_state: They are consecutive pieces of one recording: each starts from the forward direction's hidden
+                state in which the one before it ended. Then they are computed one by one.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
@@ -188,10 +191,12 @@ class Recognizer:
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
             raise ConfigError("transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
+        if carry_state:
+            return self._transcribe_in_turn(recordings, decoder, state)
         batches = collect_batches(
             recordings, lambda recording: len(recording.samples), most_samples=batch_seconds * self.sample_rate
         )
-        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, state))
+        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, state)[0])
 
     def find_speaker(self, name: str) -> Tensor:
         """The state to start from for a speaker, (L, P, D, H).
@@ -219,13 +224,16 @@ class Recognizer:
                 state = encoder.stack.make_initial_state(1, like=torch.zeros(1, device=self.device))
         return state[:, :, :, 0].clone()
 
-    def emissions(self, waveforms: Tensor, lengths: Tensor, *, state: Tensor | None = None) -> Emission:
+    def emissions(
+        self, waveforms: Tensor, lengths: Tensor, *, state: Tensor | None = None, return_state: bool = False
+    ) -> Emission:
         """Compute log-probabilities without decoding them.
 
         Args:
             waveforms: (B, N), float32, at the model's sample rate; samples past a length are ignored.
             lengths: Valid samples, (B,), int64.
             state: The state that all of them start from, (L, P, D, H); None for the model's own.
+            return_state: Also return the state after each.
 
         Returns:
             Log-probabilities (B, T', V) and their lengths (B,), on the recogniser's device; without gradients.
@@ -236,7 +244,9 @@ class Recognizer:
         if state is not None:
             state = state.to(self.device)[:, :, :, None].expand(-1, -1, -1, len(waveforms), -1)
         with torch.inference_mode():
-            return self._acoustic(waveforms.to(self.device), lengths.to(self.device), state=state)
+            return self._acoustic(
+                waveforms.to(self.device), lengths.to(self.device), state=state, return_state=return_state
+            )
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
         """Make sure that a recording is long enough for one encoder frame.
@@ -291,17 +301,32 @@ class Recognizer:
         self.check_length(waveform, name=path or "recording")
         return _Recording(path, waveform.samples)
 
-    def _transcribe_batch(
-        self, batch: list[_Recording], decoder: Decoder, state: Tensor | None
+    def _transcribe_in_turn(
+        self, recordings: Iterable[_Recording], decoder: Decoder, state: Tensor | None
     ) -> Iterator[Transcript]:
+        own = self.make_state(torch.zeros(0)) if state is None else state
+        state = own
+        for recording in recordings:
+            [transcript], final = self._transcribe_batch([recording], decoder, state, return_state=True)
+            assert final is not None
+            state = own.clone()
+            state[:, :, 0] = final[:, :, 0, 0]
+            yield transcript
+
+    def _transcribe_batch(
+        self, batch: list[_Recording], decoder: Decoder, state: Tensor | None, *, return_state: bool = False
+    ) -> tuple[list[Transcript], Tensor | None]:
+        """Transcripts of a batch, and the state after each of its recordings, (L, P, D, B, H), if asked for."""
         padded = pad_waveforms([torch.from_numpy(recording.samples) for recording in batch])
-        emission = self.emissions(*padded, state=state)
+        emission = self.emissions(*padded, state=state, return_state=return_state)
         calibration = self.calibrations.get(decoder.name)
         found = decoder.decode(emission.log_probs, emission.lengths)
+        transcripts = []
         for recording, hypotheses in zip(batch, found, strict=True):
-            transcript = self._make_transcript(recording, hypotheses, calibration)
-            is_sure = all(word.confidence >= decoder.least_confidence for word in transcript.words)
-            yield transcript if is_sure else replace(transcript, text="", segments=(), rejected=transcript.text)
+            made = self._make_transcript(recording, hypotheses, calibration)
+            is_sure = all(word.confidence >= decoder.least_confidence for word in made.words)
+            transcripts.append(made if is_sure else replace(made, text="", segments=(), rejected=made.text))
+        return transcripts, emission.state
 
     def _make_transcript(
         self, recording: _Recording, hypotheses: list[Hypothesis], calibration: Calibration | None

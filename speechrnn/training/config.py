@@ -11,6 +11,7 @@ from speechrnn.acoustic.ctc import CTCConfig
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.features import FrontEndConfig
+from speechrnn.corpus.streams import Carry
 from speechrnn.errors import ConfigError
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.tokens import TokensConfig
@@ -35,6 +36,9 @@ class DataConfig:
             more, the better they are shuffled, and the more of the disk is in use.
         num_workers: Processes that read and augment audio; None: 4 beside a GPU, and on a CPU one where there is a
             second core. On a CPU the other cores train.
+        carry_state: Whether the forward direction's hidden state goes on from one utterance to the next, without its
+            gradient (truncated back-propagation through time): ``recording``: between pieces of one recording;
+            ``speaker``: between a speaker's utterances, in the corpus's order; ``no``. For one process.
         cache_gigabytes: Memory for training recordings, all reading processes together: what fits is read and decoded
             once, not in every epoch. An hour at 16 kHz takes 0.23.
     """
@@ -48,6 +52,7 @@ class DataConfig:
     num_buckets: int = 30
     shards_at_once: int = 8
     num_workers: int | None = None
+    carry_state: Carry = "no"
     cache_gigabytes: float = 1.0
 
     def __post_init__(self) -> None:
@@ -62,6 +67,10 @@ class DataConfig:
             raise ConfigError(f"data.shards_at_once: expected 1 or more, got {self.shards_at_once}")
         if self.num_workers is not None and self.num_workers < 0:
             raise ConfigError(f"data.num_workers: expected 0 or more, got {self.num_workers}")
+        if self.carry_state != "no" and self.weights:
+            raise ConfigError(
+                "data.carry_state: what follows what leaves no room for data.weights; leave one of them out"
+            )
         if self.cache_gigabytes < 0:
             raise ConfigError(f"data.cache_gigabytes: expected 0 or more, got {self.cache_gigabytes}")
         if "valid" in self.test:
@@ -262,6 +271,8 @@ class Config:
             raise ConfigError(f"early_stopping_patience: expected 1 or more, got {self.early_stopping_patience}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed: expected 0 or more, and less than 2**32, got {self.seed}")
+        if self.data.carry_state != "no" and self.encoder.initial_state == "encoded":
+            raise ConfigError("data.carry_state: a state is either carried on or encoded; set encoder.initial_state")
         layers = self.encoder.resolved_num_layers
         if any(layer >= layers for layer in self.ctc.intermediate_layers):
             raise ConfigError(

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from speechrnn.audio.archives import find_archive
 from speechrnn.audio.augment import AugmentConfig, augment, draw_speed
 from speechrnn.audio.resampling import resample
-from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, ShardedBatches, collate
+from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, Plan, ShardedBatches, collate
 from speechrnn.corpus.check import Utterance, read_utterance
-from speechrnn.errors import AudioError
+from speechrnn.corpus.streams import Carry, StreamBatches, find_previous, find_sequences
+from speechrnn.errors import AudioError, ConfigError
 from speechrnn.processes import count_cores
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import DataConfig
@@ -45,6 +46,7 @@ class UtteranceDataset(Dataset[Batch]):
         seed: The run's seed.
         cache_bytes: Recordings are kept as they were read, before augmentation, until they take so much memory.
         with_references: Whether each utterance comes with another one of its speaker, of at most REFERENCE_SECONDS.
+        carry: Which utterances follow one another.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class UtteranceDataset(Dataset[Batch]):
         seed: int,
         cache_bytes: int = 0,
         with_references: bool = False,
+        carry: Carry = "no",
     ) -> None:
         self.utterances = utterances
         self.sample_rate = sample_rate
@@ -65,10 +68,12 @@ class UtteranceDataset(Dataset[Batch]):
         self.seed = seed
         self._cache: dict[str, np.ndarray] = {}
         self._free_bytes = cache_bytes
+        self.sequences = find_sequences(utterances, carry) if carry != "no" else None
+        self._previous = None if self.sequences is None else find_previous(self.sequences)
         self._by_speaker = _group_by_speaker(utterances) if with_references else None
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        members, waveforms, seeds, failed, references = [], [], [], [], []
+        members, waveforms, seeds, failed, references, previous = [], [], [], [], [], []
         for copy, position in (divmod(i, len(self.utterances)) for i in request.members):
             member = self.utterances[position]
             seed = derive_seed(self.seed, request.epoch, member.id, *([copy] if copy else []))
@@ -79,6 +84,9 @@ class UtteranceDataset(Dataset[Batch]):
                 continue
             members.append(member)
             seeds.append(seed)
+            if self._previous is not None:
+                before = self._previous.get(position)
+                previous.append(None if before is None else self.utterances[before].id)
             if self._by_speaker is not None:
                 references.append(self._read_reference(position, derive_seed(seed, "reference")))
         return collate(
@@ -89,6 +97,7 @@ class UtteranceDataset(Dataset[Batch]):
             augment_seeds=seeds if self.augment else [],
             failed=failed,
             references=references if self._by_speaker is not None else None,
+            previous=previous,
         )
 
     def _read_reference(self, position: int, seed: int) -> np.ndarray:
@@ -240,6 +249,7 @@ class SpeechData(pl.LightningDataModule):
             "explain_infeasible": explain_infeasible,
             "seed": seed,
             "with_references": with_references,
+            "carry": config.carry_state,
         }
         cache_bytes = int(1e9 * config.cache_gigabytes / max(1, count_workers(config)))
         self.train_set = UtteranceDataset(train, augment=augment, cache_bytes=cache_bytes, **options)
@@ -260,9 +270,17 @@ class SpeechData(pl.LightningDataModule):
         return self._make_loader(self.valid_set, shuffle=False)
 
     def _make_loader(self, dataset: UtteranceDataset, *, shuffle: bool) -> DataLoader[Batch]:
-        batches = plan_batches(dataset.utterances, self.config, seed=self.seed, shuffle=shuffle)
+        batches: Plan
+        if dataset.sequences is not None:
+            seconds = array("d", (utterance.seconds for utterance in dataset.utterances))
+            budget = self.config.batch_seconds
+            batches = StreamBatches(seconds, dataset.sequences, batch_seconds=budget, seed=self.seed, shuffle=shuffle)
+        else:
+            batches = plan_batches(dataset.utterances, self.config, seed=self.seed, shuffle=shuffle)
         where = (self._epoch, self._batches_done) if shuffle else (0, 0)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if world_size > 1 and dataset.sequences is not None:
+            raise ConfigError("data.carry_state: states are carried on within one process; set trainer.devices to 1")
         has_gpu = torch.cuda.is_available()
         # On a CPU validation waits for nothing: a process of its own would cost more than it brings.
         workers = count_workers(self.config) if shuffle or has_gpu else 0

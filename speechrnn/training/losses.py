@@ -14,9 +14,20 @@ from speechrnn.acoustic.ctc import consistency_losses, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.spectral_augment import SpecAugment, Warp
 from speechrnn.seeds import derive_seed
+from speechrnn.training.carried import CarriedStates
 from speechrnn.training.config import Config
 from speechrnn.training.phones import PhoneOutput
 from speechrnn.types import Batch, Emission
+
+
+def choose_state(model: AcousticModel, batch: Batch, carried: CarriedStates | None) -> Tensor | None:
+    """The state that a batch starts from, (L, P, D, B, H): encoded, carried on, or None for the model's own."""
+    if batch.references is not None and batch.reference_lengths is not None:
+        return model.encode_reference(batch.references, batch.reference_lengths)
+    if carried is None:
+        return None
+    own = model.encoder.stack.make_initial_state(len(batch.ids), like=batch.waveforms)
+    return carried.begin(batch, own)
 
 
 class UtteranceLosses:
@@ -32,6 +43,7 @@ class UtteranceLosses:
         self.model = model
         self.phones = phones
         self.config = config.ctc
+        self.carried = CarriedStates() if config.data.carry_state != "no" else None
         self.passes = 2 if config.ctc.consistency else 1
         self.warp = Warp(config.augment.warp, model.front_end.config)
         self.spec_augment = SpecAugment(
@@ -51,11 +63,14 @@ class UtteranceLosses:
         emission: Emission = self.model(
             batch.waveforms,
             batch.waveform_lengths,
-            state=self._encode_references(batch),
+            state=self._choose_state(batch),
+            return_state=self.carried is not None,
             augment=self._make_augment(batch.augment_seeds),
             intermediate_layers=self.config.intermediate_layers,
             intermediate_head=None if self.phones is None else self.phones.head,
         )
+        if self.carried is not None and emission.state is not None:
+            self.carried.keep(batch, emission.state)
         losses = self._text_losses(emission.log_probs, emission, batch)
         if emission.intermediate:
             lower = torch.stack(
@@ -67,12 +82,10 @@ class UtteranceLosses:
             return losses, torch.zeros_like(losses)
         return losses, consistency_losses(emission.log_probs, emission.lengths)
 
-    def _encode_references(self, batch: Batch) -> Tensor | None:
+    def _choose_state(self, batch: Batch) -> Tensor | None:
         """The state to start from, the same for both passes; None for the model's own."""
-        if batch.references is None or batch.reference_lengths is None:
-            return None
-        state = self.model.encode_reference(batch.references, batch.reference_lengths)
-        return state.repeat(1, 1, 1, self.passes, 1)
+        state = choose_state(self.model, batch, self.carried)
+        return None if state is None else state.repeat(1, 1, 1, self.passes, 1)
 
     def _text_losses(self, log_probs: Tensor, emission: Emission, batch: Batch) -> Tensor:
         targets, target_lengths = batch.targets.repeat(self.passes, 1), batch.target_lengths.repeat(self.passes)

@@ -22,10 +22,11 @@ from speechrnn.corpus.batches import split_batch
 from speechrnn.errors import SpeechRNNError
 from speechrnn.seeds import derive_seed
 from speechrnn.text.tokens import Tokens
+from speechrnn.training.carried import CarriedStates
 from speechrnn.training.collectives import gather_from_processes, stop_all, sum_over_processes
 from speechrnn.training.config import Config
 from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
-from speechrnn.training.losses import UtteranceLosses
+from speechrnn.training.losses import UtteranceLosses, choose_state
 from speechrnn.training.optimization import build_optimizer, build_schedule, clip_gradients
 from speechrnn.training.phones import PhoneOutput
 from speechrnn.training.start import Movement
@@ -66,6 +67,8 @@ class SpeechModule(pl.LightningModule):
         self.movement = Movement(model, config.start) if config.start.model is not None else None
         self.phones = PhoneOutput(pronunciations, model.encoder.output_size) if pronunciations else None
         self.compute_losses = UtteranceLosses(config, model, self.phones)
+        self.carried = self.compute_losses.carried
+        self._carried_valid = CarriedStates() if self.carried is not None else None
         self.totals = EpochTotals()
         self._is_gathered = False
         self.unreadable = Unreadable(config.faults)
@@ -87,6 +90,7 @@ class SpeechModule(pl.LightningModule):
             "unreadable": self.unreadable.to_dict(),
             "faults_in_a_row": self.faults_in_a_row,
             "seconds_that_fit": self.seconds_that_fit,
+            "carried": self.carried.after if self.carried is not None else {},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -96,6 +100,8 @@ class SpeechModule(pl.LightningModule):
         self.unreadable.load(kept["unreadable"])
         self.faults_in_a_row = kept["faults_in_a_row"]
         self.seconds_that_fit = kept["seconds_that_fit"]
+        if self.carried is not None:
+            self.carried.after = kept.get("carried", {})
 
     # Training.
 
@@ -109,7 +115,9 @@ class SpeechModule(pl.LightningModule):
         return batch.to(device)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's totals anew."""
+        """Start the epoch's totals anew; nothing follows what the epoch before ended with."""
+        if self.carried is not None:
+            self.carried.after = {}
         self.totals = EpochTotals()
         self._is_gathered = False
 
@@ -130,6 +138,8 @@ class SpeechModule(pl.LightningModule):
         self._group.append((batch, self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches))
         with self._noisy_weights():
             self._backward()
+        if self.carried is not None:
+            self.carried.advance()
         if len(self._group) == config.accumulate_grad_batches or self.trainer.is_last_batch:
             self._step(batch_idx)
             self._group = []
@@ -313,10 +323,14 @@ class SpeechModule(pl.LightningModule):
         for id, text, reason in batch.failed:
             self.validation.fail(id, text, reason)
         for part in split_batch(batch, self._count_parts(batch)) if batch.ids else []:
-            state = None
-            if part.references is not None and part.reference_lengths is not None:
-                state = self.model.encode_reference(part.references, part.reference_lengths)
-            self.validation.add(self.model(part.waveforms, part.waveform_lengths, state=state), part, self.tokens)
+            state = choose_state(self.model, part, self._carried_valid)
+            keeps = self._carried_valid is not None
+            emission = self.model(part.waveforms, part.waveform_lengths, state=state, return_state=keeps)
+            if self._carried_valid is not None and emission.state is not None:
+                self._carried_valid.keep(part, emission.state)
+            self.validation.add(emission, part, self.tokens)
+        if self._carried_valid is not None:
+            self._carried_valid.advance()
 
     def on_validation_epoch_end(self) -> None:
         """Log the error rates over the whole validation set, and let a plateau lower the learning rate."""

@@ -16,6 +16,7 @@ from speechrnn.model_folder import add_results, load_model, save_model
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.recognition.speakers import keep_speaker, list_speakers, read_speaker
+from speechrnn.types import Waveform
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +201,29 @@ def test_a_model_with_references_is_trained_and_released(tone_configuration):
     save_model(output / "again", load_model(result.model))
     plain = {**settings, "encoder.initial_state": "zero", "output": str(output) + "-plain"}
     assert load_model(speechrnn.train(tone_configuration, plain).model).acoustic.encoder.reference is None
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_pieces_of_a_recording_hand_the_state_on(make_tiny_model, make_recording, bidirectional):
+    """In one direction two pieces are then heard as the whole is, but for the frames at the cut."""
+    recognizer = Recognizer(make_tiny_model(bidirectional=bidirectional, dropout=0.0), device="cpu")
+    pieces = [Waveform(make_recording(1.0, seed=seed), 8000) for seed in (1, 2)]
+    apart, carried = (list(recognizer.transcribe_many(pieces, carry_state=carry)) for carry in (False, True))
+    assert apart[0].text == carried[0].text
+    first, second = (torch.from_numpy(piece.samples)[None] for piece in pieces)
+    lengths = torch.tensor([8000])
+    final = recognizer.emissions(first, lengths, return_state=True).state
+    state = recognizer.make_state(torch.zeros(0))
+    state[:, :, 0] = final[:, :, 0, 0]
+    expected = recognizer.choose_decoder().decode(
+        *(lambda found: (found.log_probs, found.lengths))(recognizer.emissions(second, lengths, state=state))
+    )
+    assert carried[1].text == recognizer.tokens.decode(expected[0][0].tokens)
+    own = [word.confidence for word in apart[1].words]
+    assert own != [word.confidence for word in carried[1].words]
+
+
+def test_the_command_carries_the_state_on(folder, recordings, capsys):
+    for option in ([], ["--carry-state"]):
+        assert main(["transcribe", "-m", str(folder), *map(str, recordings), "--device", "cpu", *option]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 3

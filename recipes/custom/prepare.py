@@ -1,0 +1,58 @@
+"""Recordings of one's own, in any format that speechrnn reads: a template to copy.
+
+Where ten or more speakers are known, every tenth tests and the one before it validates; else by the corpus's order the
+last tenth tests and the tenth before it validates. Change what does not suit: this file is yours.
+"""
+
+from pathlib import Path
+
+from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.readers import read_entries
+from speechrnn.corpus.splits import write_parts
+from speechrnn.errors import CorpusError
+
+# What the model card is to say of where the recordings come from.
+ATTRIBUTION = [{"corpus": "Recordings of our own", "license": "ours", "source": "-", "attribution": "-"}]
+# LANGUAGE = "en"
+
+EVERY = 10
+
+
+def prepare(source: Path | None, output: Path, *, seed: int) -> None:
+    """Write train.jsonl, valid.jsonl and test.jsonl.
+
+    Args:
+        source: The recordings and their texts.
+        output: Where the manifests go.
+        seed: Not used: the split is fixed.
+
+    Raises:
+        CorpusError: There is no source, it cannot be read, or it is too small to split.
+    """
+    if source is None:
+        raise CorpusError("no --source: pass the folder with your recordings, each with its text in a .txt beside it")
+    write_parts(output, split(read_entries(source), source))
+
+
+def split(entries: list[Entry], source: Path) -> dict[str, list[Entry]]:
+    """By speakers where there are enough of them, else by order.
+
+    Raises:
+        CorpusError: There are too few utterances.
+    """
+    if len(entries) < EVERY:
+        raise CorpusError(f"{source}: {len(entries)} utterances are too few to split; {EVERY} or more will do")
+    speakers = sorted({entry.speaker for entry in entries if entry.speaker is not None})
+    if len(speakers) >= EVERY and all(entry.speaker is not None for entry in entries):
+        part = {
+            speaker: {EVERY - 1: "test", EVERY - 2: "valid"}.get(i % EVERY, "train")
+            for i, speaker in enumerate(speakers)
+        }
+        parts = [part[entry.speaker] for entry in entries if entry.speaker is not None]
+    else:
+        tenth = max(1, len(entries) // EVERY)
+        parts = ["train"] * (len(entries) - 2 * tenth) + ["valid"] * tenth + ["test"] * tenth
+    return {
+        name: [entry for entry, its in zip(entries, parts, strict=True) if its == name]
+        for name in ("train", "valid", "test")
+    }

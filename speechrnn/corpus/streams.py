@@ -1,0 +1,94 @@
+"""Utterances that follow one another, and batches in whose rows they do: for states that are carried on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from speechrnn.corpus.batches import Plan
+from speechrnn.corpus.check import Utterance
+from speechrnn.errors import ConfigError
+from speechrnn.seeds import derive_seed
+
+Carry = Literal["no", "recording", "speaker"]
+
+
+def find_sequences(utterances: Sequence[Utterance], carry: Carry) -> list[list[int]]:
+    """Positions of utterances that follow one another; each utterance is in one sequence.
+
+    Args:
+        utterances: A corpus, in its order.
+        carry: ``recording``: pieces of one recording, by time; ``speaker``: what one speaker says, in the corpus's
+            order; ``no``: each utterance alone.
+    """
+    groups: dict[object, list[int]] = {}
+    for position, utterance in enumerate(utterances):
+        own: object = position
+        if carry == "recording":
+            own = utterance.audio_path
+        elif carry == "speaker" and utterance.speaker is not None:
+            own = (utterance.corpus, utterance.speaker)
+        groups.setdefault(own, []).append(position)
+    if carry == "recording":
+        return [sorted(group, key=lambda position: utterances[position].start) for group in groups.values()]
+    return list(groups.values())
+
+
+def find_previous(sequences: Sequence[Sequence[int]]) -> dict[int, int]:
+    """The utterance before each one that has one, by their positions."""
+    return {after: before for sequence in sequences for before, after in pairwise(sequence)}
+
+
+class StreamBatches(Plan):
+    """Batches whose rows go on from one to the next: row b of a batch holds what follows row b of the batch before it.
+
+    Sequences are dealt out to as many rows as the budget has room for with the longest utterance, so that rows are of
+    nearly equal length; which sequence follows which in a row is drawn anew for each epoch. Every epoch has the same
+    number of batches; the last ones are smaller where rows have come to their ends.
+
+    Args:
+        seconds: Duration of each utterance.
+        sequences: Positions of utterances that follow one another.
+        batch_seconds: Budget of a batch, padding included, in seconds.
+        seed: Of the order.
+        shuffle: Whether that is drawn; without, every epoch is the same.
+    """
+
+    def __init__(
+        self,
+        seconds: Sequence[float],
+        sequences: Sequence[Sequence[int]],
+        *,
+        batch_seconds: float,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        if batch_seconds <= 0:
+            raise ConfigError("data.batch_seconds must be above 0")
+        self.seconds = np.asarray(seconds, dtype=np.float64)
+        self.seed = seed
+        self.shuffle = shuffle
+        longest = float(self.seconds.max()) if len(self.seconds) else 1.0
+        count = max(1, min(len(sequences), int(batch_seconds // longest)))
+        self.rows: list[list[Sequence[int]]] = [[] for _ in range(count)]
+        sizes = [0] * count
+        for sequence in sorted(sequences, key=len, reverse=True):  # the longest first, each to the shortest row
+            row = min(range(count), key=sizes.__getitem__)
+            self.rows[row].append(sequence)
+            sizes[row] += len(sequence)
+        self._length = max(sizes, default=0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """The batches of one epoch, each a list of positions in ``seconds``."""
+        rng = np.random.default_rng(derive_seed(self.seed, epoch, "streams"))
+        rows = []
+        for row in self.rows:
+            order = rng.permutation(len(row)) if self.shuffle else range(len(row))
+            rows.append([position for number in order for position in row[number]])
+        return [[row[step] for row in rows if step < len(row)] for step in range(self._length)]

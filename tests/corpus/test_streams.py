@@ -1,0 +1,84 @@
+"""Utterances that follow one another: which do, and batches in whose rows they do."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from speechrnn.corpus.streams import StreamBatches, find_previous, find_sequences
+from speechrnn.errors import ConfigError
+
+
+def utterance(path, start=0.0, speaker=None, corpus=None):
+    return SimpleNamespace(audio_path=path, start=start, speaker=speaker, corpus=corpus)
+
+
+CORPUS = [
+    utterance("a", 3.0, "x"),
+    utterance("b", 0.0, "y"),
+    utterance("a", 0.0, "x"),
+    utterance("c", 0.0, "x"),
+    utterance("d", 0.0),
+    utterance("a", 1.5, "x"),
+    utterance("e", 0.0, "x", "other"),
+]
+
+
+@pytest.mark.parametrize(
+    ("carry", "expected"),
+    [
+        ("recording", [[2, 5, 0], [1], [3], [4], [6]]),
+        ("speaker", [[0, 2, 3, 5], [1], [4], [6]]),
+        ("no", [[n] for n in range(7)]),
+    ],
+)
+def test_what_follows_what(carry, expected):
+    sequences = find_sequences(CORPUS, carry)
+    assert sequences == expected
+    before = find_previous(sequences)
+    assert before == {b: a for sequence in expected for a, b in pairwise(sequence)}
+
+
+def make_batches(seed=0, *, shuffle=True, count=40, batch_seconds=20.0):
+    rng = np.random.default_rng(1)
+    seconds = rng.uniform(1.0, 4.0, count)
+    cuts = np.sort(rng.choice(np.arange(1, count), 9, replace=False))
+    sequences = [part.tolist() for part in np.split(np.arange(count), cuts)]
+    return StreamBatches(seconds, sequences, batch_seconds=batch_seconds, seed=seed, shuffle=shuffle), sequences
+
+
+def test_rows_go_on_where_they_were_and_every_utterance_comes_once():
+    batches, sequences = make_batches()
+    before = find_previous(sequences)
+    for epoch in range(3):
+        plan = batches.plan(epoch)
+        assert sorted(position for batch in plan for position in batch) == list(range(40))
+        for last, batch in zip([[], *plan], plan, strict=False):
+            for row, position in enumerate(batch):
+                if position in before:
+                    assert last[row] == before[position]
+        assert len(plan) == len(batches)
+        assert max(batches.padded_seconds(batch) for batch in plan) <= 20.0
+    assert batches.plan(0) != batches.plan(1)
+    assert batches.plan(1) == make_batches()[0].plan(1)
+    assert batches.plan(1) != make_batches(seed=1)[0].plan(1)
+
+
+def test_rows_are_of_like_length():
+    batches, _ = make_batches()
+    sizes = [sum(map(len, row)) for row in batches.rows]
+    assert max(sizes) - min(sizes) <= 10
+    assert sum(len(batch) == len(batches.rows) for batch in batches.plan(0)) >= 0.5 * len(batches)
+
+
+def test_without_shuffling_every_epoch_is_the_same():
+    batches, _ = make_batches(shuffle=False)
+    assert batches.plan(0) == batches.plan(5)
+
+
+def test_one_sequence_is_one_row():
+    batches = StreamBatches([1.0, 2.0, 3.0], [[0, 1, 2]], batch_seconds=100)
+    assert batches.plan(0) == [[0], [1], [2]]
+    with pytest.raises(ConfigError, match="batch_seconds must be above 0"):
+        StreamBatches([1.0], [[0]], batch_seconds=0)
