@@ -140,23 +140,23 @@ def finetune(
     # Before training, so that a corpus which cannot be read is not found out hours later.
     before = _evaluate_all(replace(base, text=config.text), corpora)
     logger.info("before: %s", _describe_rates(before))
-    result = _train(config, base, overwrite=overwrite)
+    result = _train(config, base, corpus=Path(train).name, overwrite=overwrite)
     return _compare(result, load_model(folder), corpora, before)
 
 
-def _train(config: Config, base: ModelFolder, *, overwrite: bool) -> TrainingResult:
+def _train(config: Config, base: ModelFolder, *, corpus: str, overwrite: bool) -> TrainingResult:
     assert config.output is not None
     output = Path(config.output)
-    if not overwrite:
-        if is_resumable(output, config):
-            return resume(output)
-        if (output / "model").exists() and _is_same_run(output, config):
-            return resume(output)  # it is finished
-    known: dict[str, Any] = {
-        name: base.provenance[name] for name in ("languages", "corpora") if name in base.provenance
+    is_finished = (output / "model").exists() and _is_same_run(output, config)
+    if not overwrite and (is_finished or is_resumable(output, config)):
+        return resume(output)
+    languages = base.provenance.get("languages", [])
+    provenance = {
+        "languages": [config.text.language] if config.text.language else languages,
+        "corpora": [*base.provenance.get("corpora", []), {"corpus": corpus}],
+        "begun_from": {"languages": languages, "training": base.provenance.get("training", {})},
     }
-    begun_from = {**known, "training": base.provenance.get("training", {})}
-    return train(config, provenance={**known, "begun_from": begun_from}, overwrite=overwrite)
+    return train(config, provenance=provenance, overwrite=overwrite)
 
 
 def _is_same_run(output: Path, config: Config) -> bool:

@@ -72,6 +72,9 @@ def test_a_model_learns_new_names_with_new_letters(letters, german, caplog):
     assert "| your validation set | 15 |" in (german / "run" / "finetuning.md").read_text()
     card = (outcome.training.model / "README.md").read_text()
     assert "Tones" in card  # what it was begun from was trained on something, too
+    assert "train.jsonl" in card
+    assert str(german) not in (outcome.training.model / "config.json").read_text()
+    assert str(letters.parent) not in (outcome.training.model / "config.json").read_text()
     assert speechrnn.load(outcome.training.model, device="cpu").tokens.symbols == tuned.tokens.symbols
 
 

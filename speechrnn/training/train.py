@@ -202,8 +202,7 @@ def _release(
         "processes": trainer.world_size,
         "valid_wer": round(chosen["wer"], 6),
     }
-    # Where it was written to is nobody's business who gets the model.
-    configuration = {name: value for name, value in run.config.to_dict().items() if name != "output"}
+    configuration = _without_places(run.config.to_dict())
     provenance = {**run.provenance, "configuration": configuration, "training": training}
     model = ModelFolder(module.model.cpu().eval(), preflight.tokens, run.config.text, provenance)
     folder = run.output / "model"
@@ -222,6 +221,19 @@ def _release(
         module.model.num_parameters,
         [*preflight.left_out, *unreadable],
     )
+
+
+_PLACES = (("data", "train"), ("data", "valid"), ("start", "model"), ("start", "replay"), ("ctc", "lexicon"))
+
+
+def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Where things lie on the machine that trained is nobody's business who gets the model: names are enough."""
+    del configuration["output"]
+    for section, name in _PLACES:
+        value = configuration[section][name]
+        if value is not None and Path(value).is_absolute():
+            configuration[section][name] = Path(value).name
+    return configuration
 
 
 def _choose_weights(run: Run, preflight: Preflight, module: SpeechModule, best: KeepBest) -> dict[str, Any]:

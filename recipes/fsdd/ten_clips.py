@@ -1,0 +1,95 @@
+"""A voice that the model has never heard, and ten clips of it: one of each digit, the other 490 test.
+
+    speechrnn recipe recipes/fsdd --source "$FSDD" --fold all --output runs/fsdd-folds
+    python recipes/fsdd/ten_clips.py --folds runs/fsdd-folds --output runs/fsdd-ten
+
+Each fold's model, which knows five speakers, is fine-tuned on clip number CLIP of each digit by the sixth, with the
+five others' clips mixed in. There is nothing to validate on: the ten clips themselves say which epoch is the best.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.evaluation.evaluate import Evaluation, evaluate
+from speechrnn.fine_tuning import finetune
+from speechrnn.recognition.recognizer import load
+from speechrnn.whole_files import write_whole
+
+CLIP = 5
+
+
+def split(entries: list[Entry], clip: int) -> tuple[list[Entry], list[Entry]]:
+    """The clip of each digit with this number, and all others; an id is digit_speaker_number."""
+    ten = [entry for entry in entries if int(entry.id.rsplit("_", 1)[1]) == clip]
+    chosen = {entry.id for entry in ten}
+    return ten, [entry for entry in entries if entry.id not in chosen]
+
+
+def share_exact(evaluation: Evaluation) -> float:
+    """Clips whose one word is right and nothing else is written, in percent."""
+    return 100 * (1 - evaluation.score.sentence_error_rate)
+
+
+def run(fold: Path, output: Path, *, clip: int, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Fine-tune one fold's model, and score it before and after."""
+    ten, rest = split(read_manifest(fold / "test.jsonl"), clip)
+    paths = {name: output / f"{name}.jsonl" for name in ("ten", "rest")}
+    for path, entries in zip(paths.values(), (ten, rest), strict=True):
+        write_manifest(path, entries)
+    outcome = finetune(
+        fold / "model",
+        paths["ten"],
+        paths["ten"],
+        output=output / "run",
+        replay=fold / "train.jsonl",
+        overrides=overrides,
+    )
+    before, after = (evaluate(load(model), paths["rest"]) for model in (fold / "model", outcome.training.model))
+    return {
+        "speaker": fold.name.removeprefix("fold-"),
+        "clips": len(rest),
+        "before": share_exact(before),
+        "after": share_exact(after),
+        "seconds": outcome.training.seconds,
+    }
+
+
+def describe(rows: list[dict[str, Any]]) -> str:
+    """The table, with the mean of all speakers."""
+    lines = ["| speaker | clips | exact % before | after ten clips | training, s |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        lines.append(
+            f"| {row['speaker']} | {row['clips']} | {row['before']:.1f} | {row['after']:.1f} | {row['seconds']:.0f} |"
+        )
+    means = [sum(row[name] for row in rows) / len(rows) for name in ("before", "after")]
+    lines.append(f"| mean | | {means[0]:.1f} | {means[1]:.1f} | |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """All folds that are there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folds", type=Path, required=True, help="what the recipe wrote with --fold all")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--clip", type=int, default=CLIP, help="number of the clip of each digit (default: 5)")
+    parser.add_argument("--only", nargs="+", metavar="SPEAKER")
+    parser.add_argument("--set", default="{}", metavar="JSON", help='settings, as in {"trainer.max_epochs": 20}')
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folds = [fold for fold in sorted(args.folds.glob("fold-*")) if (fold / "model").is_dir()]
+    if args.only:
+        folds = [fold for fold in folds if fold.name.removeprefix("fold-") in args.only]
+    if not folds:
+        parser.error(f"{args.folds}: no fold-SPEAKER/model there; run the recipe with --fold all first")
+    rows = [run(fold, args.output / fold.name, clip=args.clip, overrides=json.loads(args.set)) for fold in folds]
+    table = describe(rows)
+    print(table, end="")
+    write_whole(args.output / "ten_clips.md", table)
+
+
+if __name__ == "__main__":
+    main()
