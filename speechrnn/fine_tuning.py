@@ -16,10 +16,10 @@ from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
 from speechrnn.recognition.confidence import add_calibration
 from speechrnn.recognition.hub import find_folder
-from speechrnn.text.metrics import difference_interval
 from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.training.config import Alphabet, Config
 from speechrnn.training.config_file import load_config, to_arguments
+from speechrnn.training.mixing import mix_weights
 from speechrnn.training.run import is_resumable, make_output_folder, read_run
 from speechrnn.training.start import propose_alphabet
 from speechrnn.training.train import TrainingResult, resume, train
@@ -27,6 +27,7 @@ from speechrnn.whole_files import write_json, write_whole
 
 if TYPE_CHECKING:
     from speechrnn.corpus.manifest import Entry
+    from speechrnn.evaluation.comparison import Comparison
     from speechrnn.evaluation.evaluate import Evaluation
 
 logger = logging.getLogger("speechrnn")
@@ -36,38 +37,6 @@ OLD_SHARES = (0.25, 0.5, 0.75)
 
 VALID_EVERY = 10
 REPORT = "finetuning"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A model's error rates on a corpus before and after; fractions.
-
-    Attributes:
-        utterances: How many the corpus has.
-        words: Words of their references.
-        wer_before: Word error rate of the model that was begun from.
-        wer: Of the fine-tuned one.
-        cer_before: Character error rate of the model that was begun from.
-        cer: Of the fine-tuned one.
-        low: Lower end of the 95 % interval of the change of the word error rate.
-        high: Upper end.
-        method: How the interval was found.
-    """
-
-    utterances: int
-    words: int
-    wer_before: float
-    wer: float
-    cer_before: float
-    cer: float
-    low: float
-    high: float
-    method: str
-
-    @property
-    def verdict(self) -> str:
-        """``better``, ``worse``, or ``no significant difference``."""
-        return "better" if self.high < 0 else "worse" if self.low > 0 else "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -122,21 +91,18 @@ def finetune(
     """
     folder = find_folder(model).resolve()
     base = load_model(folder)
-    output = Path(output)
-    make_output_folder(output)
-    paths = _split_if_needed(Path(train), None if valid is None else Path(valid), output)
-    given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
+    make_output_folder(Path(output))
+    paths = _split_if_needed(Path(train), None if valid is None else Path(valid), Path(output))
     settings = take_settings(base, dict(replacements or {}))
     settings |= {f"data.{name}": str(path) for name, path in paths.items()}
     settings |= {"output": str(output), "start.model": str(folder)}
     if replay is not None:
         settings["start.replay"] = str(Path(replay).resolve())
+    given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
     text = load_config(None, [*to_arguments(settings), *given]).text
     settings |= choose_settings(base, paths["train"], text=text, alphabet=alphabet)
     config = load_config(None, [*to_arguments(settings), *given])
-    corpora = {"valid": paths["valid"]}
-    if old_valid is not None:
-        corpora["old"] = Path(old_valid)
+    corpora = {"valid": paths["valid"]} | ({} if old_valid is None else {"old": Path(old_valid)})
     # Before training, so that a corpus which cannot be read is not found out hours later.
     before = _evaluate_all(replace(base, text=config.text), corpora)
     logger.info("before: %s", _describe_rates(before))
@@ -285,6 +251,8 @@ def _describe_rates(evaluations: Mapping[str, Evaluation]) -> str:
 def _compare(
     result: TrainingResult, old: ModelFolder, corpora: Mapping[str, Path], before: Mapping[str, Evaluation]
 ) -> FineTuning:
+    from speechrnn.evaluation.comparison import compare
+
     tuned = load_model(result.model)
     after, share = _evaluate_all(tuned, corpora), tuned.provenance["training"].get("old_weights", 0.0)
     if "old" in corpora and not share:
@@ -293,7 +261,7 @@ def _compare(
             mean = mix_weights(tuned, old, share)
             provenance = {**tuned.provenance, "training": {**tuned.provenance["training"], "old_weights": share}}
             save_model(result.model, replace(mean, provenance=provenance))
-    outcome = FineTuning(result, {name: _compare_set(before[name], after[name]) for name in corpora}, share)
+    outcome = FineTuning(result, {name: compare(before[name], after[name]) for name in corpora}, share)
     _write_report(outcome, after)
     return outcome
 
@@ -314,51 +282,6 @@ def _try_means(
 
 def _add_rates(evaluations: Mapping[str, Evaluation]) -> float:
     return sum(each.score.wer for each in evaluations.values())
-
-
-def mix_weights(tuned: ModelFolder, old: ModelFolder, old_share: float) -> ModelFolder:
-    """A model with the mean of two models' weights; outputs that the old one lacks stay as they are.
-
-    Source:
-        M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
-    """
-    import copy
-
-    acoustic = copy.deepcopy(tuned.acoustic)
-    weights, earlier = acoustic.state_dict(), old.acoustic.state_dict()
-    row_of = {symbol: row for row, symbol in enumerate(old.tokens.symbols)}
-    for name, value in weights.items():
-        if not value.is_floating_point():
-            continue
-        if not name.startswith("head."):
-            value.lerp_(earlier[name].to(value.device), old_share)
-            continue
-        for row, symbol in enumerate(tuned.tokens.symbols):
-            if symbol in row_of:
-                value[row] = value[row].lerp(earlier[name][row_of[symbol]].to(value.device), old_share)
-    acoustic.load_state_dict(weights)
-    return replace(tuned, acoustic=acoustic)
-
-
-def _compare_set(before: Evaluation, after: Evaluation) -> Comparison:
-    first, second = ({each.id: each for each in evaluation.utterances} for evaluation in (before, after))
-    ids = sorted(first)
-    interval = difference_interval(
-        [first[id].word_counts for id in ids],
-        [second[id].word_counts for id in ids],
-        [first[id].speaker for id in ids],
-    )
-    return Comparison(
-        utterances=len(ids),
-        words=after.score.words,
-        wer_before=before.score.wer,
-        wer=after.score.wer,
-        cer_before=before.score.cer,
-        cer=after.score.cer,
-        low=interval.low,
-        high=interval.high,
-        method=interval.method,
-    )
 
 
 def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:

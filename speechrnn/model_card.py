@@ -52,7 +52,8 @@ _LIMITS = """## Limits
 
 It knows the languages, voices, microphones and rooms of its training data; on others expect more errors than stated
 here, so measure on recordings of your own: `speechrnn evaluate CORPUS -m FOLDER`. It writes something for any sound,
-speech or not. Confidences are not calibrated: they rank words, they are no probabilities of being right."""
+speech or not. Confidences are probabilities of being right where `confidence.json` is in this folder, on speech like
+what they were calibrated on; without it they only rank words."""
 
 
 def _write_header(languages: list[str]) -> str:

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 import speechrnn
 from speechrnn.cli.main import main
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.fine_tuning import Comparison, choose_settings, describe_finetuning, finetune, mix_weights
+from speechrnn.evaluation.comparison import Comparison
+from speechrnn.fine_tuning import choose_settings, describe_finetuning, finetune
 from speechrnn.model_folder import load_model
 from speechrnn.text.normalize import TextConfig
 from speechrnn.training.config_file import load_config
+from speechrnn.training.mixing import mix_weights
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.preflight import REPLAY, prepare_run
 from speechrnn.training.train import train

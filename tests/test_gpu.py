@@ -19,6 +19,7 @@ from speechrnn.audio.spectral_augment import SpecAugment, SpecAugmentConfig
 from speechrnn.cli.main import main
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.recognition.adaptation import adapt
 from speechrnn.training.train import train
 
 CELLS = ("tanh", "elementwise", "gru", "lstm")
@@ -309,3 +310,43 @@ def test_the_command_line_transcribes_there(device, tone_run, capsys):
     reference = json.loads((tone_run.folder / "test.jsonl").read_text().splitlines()[0])["text"]
     assert main(["transcribe", str(recording), "-m", str(tone_run.model), "--device", str(device)]) == 0
     assert capsys.readouterr().out == reference.lower().removesuffix(".") + "\n"
+
+
+def test_a_speaker_is_adapted_to_as_on_the_cpu(device, tone_run):
+    recordings = [tone_run.folder / "test" / f"test-{number}.wav" for number in range(3)]
+    found = [adapt(speechrnn.load(tone_run.model, device=place), recordings, steps=5) for place in ("cpu", device)]
+    assert_close(found[1].state, found[0].state, atol=5e-3)
+    assert found[1].loss == pytest.approx(found[0].loss, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"encoder.initial_state": "encoded"},
+        {"data.carry_state": "speaker", "encoder.cell": "lstm"},
+        {"encoder.num_layers": 2, "ctc.intermediate_layers": [1], "ctc.lexicon": "lexicon.txt", "ctc.consistency": 0.2},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_a_step_starts_from_and_learns_beside_runs_there(device, tmp_path, settings):
+    configuration = make_tone_configuration(tmp_path / "tones")
+    (tmp_path / "tones" / "lexicon.txt").write_text("low L OW\nmiddle M IH D L\nhigh HH AY\n")
+    result = train(
+        configuration,
+        {**settings_for(device, trainer__max_epochs=1, output=str(tmp_path / "run")), **settings},
+    )
+    assert result.model.is_dir()
+
+
+def test_a_model_is_fine_tuned_there(device, tone_run, tmp_path):
+    overrides = settings_for(device, trainer__max_epochs=1)
+    kept = {name: overrides[name] for name in ("trainer.accelerator", "trainer.max_epochs", "data.num_workers")}
+    outcome = speechrnn.finetune(
+        tone_run.model,
+        tone_run.folder / "test.jsonl",
+        tone_run.folder / "valid.jsonl",
+        output=tmp_path / "run",
+        replay=tone_run.folder / "train.jsonl",
+        overrides={**kept, "start.layers": 0},
+    )
+    assert outcome.sets["valid"].wer <= 0.2

@@ -45,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep with the model what makes confidences of this decoder probabilities: for validation data",
     )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, rates as fractions")
+    parser.add_argument(
+        "--carry-state",
+        choices=("no", "recording", "speaker"),
+        default="no",
+        help="utterances start from the hidden state in which the one before ended: in the same recording, or of the "
+        "same speaker in the corpus's order",
+    )
     add_speaker_argument(parser)
     add_decoding_arguments(parser)
 
@@ -67,6 +74,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         batch_seconds=args.batch_seconds,
         format=args.format,
         speaker=args.speaker,
+        carry_state=args.carry_state,
         **decoding,
     )
     if args.output is not None:

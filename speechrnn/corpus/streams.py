@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from speechrnn.corpus.batches import Plan
-from speechrnn.corpus.check import Utterance
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
 
 Carry = Literal["no", "recording", "speaker"]
 
 
-def find_sequences(utterances: Sequence[Utterance], carry: Carry) -> list[list[int]]:
+class Place(NamedTuple):
+    """Where an utterance stands among others.
+
+    Attributes:
+        recording: The file that it lies in.
+        start: Where it begins there, in seconds.
+        speaker: Who speaks; None where that is not known.
+        corpus: Which corpus it comes from, where that is known.
+    """
+
+    recording: str
+    start: float
+    speaker: str | None = None
+    corpus: str | None = None
+
+
+def find_sequences(places: Iterable[Place], carry: Carry) -> list[list[int]]:
     """Positions of utterances that follow one another; each utterance is in one sequence.
 
     Args:
-        utterances: A corpus, in its order.
+        places: Of a corpus's utterances, in its order.
         carry: ``recording``: pieces of one recording, by time; ``speaker``: what one speaker says, in the corpus's
             order; ``no``: each utterance alone.
     """
-    groups: dict[object, list[int]] = {}
-    for position, utterance in enumerate(utterances):
+    groups: dict[object, list[tuple[float, int]]] = {}
+    for position, place in enumerate(places):
         own: object = position
         if carry == "recording":
-            own = utterance.audio_path
-        elif carry == "speaker" and utterance.speaker is not None:
-            own = (utterance.corpus, utterance.speaker)
-        groups.setdefault(own, []).append(position)
-    if carry == "recording":
-        return [sorted(group, key=lambda position: utterances[position].start) for group in groups.values()]
-    return list(groups.values())
+            own = place.recording
+        elif carry == "speaker" and place.speaker is not None:
+            own = (place.corpus, place.speaker)
+        groups.setdefault(own, []).append((place.start if carry == "recording" else 0.0, position))
+    return [[position for _, position in sorted(group)] for group in groups.values()]
 
 
 def find_previous(sequences: Sequence[Sequence[int]]) -> dict[int, int]:

@@ -12,6 +12,7 @@ import torch
 
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.streams import Carry, Place, find_sequences
 from speechrnn.errors import AudioError, CorpusError
 from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
 from speechrnn.recognition.decoders import DecodingOptions
@@ -115,6 +116,7 @@ def evaluate(
     batch_seconds: float = 120.0,
     format: str | None = None,
     speaker: str | None = None,
+    carry_state: Carry = "no",
     **decoding: Unpack[DecodingOptions],
 ) -> Evaluation:
     """Score a model on a corpus.
@@ -125,6 +127,8 @@ def evaluate(
         batch_seconds: Budget of a batch, padding included, in seconds.
         format: Of the corpus; None: it is found by looking.
         speaker: Who speaks in all of it, by a name that the model was adapted to.
+        carry_state: Which utterances follow one another and hand their hidden state on
+            (:func:`speechrnn.corpus.streams.find_sequences`).
         **decoding: How log-probabilities become text.
 
     Raises:
@@ -136,7 +140,15 @@ def evaluate(
     if not any(scored_references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
     _warn_of_unwritable(recognizer, references)
-    transcripts, problems = _transcribe(recognizer, cuts, batch_seconds=batch_seconds, speaker=speaker, **decoding)
+    transcripts: dict[str, Transcript] = {}
+    problems: dict[str, str] = {}
+    for part in _find_parts(cuts, carry_state):
+        options: dict[str, Any] = {
+            "batch_seconds": batch_seconds,
+            "speaker": speaker,
+            "carry_state": carry_state != "no",
+        }
+        transcripts |= _transcribe(recognizer, part, problems, **options, **decoding)
     if not transcripts:
         problem = problems[cuts[0].id]
         raise CorpusError(f"{corpus}: none of {len(cuts)} recordings can be transcribed; {problem}")
@@ -182,27 +194,27 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
     return set(unknown(text)) if all(unknown(same) for same in (text, text.lower(), text.upper())) else set()
 
 
+def _find_parts(cuts: list[MonoCut], carry_state: Carry) -> list[list[MonoCut]]:
+    """The corpus, or the sequences in it that hand their state on."""
+    if carry_state == "no":
+        return [cuts]
+    places = (Place(str(cut.recording.sources[0].source), cut.start, cut.supervisions[0].speaker) for cut in cuts)
+    return [[cuts[position] for position in sequence] for sequence in find_sequences(places, carry_state)]
+
+
 def _transcribe(
-    recognizer: Recognizer,
-    cuts: list[MonoCut],
-    *,
-    batch_seconds: float,
-    speaker: str | None,
-    **decoding: Unpack[DecodingOptions],
-) -> tuple[dict[str, Transcript], dict[str, str]]:
-    """Transcripts by id, and by id why a recording could not be transcribed."""
+    recognizer: Recognizer, cuts: list[MonoCut], problems: dict[str, str], **options: Any
+) -> dict[str, Transcript]:
+    """Transcripts by id; why a recording could not be transcribed goes to ``problems``."""
     read: list[str] = []
-    problems: dict[str, str] = {}
 
     def waveforms() -> Iterator[Waveform]:
         for id, samples in read_all(recognizer, cuts, problems):
             read.append(id)
             yield Waveform(samples.numpy(), recognizer.sample_rate)
 
-    transcripts = list(
-        recognizer.transcribe_many(waveforms(), batch_seconds=batch_seconds, speaker=speaker, **decoding)
-    )
-    return dict(zip(read, transcripts, strict=True)), problems
+    transcripts = list(recognizer.transcribe_many(waveforms(), **options))
+    return dict(zip(read, transcripts, strict=True))
 
 
 def read_all(

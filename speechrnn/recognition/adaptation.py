@@ -79,11 +79,7 @@ def adapt(
     known = list(texts) if texts is not None else [None] * len(recordings)
     if len(known) != len(recordings):
         raise ConfigError(f"{len(recordings)} recordings and {len(known)} texts; give one for each, None where unknown")
-    heard = []
-    for recording in recordings:
-        waveform = read_audio(recording, sample_rate=recognizer.sample_rate)
-        recognizer.check_length(waveform, name=str(recording))
-        heard.append(torch.from_numpy(waveform.samples))
+    heard = [_read(recognizer, recording) for recording in recordings]
     seconds = sum(map(len, heard)) / recognizer.sample_rate
     start = recognizer.make_state(torch.cat(heard))
     if steps == 0:
@@ -94,6 +90,12 @@ def adapt(
         raise CorpusError("nothing to adapt to: the model reads no word in these recordings; give their texts")
     learned = _learn(recognizer, [heard[n] for n in usable], [targets[n] for n in usable], start, steps, learning_rate)
     return Adaptation(learned[0], seconds, with_texts, len(heard), *learned[1:])
+
+
+def _read(recognizer: Recognizer, recording: AudioSource) -> Tensor:
+    waveform = read_audio(recording, sample_rate=recognizer.sample_rate)
+    recognizer.check_length(waveform, name=str(recording))
+    return torch.from_numpy(waveform.samples)
 
 
 def _choose_targets(

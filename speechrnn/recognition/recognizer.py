@@ -219,7 +219,8 @@ class Recognizer:
         encoder = self._acoustic.encoder
         with torch.inference_mode():
             if encoder.reference is not None:
-                state = self._acoustic.encode_reference(samples[None].to(self.device), torch.tensor([len(samples)]))
+                lengths = torch.tensor([len(samples)], device=self.device)
+                state = self._acoustic.encode_reference(samples[None].to(self.device), lengths)
             else:
                 state = encoder.stack.make_initial_state(1, like=torch.zeros(1, device=self.device))
         return state[:, :, :, 0].clone()

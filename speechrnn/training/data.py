@@ -18,7 +18,7 @@ from speechrnn.audio.augment import AugmentConfig, augment, draw_speed
 from speechrnn.audio.resampling import resample
 from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, Plan, ShardedBatches, collate
 from speechrnn.corpus.check import Utterance, read_utterance
-from speechrnn.corpus.streams import Carry, StreamBatches, find_previous, find_sequences
+from speechrnn.corpus.streams import Carry, Place, StreamBatches, find_previous, find_sequences
 from speechrnn.errors import AudioError, ConfigError
 from speechrnn.processes import count_cores
 from speechrnn.seeds import derive_seed
@@ -68,7 +68,8 @@ class UtteranceDataset(Dataset[Batch]):
         self.seed = seed
         self._cache: dict[str, np.ndarray] = {}
         self._free_bytes = cache_bytes
-        self.sequences = find_sequences(utterances, carry) if carry != "no" else None
+        places = (Place(each.audio_path, each.start, each.speaker, each.corpus) for each in utterances)
+        self.sequences = find_sequences(places, carry) if carry != "no" else None
         self._previous = None if self.sequences is None else find_previous(self.sequences)
         self._by_speaker = _group_by_speaker(utterances) if with_references else None
 

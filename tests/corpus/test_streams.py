@@ -1,27 +1,21 @@
 """Utterances that follow one another: which do, and batches in whose rows they do."""
 
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from speechrnn.corpus.streams import StreamBatches, find_previous, find_sequences
+from speechrnn.corpus.streams import Place, StreamBatches, find_previous, find_sequences
 from speechrnn.errors import ConfigError
 
-
-def utterance(path, start=0.0, speaker=None, corpus=None):
-    return SimpleNamespace(audio_path=path, start=start, speaker=speaker, corpus=corpus)
-
-
 CORPUS = [
-    utterance("a", 3.0, "x"),
-    utterance("b", 0.0, "y"),
-    utterance("a", 0.0, "x"),
-    utterance("c", 0.0, "x"),
-    utterance("d", 0.0),
-    utterance("a", 1.5, "x"),
-    utterance("e", 0.0, "x", "other"),
+    Place("a", 3.0, "x"),
+    Place("b", 0.0, "y"),
+    Place("a", 0.0, "x"),
+    Place("c", 0.0, "x"),
+    Place("d", 0.0),
+    Place("a", 1.5, "x"),
+    Place("e", 0.0, "x", "other"),
 ]
 
 

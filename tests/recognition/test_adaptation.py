@@ -227,3 +227,13 @@ def test_the_command_carries_the_state_on(folder, recordings, capsys):
     for option in ([], ["--carry-state"]):
         assert main(["transcribe", "-m", str(folder), *map(str, recordings), "--device", "cpu", *option]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_corpus_is_scored_with_states_that_go_on(make_tiny_model, tone_run):
+    recognizer = Recognizer(make_tiny_model(dropout=0.0), device="cpu")
+    corpus = tone_run.folder / "valid.jsonl"
+    found = {carry: evaluate(recognizer, corpus, carry_state=carry) for carry in ("no", "recording", "speaker")}
+    texts = {carry: {each.id: each.hypothesis for each in it.utterances} for carry, it in found.items()}
+    assert texts["recording"] == texts["no"]  # each utterance has a recording of its own
+    assert texts["speaker"] != texts["no"]
+    assert set(texts["speaker"]) == set(texts["no"])
