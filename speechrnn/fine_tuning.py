@@ -227,6 +227,7 @@ def _choose_training(hours: float, *, is_new: bool) -> dict[str, Any]:
         "optimizer.warmup_share": 0.1,
         "checkpoints.best": 3,
         "checkpoints.average": True,
+        "checkpoints.shift_blank": True,
         "start.head_epochs": head,
         "start.layer_decay": 0.9,
     }

@@ -123,11 +123,14 @@ class CheckpointsConfig:
         best: How many of the best validations keep their weights.
         average: Also try the mean of those weights on the validation set, and release it if it is better than the best
             of them.
+        shift_blank: Also try what a higher or lower bias of the blank does to the validation set's word errors, and
+            release the best: a network that was trained with much dropout and masking says too little or too much.
     """
 
     every_minutes: float = 5.0
     best: int = 1
     average: bool = False
+    shift_blank: bool = False
 
     def __post_init__(self) -> None:
         if self.every_minutes < 0:

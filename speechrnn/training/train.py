@@ -21,6 +21,7 @@ from speechrnn.training.config import Config
 from speechrnn.training.config_file import load_config
 from speechrnn.training.preflight import Preflight, prepare_run
 from speechrnn.training.run import CHECKPOINTS, LAST, Run, make_output_folder, read_run, refuse_to_replace
+from speechrnn.types import BLANK_ID
 
 if TYPE_CHECKING:
     from speechrnn.training.checkpoints import KeepBest, SaveProgress
@@ -189,6 +190,8 @@ def _release(
 ) -> TrainingResult:
     """Write the model folder from the weights that validation chose."""
     chosen = _choose_weights(run, preflight, module, best)
+    if run.config.checkpoints.shift_blank:
+        chosen = _shift_blank(run, preflight, module, chosen)
     training = {
         "seconds": round(progress.seconds, 1),
         "hours_of_speech": round(sum(utterance.seconds for utterance in preflight.train) / 3600, 3),
@@ -197,6 +200,7 @@ def _release(
         "utterances_unreadable": len(module.unreadable.reasons),
         "epoch": chosen["epoch"],
         "averaged": chosen["averaged"],
+        "blank_shift": chosen.get("blank_shift", 0.0),
         "seed": run.config.seed,
         "device": _describe_device(trainer),
         "processes": trainer.world_size,
@@ -260,6 +264,27 @@ def _choose_weights(run: Run, preflight: Preflight, module: SpeechModule, best: 
             return {**chosen, **mean, "averaged": len(weights)}
         module.model.load_state_dict(weights[0])
     return chosen
+
+
+BLANK_SHIFTS = (-1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
+"""Nats by which the blank's bias is moved to see what validation thinks of it."""
+
+
+def _shift_blank(run: Run, preflight: Preflight, module: SpeechModule, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Move the bias of the blank to where the validation set has the fewest word errors."""
+    bias = module.model.head.projection.bias.detach()  # the same memory, without its history
+    own, best, best_shift = float(bias[BLANK_ID]), chosen, 0.0
+    for shift in BLANK_SHIFTS:
+        bias[BLANK_ID] = own + shift
+        found = _validate(module, run.config, preflight)
+        if found["rank"] < best["rank"]:
+            best, best_shift = {**chosen, **found}, shift
+    bias[BLANK_ID] = own + best_shift
+    logger.info(
+        "the blank's bias moved by %+.2f nats: validation WER %.2f %%, before %.2f %%",
+        best_shift, 100 * best["wer"], 100 * chosen["wer"],
+    )  # fmt: skip
+    return {**best, "blank_shift": best_shift}
 
 
 def _validate(module: SpeechModule, config: Config, preflight: Preflight) -> dict[str, float]:

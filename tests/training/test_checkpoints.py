@@ -17,9 +17,12 @@ from conftest import TONE_SETTINGS, make_tone_configuration
 from safetensors.torch import load_file
 
 from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
+from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.model_folder import load_model
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.training.checkpoints import WholeCheckpointIO, average_weights
 from speechrnn.training.module import SpeechModule
-from speechrnn.training.train import resume, train
+from speechrnn.training.train import BLANK_SHIFTS, resume, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
@@ -305,6 +308,32 @@ def test_the_mean_of_checkpoints_is_taken_where_validation_likes_it(whole):
     assert all(torch.allclose(mean[name], (kept[0][name] + kept[1][name]) / 2) for name in mean)
     released = read_released(output)
     assert any(all(torch.equal(released[name], candidate[name]) for name in released) for candidate in (*kept, mean))
+
+
+def test_the_blank_moves_to_where_validation_has_the_fewest_errors(whole, tmp_path):
+    """The released bias is the checkpoint's and the shift; no other shift that is tried has fewer word errors."""
+    configuration, _, *_ = whole
+    settings = {**RUN, "checkpoints.best": 1, "checkpoints.average": False, "trainer.max_epochs": 1}
+    plain, shifted = (
+        train(configuration, {**settings, "checkpoints.shift_blank": moves, "output": str(tmp_path / str(moves))})
+        for moves in (False, True)
+    )
+    first, second = (load_model(result.model) for result in (plain, shifted))
+    shift = second.provenance["training"]["blank_shift"]
+    assert first.provenance["training"]["blank_shift"] == 0.0
+    biases = [model.acoustic.head.projection.bias for model in (first, second)]
+    assert float((biases[1][0] - biases[0][0]).detach()) == pytest.approx(shift, abs=1e-5)
+    assert torch.equal(biases[0][1:], biases[1][1:])
+    corpus = configuration.parent / "valid.jsonl"
+    rates = {}
+    for tried in (0.0, *BLANK_SHIFTS):
+        with torch.no_grad():
+            first.acoustic.head.projection.bias[0] += tried
+            rates[tried] = evaluate(Recognizer(first, device="cpu"), corpus).score.wer
+            first.acoustic.head.projection.bias[0] -= tried
+    assert rates[shift] == min(rates.values())
+    assert shift != 0.0  # after one epoch it says too little
+    assert shifted.valid_wer == pytest.approx(rates[shift])
 
 
 def test_a_training_file_that_breaks_in_mid_run_is_named_and_skipped(tone_configuration, tmp_path, monkeypatch, caplog):
