@@ -87,7 +87,8 @@ def run(trial: Trial, data: Path, device: str) -> str | None:
         command += [f"--data.train={data / 'train.jsonl'}", f"--data.valid={data / 'valid.jsonl'}", "--data.test={}"]
         command += [f"--output={trial.folder}", f"--seed={trial.seed}", f"--trainer.accelerator={device}"]
         for name, value in trial.settings.items():
-            command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+            shown = str(data / value) if name == "ctc.lexicon" and value else value
+            command.append(f"--{name}={shown if isinstance(shown, str) else json.dumps(shown)}")
     else:
         command = []
     with (trial.folder / "log.txt").open("a", encoding="utf-8") as log:

@@ -17,6 +17,11 @@ TRAINS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
+    parser.usage = (
+        "%(prog)s -m M --train CORPUS [--valid CORPUS] --output DIR\n"
+        "       [--alphabet {keep,extend,replace,map}] [--map 'A=B …'] [--freeze N] [--replay CORPUS]\n"
+        "       [--old-valid CORPUS] [--overwrite] [-v] [--KEY VALUE …]"
+    )
     add_model_argument(parser)
     parser.add_argument(
         "--train", metavar="CORPUS", required=True, help="recordings to learn from, in any known format"

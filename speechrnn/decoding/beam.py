@@ -25,7 +25,7 @@ from torch import Tensor
 from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.fusion import Fusion
 from speechrnn.decoding.grammar import Grammar
-from speechrnn.decoding.kernels import advance, begin_prefix, finish_prefix, read_prefix
+from speechrnn.decoding.kernels import advance, begin_prefix, finish_prefix
 from speechrnn.decoding.shapes import check_shapes
 from speechrnn.errors import ConfigError
 from speechrnn.language.hash_table import insert, make_table
@@ -176,13 +176,17 @@ class BeamSearch:
             is_whole = nodes != _ROOT
         order = [number for number in np.argsort(-(acoustic + language), kind="stable") if is_whole[number]]
         return [
-            (
-                read_prefix(self._parents, self._tokens, nodes[number]).tolist(),
-                float(acoustic[number]),
-                float(language[number]),
-            )
+            (self._read_prefix(int(nodes[number])), float(acoustic[number]), float(language[number]))
             for number in order[: count or self.config.nbest]
         ]
+
+    def _read_prefix(self, node: int) -> list[int]:
+        """The tokens of a prefix, in their order."""
+        tokens = []
+        while self._parents[node] >= 0:
+            tokens.append(int(self._tokens[node]))
+            node = int(self._parents[node])
+        return tokens[::-1]
 
     def _cut(self, node: int) -> int:
         """The longest beginning of a prefix that is a whole sentence; the empty one where there is none."""

@@ -397,20 +397,3 @@ def advance(
         )  # fmt: skip
         place_of[nodes[:size]] = np.arange(size)
     return count, size
-
-
-@njit(cache=True, nogil=True)
-def read_prefix(parents: np.ndarray, tokens: np.ndarray, node: int) -> np.ndarray:
-    """The tokens of a prefix, in their order."""
-    length = 0
-    at = node
-    while parents[at] >= 0:
-        length += 1
-        at = parents[at]
-    prefix = np.empty(length, dtype=np.int64)
-    at = node
-    while length > 0:
-        length -= 1
-        prefix[length] = tokens[at]
-        at = parents[at]
-    return prefix
