@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from conftest import TONE_SETTINGS
 from safetensors.torch import load_file
 
 import speechrnn
+from speechrnn import fine_tuning
 from speechrnn.cli.main import main
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.evaluation.comparison import Comparison
@@ -199,8 +201,34 @@ def test_old_data_is_mixed_in_by_its_share_of_time(letters, german, tone_run):
     assert len({utterance.id for utterance in preflight.train}) == 75
 
 
-def test_what_was_forgotten_is_said_and_a_mean_is_taken_where_both_gain(letters, german, tone_run, monkeypatch):
-    """With the old weights given all the say, the better of two sets decides nothing: both must gain."""
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({0.25: (0.30, 0.20), 0.5: (0.29, 0.15), 0.75: (0.31, 0.05)}, 0.5),  # the last one is worse on one set
+        ({0.25: (0.29, 0.31), 0.5: (0.31, 0.20), 0.75: (0.50, 0.10)}, 0.0),  # each is worse on one
+        ({0.25: (0.30, 0.25), 0.5: (0.30, 0.30), 0.75: (0.30, 0.30)}, 0.25),
+        ({0.25: (0.30, 0.30), 0.5: (0.30, 0.30), 0.75: (0.30, 0.30)}, 0.0),  # nothing is gained
+    ],
+)
+def test_a_mean_of_old_and_new_weights_must_be_better_on_both_sets(monkeypatch, rates, expected):
+    """After training alone both sets have 30 %."""
+
+    def evaluations(*wers):
+        return {
+            name: SimpleNamespace(score=SimpleNamespace(wer=wer, cer=wer))
+            for name, wer in zip(("valid", "old"), wers, strict=True)
+        }
+
+    monkeypatch.setattr(fine_tuning, "mix_weights", lambda tuned, old, share: share)
+    monkeypatch.setattr(fine_tuning, "_evaluate_all", lambda share, corpora: evaluations(*rates[share]))
+    after = evaluations(0.30, 0.30)
+    share, found = fine_tuning._try_means(None, None, {"valid": None, "old": None}, after)
+    assert share == expected
+    wers = tuple(each.score.wer for each in found.values())
+    assert wers == (rates[share] if share else (0.30, 0.30))
+
+
+def test_what_was_forgotten_is_said(letters, german, tone_run):
     outcome = finetune(
         letters,
         german / "train.jsonl",

@@ -183,6 +183,17 @@ def test_what_cannot_be_adapted_to_is_said(folder, recordings, tmp_path):
         adapt(recognizer, [silence], [""])
 
 
+def test_a_text_far_longer_than_its_recording_is_left_out(folder, recordings):
+    recognizer = load(folder, device="cpu")
+    texts = read_texts(recordings)
+    long = [texts[0], "low " * 200, texts[2]]
+    found = adapt(recognizer, recordings, long, steps=2)
+    alone = adapt(recognizer, [recordings[0], recordings[2]], [texts[0], texts[2]], steps=2)
+    torch.testing.assert_close(found.state, alone.state)
+    with pytest.raises(CorpusError, match="nothing to adapt to"):
+        adapt(recognizer, recordings[1:2], ["low " * 200])
+
+
 def test_a_text_with_letters_that_the_model_lacks_is_not_used(folder, recordings, caplog):
     found = adapt(load(folder, device="cpu"), recordings, ["low high", "mittel", "high high low"], steps=1)
     assert found.with_texts == 2

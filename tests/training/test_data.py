@@ -12,6 +12,7 @@ from speechrnn.audio.noise import NoiseConfig
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.check import Utterance
+from speechrnn.training import data
 from speechrnn.training.config import DataConfig
 from speechrnn.training.data import SpeechData, UtteranceDataset, count_workers, share_cores
 
@@ -145,3 +146,48 @@ def test_the_users_own_number_of_threads_stands(monkeypatch):
     with share_cores(DataConfig()):
         pass
     assert set_to == [5]
+
+
+@pytest.mark.parametrize(("room", "reads"), [(0, 9), (8000 * 4, 3 + 2 * 2), (1_000_000, 3)])
+def test_recordings_stay_in_memory_as_far_as_there_is_room(utterances, monkeypatch, room, reads):
+    """Three epochs of three recordings; the first takes all of 32 kB."""
+    calls = []
+    original = data.read_utterance
+    monkeypatch.setattr(data, "read_utterance", lambda *a, **k: (calls.append(1), original(*a, **k))[1])
+    options = {"sample_rate": 8000, "explain_infeasible": lambda tokens, samples: None, "seed": 0}
+    augment = AugmentConfig(speed=(1.0, 1.3), gain_db=(-9.0, 9.0))
+    cached = UtteranceDataset(utterances, augment=augment, cache_bytes=room, **options)
+    plain = UtteranceDataset(utterances, augment=augment, **options)
+    found = [cached[BatchRequest(epoch, 0, [0, 1, 2])] for epoch in range(3)]
+    assert len(calls) == reads
+    for epoch, batch in enumerate(found):  # and what is kept is not changed by what is done to it
+        assert torch.equal(batch.waveforms, plain[BatchRequest(epoch, 0, [0, 1, 2])].waveforms)
+
+
+def test_a_reference_is_another_utterance_of_the_speaker(utterances):
+    speakers = [replace(utterance, speaker=name) for utterance, name in zip(utterances, "aab", strict=True)]
+    options = {"sample_rate": 8000, "explain_infeasible": lambda tokens, samples: None, "with_references": True}
+    dataset = UtteranceDataset(speakers, augment=None, seed=0, **options)
+    batch = dataset[BatchRequest(0, 0, [0, 1, 2])]
+    assert batch.reference_lengths.tolist() == [6000, 8000, 0]  # the third speaker has no other
+    assert torch.equal(batch.references[0, :6000], batch.waveforms[1, :6000])
+    assert torch.equal(batch.references[1, :8000], batch.waveforms[0, :8000])
+    training = UtteranceDataset(speakers, augment=AugmentConfig(), seed=0, **options)
+    lengths = [int(training[BatchRequest(epoch, 0, [0])].reference_lengths[0]) for epoch in range(200)]
+    assert 0.03 < lengths.count(0) / 200 < 0.2  # at times there is none
+    assert set(lengths) == {0, 6000}
+    assert UtteranceDataset(speakers, augment=None, seed=0, **{**options, "with_references": False})[
+        BatchRequest(0, 0, [0])
+    ].references is None  # fmt: skip
+
+
+def test_a_long_reference_is_a_piece_of_its_utterance(utterances, monkeypatch):
+    monkeypatch.setattr(data, "REFERENCE_SECONDS", 0.25)
+    speakers = [replace(utterance, speaker="a") for utterance in utterances[:2]]
+    options = {"sample_rate": 8000, "explain_infeasible": lambda tokens, samples: None, "with_references": True}
+    dataset = UtteranceDataset(speakers, augment=None, seed=0, **options)
+    piece = dataset[BatchRequest(0, 0, [1])].references[0].numpy()
+    assert len(piece) == 2000
+    whole, _ = soundfile.read(speakers[0].audio_path, dtype="float32")
+    places = np.flatnonzero(np.isclose(whole[: len(whole) - 1999], piece[0], atol=1e-6))
+    assert any(np.allclose(whole[place : place + 2000], piece, atol=1e-6) for place in places)
