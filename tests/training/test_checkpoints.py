@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from speechrnn.model_folder import load_model
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.training.checkpoints import WholeCheckpointIO, average_weights
 from speechrnn.training.module import SpeechModule
-from speechrnn.training.train import BLANK_SHIFTS, resume, train
+from speechrnn.training.train import BLANK_SHIFTS, _shift_blank, resume, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
@@ -353,3 +354,17 @@ def test_a_training_file_that_breaks_in_mid_run_is_named_and_skipped(tone_config
     assert caplog.text.count("skipped in training: ") == 1
     with pytest.raises(CorpusError):
         train(tone_configuration, {**settings, "output": str(tmp_path / "strict")})
+
+
+@pytest.mark.parametrize(("likes", "expected"), [(-0.5, -0.5), (0.3, 0.25), (0.0, 0.0)])
+def test_the_blank_stays_where_it_was_liked_best(make_tiny_model, monkeypatch, likes, expected):
+    """Validation likes one bias, and the others the less the farther they are from it."""
+    acoustic = make_tiny_model().acoustic
+    bias = acoustic.head.projection.bias.detach()
+    own = float(bias[0])
+    rate = lambda *_: dict.fromkeys(("wer", "rank", "loss"), abs(float(bias[0]) - own - likes))  # noqa: E731
+    monkeypatch.setattr("speechrnn.training.train._validate", rate)
+    run = SimpleNamespace(config=None)
+    chosen = _shift_blank(run, None, SimpleNamespace(model=acoustic), {**rate(), "epoch": 3})
+    assert (chosen["blank_shift"], chosen["epoch"]) == (expected, 3)
+    assert float(bias[0]) == pytest.approx(own + expected, abs=1e-6)
