@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import TONE_SETTINGS
 from safetensors.torch import load_file
@@ -311,3 +313,26 @@ def test_a_slip_is_one_line(letters, german, capsys, arguments, message):
     assert message in error
     assert error.startswith("speechrnn: error: ")
     assert not (german / "run" / "model").exists()
+
+
+def test_recordings_of_another_rate_are_brought_to_the_models(letters, german):
+    lines = [json.loads(line) for line in (german / "train.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        samples, rate = soundfile.read(line["audio_filepath"])
+        line["audio_filepath"] = f"{number}.flac"
+        soundfile.write(german / line["audio_filepath"], np.repeat(samples, 2), 2 * rate)
+    (german / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = finetune(letters, german / "train.jsonl", german / "valid.jsonl", output=german / "run", overrides=QUICK)
+    assert outcome.training.left_out == []
+    assert load_model(outcome.training.model).acoustic.sample_rate == 8000
+
+
+def test_a_text_that_does_not_fit_its_recording_is_left_out_and_named(letters, german, capsys):
+    lines = (german / "train.jsonl").read_text().splitlines()
+    wrong = {**json.loads(lines[0]), "text": "tief " * 100, "id": "long"}
+    (german / "train.jsonl").write_text("\n".join([json.dumps(wrong), *lines[1:]]) + "\n")
+    quick = [part for name, value in QUICK.items() for part in (f"--{name}", str(value))]
+    command = ["finetune", "-m", str(letters), "--train", str(german / "train.jsonl"), "--output", str(german / "run")]
+    assert main([*command, "--valid", str(german / "valid.jsonl"), *quick]) == 1
+    assert "left out of training: long: " in capsys.readouterr().err
+    assert "long" in (german / "run" / "left_out.jsonl").read_text()
