@@ -17,6 +17,7 @@ from speechrnn.model_folder import ModelFolder, add_results, load_model, save_mo
 from speechrnn.recognition.confidence import add_calibration
 from speechrnn.recognition.hub import find_folder
 from speechrnn.text.normalize import TextConfig, normalize_text
+from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.training.config import Alphabet, Config
 from speechrnn.training.config_file import load_config, to_arguments
 from speechrnn.training.mixing import mix_weights
@@ -93,7 +94,7 @@ def finetune(
     base = load_model(folder)
     make_output_folder(Path(output))
     paths = _split_if_needed(Path(train), None if valid is None else Path(valid), Path(output))
-    settings = take_settings(base, dict(replacements or {}))
+    settings = take_settings(base, folder, dict(replacements or {}))
     settings |= {f"data.{name}": str(path) for name, path in paths.items()}
     settings |= {"output": str(output), "start.model": str(folder)}
     if replay is not None:
@@ -167,14 +168,15 @@ def _hold_out(entries: Sequence[Entry], where: Path) -> tuple[list[Entry], list[
     return [entry for entry in entries if entry.id not in chosen], list(held_out)
 
 
-def take_settings(base: ModelFolder, replacements: dict[str, str]) -> dict[str, Any]:
+def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:
     """Settings that a model brings with it: what it hears and writes, and how it was trained."""
     earlier = base.provenance.get("configuration", {})
+    lexicon = str(folder / LEXICON_FILE) if base.tokens.kind == "phones" else None
     return {
         "front_end": asdict(base.acoustic.front_end.config),
         "encoder": asdict(base.acoustic.encoder.config),
         "text": asdict(replace(base.text, replacements={**base.text.replacements, **replacements})),
-        "tokens": {**earlier.get("tokens", {}), "kind": base.tokens.kind, "alphabet": None},
+        "tokens": {**earlier.get("tokens", {}), "kind": base.tokens.kind, "alphabet": None, "lexicon": lexicon},
         "ctc": {**earlier.get("ctc", {}), "lexicon": None},
         "augment": earlier.get("augment", {}),
     }

@@ -2,7 +2,7 @@
 
 ``config.json``        format version, front end, encoder, text, kind of tokens, provenance
 ``model.safetensors``  every trained number
-``tokens.json``        the symbols it writes (and ``tokenizer.model``, for SentencePiece)
+``tokens.json``        the symbols it writes (and ``tokenizer.model`` for SentencePiece, ``lexicon.txt`` for phones)
 ``README.md``          the model card
 """
 
@@ -31,6 +31,7 @@ from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_card import make_model_card
 from speechrnn.text.normalize import TextConfig
+from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.pieces import PIECES_FILE
 from speechrnn.text.token_files import load_tokens
 from speechrnn.text.tokens import TOKENS_FILE, Tokens
@@ -49,7 +50,7 @@ SPEAKERS_FOLDER = "speakers"
 ADDITIONS = (LANGUAGE_FOLDER, CONFIDENCE_FILE, SPEAKERS_FOLDER)
 """What is found out about a model's weights later, and kept beside them."""
 
-MODEL_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, *ADDITIONS})
+MODEL_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, LEXICON_FILE, *ADDITIONS})
 _TYPES: dict[str, type] = {
     "format_version": int,
     "speechrnn_version": str,

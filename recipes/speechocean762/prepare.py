@@ -4,18 +4,17 @@ The published layout has Kaldi data folders ``train`` and ``test`` (2,500 uttera
 ``resource/lexicon.txt``. Every VALID_EVERY-th speaker of the training part, in the order of their names, is the
 validation set.
 
-Two texts are written: the words, and the words' phones. A phone text is the first pronunciation of each word in the
-corpus's lexicon, without stress: what a dictionary expects, not what was heard from this reader.
+The lexicon that is written has the first pronunciation of each word in the corpus's own, without stress: what a
+dictionary expects, not what was heard from this reader.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from speechrnn.corpus.manifest import Entry, write_manifest
-from speechrnn.corpus.pronunciations import read_pronunciations
 from speechrnn.corpus.readers.kaldi import read_kaldi_entries
 from speechrnn.corpus.splits import hold_out_speakers
 from speechrnn.errors import CorpusError
+from speechrnn.text.pronunciations import read_pronunciations
 from speechrnn.whole_files import write_whole
 
 ATTRIBUTION = [
@@ -33,7 +32,7 @@ VALID_EVERY = 10
 
 
 def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None) -> None:
-    """Write train.jsonl, valid.jsonl and test.jsonl, the same with phones (train-phones.jsonl and so on), lexicon.txt.
+    """Write train.jsonl, valid.jsonl, test.jsonl and lexicon.txt.
 
     Args:
         source: The folder that the corpus's archive makes, with ``train``, ``test`` and ``resource`` in it.
@@ -42,20 +41,16 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
         fold: None; this recipe has no folds.
 
     Raises:
-        CorpusError: No source, or it is not this corpus; a recording or a word's pronunciation is missing; or a fold
+        CorpusError: No source, or it is not this corpus; a recording or the lexicon is missing; or a fold
             was asked for.
     """
     if fold is not None:
         raise CorpusError(f"fold {fold!r}: the speechocean762 recipe has no folds; leave it out")
-    parts = read_parts(source)
-    lexicon = find_folder(source) / "resource" / "lexicon.txt"
-    pronunciations = {word: " ".join(phones) for word, phones in read_pronunciations(lexicon).items()}
-    lines = [f"{word} {phones}\n" for word, phones in pronunciations.items()]
-    write_whole(output / "lexicon.txt", "".join(lines), error=CorpusError)
-    for name, entries in parts.items():
+    for name, entries in read_parts(source).items():
         write_manifest(output / f"{name}.jsonl", entries)
-        phones = [replace(entry, text=pronounce(entry, pronunciations)) for entry in entries]
-        write_manifest(output / f"{name}-phones.jsonl", phones)
+    pronunciations = read_pronunciations(find_folder(source) / "resource" / "lexicon.txt")
+    lines = [f"{word} {' '.join(phones)}\n" for word, phones in pronunciations.items()]
+    write_whole(output / "lexicon.txt", "".join(lines), error=CorpusError)
 
 
 def read_parts(source: Path | None) -> dict[str, list[Entry]]:
@@ -91,16 +86,3 @@ def find_folder(source: Path | None) -> Path:
     raise CorpusError(
         f"{source}: no train/wav.scp and test/wav.scp there; pass the folder that speechocean762's archive makes"
     )
-
-
-def pronounce(entry: Entry, pronunciations: dict[str, str]) -> str:
-    """An utterance's words as phones.
-
-    Raises:
-        CorpusError: The lexicon lacks a word.
-    """
-    words = entry.text.split()
-    unknown = [word for word in words if word not in pronunciations]
-    if unknown:
-        raise CorpusError(f"utterance {entry.id}: the lexicon lacks {', '.join(unknown)}; add a line for each")
-    return " ".join(pronunciations[word] for word in words)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speechrnn.cli.arguments import add_format_argument, show_progress
 from speechrnn.errors import ConfigError, CorpusError
@@ -168,15 +168,18 @@ def _view_configuration(path: str, texts: Sequence[str]) -> ModelView:
     from speechrnn.acoustic.model import AcousticModel
     from speechrnn.corpus.survey import ModelView
     from speechrnn.text.normalize import normalize_text
-    from speechrnn.text.tokens import build_tokens
+    from speechrnn.text.token_files import build_tokens
     from speechrnn.training.config_file import load_config
 
     config = load_config(path)
     normalize = partial(normalize_text, config=config.text)
     wanted = config.tokens
-    if wanted.alphabet is not None and not Path(wanted.alphabet).exists():
-        wanted = replace(wanted, alphabet=str(Path(path).parent / wanted.alphabet))
-    tokens = build_tokens(wanted, [normalize(text) for text in texts])
+    for name in ("alphabet", "lexicon"):
+        file = getattr(wanted, name)
+        if file is not None and not Path(file).exists():
+            beside: dict[str, Any] = {name: str(Path(path).parent / file)}
+            wanted = replace(wanted, **beside)
+    tokens = build_tokens(wanted, [normalize(text) for text in texts], normalize=normalize)
     model = AcousticModel(config.front_end, config.encoder, len(tokens))
     return ModelView(normalize, tokens, model.sample_rate, model.explain_infeasible)
 

@@ -135,11 +135,11 @@ def evaluate(
         CorpusError: The corpus cannot be read, holds no words to score against, or no recording can be transcribed.
     """
     cuts = list(read_corpus(corpus, format))
-    references = [cut.supervisions[0].text or "" for cut in cuts]
-    scored_references = [_normalize_reference(recognizer, text) for text in references]
+    references = [_write_reference(recognizer, cut.supervisions[0].text or "") for cut in cuts]
+    scored_references = [normalize_for_scoring(text) for text in references]
     if not any(scored_references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
-    _warn_of_unwritable(recognizer, references)
+    _warn_of_unwritable(recognizer, [cut.supervisions[0].text or "" for cut in cuts])
     transcripts: dict[str, Transcript] = {}
     problems: dict[str, str] = {}
     for part in _find_parts(cuts, carry_state):
@@ -167,8 +167,11 @@ def evaluate(
     )
 
 
-def _normalize_reference(recognizer: Recognizer, text: str) -> str:
-    return normalize_for_scoring(replace_letters(text, recognizer.model.text))
+def _write_reference(recognizer: Recognizer, text: str) -> str:
+    """What the model should write: the reference, with its letters replaced or as phones where it does that."""
+    if recognizer.tokens.kind == "phones":
+        return recognizer.tokens.written(normalize_text(text, recognizer.model.text))
+    return replace_letters(text, recognizer.model.text)
 
 
 def _warn_of_unwritable(recognizer: Recognizer, references: list[str]) -> None:

@@ -147,10 +147,9 @@ def _spell(recognizer: Recognizer, text: str) -> tuple[list[int], list[tuple[str
     """Token ids of a text, and of each of its words the first and last place among them."""
     normalized = normalize_text(text, recognizer.model.text)
     try:
-        ids = recognizer.tokens.encode(normalized)
+        ids, spelled = recognizer.tokens.spell(normalized)
     except CorpusError as error:
         raise ConfigError(f"the text: {error}") from error
-    spelled = recognizer.tokens.words(ids)
     if not spelled:
         raise ConfigError("the text is empty; expected what is said in the recording")
     return ids, spelled

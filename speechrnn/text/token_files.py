@@ -1,14 +1,51 @@
-"""The tokens of a model folder, read back."""
+"""Tokens made for training transcripts, and those of a model folder, read back."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import get_args
 
-from speechrnn.errors import ModelError
+from speechrnn.errors import CorpusError, ModelError
+from speechrnn.text.alphabet import read_alphabet
+from speechrnn.text.phone_tokens import LEXICON_FILE, PhoneTokens
 from speechrnn.text.pieces import PIECES_FILE
-from speechrnn.text.tokens import TOKENS_FILE, CharacterTokens, Kind, PieceTokens, Tokens, WordTokens
+from speechrnn.text.pronunciations import read_pronunciations
+from speechrnn.text.tokens import (
+    BLANK,
+    TOKENS_FILE,
+    CharacterTokens,
+    Kind,
+    PieceTokens,
+    Tokens,
+    TokensConfig,
+    WordTokens,
+)
+
+
+def build_tokens(config: TokensConfig, texts: Iterable[str], *, normalize: Callable[[str], str] = str) -> Tokens:
+    """Make the tokens that training transcripts need.
+
+    Args:
+        config: Which kind, and how many.
+        texts: Normalised training transcripts.
+        normalize: The model's text normalisation, for a lexicon's words.
+
+    Returns:
+        The tokens: the same for the same texts, in whatever order for characters and words.
+
+    Raises:
+        CorpusError: There is no text, or it cannot be used; or a lexicon cannot be read.
+        ConfigError: The texts do not support the vocabulary size, or the alphabet cannot be read.
+    """
+    if config.alphabet is not None:
+        return CharacterTokens([BLANK, *read_alphabet(config.alphabet)])
+    if config.lexicon is not None:
+        return PhoneTokens.build(texts, read_pronunciations(config.lexicon), normalize=normalize)
+    if config.kind == "sentencepiece":
+        return PieceTokens.build(texts, vocabulary_size=config.vocabulary_size)
+    return CharacterTokens.build(texts) if config.kind == "characters" else WordTokens.build(texts)
 
 
 def load_tokens(folder: str | Path) -> Tokens:
@@ -28,9 +65,11 @@ def load_tokens(folder: str | Path) -> Tokens:
     try:
         if kind == "sentencepiece":
             tokens: Tokens = PieceTokens(_read(Path(folder) / PIECES_FILE))
+        elif kind == "phones":
+            tokens = PhoneTokens(symbols, read_pronunciations(Path(folder) / LEXICON_FILE))
         else:
             tokens = CharacterTokens(symbols) if kind == "characters" else WordTokens(symbols)
-    except ModelError as error:
+    except (ModelError, CorpusError) as error:
         raise ModelError(f"{path.parent}: {error}; restore the file or export the model again") from error
     if tokens.symbols != symbols:
         raise ModelError(f"{path}: its symbols are not those of {PIECES_FILE}; restore both from the same model")

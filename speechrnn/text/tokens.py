@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
 from speechrnn.errors import ConfigError, CorpusError, ModelError
-from speechrnn.text.alphabet import read_alphabet
 from speechrnn.text.pieces import PIECES_FILE, WORD_START, load_processor, train_pieces
 from speechrnn.types import BLANK_ID
 from speechrnn.whole_files import write_whole
 
-Kind = Literal["characters", "words", "sentencepiece"]
+Kind = Literal["characters", "words", "sentencepiece", "phones"]
 
 BLANK = "<blank>"
 TOKENS_FILE = "tokens.json"
@@ -33,17 +32,19 @@ class TokensConfig:
     """What a model writes.
 
     Attributes:
-        kind: `characters`; `words`, one token a word, for small closed vocabularies; or `sentencepiece`, learned pieces
-            of words.
+        kind: `characters`; `words`, one token a word, for small closed vocabularies; `sentencepiece`, learned pieces of
+            words; or `phones`, by a lexicon.
         vocabulary_size: Pieces to learn, SentencePiece's own unknown piece included; the blank comes on top. Read only
             for `sentencepiece`.
         alphabet: For `characters`: a file with one character a line, such as the alphabet.txt of DeepSpeech or Coqui
             STT; the model then writes these and no others. None takes those of the training texts.
+        lexicon: For `phones`: a file with a word and its phones a line; utterances with other words are left out.
     """
 
     kind: Kind = "characters"
     vocabulary_size: int = 500
     alphabet: str | None = None
+    lexicon: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -52,6 +53,8 @@ class TokensConfig:
             raise ConfigError(f"tokens.vocabulary_size {self.vocabulary_size}: use 3 or more")
         if self.alphabet is not None and self.kind != "characters":
             raise ConfigError(f"tokens.alphabet: is for tokens.kind characters, not {self.kind}; leave one of them out")
+        if (self.lexicon is not None) != (self.kind == "phones"):
+            raise ConfigError("tokens.lexicon and tokens.kind phones go together; give both or none of them")
 
 
 class Tokens(ABC):
@@ -128,6 +131,19 @@ class Tokens(ABC):
             ModelError: An id that these tokens do not have.
         """
         return " ".join(word for word, _, _ in self.words(ids))
+
+    def written(self, text: str) -> str:
+        """Normalised text as these tokens write it: the same, but for phones."""
+        return text
+
+    def spell(self, text: str) -> tuple[list[int], list[tuple[str, int, int]]]:
+        """Token ids of normalised text, and its words with the first and last place of their tokens among them.
+
+        Raises:
+            CorpusError: The model lacks a symbol of the text.
+        """
+        ids = self.encode(text)
+        return ids, self.words(ids)
 
     def words(self, ids: Iterable[int]) -> list[tuple[str, int, int]]:
         """Read token ids as words, and say which tokens make each.
@@ -340,27 +356,6 @@ class PieceTokens(Tokens):
 
     def _is_symbol(self, symbol: str) -> bool:
         return bool(symbol)
-
-
-def build_tokens(config: TokensConfig, texts: Iterable[str]) -> Tokens:
-    """Make the tokens that training transcripts need.
-
-    Args:
-        config: Which kind, and how many.
-        texts: Normalised training transcripts.
-
-    Returns:
-        The tokens: the same for the same texts, in whatever order for characters and words.
-
-    Raises:
-        CorpusError: There is no text, or it cannot be used.
-        ConfigError: The texts do not support the vocabulary size, or the alphabet cannot be read.
-    """
-    if config.alphabet is not None:
-        return CharacterTokens([BLANK, *read_alphabet(config.alphabet)])
-    if config.kind == "sentencepiece":
-        return PieceTokens.build(texts, vocabulary_size=config.vocabulary_size)
-    return CharacterTokens.build(texts) if config.kind == "characters" else WordTokens.build(texts)
 
 
 def _clean(text: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,11 +20,12 @@ from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.batches import pad
 from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
 from speechrnn.corpus.compact import CompactList
-from speechrnn.corpus.pronunciations import read_pronunciations
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.text.normalize import normalize_text
-from speechrnn.text.tokens import Tokens, TokensConfig, build_tokens
+from speechrnn.text.pronunciations import read_pronunciations
+from speechrnn.text.token_files import build_tokens
+from speechrnn.text.tokens import Tokens, TokensConfig
 from speechrnn.training.config import Config
 from speechrnn.training.start import load_start, make_tokens, start_from
 from speechrnn.whole_files import write_json_lines
@@ -127,7 +128,8 @@ def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -
     if base is not None:
         tokens = make_tokens(base.tokens, config, texts)
     else:
-        tokens = build_tokens(_find_alphabet(config.tokens, folders), texts)
+        normalize = partial(normalize_text, config=config.text)
+        tokens = build_tokens(_find_files(config.tokens, folders), texts, normalize=normalize)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if base is not None:
         return tokens, start_from(base, config, tokens)
@@ -149,10 +151,14 @@ def _mix_in(
     return share / (1.0 - share) * new_seconds / old_seconds
 
 
-def _find_alphabet(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:
-    if config.alphabet is None:
-        return config
-    return replace(config, alphabet=str(_find(config.alphabet, "tokens.alphabet", folders)))
+def _find_files(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:
+    """The same, with the places of an alphabet and a lexicon."""
+    found: dict[str, Any] = {
+        name: str(_find(getattr(config, name), f"tokens.{name}", folders))
+        for name in ("alphabet", "lexicon")
+        if getattr(config, name) is not None
+    }
+    return replace(config, **found)
 
 
 def _find(name: str | None, setting: str, folders: Sequence[Path]) -> Path:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from speechrnn.acoustic.ctc import CTCHead
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, load_model
+from speechrnn.text.normalize import normalize_text
 from speechrnn.text.similar import find_similar
-from speechrnn.text.tokens import CharacterTokens, Tokens, WordTokens, build_tokens
+from speechrnn.text.token_files import build_tokens
+from speechrnn.text.tokens import CharacterTokens, Tokens, WordTokens
 from speechrnn.training.config import Alphabet, Config, StartConfig
 from speechrnn.types import BLANK_ID
 
@@ -70,7 +73,7 @@ def make_tokens(base: Tokens, config: Config, texts: Iterable[str]) -> Tokens:
     """
     texts = list(texts)
     if config.start.alphabet == "replace":
-        return build_tokens(config.tokens, texts)
+        return build_tokens(config.tokens, texts, normalize=partial(normalize_text, config=config.text))
     known, unknown = count_symbols(base, texts)
     if not known:
         raise CorpusError(
@@ -91,7 +94,7 @@ def count_symbols(tokens: Tokens, texts: Iterable[str]) -> tuple[Counter[str], C
     """How often texts have symbols that a model knows, and symbols that it lacks (for pieces: characters)."""
     known, unknown = Counter[str](), Counter[str]()
     for text in texts:
-        parts = text.split() if tokens.kind == "words" else text.replace(" ", "")
+        parts = text.split() if tokens.kind in ("words", "phones") else text.replace(" ", "")
         lacking = set(tokens.unknown(text))
         for part in parts:
             (unknown if part in lacking else known)[part] += 1
@@ -105,6 +108,8 @@ def propose_alphabet(tokens: Tokens, texts: Sequence[str]) -> tuple[Alphabet, st
         return "keep", "the model knows every symbol of these texts"
     share = sum(bool(tokens.unknown(text)) for text in texts) / len(texts)
     lacking = f"the model lacks {_list([symbol for symbol, _ in unknown.most_common()])}"
+    if tokens.kind == "phones":
+        return "keep", f"{lacking}, in {100 * share:.0f} % of the utterances: its lexicon does not have them"
     if not isinstance(tokens, CharacterTokens | WordTokens):
         return "replace", f"{lacking}, and pieces cannot be added to it: new ones are made of these texts"
     if known.total() < unknown.total():

@@ -227,7 +227,14 @@ def _release(
     )
 
 
-_PLACES = (("data", "train"), ("data", "valid"), ("start", "model"), ("start", "replay"), ("ctc", "lexicon"))
+_PLACES = (
+    ("data", "train"),
+    ("data", "valid"),
+    ("start", "model"),
+    ("start", "replay"),
+    ("ctc", "lexicon"),
+    ("tokens", "lexicon"),
+)
 
 
 def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:

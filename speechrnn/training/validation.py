@@ -53,7 +53,7 @@ class Validation:
         self.sums["frames"] += frames
         self.sums["blanks"] += float(compute_blank_rate(emission.log_probs, emission.lengths)) * frames
         for hypothesis, reference in zip(decode_greedy(emission.log_probs, emission.lengths), batch.texts, strict=True):
-            self.count(reference, tokens.decode(hypothesis.tokens))
+            self.count(tokens.written(reference), tokens.decode(hypothesis.tokens))
 
     def fail(self, id: str, reference: str, reason: str) -> None:
         """Take in an utterance that cannot be read: it counts as if nothing had been heard."""

@@ -12,7 +12,7 @@ import pytest
 
 from speechrnn.errors import ConfigError, CorpusError, ModelError
 from speechrnn.text.pieces import PIECES_FILE
-from speechrnn.text.token_files import load_tokens
+from speechrnn.text.token_files import build_tokens, load_tokens
 from speechrnn.text.tokens import (
     BLANK_ID,
     TOKENS_FILE,
@@ -21,7 +21,6 @@ from speechrnn.text.tokens import (
     Tokens,
     TokensConfig,
     WordTokens,
-    build_tokens,
 )
 
 WORDS = ["seven", "three", "oh", "one", "grüße", "don't", "三つ", "हिन्दी", "wasser", "kitchen", "kitten", "light"]
@@ -247,7 +246,8 @@ def test_byte_order_mark_and_crlf_are_accepted(tmp_path: Path) -> None:
         (b"[" * 100_000, "not JSON"),
         (b'["<blank>", "a"]', "no kind"),
         (b'{"symbols": ["<blank>", "a"]}', "no kind"),
-        (b'{"kind": "phones", "symbols": ["<blank>", "a"]}', "no kind"),
+        (b'{"kind": "sounds", "symbols": ["<blank>", "a"]}', "no kind"),
+        (b'{"kind": "phones", "symbols": ["<blank>", "a"]}', "lexicon.txt: there is no such lexicon"),
         (b'{"kind": ["words"], "symbols": ["<blank>", "a"]}', "no kind"),
         (b'{"kind": "words"}', "no list of symbols"),
         (b'{"kind": "words", "symbols": ["<blank>", 1]}', "no list of symbols"),

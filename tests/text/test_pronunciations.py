@@ -2,8 +2,8 @@
 
 import pytest
 
-from speechrnn.corpus.pronunciations import read_pronunciations
 from speechrnn.errors import CorpusError
+from speechrnn.text.pronunciations import read_pronunciations
 
 
 def test_the_first_pronunciation_counts_and_stress_does_not(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from speechrnn.corpus.lines import read_lines
 from speechrnn.errors import CorpusError
 
 _STRESSED = re.compile(r"[A-Z]{2}[012]")  # a vowel of ARPAbet
@@ -22,9 +21,15 @@ def read_pronunciations(path: str | Path) -> dict[str, list[str]]:
         CorpusError: The lexicon cannot be read, is empty, or a line has no phones.
     """
     path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path}: there is no such lexicon; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: the lexicon cannot be read as UTF-8 ({error})") from error
     pronunciations: dict[str, list[str]] = {}
-    for number, line in read_lines(path, kind="lexicon"):
-        if line.startswith(_COMMENT):
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith(_COMMENT):
             continue
         word, *phones = line.split()
         if not phones:

@@ -1,0 +1,92 @@
+"""Phones as what a model writes: texts are words, a lexicon says how they are spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+from speechrnn.errors import CorpusError, ModelError
+from speechrnn.text.tokens import BLANK, Kind, Tokens
+from speechrnn.whole_files import write_whole
+
+LEXICON_FILE = "lexicon.txt"
+
+
+class PhoneTokens(Tokens):
+    """One token a phone. What is encoded are words; what is decoded are their phones, with spaces between them.
+
+    Args:
+        symbols: The blank and the phones.
+        pronunciations: Phones of each word; words with others are not known.
+    """
+
+    kind: ClassVar[Kind] = "phones"
+
+    def __init__(self, symbols: Sequence[str], pronunciations: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(symbols)
+        known = set(self._ids)
+        self.pronunciations = {
+            word: list(spoken) for word, spoken in pronunciations.items() if known.issuperset(spoken)
+        }
+
+    @classmethod
+    def build(
+        cls, texts: Iterable[str], pronunciations: Mapping[str, Sequence[str]], *, normalize: Callable[[str], str] = str
+    ) -> Self:
+        """Collect the phones of the texts' words, in alphabetical order.
+
+        Args:
+            texts: Normalised training transcripts.
+            pronunciations: Phones of each word.
+            normalize: The model's text normalisation; the lexicon's words are brought into its form.
+
+        Raises:
+            CorpusError: The lexicon has none of the texts' words.
+        """
+        spoken: dict[str, Sequence[str]] = {}
+        for word, phones in pronunciations.items():
+            spoken.setdefault(normalize(word), phones)
+        words = {word for text in texts for word in text.split()}
+        found = {phone for word in words for phone in spoken.get(word, ())}
+        if not found:
+            named = ", ".join(sorted(words)[:5]) or "there is none"
+            raise CorpusError(f"tokens.lexicon: it has none of the words of the training texts, such as {named}")
+        return cls([BLANK, *sorted(found)], spoken)
+
+    def unknown(self, text: str) -> list[str]:
+        """List the words of normalised text whose phones are not known, each once, sorted."""
+        return sorted({word for word in text.split() if word not in self.pronunciations})
+
+    def written(self, text: str) -> str:
+        """The phones of normalised text; a word that is not known stays as it is."""
+        return " ".join(" ".join(self.pronunciations.get(word, [word])) for word in text.split())
+
+    def spell(self, text: str) -> tuple[list[int], list[tuple[str, int, int]]]:
+        """Token ids of normalised text, and its words with the first and last place of their phones among them."""
+        ids: list[int] = []
+        words = []
+        for word in text.split():
+            spoken = self.encode(word)
+            words.append((word, len(ids), len(ids) + len(spoken) - 1))
+            ids += spoken
+        return ids, words
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tokens, and the lexicon, into a model folder, which is made where missing.
+
+        Raises:
+            ModelError: The folder cannot be written.
+        """
+        lines = [f"{word} {' '.join(spoken)}\n" for word, spoken in self.pronunciations.items()]
+        write_whole(Path(folder) / LEXICON_FILE, "".join(lines), error=ModelError)
+        super().save(folder)
+
+    def _split(self, text: str) -> list[str]:
+        return [phone for word in text.split() for phone in self.pronunciations.get(word, [word])]
+
+    def _spell(self, symbol: str) -> tuple[bool, str]:
+        return True, symbol
+
+    def _is_symbol(self, symbol: str) -> bool:
+        return symbol != "" and not any(character.isspace() for character in symbol)
