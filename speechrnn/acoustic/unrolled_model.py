@@ -63,6 +63,8 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
         log_mels, lengths = model.front_end.log_mel(batch.waveforms, batch.waveform_lengths)
         features = model.front_end.finish(log_mels, lengths)
     frames, lengths = encoder.subsampling(features, lengths)
+    if torch.is_grad_enabled() and not frames.requires_grad:  # frozen weights: the states are asked about all the same
+        frames = frames.detach().requires_grad_()
     state = encoder.make_initial_state(None, None, like=features)
     layers = unroll_stack(encoder.stack, frames, lengths, state=state)
     frames, lengths = encoder.finish(mask_padding(layers[-1].outputs, lengths), lengths)
