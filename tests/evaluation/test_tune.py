@@ -43,8 +43,8 @@ def hard_of_hearing(monkeypatch):
     """Emissions that leave much to be guessed."""
     emissions = Recognizer.emissions
 
-    def blur(self, waveforms, lengths):
-        clear = emissions(self, waveforms, lengths)
+    def blur(self, waveforms, lengths, **state):
+        clear = emissions(self, waveforms, lengths, **state)
         noise = torch.randn(clear.log_probs.shape, generator=torch.Generator().manual_seed(1))
         return Emission((0.12 * clear.log_probs + 0.5 * noise).log_softmax(-1), clear.lengths)
 

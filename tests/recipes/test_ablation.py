@@ -72,6 +72,7 @@ def test_a_trial_is_trained_scored_and_not_done_again(tmp_path):
         make_tone_corpus(tmp_path / "data" / f"{name}.jsonl", 12, seed=seed)
     settings = {**TONE_SETTINGS, "trainer.max_epochs": 1, "trainer.check_val_every_n_epoch": 1}
     settings |= {"augment.speed": [1.0], "tokens.kind": "characters", "ctc.intermediate_layers": []}
+    settings |= {"ctc.lexicon": None, "ctc.consistency": 0.0}
     trial = ablation.Trial("a change", 0, settings, tmp_path / "a-change" / "seed-0")
     assert ablation.run(trial, tmp_path / "data", "cpu") is None
     scores = json.loads(trial.scores.read_text())
