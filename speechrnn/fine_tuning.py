@@ -21,7 +21,7 @@ from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.training.config import Alphabet, Config
 from speechrnn.training.config_file import load_config, to_arguments
 from speechrnn.training.mixing import mix_weights
-from speechrnn.training.run import is_resumable, make_output_folder, read_run
+from speechrnn.training.run import is_resumable, make_output_folder, read_run, refuse_to_replace
 from speechrnn.training.start import propose_alphabet
 from speechrnn.training.train import TrainingResult, resume, train
 from speechrnn.whole_files import write_json, write_whole
@@ -93,16 +93,14 @@ def finetune(
     folder = find_folder(model).resolve()
     base = load_model(folder)
     make_output_folder(Path(output))
-    paths = _split_if_needed(Path(train), None if valid is None else Path(valid), Path(output))
+    paths = _split_if_needed(Path(train), None if valid is None else Path(valid), Path(output), overwrite=overwrite)
     settings = take_settings(base, folder, dict(replacements or {}))
     settings |= {f"data.{name}": str(path) for name, path in paths.items()}
     settings |= {"output": str(output), "start.model": str(folder)}
     if replay is not None:
         settings["start.replay"] = str(Path(replay).resolve())
     given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
-    text = load_config(None, [*to_arguments(settings), *given]).text
-    settings |= choose_settings(base, paths["train"], text=text, alphabet=alphabet)
-    config = load_config(None, [*to_arguments(settings), *given])
+    config = _configure(base, settings, given, alphabet=alphabet)
     corpora = {"valid": paths["valid"]} | ({} if old_valid is None else {"old": Path(old_valid)})
     # Before training, so that a corpus which cannot be read is not found out hours later.
     before = _evaluate_all(replace(base, text=config.text), corpora)
@@ -134,38 +132,36 @@ def _is_same_run(output: Path, config: Config) -> bool:
     return replace(kept, output=None) == replace(config, output=None)
 
 
-def _split_if_needed(train_path: Path, valid_path: Path | None, output: Path) -> dict[str, Path]:
+def _split_if_needed(train_path: Path, valid_path: Path | None, output: Path, *, overwrite: bool) -> dict[str, Path]:
     """Paths of training and validation data; where the latter is not given, manifests of two parts of the former."""
     if valid_path is not None:
         return {"train": train_path.resolve(), "valid": valid_path.resolve()}
-    from speechrnn.corpus.manifest import write_manifest
     from speechrnn.corpus.readers import read_entries
+    from speechrnn.corpus.splits import hold_out, write_parts
 
     entries = read_entries(train_path)
-    kept, held_out = _hold_out(entries, train_path)
+    if len(entries) < 2:
+        raise CorpusError(f"{train_path}: one utterance cannot be split; give another corpus to choose on with --valid")
+    kept, held_out = hold_out(entries, every=VALID_EVERY, where=train_path)
     parts = {"train": kept, "valid": held_out}
-    for name, part in parts.items():
-        write_manifest(output / f"{name}.jsonl", part)
+    if not all(_is_written(output / f"{name}.jsonl", part) for name, part in parts.items()):
+        if not overwrite:
+            refuse_to_replace(output)  # a run there has learned from something else, and may yet go on
+        write_parts(output, parts)
     logger.info(
         "no validation set was given: %d of %d utterances are held out (%s); give one with --valid",
-        len(parts["valid"]), len(entries), output / "valid.jsonl",
+        len(held_out), len(entries), output / "valid.jsonl",
     )  # fmt: skip
     return {name: (output / f"{name}.jsonl").resolve() for name in parts}
 
 
-def _hold_out(entries: Sequence[Entry], where: Path) -> tuple[list[Entry], list[Entry]]:
-    """By speakers where there are enough of them, else by order."""
-    from speechrnn.corpus.splits import hold_out_speakers
+def _is_written(path: Path, entries: Sequence[Entry]) -> bool:
+    from speechrnn.corpus.manifest import read_manifest
 
-    speakers = {entry.speaker for entry in entries}
-    if None not in speakers and len(speakers) >= VALID_EVERY:
-        return hold_out_speakers(entries, every=VALID_EVERY, where=where)
-    if len(entries) < 2:
-        raise CorpusError(f"{where}: one utterance cannot be split; give another corpus to choose on with --valid")
-    every = min(VALID_EVERY, len(entries))
-    held_out = entries[every - 1 :: every]
-    chosen = {entry.id for entry in held_out}
-    return [entry for entry in entries if entry.id not in chosen], list(held_out)
+    try:
+        return read_manifest(path) == list(entries)
+    except CorpusError:
+        return False
 
 
 def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:
@@ -182,47 +178,55 @@ def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str])
     }
 
 
-def choose_settings(base: ModelFolder, corpus: Path, *, text: TextConfig, alphabet: Alphabet | None) -> dict[str, Any]:
-    """Settings that suit a model and so much speech; each choice is said in a line.
+def _configure(
+    base: ModelFolder, settings: dict[str, Any], given: Sequence[str], *, alphabet: Alphabet | None
+) -> Config:
+    """The run's configuration: what the model brings, what suits the recordings, and above both what was asked for."""
+    from speechrnn.corpus.readers import read_entries
+
+    text = load_config(None, [*to_arguments(settings), *given]).text
+    entries = read_entries(settings["data.train"])
+    chosen = choose_settings(base, entries, text=text, alphabet=alphabet)
+    config = load_config(None, [*to_arguments(settings | chosen), *given])
+    logger.info("%.2f h: %s", _count_hours(entries), describe_plan(config))
+    return config
+
+
+def choose_settings(
+    base: ModelFolder, entries: Sequence[Entry], *, text: TextConfig, alphabet: Alphabet | None
+) -> dict[str, Any]:
+    """Settings that suit a model and so much speech; what becomes of its alphabet is said in a line.
 
     Args:
         base: The model.
-        corpus: What to learn from.
+        entries: What to learn from.
         text: How its texts are normalised.
         alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
 
     Raises:
-        CorpusError: The corpus is wrong.
         ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
     """
-    from speechrnn.corpus.readers import read_entries
-
     new = {old: text.replacements[old] for old in text.replacements if old not in base.text.replacements}
     if (alphabet == "map") != bool(new):
         raise ConfigError("--alphabet map and --map go together: say what each letter becomes, as in --map 'ä=ae ß=ss'")
     for old, written in new.items():
         logger.info("map: %s is written %s", old, written)
-    entries = read_entries(corpus)
     proposed, why = propose_alphabet(base.tokens, [normalize_text(entry.text, text) for entry in entries])
     chosen = alphabet or proposed
     logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
-    hours = sum(entry.seconds for entry in entries) / 3600
     is_new = chosen in ("extend", "replace") and proposed != "keep"
-    return {"start.alphabet": chosen, **_choose_training(hours, is_new=is_new)}
+    return {"start.alphabet": chosen, **_choose_training(_count_hours(entries), is_new=is_new)}
+
+
+def _count_hours(entries: Sequence[Entry]) -> float:
+    return sum(entry.seconds for entry in entries) / 3600
 
 
 def _choose_training(hours: float, *, is_new: bool) -> dict[str, Any]:
     """How long, how fast and in what batches, for so many hours."""
     epochs = min(100, max(10, round(30.0 / max(hours, 1e-3))))
-    head = max(1, epochs // 20) if is_new else 0
-    seconds = 3600 * hours
-    batch = min(32.0, max(4.0, seconds / 10))
-    logger.info(
-        "%.2f h: %d epochs, everything moves%s, batches of %.0f s",
-        hours, epochs, f" (the output layer alone in the first {head})" if head else "", batch,
-    )  # fmt: skip
     return {
-        "data.batch_seconds": batch,
+        "data.batch_seconds": round(min(32.0, max(4.0, 360.0 * hours)), 1),
         "trainer.max_epochs": epochs,
         "trainer.gradient_clip_val": 5.0,
         "optimizer.learning_rate": 5e-4,
@@ -230,9 +234,31 @@ def _choose_training(hours: float, *, is_new: bool) -> dict[str, Any]:
         "checkpoints.best": 3,
         "checkpoints.average": True,
         "checkpoints.shift_blank": True,
-        "start.head_epochs": head,
+        "start.head_epochs": max(1, epochs // 20) if is_new else 0,
         "start.layer_decay": 0.9,
     }
+
+
+def describe_plan(config: Config) -> str:
+    """What moves, for how long and how fast, in a line."""
+    start = config.start
+    if start.layers is None:
+        moving = ["everything moves"]
+    elif start.layers == 0:
+        moving = ["the output layer alone moves"]
+    else:
+        moving = [f"the output layer and {start.layers} below it move"]
+    if start.head_epochs and start.layers != 0:
+        first = "first epoch" if start.head_epochs == 1 else f"first {start.head_epochs} epochs"
+        moving.append(f"the output layer alone in the {first}")
+    if start.unfreeze_every:
+        moving.append(f"one layer more after every {start.unfreeze_every}")
+    if start.layer_decay < 1.0:
+        moving.append(f"each layer {start.layer_decay:g} times as fast as the one above it")
+    return (
+        f"{config.trainer['max_epochs']} epochs in batches of {config.data.batch_seconds:g} s, learning rate "
+        f"{config.optimizer.learning_rate:g}; {', '.join(moving)}"
+    )
 
 
 # What it gained, and what it forgot.

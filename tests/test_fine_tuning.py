@@ -11,15 +11,18 @@ import soundfile
 import torch
 from conftest import TONE_SETTINGS
 from safetensors.torch import load_file
+from stopping import stopped_in_call
 
 import speechrnn
 from speechrnn import fine_tuning
 from speechrnn.cli.main import main
+from speechrnn.corpus.readers import read_entries
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.evaluation.comparison import Comparison
-from speechrnn.fine_tuning import choose_settings, describe_finetuning, finetune
+from speechrnn.fine_tuning import choose_settings, describe_finetuning, describe_plan, finetune
 from speechrnn.model_folder import load_model
 from speechrnn.text.normalize import TextConfig
+from speechrnn.training.config import Config, StartConfig
 from speechrnn.training.config_file import load_config
 from speechrnn.training.mixing import mix_weights
 from speechrnn.training.module import SpeechModule
@@ -53,19 +56,22 @@ def german(tone_run, tmp_path) -> Path:
     return tmp_path
 
 
+def tune(letters, german, **arguments):
+    """Fine-tune on the German tones for a moment, into ``run`` beside them."""
+    arguments = {"valid": german / "valid.jsonl", "output": german / "run", "overrides": QUICK, **arguments}
+    return finetune(letters, arguments.pop("train", german / "train.jsonl"), **arguments)
+
+
 def read_report(output):
     return json.loads((output / "finetuning.json").read_text())
 
 
 def test_a_model_learns_new_names_with_new_letters(letters, german, caplog):
     caplog.set_level("INFO")
-    outcome = finetune(
-        letters,
-        german / "train.jsonl",
-        german / "valid.jsonl",
-        output=german / "run",
-        overrides={**QUICK, "trainer.max_epochs": 12, "optimizer.learning_rate": 0.02},
-    )
+    outcome = tune(
+        letters, german, overrides={**QUICK, "trainer.max_epochs": 12, "optimizer.learning_rate": 0.02}
+    )  # fmt: skip
+    assert ": 12 epochs in batches of 4 s, learning rate 0.02; everything moves, " in caplog.text
     assert "alphabet: extend (the model lacks " in caplog.text
     assert "new symbols: " in caplog.text
     base, tuned = load_model(letters), load_model(outcome.training.model)
@@ -85,44 +91,23 @@ def test_a_model_learns_new_names_with_new_letters(letters, german, caplog):
 
 
 def test_a_call_that_was_stopped_goes_on_and_one_that_was_done_does_nothing(letters, german, monkeypatch):
-    arguments = {"output": german / "run", "overrides": {**QUICK, "checkpoints.every_minutes": 0}}
-    whole = finetune(
-        letters, german / "train.jsonl", german / "valid.jsonl", **{**arguments, "output": german / "whole"}
-    )
-
-    def call():
-        return finetune(letters, german / "train.jsonl", german / "valid.jsonl", **arguments)
-
-    original, calls = SpeechModule.training_step, []
-
-    def stopping(self, *batch):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return original(self, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SpeechModule, "training_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            call()
-    again = call()
+    overrides = {**QUICK, "checkpoints.every_minutes": 0}
+    whole = tune(letters, german, output=german / "whole", overrides=overrides)
+    with stopped_in_call(4):
+        tune(letters, german, overrides=overrides)
+    again = tune(letters, german, overrides=overrides)
     weights = [load_file(outcome.training.model / "model.safetensors") for outcome in (whole, again)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     monkeypatch.setattr(SpeechModule, "training_step", None)  # nothing is trained any more
-    assert call().sets == again.sets
+    assert tune(letters, german, overrides=overrides).sets == again.sets
     with pytest.raises(ConfigError, match="already holds a trained model; pass another --output, or --overwrite"):
-        finetune(letters, german / "valid.jsonl", german / "train.jsonl", **arguments)
+        tune(letters, german, train=german / "valid.jsonl", valid=german / "train.jsonl", overrides=overrides)
 
 
 def test_frozen_layers_stay_and_the_others_move(letters, german):
     before = load_file(letters / "model.safetensors")
-    outcome = finetune(
-        letters,
-        german / "train.jsonl",
-        german / "valid.jsonl",
-        output=german / "run",
-        overrides={**QUICK, "start.layers": 0, "gradients.every_steps": 1},  # frozen layers are looked at, too
-    )
+    # Frozen layers are looked at, too.
+    outcome = tune(letters, german, overrides={**QUICK, "start.layers": 0, "gradients.every_steps": 1})
     after = load_file(outcome.training.model / "model.safetensors")
     for name, value in before.items():
         if not name.startswith("head."):
@@ -133,7 +118,7 @@ def test_frozen_layers_stay_and_the_others_move(letters, german):
 
 def test_without_a_validation_set_a_tenth_is_held_out(letters, german, caplog):
     caplog.set_level("INFO")
-    finetune(letters, german / "train.jsonl", output=german / "run", overrides=QUICK)
+    tune(letters, german, valid=None)
     assert "no validation set was given: 1 of 15 utterances are held out" in caplog.text
     ids = [
         {json.loads(line)["audio_filepath"] for line in (german / "run" / f"{name}.jsonl").read_text().splitlines()}
@@ -141,6 +126,11 @@ def test_without_a_validation_set_a_tenth_is_held_out(letters, german, caplog):
     ]
     assert (len(ids[0]), len(ids[1])) == (14, 1)
     assert not ids[0] & ids[1]
+    assert tune(letters, german, valid=None).training.model.is_dir()  # the same call, done
+    before = (german / "run" / "train.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a trained model; pass another --output, or --overwrite"):
+        tune(letters, german, train=german / "valid.jsonl", valid=None)
+    assert (german / "run" / "train.jsonl").read_bytes() == before  # what that model learned from is still to be seen
 
 
 def test_one_utterance_cannot_be_split(letters, german):
@@ -149,20 +139,12 @@ def test_one_utterance_cannot_be_split(letters, german):
     with pytest.raises(
         CorpusError, match="one utterance cannot be split; give another corpus to choose on with --valid"
     ):
-        finetune(letters, manifest, output=german / "run", overrides=QUICK)
+        tune(letters, german, train=manifest, valid=None)
 
 
 def test_letters_can_be_mapped_and_references_are_read_so(letters, german, caplog):
     caplog.set_level("INFO")
-    outcome = finetune(
-        letters,
-        german / "train.jsonl",
-        german / "valid.jsonl",
-        output=german / "run",
-        alphabet="map",
-        replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"},
-        overrides=QUICK,
-    )
+    outcome = tune(letters, german, alphabet="map", replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"})
     assert "map: ö is written oe" in caplog.text
     tuned = load_model(outcome.training.model)
     assert tuned.tokens.symbols == load_model(letters).tokens.symbols
@@ -181,10 +163,7 @@ def test_letters_can_be_mapped_and_references_are_read_so(letters, german, caplo
 @pytest.mark.parametrize(("alphabet", "replacements"), [("map", {}), ("extend", {"ö": "oe"}), (None, {"ö": "oe"})])
 def test_a_map_and_what_to_do_with_it_go_together(letters, german, alphabet, replacements):
     with pytest.raises(ConfigError, match="--alphabet map and --map go together"):
-        finetune(
-            letters, german / "train.jsonl", german / "valid.jsonl", output=german / "run", alphabet=alphabet,
-            replacements=replacements, overrides=QUICK,
-        )  # fmt: skip
+        tune(letters, german, alphabet=alphabet, replacements=replacements)
 
 
 def test_old_data_is_mixed_in_by_its_share_of_time(letters, german, tone_run):
@@ -231,15 +210,9 @@ def test_a_mean_of_old_and_new_weights_must_be_better_on_both_sets(monkeypatch, 
 
 
 def test_what_was_forgotten_is_said(letters, german, tone_run):
-    outcome = finetune(
-        letters,
-        german / "train.jsonl",
-        german / "valid.jsonl",
-        output=german / "run",
-        replay=tone_run.folder / "train.jsonl",
-        old_valid=tone_run.folder / "valid.jsonl",
-        overrides=QUICK,
-    )
+    outcome = tune(
+        letters, german, replay=tone_run.folder / "train.jsonl", old_valid=tone_run.folder / "valid.jsonl"
+    )  # fmt: skip
     assert set(outcome.sets) == {"valid", "old"}
     assert outcome.sets["old"].utterances == 15
     report = describe_finetuning(outcome)
@@ -273,12 +246,35 @@ def test_verdicts(low, high, verdict):
 
 
 def test_more_speech_takes_fewer_epochs(letters, german):
-    base = load_model(letters)
-    short = choose_settings(base, german / "train.jsonl", text=TextConfig(), alphabet=None)
+    base, entries = load_model(letters), read_entries(german / "train.jsonl")
+    short = choose_settings(base, entries, text=TextConfig(), alphabet=None)
     assert short["trainer.max_epochs"] == 100
     assert short["start.head_epochs"] > 0
+    long = choose_settings(
+        base, [replace(entry, seconds=1000.0) for entry in entries], text=TextConfig(), alphabet=None
+    )
+    assert long["trainer.max_epochs"] == 10
+    assert long["data.batch_seconds"] > short["data.batch_seconds"]
     known = replace(base, text=TextConfig(replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"}))
-    assert choose_settings(known, german / "train.jsonl", text=known.text, alphabet=None)["start.head_epochs"] == 0
+    assert choose_settings(known, entries, text=known.text, alphabet=None)["start.head_epochs"] == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (StartConfig(), "learning rate 0.001; everything moves"),
+        (StartConfig(head_epochs=1), "everything moves, the output layer alone in the first epoch"),
+        (StartConfig(layers=0, head_epochs=3), "; the output layer alone moves"),
+        (
+            StartConfig(layers=2, head_epochs=3),
+            "the output layer and 2 below it move, the output layer alone in the first",
+        ),
+        (StartConfig(unfreeze_every=4), "everything moves, one layer more after every 4"),
+        (StartConfig(layer_decay=0.9), "everything moves, each layer 0.9 times as fast as the one above it"),
+    ],
+)
+def test_the_plan_is_that_of_the_final_configuration(start, said):
+    assert said in describe_plan(Config(start=start, trainer={"max_epochs": 7}))
 
 
 def test_the_command_prints_the_table(letters, german, capsys):
@@ -322,7 +318,7 @@ def test_recordings_of_another_rate_are_brought_to_the_models(letters, german):
         line["audio_filepath"] = f"{number}.flac"
         soundfile.write(german / line["audio_filepath"], np.repeat(samples, 2), 2 * rate)
     (german / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    outcome = finetune(letters, german / "train.jsonl", german / "valid.jsonl", output=german / "run", overrides=QUICK)
+    outcome = tune(letters, german)
     assert outcome.training.left_out == []
     assert load_model(outcome.training.model).acoustic.sample_rate == 8000
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers import read_entries
-from speechrnn.corpus.splits import write_parts
+from speechrnn.corpus.splits import hold_out, write_parts
 from speechrnn.errors import CorpusError
 
 # What the model card is to say of where the recordings come from.
@@ -42,17 +42,6 @@ def split(entries: list[Entry], source: Path) -> dict[str, list[Entry]]:
     """
     if len(entries) < EVERY:
         raise CorpusError(f"{source}: {len(entries)} utterances are too few to split; {EVERY} or more will do")
-    speakers = sorted({entry.speaker for entry in entries if entry.speaker is not None})
-    if len(speakers) >= EVERY and all(entry.speaker is not None for entry in entries):
-        part = {
-            speaker: {EVERY - 1: "test", EVERY - 2: "valid"}.get(i % EVERY, "train")
-            for i, speaker in enumerate(speakers)
-        }
-        parts = [part[entry.speaker] for entry in entries if entry.speaker is not None]
-    else:
-        tenth = max(1, len(entries) // EVERY)
-        parts = ["train"] * (len(entries) - 2 * tenth) + ["valid"] * tenth + ["test"] * tenth
-    return {
-        name: [entry for entry, its in zip(entries, parts, strict=True) if its == name]
-        for name in ("train", "valid", "test")
-    }
+    rest, test = hold_out(entries, every=EVERY, where=source)
+    train, valid = hold_out(rest, every=EVERY - 1, where=source)
+    return {"train": train, "valid": valid, "test": test}

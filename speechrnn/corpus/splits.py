@@ -33,6 +33,30 @@ def hold_out_speakers(entries: Sequence[Entry], *, every: int, where: str | Path
     )
 
 
+def hold_out(entries: Sequence[Entry], *, every: int, where: str | Path) -> tuple[list[Entry], list[Entry]]:
+    """Split by speakers, as :func:`hold_out_speakers` does, where enough of them are known; else the end of the corpus,
+    one utterance in so many and at least one, is held out.
+
+    Args:
+        entries: A corpus's utterances.
+        every: 10 holds out a tenth.
+        where: The corpus, as an error names it.
+
+    Returns:
+        What stays and what is held out, each in the corpus's order.
+
+    Raises:
+        CorpusError: There is but one utterance.
+    """
+    speakers = {entry.speaker for entry in entries}
+    if None not in speakers and len(speakers) >= every:
+        return hold_out_speakers(entries, every=every, where=where)
+    if len(entries) < 2:
+        raise CorpusError(f"{where}: {len(entries)} utterance cannot be split; record more, or give each part its own")
+    first = len(entries) - max(1, len(entries) // every)
+    return list(entries[:first]), list(entries[first:])
+
+
 def write_parts(output: Path, parts: Mapping[str, Sequence[Entry]]) -> None:
     """Write NAME.jsonl for each part.
 

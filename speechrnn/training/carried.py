@@ -38,9 +38,15 @@ class CarriedStates:
         return state
 
     def keep(self, batch: Batch, final: Tensor) -> None:
-        """Note the states after a batch, (L, P, D, B or more, H): those of its first B rows."""
+        """Note the states after a batch, (L, P, D, B or more, H): those of its first B rows.
+
+        What follows an utterance whose state is not finite starts anew: one bad recording does not spoil the rest.
+        """
+        forward = final[:, :, 0, : len(batch.ids)].detach()
+        is_finite = forward.isfinite().all(dim=3).all(dim=1).all(dim=0).tolist()
         for row, id in enumerate(batch.ids):
-            self._new[id] = final[:, :, 0, row].detach().clone()
+            if is_finite[row]:
+                self._new[id] = forward[:, :, row].clone()
 
     def advance(self) -> None:
         """The batch is done: what follows follows it."""

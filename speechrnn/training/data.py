@@ -44,7 +44,6 @@ class UtteranceDataset(Dataset[Batch]):
         explain_infeasible: Why CTC cannot align tokens with a number of samples, or None where it can. An utterance
             that augmentation would make too short is taken as it is.
         seed: The run's seed.
-        cache_bytes: Recordings are kept as they were read, before augmentation, until they take so much memory.
         with_references: Whether each utterance comes with another one of its speaker, of at most REFERENCE_SECONDS.
         carry: Which utterances follow one another.
     """
@@ -57,7 +56,6 @@ class UtteranceDataset(Dataset[Batch]):
         augment: AugmentConfig | None,
         explain_infeasible: Callable[[Sequence[int], int], str | None],
         seed: int,
-        cache_bytes: int = 0,
         with_references: bool = False,
         carry: Carry = "no",
     ) -> None:
@@ -67,11 +65,15 @@ class UtteranceDataset(Dataset[Batch]):
         self.explain_infeasible = explain_infeasible
         self.seed = seed
         self._cache: dict[str, np.ndarray] = {}
-        self._free_bytes = cache_bytes
+        self._free_bytes = 0
         places = (Place(each.audio_path, each.start, each.speaker, each.corpus) for each in utterances)
         self.sequences = find_sequences(places, carry) if carry != "no" else None
         self._previous = None if self.sequences is None else find_previous(self.sequences)
         self._by_speaker = _group_by_speaker(utterances) if with_references else None
+
+    def cache(self, num_bytes: int) -> None:
+        """Keep recordings as they are read, before augmentation, until they take so much memory; those kept earlier go."""
+        self._cache, self._free_bytes = {}, num_bytes
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         members, waveforms, seeds, failed, references, previous = [], [], [], [], [], []
@@ -224,10 +226,12 @@ class SpeechData(pl.LightningDataModule):
     Args:
         train: Utterances to train on.
         valid: Utterances to choose checkpoints on.
-        config: Budget, buckets, workers.
-        dataset_options: What :class:`UtteranceDataset` takes beside the utterances and the augmentation.
+        config: Budget, buckets, workers, memory for recordings.
         augment: What to do to training recordings.
+        sample_rate: The model's, in Hz.
+        explain_infeasible: As :class:`UtteranceDataset` has it.
         seed: The run's seed.
+        with_references: As :class:`UtteranceDataset` has it.
     """
 
     def __init__(
@@ -252,8 +256,7 @@ class SpeechData(pl.LightningDataModule):
             "with_references": with_references,
             "carry": config.carry_state,
         }
-        cache_bytes = int(1e9 * config.cache_gigabytes / max(1, count_workers(config)))
-        self.train_set = UtteranceDataset(train, augment=augment, cache_bytes=cache_bytes, **options)
+        self.train_set = UtteranceDataset(train, augment=augment, **options)
         self.valid_set = UtteranceDataset(valid, augment=None, **options)
         self._epoch = 0
         self._batches_done = 0
@@ -264,6 +267,8 @@ class SpeechData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, augmented batches."""
+        readers = max(1, count_workers(self.config)) * (self.trainer.world_size if self.trainer else 1)
+        self.train_set.cache(int(1e9 * self.config.cache_gigabytes / readers))
         return self._make_loader(self.train_set, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -143,6 +143,9 @@ class ReplayedUtterance:
 def replay(folder: str | Path) -> list[ReplayedUtterance]:
     """Compute a step that was not taken once more, utterance by utterance, on the CPU in float32.
 
+    States that were carried on from earlier utterances are not among what was saved: each utterance starts from the
+    model's own, and a warning says so.
+
     Args:
         folder: What :func:`save_fault` wrote.
 
@@ -158,10 +161,12 @@ def replay(folder: str | Path) -> list[ReplayedUtterance]:
     fault = _read_fault(folder)
     saved = load_model(folder / "model")
     config = config_from_dict(fault["configuration"], where=str(folder))
-    module = SpeechModule(saved.acoustic, saved.tokens, config, fault["pronunciations"])
+    module = SpeechModule(saved.acoustic, saved.tokens, config, fault.get("pronunciations"))
     if module.phones is not None:
         module.phones.load_state_dict(_read_tensors(folder / "phones.safetensors"))
     module.train()
+    if module.carried is not None:
+        logger.warning("states that were carried on are not saved: each utterance starts from the model's own")
     rows = []
     for number, row in enumerate(fault["batches"]):
         tensors: dict[str, Any] = _read_tensors(folder / f"batch-{number}.safetensors")

@@ -25,7 +25,7 @@ from speechrnn.types import BLANK_ID
 
 logger = logging.getLogger("speechrnn")
 
-MAY_DIFFER = frozenset({"dropout", "input_dropout", "locked_dropout", "recurrent_dropout", "size", "initial_state"})
+MAY_DIFFER = frozenset({"dropout", "input_dropout", "locked_dropout", "recurrent_dropout", "initial_state"})
 """Settings of the encoder that need not be the model's: they change training alone, or begin as nothing."""
 
 _NAMED_AT_MOST = 12

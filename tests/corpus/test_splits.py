@@ -1,9 +1,11 @@
 """Parts by speakers, and the folders and manifests of parts."""
 
+from dataclasses import replace
+
 import pytest
 
 from speechrnn.corpus.manifest import Entry, read_manifest
-from speechrnn.corpus.splits import find_parts, hold_out_speakers, write_parts
+from speechrnn.corpus.splits import find_parts, hold_out, hold_out_speakers, write_parts
 from speechrnn.errors import CorpusError
 
 
@@ -23,6 +25,16 @@ def test_every_so_many_th_speaker_is_held_out_with_all_utterances(entries):
 def test_too_few_speakers_are_not_split(entries):
     with pytest.raises(CorpusError, match="here: 20 speakers are too few to split; 21 or more will do"):
         hold_out_speakers(entries, every=21, where="here")
+
+
+def test_speakers_are_held_out_where_enough_are_known_and_else_the_end(entries):
+    assert hold_out(entries, every=10, where="x") == hold_out_speakers(entries, every=10, where="x")
+    assert hold_out(entries, every=21, where="x") == (entries[:58], entries[58:])
+    unknown = [*entries[:59], replace(entries[59], speaker=None)]
+    assert hold_out(unknown, every=10, where="x") == (unknown[:54], unknown[54:])
+    assert hold_out(unknown[:2], every=10, where="x") == (unknown[:1], unknown[1:2])
+    with pytest.raises(CorpusError, match="here: 1 utterance cannot be split"):
+        hold_out(unknown[:1], every=10, where="here")
 
 
 def test_parts_are_written_together_or_not_at_all(entries, tmp_path):

@@ -8,12 +8,12 @@ import torch
 from conftest import TONE_SETTINGS
 from safetensors.torch import load_file
 from single_steps import make_batch, make_module, trainer_that_is_none  # noqa: F401
+from stopping import stopped_in_call
 
 from speechrnn.errors import ConfigError
 from speechrnn.training.carried import CarriedStates
 from speechrnn.training.config import DataConfig
 from speechrnn.training.config_file import load_config
-from speechrnn.training.module import SpeechModule
 from speechrnn.training.train import resume, train
 
 CARRY = DataConfig(carry_state="speaker")
@@ -67,6 +67,16 @@ def test_only_the_batch_before_is_remembered():
     assert carried.after == {}
 
 
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_what_follows_a_state_that_is_not_finite_begins_anew(poison):
+    carried = CarriedStates()
+    final = torch.ones(2, 2, 1, 3, 4)
+    final[1, 1, 0, 1, 2] = poison  # the cell of the second layer, of the second utterance
+    carried.keep(SimpleNamespace(ids=["a", "b", "c"]), final)
+    carried.advance()
+    assert set(carried.after) == {"a", "c"}
+
+
 RUN = {
     **TONE_SETTINGS,
     "trainer.max_epochs": 2,
@@ -79,20 +89,10 @@ RUN = {
 }
 
 
-def test_a_run_that_was_stopped_carries_on_what_it_carried(tone_configuration, tmp_path, monkeypatch, one_thread):
+def test_a_run_that_was_stopped_carries_on_what_it_carried(tone_configuration, tmp_path, one_thread):
     train(tone_configuration, {**RUN, "output": str(tmp_path / "whole")})
-    original, calls = SpeechModule.training_step, []
-
-    def stopping(self, *batch):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return original(self, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SpeechModule, "training_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train(tone_configuration, {**RUN, "output": str(tmp_path / "stopped")})
+    with stopped_in_call(6):
+        train(tone_configuration, {**RUN, "output": str(tmp_path / "stopped")})
     resume(tmp_path / "stopped")
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "stopped")]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

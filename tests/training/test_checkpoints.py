@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import TONE_SETTINGS, make_tone_configuration
 from safetensors.torch import load_file
+from stopping import StoppedError, stopped_in_call
 
 from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
 from speechrnn.evaluation.evaluate import evaluate
@@ -41,23 +42,6 @@ RUN = {
     "checkpoints.average": True,
     "checkpoints.every_minutes": 0,
 }
-
-
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stop_in(monkeypatch, method, call):
-    """Let the run end in the n-th call of one of the module's methods, counted from 1."""
-    original, calls = getattr(SpeechModule, method), []
-
-    def stopping(self, *arguments):
-        calls.append(1)
-        if len(calls) == call:
-            raise StoppedError
-        return original(self, *arguments)
-
-    monkeypatch.setattr(SpeechModule, method, stopping)
 
 
 def count_calls(monkeypatch, method):
@@ -97,10 +81,8 @@ def whole(one_thread, tmp_path_factory):
 def test_a_run_stopped_anywhere_ends_with_the_same_weights(whole, tmp_path, monkeypatch, method, share):
     configuration, output, steps, validations = whole
     count = steps if method == "training_step" else validations // 2  # the mean of the best is validated as well
-    with monkeypatch.context() as patch:
-        stop_in(patch, method, 1 + round(share * (count - 1)))
-        with pytest.raises(StoppedError):
-            train(configuration, {**RUN, "output": str(tmp_path / "run")})
+    with stopped_in_call(1 + round(share * (count - 1)), method):
+        train(configuration, {**RUN, "output": str(tmp_path / "run")})
     assert not (tmp_path / "run" / "model").exists()
     done = count_calls(monkeypatch, "training_step")
     resume(tmp_path / "run")
@@ -111,14 +93,12 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(whole, tmp_path, monk
         assert read_log(tmp_path / "run", name) == read_log(output, name)
 
 
-def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_path, monkeypatch):
+def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_path):
     configuration, output, *_ = whole
     begin = lambda: train(configuration, {**RUN, "output": str(tmp_path / "run")})  # noqa: E731
     for _ in range(6):
-        with monkeypatch.context() as patch:
-            stop_in(patch, "training_step", 4)
-            with pytest.raises(StoppedError):
-                begin()
+        with stopped_in_call(4):
+            begin()
         begin = lambda: resume(tmp_path / "run")  # noqa: E731
     begin()
     assert_same(read_released(tmp_path / "run"), read_released(output))
@@ -140,16 +120,9 @@ def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_pat
 def test_what_else_a_run_counts_is_taken_up_too(tone_configuration, tmp_path, monkeypatch, settings):
     (tone_configuration.parent / "lexicon.txt").write_text("low L OW\nmiddle M IH D L\nhigh HH AY\n", encoding="utf-8")
     steps = count_calls(monkeypatch, "training_step")
-    for name in ("whole", "stopped"):
-        with monkeypatch.context() as patch:
-            if name == "stopped":
-                stop_in(patch, "training_step", round(0.6 * len(steps)))
-            overrides = {**RUN, **settings, "output": str(tmp_path / name)}
-            if name == "whole":
-                train(tone_configuration, overrides)
-            else:
-                with pytest.raises(StoppedError):
-                    train(tone_configuration, overrides)
+    train(tone_configuration, {**RUN, **settings, "output": str(tmp_path / "whole")})
+    with stopped_in_call(round(0.6 * len(steps))):
+        train(tone_configuration, {**RUN, **settings, "output": str(tmp_path / "stopped")})
     resume(tmp_path / "stopped")
     assert_same(read_released(tmp_path / "stopped"), read_released(tmp_path / "whole"))
     assert read_log(tmp_path / "stopped", "valid/loss") == read_log(tmp_path / "whole", "valid/loss")
@@ -249,23 +222,21 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         WholeCheckpointIO().load_checkpoint(path)
 
 
-def stop_early(configuration, output, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_in(patch, "training_step", 6)
-        with pytest.raises(StoppedError):
-            train(configuration, {**RUN, "output": str(output)})
+def stop_early(configuration, output):
+    with stopped_in_call(6):
+        train(configuration, {**RUN, "output": str(output)})
 
 
-def test_a_run_is_not_resumed_on_other_data(tone_configuration, tmp_path, monkeypatch):
-    stop_early(tone_configuration, tmp_path / "run", monkeypatch)
+def test_a_run_is_not_resumed_on_other_data(tone_configuration, tmp_path):
+    stop_early(tone_configuration, tmp_path / "run")
     manifest = tone_configuration.parent / "train.jsonl"
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ConfigError, match="data have changed since this run began"):
         resume(tmp_path / "run")
 
 
-def test_a_run_that_is_not_finished_is_not_replaced_unasked(tone_configuration, tmp_path, monkeypatch):
-    stop_early(tone_configuration, tmp_path / "run", monkeypatch)
+def test_a_run_that_is_not_finished_is_not_replaced_unasked(tone_configuration, tmp_path):
+    stop_early(tone_configuration, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"holds a run that is not finished; --resume .* --overwrite begins anew"):
         train(tone_configuration, {**RUN, "output": str(tmp_path / "run")})
 

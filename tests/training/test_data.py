@@ -1,6 +1,7 @@
 """Batches are functions of (seed, epoch, members); a speed never makes an utterance too short for CTC."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -156,12 +157,28 @@ def test_recordings_stay_in_memory_as_far_as_there_is_room(utterances, monkeypat
     monkeypatch.setattr(data, "read_utterance", lambda *a, **k: (calls.append(1), original(*a, **k))[1])
     options = {"sample_rate": 8000, "explain_infeasible": lambda tokens, samples: None, "seed": 0}
     augment = AugmentConfig(speed=(1.0, 1.3), gain_db=(-9.0, 9.0))
-    cached = UtteranceDataset(utterances, augment=augment, cache_bytes=room, **options)
+    cached = UtteranceDataset(utterances, augment=augment, **options)
+    cached.cache(room)
     plain = UtteranceDataset(utterances, augment=augment, **options)
     found = [cached[BatchRequest(epoch, 0, [0, 1, 2])] for epoch in range(3)]
     assert len(calls) == reads
     for epoch, batch in enumerate(found):  # and what is kept is not changed by what is done to it
         assert torch.equal(batch.waveforms, plain[BatchRequest(epoch, 0, [0, 1, 2])].waveforms)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # it creates none: nothing is read
+@pytest.mark.parametrize(("workers", "processes", "share"), [(0, 1, 1.0), (3, 1, 1 / 3), (2, 4, 1 / 8)])
+def test_all_reading_processes_share_the_memory(utterances, monkeypatch, workers, processes, share):
+    given = []
+    monkeypatch.setattr(UtteranceDataset, "cache", lambda self, num_bytes: given.append(num_bytes))
+    speech = SpeechData(
+        utterances, utterances, config=DataConfig(num_workers=workers, cache_gigabytes=0.5), augment=AugmentConfig(),
+        sample_rate=8000, explain_infeasible=lambda tokens, samples: None, seed=0,
+    )  # fmt: skip
+    speech.trainer = SimpleNamespace(world_size=processes, global_rank=0)
+    speech.train_dataloader()
+    speech.val_dataloader()  # is read once an epoch, and not kept
+    assert given == [int(0.5e9 * share)]
 
 
 def test_a_reference_is_another_utterance_of_the_speaker(utterances):
