@@ -25,6 +25,7 @@ import yaml
 
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recipe import open_recipe, run_recipe
+from speechrnn.text.metrics import ErrorCounts, difference_interval
 from speechrnn.training.run import LAST
 from speechrnn.whole_files import write_json, write_whole
 
@@ -127,34 +128,26 @@ def compare(trials: list[Trial]) -> list[dict[str, Any]]:
         shared = [seed for seed in seeds if (BASELINE, seed) in scores]
         if not shared:
             continue
-        mine, base = (sum(_by_speaker(scores[name, seed]) for seed in shared) for name in (change, BASELINE))
-        picks = np.random.default_rng(0).integers(len(mine), size=(SAMPLES, len(mine)))
-        drawn = [table[picks].sum(axis=1) for table in (mine, base)]
-        differences = drawn[0][:, 0] / drawn[0][:, 1] - drawn[1][:, 0] / drawn[1][:, 1]
-        rates = [table[:, 0].sum() / table[:, 1].sum() for table in (mine, base)]
+        base, mine = (
+            [row for seed in shared for row in scores[name, seed]["utterances"]] for name in (BASELINE, change)
+        )
+        counts = [[ErrorCounts(errors, length=length) for _, errors, length in rows] for rows in (base, mine)]
+        interval = difference_interval(*counts, [speaker for speaker, _, _ in base], samples=SAMPLES)
+        rates = [sum(each, ErrorCounts()).rate for each in counts]
         seconds = [sum(scores[name, seed]["seconds"] for seed in shared) for name in (change, BASELINE)]
         rows.append(
             {
                 "change": change,
                 "seeds": len(shared),
-                "cer": rates[0],
+                "cer": rates[1],
                 "wer": float(np.mean([scores[change, seed]["wer"] for seed in shared])),
-                "difference": rates[0] - rates[1],
-                "low": float(np.quantile(differences, 0.025)),
-                "high": float(np.quantile(differences, 0.975)),
+                "difference": rates[1] - rates[0],
+                "low": interval.low,
+                "high": interval.high,
                 "time": seconds[0] / seconds[1],
             }
         )
     return [rows[0], *sorted(rows[1:], key=lambda row: row["difference"])] if rows else []
-
-
-def _by_speaker(kept: dict[str, Any]) -> np.ndarray:
-    """Errors and characters of each speaker, (S, 2), speakers in the order of their names."""
-    speakers = sorted({speaker for speaker, _, _ in kept["utterances"]})
-    table = np.zeros((len(speakers), 2))
-    for speaker, errors, length in kept["utterances"]:
-        table[speakers.index(speaker)] += errors, length
-    return table
 
 
 def describe(rows: list[dict[str, Any]]) -> str:

@@ -72,7 +72,7 @@ class UtteranceDataset(Dataset[Batch]):
         self._by_speaker = _group_by_speaker(utterances) if with_references else None
 
     def cache(self, num_bytes: int) -> None:
-        """Keep recordings as they are read, before augmentation, until they take so much memory; those kept earlier go."""
+        """Keep recordings as they are read, before augmentation, up to so much memory; those kept earlier go."""
         self._cache, self._free_bytes = {}, num_bytes
 
     def __getitem__(self, request: BatchRequest) -> Batch:
