@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -136,35 +136,18 @@ def evaluate(
     """
     cuts = list(read_corpus(corpus, format))
     references = [_write_reference(recognizer, cut.supervisions[0].text or "") for cut in cuts]
-    scored_references = [normalize_for_scoring(text) for text in references]
-    if not any(scored_references):
+    if not any(normalize_for_scoring(text) for text in references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
     _warn_of_unwritable(recognizer, [cut.supervisions[0].text or "" for cut in cuts])
     transcripts: dict[str, Transcript] = {}
     problems: dict[str, str] = {}
+    options: dict[str, Any] = {"batch_seconds": batch_seconds, "speaker": speaker, "carry_state": carry_state != "no"}
     for part in _find_parts(cuts, carry_state):
-        options: dict[str, Any] = {
-            "batch_seconds": batch_seconds,
-            "speaker": speaker,
-            "carry_state": carry_state != "no",
-        }
         transcripts |= _transcribe(recognizer, part, problems, **options, **decoding)
     if not transcripts:
         problem = problems[cuts[0].id]
         raise CorpusError(f"{corpus}: none of {len(cuts)} recordings can be transcribed; {problem}")
-    hypotheses = [transcripts[cut.id].text if cut.id in transcripts else "" for cut in cuts]
-    speakers = [cut.supervisions[0].speaker for cut in cuts]
-    scored_hypotheses = [normalize_for_scoring(text) for text in hypotheses]
-    utterances = [
-        _score_utterance(cut, reference, transcripts.get(cut.id), problems.get(cut.id))
-        for cut, reference in zip(cuts, scored_references, strict=True)
-    ]
-    utterances.sort(key=lambda utterance: (-utterance.wer, -utterance.errors, utterance.id))
-    return Evaluation(
-        score(scored_references, scored_hypotheses, speakers=speakers),
-        score(references, hypotheses, speakers=speakers),
-        utterances,
-    )
+    return _score(cuts, references, transcripts, problems)
 
 
 def _write_reference(recognizer: Recognizer, text: str) -> str:
@@ -241,6 +224,24 @@ def read_all(
             logger.warning("counts as not recognised: %s", error)
             continue
         yield cut.id, torch.from_numpy(waveform.samples)
+
+
+def _score(
+    cuts: Sequence[MonoCut], references: Sequence[str], transcripts: dict[str, Transcript], problems: dict[str, str]
+) -> Evaluation:
+    hypotheses = [transcripts[cut.id].text if cut.id in transcripts else "" for cut in cuts]
+    speakers = [cut.supervisions[0].speaker for cut in cuts]
+    normalized = [normalize_for_scoring(text) for text in references]
+    utterances = [
+        _score_utterance(cut, reference, transcripts.get(cut.id), problems.get(cut.id))
+        for cut, reference in zip(cuts, normalized, strict=True)
+    ]
+    utterances.sort(key=lambda utterance: (-utterance.wer, -utterance.errors, utterance.id))
+    return Evaluation(
+        score(normalized, [normalize_for_scoring(text) for text in hypotheses], speakers=speakers),
+        score(references, hypotheses, speakers=speakers),
+        utterances,
+    )
 
 
 def _score_utterance(
