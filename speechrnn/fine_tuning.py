@@ -98,6 +98,8 @@ def finetune(
     settings |= {f"data.{name}": str(path) for name, path in paths.items()}
     settings |= {"output": str(output), "start.model": str(folder)}
     if replay is not None:
+        if not Path(replay).exists():
+            raise CorpusError(f"{replay}: there is no such file or folder to replay; check the path")
         settings["start.replay"] = str(Path(replay).resolve())
     given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
     config = _configure(base, settings, given, alphabet=alphabet)

@@ -296,7 +296,7 @@ def test_the_command_prints_the_table(letters, german, capsys):
         (["--alphabet", "add"], "invalid choice: 'add'"),
         (["--encoder.hidden_size", "99"], "encoder.hidden_size: 99, but the model to begin from"),
         (["--start.layer_decay", "2"], "start.layer_decay: expected a factor in (0, 1], got 2.0"),
-        (["--replay", "gone.jsonl"], "gone.jsonl"),
+        (["--replay", "gone.jsonl"], "gone.jsonl: there is no such file or folder to replay"),
         (["--old-valid", "gone.jsonl"], "gone.jsonl"),
         (["--valid", "gone.jsonl"], "gone.jsonl"),
         (["-m", "gone"], "gone: there is no such model folder"),

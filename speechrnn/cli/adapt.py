@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "beside each, and where there is none the model's own reading is taken for it",
     )
     add_model_argument(parser)
-    parser.add_argument("--speaker", metavar="NAME", required=True, help="what --speaker of other commands then names")
+    parser.add_argument(
+        "--speaker", metavar="NAME", required=True, help="what --speaker of transcribe and evaluate then names"
+    )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="of gradient descent; 0: what the model encodes, or its own state"
     )
@@ -43,12 +45,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     texts = [_find_text(Path(audio)) for audio in args.audio]
     found = adapt(recognizer, args.audio, texts, steps=STEPS if args.steps is None else args.steps)
     path = keep_speaker(find_folder(args.model), args.speaker, found.state)
-    heard = f"{found.seconds:.0f} s in {found.recordings} recordings"
+    heard = f"{found.seconds:.0f} s heard"
     if args.steps == 0:
         how = "encoded" if recognizer.model.acoustic.encoder.reference is not None else "the model's own state"
     else:
         own = found.recordings - found.with_texts
-        how = f"learned from {found.with_texts} texts and {own} readings of the model's own"
+        how = f"learned from given texts: {found.with_texts}, from the model's own readings: {own}"
         how += f", loss {found.loss_before:.2f} to {found.loss:.2f} nats an utterance"
     print(f"{path}: {heard}, {how}")
     return 0

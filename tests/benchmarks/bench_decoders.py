@@ -23,6 +23,7 @@ torchaudio hands KenLM's ids over in the order of a hash table.
 """
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -119,7 +120,7 @@ def measure(
             for threads, run in by_threads.items():
                 taken.setdefault((subject, threads), []).append(run(part))
     speeds = {}
-    for subject in runs:
+    for subject in runs if rounds else ():
         cpu_seconds = statistics.median(run.cpu_seconds for run in taken[subject, 1])
         one, two = ([run.seconds for run in taken.get((subject, threads), ())] for threads in (1, 2))
         speeds[subject] = cpu_seconds, statistics.median(one) / statistics.median(two) if two else None
@@ -152,8 +153,9 @@ def compare(
         wer, cer = (f"{100 * sum(rows[1:], rows[0]).rate:.1f}" for rows in (words, characters))
         if several:
             wer += f" ({', '.join(f'{100 * each.rate:.1f}' for each in words)})"
-        seconds, gain = speeds[subject]
-        speed = f"{speech[timed].seconds / seconds:,.0f} | {'–' if gain is None else f'{gain:.1f} times'}"
+        seconds, gain = speeds.get(subject, (math.inf, None))
+        speed = f"{speech[timed].seconds / seconds:,.0f}" if rounds else "–"
+        speed += f" | {'–' if gain is None else f'{gain:.1f} times'}"
         print(f"| {subject.system.name} | {subject.language or '–'} | {subject.pruning} | {wer} | {cer} | {speed} |")
     sys.stdout.flush()
 
@@ -190,7 +192,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--characters", type=Path, required=True, help="ARPA file of characters")
     parser.add_argument("--peer-python", type=Path, help="the Python of an environment with pyctcdecode and kenlm")
     parser.add_argument("--beam", type=int, nargs="+", default=[16, 64], help="weights are tuned with the first")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of timing; 0: none")
     args = parser.parse_args()
     for name in ("model", "corpus", "test", "words", "characters"):
         if getattr(args, name) is not None and not getattr(args, name).exists():

@@ -132,7 +132,7 @@ def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, c
     command = ["adapt", "-m", str(folder), "--speaker", "anna", *map(str, recordings), "--device", "cpu"]
     assert main([*command, "--steps", "5"]) == 0
     said = capsys.readouterr().out
-    assert " s in 3 recordings, learned from 3 texts and 0 readings of the model's own, loss" in said
+    assert " s heard, learned from given texts: 3, from the model's own readings: 0, loss" in said
     assert main(["transcribe", "-m", str(folder), "--speaker", "anna", str(recordings[0]), "--device", "cpu"]) == 0
     assert set(capsys.readouterr().out.split()) <= {"low", "middle", "high"}
     for path in recordings:
@@ -142,7 +142,7 @@ def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, c
         assert main([*command, "--steps", "1"]) == 0
     finally:
         recordings[0].with_suffix(".aside").rename(recordings[0].with_suffix(".txt"))
-    assert "learned from 2 texts and 1 readings" in capsys.readouterr().out
+    assert "learned from given texts: 2, from the model's own readings: 1" in capsys.readouterr().out
     assert main([*command, "--steps", "0"]) == 0
     assert "the model's own state" in capsys.readouterr().out
 
