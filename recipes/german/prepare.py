@@ -5,12 +5,10 @@ beside it); any corpus that speechrnn reads will do. There is no published split
 TEST_MINUTES test and VALID_MINUTES before them validate; from the beginning ``prepare.minutes`` train.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers import read_entries
-from speechrnn.corpus.splits import write_parts
+from speechrnn.corpus.splits import take_minutes, write_parts
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -44,8 +42,8 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float = 60
             "https://github.com/rhasspy"
         )
     entries = read_entries(source)
-    test = take(reversed(entries), TEST_MINUTES)
-    valid = take(reversed(entries[: len(entries) - len(test)]), VALID_MINUTES)
+    test = take_minutes(reversed(entries), TEST_MINUTES)
+    valid = take_minutes(reversed(entries[: len(entries) - len(test)]), VALID_MINUTES)
     rest = entries[: len(entries) - len(test) - len(valid)]
     available = sum(entry.seconds for entry in rest) / 60
     if not 0 < minutes <= available:
@@ -53,15 +51,4 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float = 60
             f"prepare.minutes: {minutes:g}, but {available:.0f} minutes are left to train on after {TEST_MINUTES:g} to "
             f"test and {VALID_MINUTES:g} to validate"
         )
-    write_parts(output, {"train": take(rest, minutes), "valid": valid[::-1], "test": test[::-1]})
-
-
-def take(entries: Iterable[Entry], minutes: float) -> list[Entry]:
-    """The first so many minutes."""
-    taken, seconds = [], 0.0
-    for entry in entries:
-        if seconds >= 60 * minutes:
-            break
-        taken.append(entry)
-        seconds += entry.seconds
-    return taken
+    write_parts(output, {"train": take_minutes(rest, minutes), "valid": valid[::-1], "test": test[::-1]})

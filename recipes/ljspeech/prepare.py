@@ -1,7 +1,8 @@
 """LJ Speech: one woman reads English books, 22.05 kHz, 24 hours.
 
 The corpus has one speaker and no published split: in the order of its metadata the last tenth tests, and the twentieth
-before it validates, so that no chapter but those at the two seams is in two parts.
+before it validates, so that no chapter but those at the two seams is in two parts. With ``prepare.minutes``, for
+fine-tuning, the first so many minutes train, a twentieth of the corpus after them validates, and all the rest tests.
 
 Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017.
 """
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from speechrnn.corpus.manifest import Entry, read_manifest
 from speechrnn.corpus.readers.ljspeech import is_ljspeech, read_ljspeech_entries
-from speechrnn.corpus.splits import write_parts
+from speechrnn.corpus.splits import take_minutes, write_parts
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -26,7 +27,7 @@ LANGUAGE = "en"
 TEST_SHARE, VALID_SHARE = 0.1, 0.05
 
 
-def prepare(source: Path | None, output: Path, *, seed: int) -> None:
+def prepare(source: Path | None, output: Path, *, seed: int, minutes: float | None = None) -> None:
     """Write train.jsonl, valid.jsonl and test.jsonl.
 
     Args:
@@ -34,14 +35,15 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
             with a NeMo ``manifest.jsonl``.
         output: Where the manifests go.
         seed: Not used: the split is fixed.
+        minutes: How much to train on; None: all that is not held out.
 
     Raises:
         CorpusError: There is no source, it is not this corpus, or too little of it.
     """
-    write_parts(output, split_ljspeech(source))
+    write_parts(output, split_ljspeech(source, minutes))
 
 
-def split_ljspeech(source: Path | None) -> dict[str, list[Entry]]:
+def split_ljspeech(source: Path | None, minutes: float | None = None) -> dict[str, list[Entry]]:
     """The utterances of train, valid and test, by their order.
 
     Raises:
@@ -60,6 +62,14 @@ def split_ljspeech(source: Path | None) -> dict[str, list[Entry]]:
     tested, validated = round(TEST_SHARE * len(entries)), round(VALID_SHARE * len(entries))
     if not validated:
         raise CorpusError(f"{source}: {len(entries)} utterances are too few to split; 20 or more will do")
+    if minutes is not None:
+        first = len(take_minutes(entries, minutes))
+        if not 0 < first < len(entries) - validated:
+            available = sum(entry.seconds for entry in entries) / 60
+            raise CorpusError(
+                f"prepare.minutes: {minutes:g} of {available:.0f} minutes leave nothing to train or to test on"
+            )
+        tested = len(entries) - validated - first
     last = len(entries) - tested
     return {
         "train": entries[: last - validated],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from speechrnn.corpus.manifest import Entry, write_manifest
@@ -55,6 +55,17 @@ def hold_out(entries: Sequence[Entry], *, every: int, where: str | Path) -> tupl
         raise CorpusError(f"{where}: {len(entries)} utterance cannot be split; record more, or give each part its own")
     first = len(entries) - max(1, len(entries) // every)
     return list(entries[:first]), list(entries[first:])
+
+
+def take_minutes(entries: Iterable[Entry], minutes: float) -> list[Entry]:
+    """The first entries, until they last so many minutes."""
+    taken, seconds = [], 0.0
+    for entry in entries:
+        if seconds >= 60 * minutes:
+            break
+        taken.append(entry)
+        seconds += entry.seconds
+    return taken
 
 
 def write_parts(output: Path, parts: Mapping[str, Sequence[Entry]]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from speechrnn.corpus.manifest import Entry, read_manifest
-from speechrnn.corpus.splits import find_parts, hold_out, hold_out_speakers, write_parts
+from speechrnn.corpus.splits import find_parts, hold_out, hold_out_speakers, take_minutes, write_parts
 from speechrnn.errors import CorpusError
 
 
@@ -35,6 +35,15 @@ def test_speakers_are_held_out_where_enough_are_known_and_else_the_end(entries):
     assert hold_out(unknown[:2], every=10, where="x") == (unknown[:1], unknown[1:2])
     with pytest.raises(CorpusError, match="here: 1 utterance cannot be split"):
         hold_out(unknown[:1], every=10, where="here")
+
+
+def test_minutes_are_taken_until_they_are_reached(entries):
+    """Each lasts a second."""
+    assert take_minutes(entries, 0.5) == entries[:30]
+    assert take_minutes(entries, 0.51) == entries[:31]
+    assert take_minutes(entries, 5.0) == entries
+    assert take_minutes(reversed(entries), 0.05) == entries[:-4:-1]
+    assert take_minutes(entries, 0.0) == []
 
 
 def test_parts_are_written_together_or_not_at_all(entries, tmp_path):

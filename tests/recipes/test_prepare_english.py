@@ -166,6 +166,18 @@ def test_english_splits_ljspeech_by_order_in_either_form(tmp_path, published):
     }
 
 
+def test_ljspeech_can_train_on_a_few_minutes_and_test_on_the_rest(tmp_path):
+    folder = make_ljspeech(tmp_path / "ljspeech")
+    entries = english._ljspeech.read_ljspeech_entries(folder)
+    minutes = 11.5 * entries[0].seconds / 60
+    split = english._ljspeech.split_ljspeech(folder, minutes)
+    assert [len(split[part]) for part in ("train", "valid", "test")] == [12, 2, 26]
+    assert [*split["train"], *split["valid"], *split["test"]] == entries
+    for wrong in (0.0, 38 * entries[0].seconds / 60):
+        with pytest.raises(CorpusError, match=r"prepare.minutes: .* leave nothing to train or to test on"):
+            english._ljspeech.split_ljspeech(folder, wrong)
+
+
 def test_english_says_what_it_lacks(tmp_path):
     with pytest.raises(CorpusError, match="^no --source: pass a folder that holds one or more of speechocean762, "):
         english.prepare(None, tmp_path / "out", seed=0)
