@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _replay(folder: str) -> int:
-    from speechrnn.training.faults import describe_replay, replay
+    from speechrnn.training.replay import describe_replay, replay
 
     rows = replay(folder)
     print(describe_replay(rows))

@@ -1,29 +1,22 @@
 """What can go wrong in the middle of a run: files that cannot be read, losses that are not finite, too little memory.
 
-A step that was not taken is saved whole, batch and weights, and :func:`replay` computes it again.
+A step that was not taken is saved whole, batch and weights, and :mod:`speechrnn.training.replay` computes it again.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
-from speechrnn.corpus.batches import select_utterances
-from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.model_folder import ModelFolder, load_model, save_model
-from speechrnn.seeds import derive_seed
+from speechrnn.errors import CorpusError
+from speechrnn.model_folder import ModelFolder, save_model
 from speechrnn.training.collectives import stop_all
 from speechrnn.training.config import FaultsConfig
-from speechrnn.training.config_file import config_from_dict
 from speechrnn.types import Batch
 from speechrnn.whole_files import write_json, write_whole
 
@@ -112,106 +105,3 @@ def save_fault(folder: Path, module: SpeechModule, batches: Sequence[Batch], *, 
             "batches": rows,
         },
     )
-
-
-@dataclass(frozen=True)
-class ReplayedUtterance:
-    """One utterance of a step that was not taken.
-
-    Attributes:
-        id: Its name.
-        seconds: Its duration after augmentation.
-        tokens: Tokens of its text.
-        loss: Its loss in nats, the mean over passes.
-        gradient_norm: Norm of its gradient alone.
-        largest_sample: Greatest amplitude that went in.
-    """
-
-    id: str
-    seconds: float
-    tokens: int
-    loss: float
-    gradient_norm: float
-    largest_sample: float
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether it can have been trained on."""
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
-
-
-def replay(folder: str | Path) -> list[ReplayedUtterance]:
-    """Compute a step that was not taken once more, utterance by utterance, on the CPU in float32.
-
-    States that were carried on from earlier utterances are not among what was saved: each utterance starts from the
-    model's own, and a warning says so.
-
-    Args:
-        folder: What :func:`save_fault` wrote.
-
-    Returns:
-        Its utterances, those whose loss or gradient is not finite first, then by loss, the greatest first.
-
-    Raises:
-        ConfigError: The folder holds no saved step.
-    """
-    from speechrnn.training.module import SpeechModule
-
-    folder = Path(folder)
-    fault = _read_fault(folder)
-    saved = load_model(folder / "model")
-    config = config_from_dict(fault["configuration"], where=str(folder))
-    module = SpeechModule(saved.acoustic, saved.tokens, config, fault.get("pronunciations"))
-    if module.phones is not None:
-        module.phones.load_state_dict(_read_tensors(folder / "phones.safetensors"))
-    module.train()
-    if module.carried is not None:
-        logger.warning("states that were carried on are not saved: each utterance starts from the model's own")
-    rows = []
-    for number, row in enumerate(fault["batches"]):
-        tensors: dict[str, Any] = _read_tensors(folder / f"batch-{number}.safetensors")
-        batch = Batch(**tensors, **row)
-        for index in range(len(batch.ids)):
-            torch.manual_seed(derive_seed(fault["configuration"]["seed"], fault["epoch"], number, index))
-            rows.append(_replay_utterance(module, select_utterances(batch, [index])))
-    return sorted(rows, key=lambda row: (row.is_finite, -row.loss if row.is_finite else 0.0))
-
-
-def _read_fault(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "fault.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--replay {folder}: no saved step there; give a folder of a run's faults/") from error
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); the saved step is not whole") from error
-
-
-def _replay_utterance(module: SpeechModule, batch: Batch) -> ReplayedUtterance:
-    module.zero_grad()
-    losses, divergences = module.compute_losses(batch)
-    (losses + module.config.ctc.consistency * divergences).mean().backward()
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    samples = batch.waveforms
-    return ReplayedUtterance(
-        id=batch.ids[0],
-        seconds=samples.shape[1] / module.model.sample_rate,
-        tokens=int(batch.target_lengths[0]),
-        loss=float(losses.detach().mean()),
-        gradient_norm=float(torch.nn.utils.get_total_norm(gradients)),
-        largest_sample=float(samples.abs().max()) if samples.numel() else 0.0,
-    )
-
-
-def describe_replay(rows: Sequence[ReplayedUtterance]) -> str:
-    """A table of a replayed step."""
-    lines = ["| utterance | seconds | tokens | loss, nats | gradient norm | largest sample |", "|" + " --- |" * 6]
-    for row in rows:
-        values = [row.id, f"{row.seconds:.2f}", str(row.tokens), f"{row.loss:.3f}"]
-        values += [f"{row.gradient_norm:.3g}", f"{row.largest_sample:.3g}"]
-        lines.append(f"| {' | '.join(values)} |")
-    return "\n".join(lines)

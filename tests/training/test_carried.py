@@ -14,6 +14,7 @@ from speechrnn.errors import ConfigError
 from speechrnn.training.carried import CarriedStates
 from speechrnn.training.config import DataConfig
 from speechrnn.training.config_file import load_config
+from speechrnn.training.replay import replay
 from speechrnn.training.train import resume, train
 
 CARRY = DataConfig(carry_state="speaker")
@@ -75,6 +76,18 @@ def test_what_follows_a_state_that_is_not_finite_begins_anew(poison):
     carried.keep(SimpleNamespace(ids=["a", "b", "c"]), final)
     carried.advance()
     assert set(carried.after) == {"a", "c"}
+
+
+@pytest.mark.usefixtures("trainer_that_is_none")
+def test_a_bad_step_spoils_none_after_it_and_its_replay_says_what_it_lacks(make_tiny_model, tmp_path, caplog):
+    module = make_module(make_tiny_model(), tmp_path, data=CARRY)
+    batch = replace(make_batch(module, ("quick", "the fox")), previous=[None, None])
+    batch.waveforms[1, 100] = float("nan")
+    module.training_step(batch, 0)
+    assert set(module.carried.after) == {"quick"}
+    rows = replay(tmp_path / "faults" / "epoch-1-batch-1")
+    assert [row.id for row in rows if not row.is_finite] == ["the fox"]
+    assert "states that were carried on are not saved" in caplog.text
 
 
 RUN = {

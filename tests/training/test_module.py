@@ -14,7 +14,8 @@ from speechrnn.corpus.batches import collate
 from speechrnn.errors import CorpusError, SpeechRNNError
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import FaultsConfig, OptimizerConfig
-from speechrnn.training.faults import Unreadable, replay
+from speechrnn.training.faults import Unreadable
+from speechrnn.training.replay import replay
 
 pytestmark = pytest.mark.usefixtures("trainer_that_is_none")
 

@@ -11,9 +11,9 @@ from single_steps import make_batch, make_module, trainer_that_is_none  # noqa: 
 from speechrnn.acoustic.ctc import CTCConfig, ctc_losses
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.training.config_file import load_config
-from speechrnn.training.faults import replay
 from speechrnn.training.phones import PhoneOutput
 from speechrnn.training.preflight import prepare_run
+from speechrnn.training.replay import replay
 from speechrnn.training.train import train
 
 SPOKEN = {"the": ["DH", "AH"], "quick": ["K", "W", "IH", "K"], "fox": ["F", "AA", "K", "S"]}
