@@ -96,11 +96,7 @@ def finetune(
     paths = _split_if_needed(Path(train), None if valid is None else Path(valid), Path(output), overwrite=overwrite)
     settings = take_settings(base, folder, dict(replacements or {}))
     settings |= {f"data.{name}": str(path) for name, path in paths.items()}
-    settings |= {"output": str(output), "start.model": str(folder)}
-    if replay is not None:
-        if not Path(replay).exists():
-            raise CorpusError(f"{replay}: there is no such file or folder to replay; check the path")
-        settings["start.replay"] = str(Path(replay).resolve())
+    settings |= {"output": str(output), "start.model": str(folder), **_take_replay(replay)}
     given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
     config = _configure(base, settings, given, alphabet=alphabet)
     corpora = {"valid": paths["valid"]} | ({} if old_valid is None else {"old": Path(old_valid)})
@@ -109,6 +105,15 @@ def finetune(
     logger.info("before: %s", _describe_rates(before))
     result = _train(config, base, corpus=Path(train).name, overwrite=overwrite)
     return _compare(result, load_model(folder), corpora, before)
+
+
+def _take_replay(replay: str | Path | None) -> dict[str, str]:
+    """The setting for what is to be replayed, which must be there."""
+    if replay is None:
+        return {}
+    if not Path(replay).exists():
+        raise CorpusError(f"{replay}: there is no such file or folder to replay; check the path")
+    return {"start.replay": str(Path(replay).resolve())}
 
 
 def _train(config: Config, base: ModelFolder, *, corpus: str, overwrite: bool) -> TrainingResult:

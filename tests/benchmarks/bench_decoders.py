@@ -9,11 +9,13 @@ pyctcdecode needs an environment of its own (it wants numpy below 2), and nothin
     python tests/benchmarks/bench_decoders.py --model MODEL --corpus valid.jsonl --words w.arpa --characters c.arpa \
         --peer-python peers/bin/python --beam 16 64
 
-The corpus is validation data with speakers. In the order of their names every other speaker belongs to the first half,
-the rest to the second; the weights that a half is scored with were tuned on the other one, each decoder's on a grid of
-30 points with the first of the beams. With ``--test`` all of the corpus tunes and the test data is scored, once. Times
-are those of decoding the second half (the test data), in turns, the median of the rounds: CPU time of one thread, so
-that what else the machine does counts little, and what a second thread gains by the clock.
+The corpus is validation data with speakers. In the order of their names every other speaker belongs to the first
+half, the rest to the second; the weights that a half is scored with were tuned on the other one, each decoder's on a
+grid of 30 points with the first of the beams. With ``--test`` all of the corpus tunes and the test data is scored,
+once. Times are those of decoding the second half (the test data), in turns, the median of the rounds: CPU time of one
+thread, so that what else the machine does counts little, and what a second thread gains by the clock. The difference
+of each row to our wide one with the same language model is a paired bootstrap over speakers; below 0 the row is
+better.
 
 Pruning is as alike as the options allow. ``wide``: ours tries tokens within 12 nats of a frame's best (its default),
 pyctcdecode those above -12, flashlight all; prefixes 50 nats below the best go, ours has no such limit. ``narrow``: 5
@@ -36,6 +38,7 @@ from typing import Any, NamedTuple
 from decoder_systems import PRUNING, Flashlight, Ours, Pyctcdecode, Run, Setting, Speech, say
 
 HALVES = ("first", "second")
+SAMPLES = 10_000  # of the bootstrap
 Weights = dict[str, tuple[float, float]]
 """Language weight and bonus by the part that is scored with them."""
 
@@ -57,13 +60,15 @@ def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
     computed = {}
     for name, cuts in parts.items():
         texts = {cut.id: normalize_for_scoring(cut.supervisions[0].text or "") for cut in cuts}
-        speech = Speech([], [], sum(cut.duration for cut in cuts))
+        speakers = {cut.id: cut.supervisions[0].speaker or "" for cut in cuts}
+        speech = Speech([], [], [], sum(cut.duration for cut in cuts))
         recordings = read_all(recognizer, cuts, {})
         budget = 120.0 * recognizer.sample_rate
         for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
             emission = recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch]))
             speech.batches.append((emission.log_probs.cpu().float().contiguous().clone(), emission.lengths.cpu()))
             speech.references.extend(texts[id] for id, _ in batch)
+            speech.speakers.extend(speakers[id] for id, _ in batch)
         computed[name] = speech
         say(f"{name}: {len(speech.references)} utterances, {speech.seconds:.0f} s")
     return computed
@@ -84,16 +89,29 @@ def divide(corpus: Path, test: Path | None) -> tuple[dict[str, list[Any]], dict[
     return halves, dict(zip(HALVES, HALVES[::-1], strict=True))
 
 
-def count(speech: Speech, texts: Sequence[str]) -> tuple[Any, Any]:
-    """Word and character errors."""
-    from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
+def count(speech: Speech, texts: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Word errors and character errors of each utterance."""
+    from speechrnn.text.metrics import character_errors, word_errors
     from speechrnn.text.normalize import normalize_for_scoring
 
     pairs = list(zip(speech.references, map(normalize_for_scoring, texts), strict=True))
-    return (
-        sum((word_errors(*pair) for pair in pairs), ErrorCounts()),
-        sum((character_errors(*pair) for pair in pairs), ErrorCounts()),
-    )
+    return [word_errors(*pair) for pair in pairs], [character_errors(*pair) for pair in pairs]
+
+
+def add_up(counts: Sequence[Any]) -> Any:
+    """The errors of all utterances."""
+    return sum(counts[1:], counts[0])
+
+
+def describe_difference(ours: Sequence[Any], theirs: Sequence[Any], speakers: Sequence[str]) -> str:
+    """Word error rate of theirs less that of ours in points, with its interval."""
+    from speechrnn.text.metrics import difference_interval
+
+    if ours is theirs:
+        return "–"
+    interval = difference_interval(ours, theirs, speakers, samples=SAMPLES)
+    change = add_up(theirs).rate - add_up(ours).rate
+    return f"{100 * change:+.2f} ({100 * interval.low:+.2f} to {100 * interval.high:+.2f})"
 
 
 def tune(subject: Subject, beam: int, speech: dict[str, Speech], scored: dict[str, str]) -> Weights:
@@ -103,7 +121,7 @@ def tune(subject: Subject, beam: int, speech: dict[str, Speech], scored: dict[st
     tried = {}
     for weights in product(*subject.system.grid(subject.language)):
         run = subject.system.prepare(Setting(subject.language, beam, subject.pruning, weights))
-        tried[weights] = {part: count(speech[part], run(part).texts)[0].errors for part in scored.values()}
+        tried[weights] = {part: add_up(count(speech[part], run(part).texts)[0]).errors for part in scored.values()}
     best = {part: min(tried, key=lambda weights: tried[weights][tuned]) for part, tuned in scored.items()}
     say(f"{subject.system.name}, {subject.language}, {subject.pruning}: language weight and bonus {best}")
     return best
@@ -132,7 +150,7 @@ def compare(
 ) -> None:
     """Score and time everything with one beam, and print its table."""
     runs: dict[Subject, dict[int, Callable[[str], Run]]] = {}
-    errors: dict[Subject, list[tuple[Any, Any]]] = {}
+    errors: dict[Subject, list[tuple[list[Any], list[Any]]]] = {}
     timed = list(weights[subjects[0]])[-1]
     for subject in subjects:
         width = 0 if subject.pruning == "greedy" else beam
@@ -146,17 +164,22 @@ def compare(
     speeds = measure(runs, timed, rounds)
     several = " (of each half)" if len(weights[subjects[0]]) > 1 else ""
     print(f"\nBeam {beam}\n")
-    print(f"| decoder | language model | pruning | WER, %{several} | CER, % | × real time | 2 threads |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| decoder | language model | pruning | WER, %{several} | to ours | CER, % | × real time | 2 threads |")
+    print("|" + " --- |" * 8)
+    speakers = [speaker for part in weights[subjects[0]] for speaker in speech[part].speakers]
+    all_words = {each: [one for words, _ in errors[each] for one in words] for each in subjects}
     for subject in subjects:
-        words, characters = zip(*errors[subject], strict=True)
-        wer, cer = (f"{100 * sum(rows[1:], rows[0]).rate:.1f}" for rows in (words, characters))
+        words, characters = ([add_up(each) for each in parts] for parts in zip(*errors[subject], strict=True))
+        wer, cer = (f"{100 * add_up(rows).rate:.1f}" for rows in (words, characters))
         if several:
             wer += f" ({', '.join(f'{100 * each.rate:.1f}' for each in words)})"
+        ours = next(each for each in subjects if each[1:] == (subject.language, "wide"))
+        difference = describe_difference(all_words[ours], all_words[subject], speakers)
         seconds, gain = speeds.get(subject, (math.inf, None))
         speed = f"{speech[timed].seconds / seconds:,.0f}" if rounds else "–"
         speed += f" | {'–' if gain is None else f'{gain:.1f} times'}"
-        print(f"| {subject.system.name} | {subject.language or '–'} | {subject.pruning} | {wer} | {cer} | {speed} |")
+        row = f"{subject.system.name} | {subject.language or '–'} | {subject.pruning} | {wer} | {difference} | {cer}"
+        print(f"| {row} | {speed} |")
     sys.stdout.flush()
 
 

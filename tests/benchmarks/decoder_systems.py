@@ -51,10 +51,11 @@ class Run(NamedTuple):
 
 
 class Speech(NamedTuple):
-    """Log-probabilities in batches, (B, T', V) with lengths (B,); its references; seconds of audio."""
+    """Log-probabilities in batches, (B, T', V) with lengths (B,); references and speakers of each; seconds of audio."""
 
     batches: list[tuple[Any, Any]]
     references: list[str]
+    speakers: list[str]
     seconds: float
 
 
