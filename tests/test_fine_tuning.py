@@ -19,7 +19,7 @@ from speechrnn.cli.main import main
 from speechrnn.corpus.readers import read_entries
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.evaluation.comparison import Comparison
-from speechrnn.fine_tuning import choose_settings, describe_finetuning, describe_plan, finetune
+from speechrnn.fine_tuning import choose_settings, describe_finetuning, describe_plan, finetune, take_settings
 from speechrnn.model_folder import load_model
 from speechrnn.text.normalize import TextConfig
 from speechrnn.training.config import Config, StartConfig
@@ -256,7 +256,20 @@ def test_more_speech_takes_fewer_epochs(letters, german):
     assert long["trainer.max_epochs"] == 10
     assert long["data.batch_seconds"] > short["data.batch_seconds"]
     known = replace(base, text=TextConfig(replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"}))
-    assert choose_settings(known, entries, text=known.text, alphabet=None)["start.head_epochs"] == 0
+    settings = choose_settings(known, entries, text=known.text, alphabet=None)
+    assert settings["start.head_epochs"] == 0
+    # Another language moves fast and everywhere alike, a known one slowly and its lower layers slower.
+    assert settings["optimizer.learning_rate"] < short["optimizer.learning_rate"]
+    assert settings["start.layer_decay"] < short["start.layer_decay"] == 1.0
+
+
+def test_a_second_copy_of_everything_is_not_brought_along(letters):
+    """Consistency doubles the time of a step; the rest of how the model was trained stays."""
+    base = load_model(letters)
+    earlier = {"ctc": {"consistency": 0.3, "intermediate_layers": [1]}}
+    base = replace(base, provenance={**base.provenance, "configuration": earlier})
+    settings = take_settings(base, letters, {})["ctc"]
+    assert (settings["consistency"], settings["intermediate_layers"]) == (0.0, [1])
 
 
 @pytest.mark.parametrize(
