@@ -192,16 +192,16 @@ def _configure(
     """The run's configuration: what the model brings, what suits the recordings, and above both what was asked for."""
     from speechrnn.corpus.readers import read_entries
 
-    text = load_config(None, [*to_arguments(settings), *given]).text
+    asked = load_config(None, [*to_arguments(settings), *given])
     entries = read_entries(settings["data.train"])
-    chosen = choose_settings(base, entries, text=text, alphabet=alphabet)
+    chosen = choose_settings(base, entries, text=asked.text, alphabet=alphabet, kind=asked.tokens.kind)
     config = load_config(None, [*to_arguments(settings | chosen), *given])
     logger.info("%.2f h: %s", _count_hours(entries), describe_plan(config))
     return config
 
 
 def choose_settings(
-    base: ModelFolder, entries: Sequence[Entry], *, text: TextConfig, alphabet: Alphabet | None
+    base: ModelFolder, entries: Sequence[Entry], *, text: TextConfig, alphabet: Alphabet | None, kind: str | None = None
 ) -> dict[str, Any]:
     """Settings that suit a model and so much speech; what becomes of its alphabet is said in a line.
 
@@ -210,6 +210,7 @@ def choose_settings(
         entries: What to learn from.
         text: How its texts are normalised.
         alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
+        kind: What the fine-tuned model is to write, such as ``words``; None: what the model writes.
 
     Raises:
         ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
@@ -219,7 +220,8 @@ def choose_settings(
         raise ConfigError("--alphabet map and --map go together: say what each letter becomes, as in --map 'ä=ae ß=ss'")
     for old, written in new.items():
         logger.info("map: %s is written %s", old, written)
-    proposed, why = propose_alphabet(base.tokens, [normalize_text(entry.text, text) for entry in entries])
+    texts = [normalize_text(entry.text, text) for entry in entries]
+    proposed, why = propose_alphabet(base.tokens, texts, kind=kind)
     chosen = alphabet or proposed
     logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
     is_new = chosen in ("extend", "replace") and proposed != "keep"

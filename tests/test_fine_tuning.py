@@ -299,6 +299,19 @@ def test_the_command_prints_the_table(letters, german, capsys):
     assert configuration["start"]["layers"] == 0
 
 
+def test_a_model_of_letters_becomes_one_of_words(letters, german, caplog):
+    caplog.set_level("INFO")
+    settings = {**QUICK, "tokens.kind": "words", "trainer.max_epochs": 8, "optimizer.learning_rate": 0.02}
+    outcome = tune(letters, german, overrides=settings)
+    assert "alphabet: replace (the model writes characters, now words: a new output layer begins)" in caplog.text
+    assert load_model(outcome.training.model).tokens.symbols == ["<blank>", "höher", "mittel", "tief"]
+    assert outcome.sets["valid"].wer < outcome.sets["valid"].wer_before
+    choice = json.loads((german / "run" / "run.json").read_text())["configuration"]["start"]
+    assert choice["head_epochs"] > 0  # the new output layer is warmed up
+    with pytest.raises(ConfigError, match="tokens.kind: words, but the model to begin from has characters"):
+        tune(letters, german, overrides=settings, output=german / "kept", alphabet="keep")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

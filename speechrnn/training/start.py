@@ -52,9 +52,10 @@ def load_start(config: Config) -> ModelFolder:
                     f"{section}.{name}: {asked[name]}, but the model to begin from ({config.start.model}) has {value}; "
                     "leave it out"
                 )
-    if base.tokens.kind != config.tokens.kind:
+    if base.tokens.kind != config.tokens.kind and config.start.alphabet != "replace":
         raise ConfigError(
-            f"tokens.kind: {config.tokens.kind}, but the model to begin from has {base.tokens.kind}; leave it out"
+            f"tokens.kind: {config.tokens.kind}, but the model to begin from has {base.tokens.kind}; leave it out, or "
+            "begin a new output layer with start.alphabet replace"
         )
     return base
 
@@ -101,8 +102,16 @@ def count_symbols(tokens: Tokens, texts: Iterable[str]) -> tuple[Counter[str], C
     return known, unknown
 
 
-def propose_alphabet(tokens: Tokens, texts: Sequence[str]) -> tuple[Alphabet, str]:
-    """What to do about symbols that a model lacks, and why, in a line."""
+def propose_alphabet(tokens: Tokens, texts: Sequence[str], *, kind: str | None = None) -> tuple[Alphabet, str]:
+    """What to do about symbols that a model lacks, and why, in a line.
+
+    Args:
+        tokens: What the model writes.
+        texts: What it is to learn from, normalised.
+        kind: Of the tokens that it is to write then; None: of those that it writes.
+    """
+    if kind not in (None, tokens.kind):
+        return "replace", f"the model writes {tokens.kind}, now {kind}: a new output layer begins"
     known, unknown = count_symbols(tokens, texts)
     if not unknown:
         return "keep", "the model knows every symbol of these texts"
@@ -124,7 +133,9 @@ def start_from(base: ModelFolder, config: Config, tokens: Tokens) -> AcousticMod
     """
     model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
     weights = {**model.state_dict(), **base.acoustic.state_dict()}  # an initial state that is new begins as zero
-    if tokens.symbols != base.tokens.symbols:
+    if tokens.kind != base.tokens.kind:  # nothing of the old output layer means anything to the new one
+        weights |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+    elif tokens.symbols != base.tokens.symbols:
         weights |= {f"head.{name}": value for name, value in _start_head(base, model.head, tokens).items()}
     known = model.state_dict()
     model.load_state_dict({name: value for name, value in weights.items() if name in known})

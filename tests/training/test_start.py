@@ -120,6 +120,29 @@ def test_new_symbols_begin_near_similar_ones_and_known_ones_where_they_were(base
     assert "new symbols: ä near a, ж" in caplog.text
 
 
+def test_another_kind_of_tokens_begins_an_output_layer_and_keeps_the_rest(base):
+    model, _ = base
+    config = make_config(base, kind="words", alphabet="replace")
+    assert load_start(config).tokens.kind == "characters"
+    tokens = make_tokens(model.tokens, config, ENGLISH)
+    assert (tokens.kind, tokens.symbols) == ("words", ["<blank>", "a", "dog", "fox", "quick", "the"])
+    started = start_from(model, config, tokens)
+    for name, value in model.acoustic.encoder.state_dict().items():
+        assert torch.equal(started.encoder.state_dict()[name], value)
+    # The word "a" has nothing to do with the letter.
+    row = model.acoustic.head.projection.weight[model.tokens.symbols.index("a")]
+    assert not torch.isclose(started.head.projection.weight[1], row).any()
+    blank = [each.head.projection.weight[0] for each in (started, model.acoustic)]
+    assert not torch.isclose(*blank).any()
+
+
+def test_another_kind_of_tokens_is_proposed_to_begin_anew(base):
+    tokens = base[0].tokens
+    alphabet, why = propose_alphabet(tokens, ["the dog"], kind="words")
+    assert (alphabet, why) == ("replace", "the model writes characters, now words: a new output layer begins")
+    assert propose_alphabet(tokens, ["the dog"], kind="characters")[0] == "keep"
+
+
 def moving(base, epoch, **settings):
     """The depths that move: 0 the output layer, 1 to 3 recurrent layers from the top, 4 the subsampling."""
     movement = Movement(base[0].acoustic, StartConfig(model="x", **settings))
