@@ -25,6 +25,7 @@ from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.whole_files import write_whole
 
 SECONDS = 30.0
+NETWORKS = ("zero", "learned", "encoded")
 
 Speakers = dict[str, tuple[list[Entry], list[Entry]]]
 Errors = list[tuple[str, ErrorCounts, ErrorCounts]]
@@ -101,7 +102,19 @@ def describe(rows: list[tuple[str, str, Errors, Errors | None]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measure(models: dict[str, str], speakers: Speakers, *, steps: int) -> list[tuple[str, str, Errors, Errors | None]]:
+def list_ways(network: str, adapted: list[str], *, steps: int) -> dict[str, tuple[bool, int]]:
+    """What each row says, whether texts are known, and for how many steps is adapted: none encodes alone."""
+    ways = {
+        f"adapted, {steps} steps, with texts": (True, steps),
+        f"adapted, {steps} steps, own readings": (False, steps),
+    }
+    ways = ways if network in adapted else {}
+    return {"encoded": (False, 0), **ways} if network == "encoded" else ways
+
+
+def measure(
+    models: dict[str, str], speakers: Speakers, *, steps: int, adapted: list[str]
+) -> list[tuple[str, str, Errors, Errors | None]]:
     """Rows of the table."""
     wrong = next_speakers(list(speakers))
     rows: list[tuple[str, str, Errors, Errors | None]] = []
@@ -110,13 +123,7 @@ def measure(models: dict[str, str], speakers: Speakers, *, steps: int) -> list[t
         own = score(recognizer, speakers, lambda name: None)
         first = {"zero": "zeros", "learned": "one learned state", "encoded": "nothing heard"}[network]
         rows.append((network, first, own, None))
-        ways = {
-            f"adapted, {steps} steps, with texts": (True, steps),
-            f"adapted, {steps} steps, own readings": (False, steps),
-        }
-        if network == "encoded":
-            ways = {"encoded": (False, 0)} | ways
-        for way, (with_texts, its_steps) in ways.items():
+        for way, (with_texts, its_steps) in list_ways(network, adapted, steps=steps).items():
             states = adapt_all(recognizer, speakers, with_texts=with_texts, steps=its_steps)
             for whose, of in (("", {name: name for name in speakers}), (", a wrong speaker's", wrong)):
                 found = score(recognizer, speakers, lambda name, s=states, o=of: s[o[name]])
@@ -128,17 +135,20 @@ def main() -> None:
     """Measure what is asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="a manifest with speakers")
-    for name in ("zero", "learned", "encoded"):
+    for name in NETWORKS:
         parser.add_argument(f"--{name}", metavar="MODEL", help=f"a model with encoder.initial_state: {name}")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="heard of each speaker beforehand (default: 30)")
     parser.add_argument("--steps", type=int, default=20, help="of adaptation (default: 20)")
+    parser.add_argument(
+        "--adapt", nargs="*", choices=NETWORKS, default=NETWORKS, help="which are adapted, some 12 s a speaker (all)"
+    )
     args = parser.parse_args()
-    models = {name: getattr(args, name) for name in ("zero", "learned", "encoded") if getattr(args, name)}
+    models = {name: getattr(args, name) for name in NETWORKS if getattr(args, name)}
     speakers = split_speakers(read_manifest(args.corpus), args.seconds)
     if not models or not speakers:
         parser.error("give one model or more, and a corpus whose speakers say more than --seconds each")
-    table = describe(measure(models, speakers, steps=args.steps))
+    table = describe(measure(models, speakers, steps=args.steps, adapted=list(args.adapt)))
     scored = sum(len(rest) for _, rest in speakers.values())
     print(f"{len(speakers)} speakers, {scored} utterances scored\n\n{table}", end="")
     write_whole(args.output / "speakers.md", table)

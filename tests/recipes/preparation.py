@@ -15,8 +15,8 @@ PARTS = ("train", "valid", "test")
 TONE = (0.1 * np.sin(2 * np.pi * 440 * np.arange(800) / 8000)).astype(np.float32)
 
 
-def load(recipe: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{recipe}_prepare", RECIPES / recipe / "prepare.py")
+def load(recipe: str, script: str = "prepare") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{recipe}_{script}", RECIPES / recipe / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,0 +1,92 @@
+"""The scripts that measure what is known of a speaker: his own initial state, ten clips of his."""
+
+import pytest
+from conftest import make_tone_corpus
+from preparation import load
+
+from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.model_folder import save_model
+from speechrnn.text.metrics import ErrorCounts
+from speechrnn.text.tokens import CharacterTokens
+
+speakers = load("speechocean762", "speakers")
+ten_clips = load("fsdd", "ten_clips")
+
+
+def make_entry(tmp_path, id, speaker, seconds):
+    return Entry(id=id, audio_path=tmp_path / f"{id}.wav", seconds=seconds, text="a", speaker=speaker)
+
+
+def test_what_is_heard_beforehand_is_not_scored_and_who_says_too_little_is_left_out(tmp_path):
+    spoken = {"anna": [4.0, 4.0, 4.0, 4.0], "bert": [4.0, 4.0], "carl": [9.0], "dora": [4.0, 7.0, 1.0]}
+    entries = [
+        make_entry(tmp_path, f"{name}-{number}", name, seconds)
+        for name, lengths in spoken.items()
+        for number, seconds in enumerate(lengths)
+    ]
+    found = speakers.split_speakers(entries, 8.0)
+    ids = {name: [[entry.id for entry in part] for part in parts] for name, parts in found.items()}
+    assert ids == {
+        "anna": [["anna-0", "anna-1"], ["anna-2", "anna-3"]],
+        "dora": [["dora-0", "dora-1"], ["dora-2"]],
+    }
+
+
+def test_everybody_gets_the_state_of_somebody_else():
+    names = ["a", "b", "c"]
+    wrong = speakers.next_speakers(names)
+    assert sorted(wrong.values()) == names
+    assert all(name != other for name, other in wrong.items())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_each_network_is_compared_with_its_own_state(make_tiny_model, tmp_path):
+    entries = read_manifest(make_tone_corpus(tmp_path / "tones.jsonl", 12, seed=3))
+    found = speakers.split_speakers(entries, 2.0)
+    assert len(found) > 1
+    models = {}
+    for kind in ("zero", "encoded"):
+        tokens = CharacterTokens.build(["low middle high"])
+        save_model(tmp_path / kind, make_tiny_model(tokens=tokens, initial_state=kind))
+        models[kind] = str(tmp_path / kind)
+    rows = speakers.measure(models, found, steps=2, adapted=["zero"])
+    assert [(network, way) for network, way, _, _ in rows] == [
+        ("zero", "zeros"),
+        ("zero", "adapted, 2 steps, with texts"),
+        ("zero", "adapted, 2 steps, with texts, a wrong speaker's"),
+        ("zero", "adapted, 2 steps, own readings"),
+        ("zero", "adapted, 2 steps, own readings, a wrong speaker's"),
+        ("encoded", "nothing heard"),
+        ("encoded", "encoded"),
+        ("encoded", "encoded, a wrong speaker's"),
+    ]
+    scored = sum(len(rest) for _, rest in found.values())
+    assert all(len(errors) == scored for _, _, errors, _ in rows)
+    own = {network: errors for network, _, errors, before in rows if before is None}
+    assert all(before is own[network] for network, _, _, before in rows if before is not None)
+    lines = speakers.describe(rows).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert lines[2].endswith("|  |")  # a network against itself: nothing
+
+
+def test_a_difference_is_in_points_of_wer():
+    worse = [(f"s{number}", ErrorCounts(substitutions=2, length=4), ErrorCounts(length=9)) for number in range(20)]
+    better = [(name, ErrorCounts(substitutions=1, length=4), characters) for name, _, characters in worse]
+    table = speakers.describe([("zero", "zeros", worse, None), ("zero", "adapted", better, worse)])
+    assert "| zero | adapted | 25.00 | 0.00 | -25.00 (-25.00 to -25.00) |" in table
+
+
+def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
+    entries = [make_entry(tmp_path, f"{d}_theo_{n}", "theo", 0.5) for d in range(10) for n in (4, 5, 15, 50)]
+    ten, rest = ten_clips.split(entries, 5)
+    assert [entry.id for entry in ten] == [f"{digit}_theo_5" for digit in range(10)]
+    assert len(rest) == 30
+    assert not {entry.id for entry in ten} & {entry.id for entry in rest}
+
+
+def test_the_means_of_ten_clips_are_over_speakers():
+    rows = [
+        {"speaker": "a", "clips": 490, "before": 80.0, "after": 90.0, "seconds": 70.0},
+        {"speaker": "b", "clips": 10, "before": 90.0, "after": 100.0, "seconds": 70.0},
+    ]
+    assert "| mean | | 85.0 | 95.0 | |" in ten_clips.describe(rows)
