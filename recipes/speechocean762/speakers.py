@@ -9,7 +9,7 @@ holds the table.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from speechrnn.whole_files import write_whole
 
 SECONDS = 30.0
 NETWORKS = ("zero", "learned", "encoded")
+READINGS = (WITH_TEXTS, OWN) = ("with texts", "own readings")
 
 Speakers = dict[str, tuple[list[Entry], list[Entry]]]
 Errors = list[tuple[str, ErrorCounts, ErrorCounts]]
@@ -102,18 +103,14 @@ def describe(rows: list[tuple[str, str, Errors, Errors | None]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def list_ways(network: str, adapted: list[str], *, steps: int) -> dict[str, tuple[bool, int]]:
+def list_ways(network: str, readings: Sequence[str], *, steps: int) -> dict[str, tuple[bool, int]]:
     """What each row says, whether texts are known, and for how many steps is adapted: none encodes alone."""
-    ways = {
-        f"adapted, {steps} steps, with texts": (True, steps),
-        f"adapted, {steps} steps, own readings": (False, steps),
-    }
-    ways = ways if network in adapted else {}
+    ways = {f"adapted, {steps} steps, {reading}": (reading == WITH_TEXTS, steps) for reading in readings}
     return {"encoded": (False, 0), **ways} if network == "encoded" else ways
 
 
 def measure(
-    models: dict[str, str], speakers: Speakers, *, steps: int, adapted: list[str]
+    models: dict[str, str], speakers: Speakers, *, steps: int, readings: dict[str, Sequence[str]]
 ) -> list[tuple[str, str, Errors, Errors | None]]:
     """Rows of the table."""
     wrong = next_speakers(list(speakers))
@@ -123,7 +120,7 @@ def measure(
         own = score(recognizer, speakers, lambda name: None)
         first = {"zero": "zeros", "learned": "one learned state", "encoded": "nothing heard"}[network]
         rows.append((network, first, own, None))
-        for way, (with_texts, its_steps) in list_ways(network, adapted, steps=steps).items():
+        for way, (with_texts, its_steps) in list_ways(network, readings.get(network, ()), steps=steps).items():
             states = adapt_all(recognizer, speakers, with_texts=with_texts, steps=its_steps)
             for whose, of in (("", {name: name for name in speakers}), (", a wrong speaker's", wrong)):
                 found = score(recognizer, speakers, lambda name, s=states, o=of: s[o[name]])
@@ -141,14 +138,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="heard of each speaker beforehand (default: 30)")
     parser.add_argument("--steps", type=int, default=20, help="of adaptation (default: 20)")
     parser.add_argument(
-        "--adapt", nargs="*", choices=NETWORKS, default=NETWORKS, help="which are adapted, some 12 s a speaker (all)"
+        "--adapt", nargs="*", choices=NETWORKS, default=NETWORKS, help="which are adapted, some 6 s a speaker (all)"
     )
+    parser.add_argument("--readings", nargs="+", choices=READINGS, default=READINGS, help="to what (both)")
     args = parser.parse_args()
     models = {name: getattr(args, name) for name in NETWORKS if getattr(args, name)}
     speakers = split_speakers(read_manifest(args.corpus), args.seconds)
     if not models or not speakers:
         parser.error("give one model or more, and a corpus whose speakers say more than --seconds each")
-    table = describe(measure(models, speakers, steps=args.steps, adapted=list(args.adapt)))
+    readings = dict.fromkeys(args.adapt, args.readings)
+    table = describe(measure(models, speakers, steps=args.steps, readings=readings))
     scored = sum(len(rest) for _, rest in speakers.values())
     print(f"{len(speakers)} speakers, {scored} utterances scored\n\n{table}", end="")
     write_whole(args.output / "speakers.md", table)

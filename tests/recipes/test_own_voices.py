@@ -49,7 +49,7 @@ def test_each_network_is_compared_with_its_own_state(make_tiny_model, tmp_path):
         tokens = CharacterTokens.build(["low middle high"])
         save_model(tmp_path / kind, make_tiny_model(tokens=tokens, initial_state=kind))
         models[kind] = str(tmp_path / kind)
-    rows = speakers.measure(models, found, steps=2, adapted=["zero"])
+    rows = speakers.measure(models, found, steps=2, readings={"zero": speakers.READINGS})
     assert [(network, way) for network, way, _, _ in rows] == [
         ("zero", "zeros"),
         ("zero", "adapted, 2 steps, with texts"),
