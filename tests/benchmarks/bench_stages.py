@@ -51,7 +51,7 @@ def main() -> None:
 
     def run_network(recordings: list[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         budget = BATCH_SECONDS * recognizer.sample_rate
-        batches = collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget)
+        batches = collect_batches(iter(recordings), lambda recording: len(recording[1]), most_samples=budget)
         found = [recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch])) for batch in batches]
         return [(each.log_probs.float().cpu(), each.lengths.cpu()) for each in found]
 
