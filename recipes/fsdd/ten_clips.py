@@ -10,10 +10,12 @@ five others' clips mixed in. There is nothing to validate on: the ten clips them
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.errors import SpeechRNNError
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
 from speechrnn.fine_tuning import finetune
 from speechrnn.recognition.recognizer import load
@@ -27,6 +29,17 @@ def split(entries: list[Entry], clip: int) -> tuple[list[Entry], list[Entry]]:
     ten = [entry for entry in entries if int(entry.id.rsplit("_", 1)[1]) == clip]
     chosen = {entry.id for entry in ten}
     return ten, [entry for entry in entries if entry.id not in chosen]
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Settings from JSON."""
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise argparse.ArgumentTypeError(f'{text}: expected JSON such as {{"trainer.max_epochs": 20}}')
+    return settings
 
 
 def share_exact(evaluation: Evaluation) -> float:
@@ -77,7 +90,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--clip", type=int, default=CLIP, help="number of the clip of each digit (default: 5)")
     parser.add_argument("--only", nargs="+", metavar="SPEAKER")
-    parser.add_argument("--set", default="{}", metavar="JSON", help='settings, as in {"trainer.max_epochs": 20}')
+    parser.add_argument(
+        "--set", type=parse_settings, default="{}", metavar="JSON", help='settings, as in {"trainer.max_epochs": 20}'
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folds = [fold for fold in sorted(args.folds.glob("fold-*")) if (fold / "model").is_dir()]
@@ -85,11 +100,15 @@ def main() -> None:
         folds = [fold for fold in folds if fold.name.removeprefix("fold-") in args.only]
     if not folds:
         parser.error(f"{args.folds}: no fold-SPEAKER/model there; run the recipe with --fold all first")
-    rows = [run(fold, args.output / fold.name, clip=args.clip, overrides=json.loads(args.set)) for fold in folds]
+    rows = [run(fold, args.output / fold.name, clip=args.clip, overrides=args.set) for fold in folds]
     table = describe(rows)
     print(table, end="")
     write_whole(args.output / "ten_clips.md", table)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SpeechRNNError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -9,6 +9,7 @@ holds the table.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.errors import SpeechRNNError
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.batches import pad_waveforms
 from speechrnn.recognition.recognizer import Recognizer, load
@@ -154,4 +156,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SpeechRNNError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,8 +1,11 @@
 """The scripts that measure what is known of a speaker: his own initial state, ten clips of his."""
 
+import subprocess
+import sys
+
 import pytest
 from conftest import make_tone_corpus
-from preparation import load
+from preparation import RECIPES, load
 
 from speechrnn.corpus.manifest import Entry, read_manifest
 from speechrnn.model_folder import save_model
@@ -82,6 +85,24 @@ def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
     assert [entry.id for entry in ten] == [f"{digit}_theo_5" for digit in range(10)]
     assert len(rest) == 30
     assert not {entry.id for entry in ten} & {entry.id for entry in rest}
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("speechocean762/speakers", ["gone.jsonl", "--zero", "m", "--output", "o"], "gone.jsonl: there is no such"),
+        ("speechocean762/speakers", ["gone.jsonl", "--adapt", "all", "--output", "o"], "invalid choice: 'all'"),
+        ("fsdd/ten_clips", ["--folds", "gone", "--output", "o"], "gone: no fold-SPEAKER/model there"),
+        ("fsdd/ten_clips", ["--folds", "gone", "--output", "o", "--set", "{"], "{: expected JSON such as"),
+        ("fsdd/ten_clips", ["--folds", "gone", "--output", "o", "--set", "3"], "3: expected JSON such as"),
+    ],
+)
+def test_a_slip_is_one_line(tmp_path, script, arguments, message):
+    command = [sys.executable, str(RECIPES / f"{script}.py"), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_the_means_of_ten_clips_are_over_speakers():
