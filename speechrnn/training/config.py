@@ -194,7 +194,7 @@ class StartConfig:
         alphabet: What becomes of symbols that the model lacks. ``keep``: utterances with them are left out; ``extend``:
             they are added, each beginning near the most similar symbol; ``replace``: the training texts' symbols alone
             are kept, what both have with its weights, or tokens of another ``tokens.kind`` with a new output layer
-            (from phones: with ``tokens.lexicon: null``); ``map``: ``text.replacements`` writes them with the model's own.
+            (from phones: with ``tokens.lexicon: null``); ``map``: ``text.replacements`` writes them with its own.
         layers: How many recurrent layers move, counted from the top; 0: the output layer alone. None: everything, the
             subsampling too.
         unfreeze_every: Epochs after which one layer more begins to move, the output layer and the top layer first; 0:
