@@ -292,12 +292,13 @@ def _train(recipe: Recipe) -> None:
 def _evaluate(recipe: Recipe) -> None:
     from speechrnn.evaluation.calibration import calibrate
     from speechrnn.evaluation.evaluate import evaluate
+    from speechrnn.evaluation.tables import UNHEARD
     from speechrnn.recognition.confidence import add_calibration
     from speechrnn.recognition.recognizer import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))
     sets = {"valid": recipe.config.data.valid, **_find_tests(recipe)}
-    scores, rows = {}, []
+    scores, unheard, rows = {}, {}, []
     recognizer.calibrations.clear()  # of an earlier training
     for name, manifest in sets.items():
         assert manifest is not None
@@ -307,9 +308,12 @@ def _evaluate(recipe: Recipe) -> None:
             add_calibration(recipe.output / "model", "greedy", calibration)
             recognizer.calibrations["greedy"] = calibration
         scores[name] = evaluation.to_dict()
+        if recognizer.hears_speakers:
+            alone = evaluate(recognizer, recipe.output / manifest, unknown_speakers=True)
+            unheard[name + UNHEARD] = alone.to_dict()
         rows += [{"set": name, **utterance.to_dict()} for utterance in evaluation.utterances]
     write_json_lines(recipe.output / "hypotheses.jsonl", rows)
-    write_json(recipe.output / "results.json", _make_results(recipe, recognizer, scores))
+    write_json(recipe.output / "results.json", _make_results(recipe, recognizer, scores | unheard))
 
 
 def _choose_device(recipe: Recipe) -> str:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 BLANK_ID = 0
 """The token that CTC emits where it says nothing; the first of every vocabulary."""
 
-BATCH_TENSORS = ("waveforms", "waveform_lengths", "targets", "target_lengths", "references", "reference_lengths")
+BATCH_TENSORS = (
+    *("waveforms", "waveform_lengths", "targets", "target_lengths"),
+    *("references", "reference_lengths", "heard"),
+)
 """Those fields of a :class:`Batch` that are tensors, where they are there."""
 
 
@@ -55,6 +58,8 @@ class Batch:
         references: Another recording of each utterance's speaker, (B, R), for models whose initial state is encoded;
             None for others.
         reference_lengths: Valid samples of each, (B,), int64; 0 where the speaker has no other.
+        heard: Frames heard of each utterance's speaker, and the mean features over them, (B, 1 + F), for front ends
+            that normalise by speaker; None for others.
         previous: Id of the utterance that each one follows, None for none, B of them; empty where states are not
             carried on.
     """
@@ -69,6 +74,7 @@ class Batch:
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     references: Tensor | None = None
     reference_lengths: Tensor | None = None
+    heard: Tensor | None = None
     previous: list[str | None] = field(default_factory=list)
 
     @property

@@ -7,7 +7,7 @@ import pytest
 from conftest import TONE_SETTINGS
 
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.evaluation.tables import describe_folds, describe_results
+from speechrnn.evaluation.tables import UNHEARD, describe_folds, describe_results
 from speechrnn.model_folder import load_model
 from speechrnn.recipe import STAGES, list_folds, open_recipe, run_recipe
 from speechrnn.training.train import train as real_train
@@ -167,7 +167,23 @@ def test_fold_table_averages_exact_utterances():
     results = {
         name: {"sets": {"test": {**scores, "sentence_error_rate": wrong}}} for name, wrong in (("a", 0.1), ("b", 0.3))
     }
-    assert "| mean | | 80.0 | | |" in describe_folds(results)
+    assert describe_folds(results).splitlines()[-1] == "| mean | | 80.0 | | |"
+    for name, wrong in (("a", 0.2), ("b", 0.5)):
+        results[name]["sets"]["test" + UNHEARD] = {**scores, "sentence_error_rate": wrong}
+    heading, rule, first, _, mean = describe_folds(results).splitlines()
+    assert first == "| a | 4 | 90.0 | 25.0 | 10.0–40.0 | 80.0 |"
+    assert mean == "| mean | | 80.0 | | | 65.0 |"
+    assert heading.count("|") == rule.count("|") == mean.count("|")
+
+
+def test_a_model_that_normalises_by_speaker_is_scored_with_and_without_having_heard_them(folder):
+    recipe = open_tones(folder, overrides=["--front_end.normalization", "speaker"])
+    results = run_recipe(recipe)
+    assert list(results["sets"]) == ["valid", "test", "valid" + UNHEARD, "test" + UNHEARD]
+    assert results["sets"]["test"]["wer"] <= 0.2
+    assert results["sets"]["test" + UNHEARD]["utterances"] == 12
+    rows = [json.loads(line) for line in (recipe.output / "hypotheses.jsonl").read_text().splitlines()]
+    assert len(rows) == 10 + 12
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
     python recipes/speechocean762/ablation.py --source "$SPEECHOCEAN762" --output runs/ablation --jobs 2
 
 Each run is one process on one core, or one at a time on a GPU. What is done is not done again, and a run that was
-stopped goes on where it was. ``ablation.md`` and ``ablation.png`` (the latter needs matplotlib) show the rates of what
-is there so far: errors of all seeds together, and the difference of character error rates from the baseline's with a
-paired bootstrap over speakers; after so short a training most words have an error in them, so that word error rates say
-little. The test set is not looked at.
+stopped goes on where it was. What each run scored goes to ``scores.json``, speaker by speaker; with ``--scores`` to
+another file, such as the ``ablation.json`` of this folder, so that a run on one day or machine follows another's.
+``ablation.md`` and ``ablation.png`` (the latter needs matplotlib) show the rates of what is there so far: errors of
+all seeds together, and the difference of character error rates from the baseline's with a paired bootstrap over
+speakers; after so short a training most words have an error in them, so that word error rates say little. The test
+set is not looked at.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,7 @@ from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recipe import open_recipe, run_recipe
 from speechrnn.text.metrics import ErrorCounts, difference_interval
 from speechrnn.training.run import LAST
-from speechrnn.whole_files import write_json, write_whole
+from speechrnn.whole_files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
 BASELINE = "baseline"
@@ -50,10 +53,41 @@ class Trial:
     settings: dict[str, Any]
     folder: Path
 
-    @property
-    def scores(self) -> Path:
-        """What :func:`score` writes: speakers, errors and characters of each utterance."""
-        return self.folder / "scores.json"
+
+class Scores:
+    """What the trials scored, in one file that grows with each.
+
+    Args:
+        path: A JSON list with a row for each trial; it need not be there.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._rows: dict[tuple[str, int], dict[str, Any]] = {}
+        if not path.is_file():
+            return
+        try:
+            for row in json.loads(path.read_text(encoding="utf-8")):
+                _ = [row[name] for name in ("settings", "speakers", "wer", "seconds")]
+                self._rows[row["change"], row["seed"]] = row
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"--scores {path}: not what this script writes ({error}); move it away") from error
+
+    def find(self, trial: Trial) -> dict[str, Any] | None:
+        """A trial's scores; None where it was not done, or with other settings."""
+        row = self._rows.get((trial.change, trial.seed))
+        return row if row is not None and row["settings"] == trial.settings else None
+
+    def keep(self, trial: Trial, scored: dict[str, Any]) -> None:
+        """Add a trial's scores to the file, in the place of older ones."""
+        row = {"change": trial.change, "seed": trial.seed, "settings": trial.settings, **scored}
+        with self._lock:
+            self._rows[trial.change, trial.seed] = row
+            write_whole(self.path, "[\n" + ",\n".join(map(json.dumps, self._rows.values())) + "\n]\n")
 
 
 def plan(output: Path, seeds: list[int], only: list[str] | None) -> list[Trial]:
@@ -75,9 +109,9 @@ def plan(output: Path, seeds: list[int], only: list[str] | None) -> list[Trial]:
     ]
 
 
-def run(trial: Trial, data: Path, device: str) -> str | None:
+def run(trial: Trial, data: Path, device: str, scores: Scores) -> str | None:
     """Train and score one trial, unless that is done; what went wrong, or None."""
-    if trial.scores.is_file():
+    if scores.find(trial) is not None:
         return None
     trial.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "speechrnn.cli.main", "train"]
@@ -96,43 +130,43 @@ def run(trial: Trial, data: Path, device: str) -> str | None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"} if device == "cpu" else dict(os.environ)
         if command and subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode > 1:
             return f"{trial.change}, seed {trial.seed}: failed, see {trial.folder / 'log.txt'}"
-    score(trial, data, device)
+    scores.keep(trial, score(trial, data, device))
     return None
 
 
-def score(trial: Trial, data: Path, device: str) -> None:
-    """Character errors and characters of each validation utterance, the word error rate, and how long training took."""
+def score(trial: Trial, data: Path, device: str) -> dict[str, Any]:
+    """Character errors and characters of each validation speaker, the word error rate, and how long training took."""
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.recognition.recognizer import load
-    from speechrnn.text.metrics import character_errors
-    from speechrnn.text.normalize import normalize_for_scoring
 
     recognizer = load(trial.folder / "model", device=device)
     evaluation = evaluate(recognizer, data / "valid.jsonl")
-    rows = []
+    speakers: dict[str, list[int]] = {}
     for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id):
-        texts = normalize_for_scoring(utterance.reference), normalize_for_scoring(utterance.hypothesis)
-        counts = character_errors(*texts)
-        rows.append((utterance.speaker, counts.errors, counts.length))
+        sums = speakers.setdefault(utterance.speaker or utterance.id, [0, 0])
+        sums[0] += utterance.character_counts.errors
+        sums[1] += utterance.character_counts.length
     training = recognizer.provenance["training"]
-    kept = {"utterances": rows, "wer": evaluation.score.wer, "seconds": training["seconds"], "epoch": training["epoch"]}
-    write_json(trial.scores, kept)
+    taken = {"seconds": training["seconds"], "epoch": training["epoch"]}
+    return {"speakers": speakers, "wer": evaluation.score.wer, **taken}
 
 
-def compare(trials: list[Trial]) -> list[dict[str, Any]]:
+def compare(trials: list[Trial], kept: Scores) -> list[dict[str, Any]]:
     """A row a change: rates over its seeds, and the difference from the baseline over the seeds that both have."""
-    scores = {(t.change, t.seed): json.loads(t.scores.read_text()) for t in trials if t.scores.is_file()}
+    found = {(trial.change, trial.seed): kept.find(trial) for trial in trials}
+    scores = {key: row for key, row in found.items() if row is not None}
     rows = []
     for change in dict.fromkeys(trial.change for trial in trials):
         seeds = [seed for name, seed in scores if name == change]
         shared = [seed for seed in seeds if (BASELINE, seed) in scores]
         if not shared:
             continue
-        base, mine = (
-            [row for seed in shared for row in scores[name, seed]["utterances"]] for name in (BASELINE, change)
-        )
-        counts = [[ErrorCounts(errors, length=length) for _, errors, length in rows] for rows in (base, mine)]
-        interval = difference_interval(*counts, [speaker for speaker, _, _ in base], samples=SAMPLES)
+        speakers = [(seed, speaker) for seed in shared for speaker in scores[BASELINE, seed]["speakers"]]
+        counts = [
+            [_to_counts(*scores[name, seed]["speakers"][speaker]) for seed, speaker in speakers]
+            for name in (BASELINE, change)
+        ]
+        interval = difference_interval(*counts, [speaker for _, speaker in speakers], samples=SAMPLES)
         rates = [sum(each, ErrorCounts()).rate for each in counts]
         seconds = [sum(scores[name, seed]["seconds"] for seed in shared) for name in (change, BASELINE)]
         rows.append(
@@ -148,6 +182,10 @@ def compare(trials: list[Trial]) -> list[dict[str, Any]]:
             }
         )
     return [rows[0], *sorted(rows[1:], key=lambda row: row["difference"])] if rows else []
+
+
+def _to_counts(errors: int, length: int) -> ErrorCounts:
+    return ErrorCounts(errors, length=length)
 
 
 def describe(rows: list[dict[str, Any]]) -> str:
@@ -193,19 +231,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", metavar="CHANGE", help="these changes alone, and the baseline")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each on one core")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="where scores are kept; OUTPUT/scores.json")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     data = args.output / "data"
     try:
         trials = plan(args.output, args.seeds, args.only)
+        scores = Scores(args.scores or args.output / "scores.json")
         run_recipe(open_recipe(FOLDER, source=args.source, output=data), stage="prepare")
     except SpeechRNNError as error:
         parser.exit(2, f"error: {error}\n")
     with ThreadPoolExecutor(args.jobs) as pool:
-        for trial, problem in zip(trials, pool.map(lambda trial: run(trial, data, args.device), trials), strict=True):
+        for trial, problem in zip(
+            trials, pool.map(lambda trial: run(trial, data, args.device, scores), trials), strict=True
+        ):
             print(problem or f"{trial.change}, seed {trial.seed}: done", file=sys.stderr, flush=True)
-            rows = compare(trials)
+            rows = compare(trials, scores)
             write_whole(args.output / "ablation.md", describe(rows))
     try:
         draw(rows, args.output / "ablation.png")

@@ -94,6 +94,7 @@ class AcousticModel(nn.Module):
         lengths: Tensor,
         *,
         state: Tensor | None = None,
+        heard: Tensor | None = None,
         return_state: bool = False,
         augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         intermediate_layers: Sequence[int] = (),
@@ -105,6 +106,8 @@ class AcousticModel(nn.Module):
             waveforms: (B, N), float32, at the model's sample rate; samples past a length are ignored.
             lengths: Valid samples, (B,), int64.
             state: Hidden state to start from, (L, P, D, B, H); None for the model's own initial state.
+            heard: Frames heard of each one's speaker, 0 for none, and the mean features over them, (B, 1 + F), where
+                the front end normalises by speaker; None: nothing was heard.
             return_state: Also return the state after each utterance's last frame.
             augment: Training only: called with log-mels (B, T, M) and their lengths (B,), returns both, warped and
                 masked, perhaps more than one version of each utterance; it stands before the cosine transform so that
@@ -118,7 +121,9 @@ class AcousticModel(nn.Module):
         log_mels, frame_lengths = self.front_end.log_mel(waveforms, lengths)
         if augment is not None:
             log_mels, frame_lengths = augment(log_mels, frame_lengths)
-        features = self.front_end.finish(log_mels, frame_lengths)
+        if heard is not None:
+            heard = heard.repeat(len(log_mels) // max(1, len(heard)), 1)
+        features = self.front_end.finish(log_mels, frame_lengths, heard=heard)
         frames, frame_lengths, final, collected = self.encoder(
             features, frame_lengths, state=state, return_state=return_state, collect=intermediate_layers
         )

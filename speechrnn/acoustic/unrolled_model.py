@@ -61,7 +61,7 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
     encoder = model.encoder
     with torch.no_grad():
         log_mels, lengths = model.front_end.log_mel(batch.waveforms, batch.waveform_lengths)
-        features = model.front_end.finish(log_mels, lengths)
+        features = model.front_end.finish(log_mels, lengths, heard=batch.heard)
     frames, lengths = encoder.subsampling(features, lengths)
     if torch.is_grad_enabled() and not frames.requires_grad:  # frozen weights: the states are asked about all the same
         frames = frames.detach().requires_grad_()

@@ -34,7 +34,8 @@ class FrontEndConfig:
         deltas: 0 none, 1 deltas, 2 deltas and delta-deltas.
         delta_width: Frames on each side that a delta looks at.
         normalization: "none"; "utterance", over the utterance's own frames; "corpus", with statistics kept in the front
-            end; "sliding", causal, over the last `normalization_seconds`.
+            end; "speaker", like it, but with the mean over what was heard of the speaker, in the utterance itself where
+            nothing else was; "sliding", causal, over the last `normalization_seconds`.
         normalization_seconds: Length of the sliding window, the current frame included.
         compatibility: "none", or whose numbers to match: "librosa" (its `feature.mfcc`: Slaney mels, bands of area 1)
             or "torchaudio" (its `transforms.MFCC`). Both centre their frames, so the audio's ends are padded (with
@@ -59,7 +60,7 @@ class FrontEndConfig:
     log_floor: float = 1e-7
     deltas: Literal[0, 1, 2] = 0
     delta_width: int = 2
-    normalization: Literal["none", "utterance", "corpus", "sliding"] = "utterance"
+    normalization: Literal["none", "utterance", "corpus", "speaker", "sliding"] = "utterance"
     normalization_seconds: float = 3.0
     compatibility: Literal["none", "librosa", "torchaudio"] = "none"
 
@@ -86,6 +87,11 @@ class FrontEndConfig:
     def is_centred(self) -> bool:
         """Whether frames are centred on multiples of the hop, which needs padding at both ends."""
         return self.compatibility != "none"
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether normalisation needs the corpus's mean and deviation."""
+        return self.normalization in ("corpus", "speaker")
 
     @property
     def upper_edge_hz(self) -> float:

@@ -19,6 +19,7 @@ from speechrnn.audio.normalization import (
     STD_FLOOR,
     mark_valid,
     normalize_sliding,
+    normalize_speaker,
     normalize_utterance,
     wide_dtype,
 )
@@ -51,7 +52,7 @@ class FrontEnd(nn.Module):
 
     Attributes:
         config: What is computed.
-        mean: For "corpus" normalisation, (F,), float32; saved with the model.
+        mean: For "corpus" and "speaker" normalisation, (F,), float32; saved with the model.
         std: Likewise; zeros until `set_statistics`.
 
     Raises:
@@ -140,7 +141,7 @@ class FrontEnd(nn.Module):
 
         Raises:
             AudioError: The shapes disagree, or a length is not from 0 to N.
-            ModelError: "corpus" normalisation before `set_statistics`.
+            ModelError: "corpus" or "speaker" normalisation before `set_statistics`.
         """
         log_mels, frame_lengths = self.log_mel(waveforms, lengths)
         return self.finish(log_mels, frame_lengths), frame_lengths
@@ -170,20 +171,22 @@ class FrontEnd(nn.Module):
             is_frame = mark_valid(frame_lengths, num_frames)[..., None]
             return torch.where(is_frame, self._take_log(power, is_frame), 0.0).float(), frame_lengths
 
-    def finish(self, log_mels: Tensor, frame_lengths: Tensor) -> Tensor:
+    def finish(self, log_mels: Tensor, frame_lengths: Tensor, *, heard: Tensor | None = None) -> Tensor:
         """Turn log-mels, perhaps masked in between, into features.
 
         Args:
             log_mels: From `log_mel`, (B, T, n_mels).
             frame_lengths: Frames of each utterance, (B,), int64.
+            heard: For "speaker" normalisation: frames heard of each one's speaker, 0 for none, and the mean features
+                over them, (B, 1 + F); others ignore it.
 
         Returns:
             Features (B, T, F), float32; rows past a length are zero.
 
         Raises:
-            ModelError: "corpus" normalisation before `set_statistics`.
+            ModelError: "corpus" or "speaker" normalisation before `set_statistics`.
         """
-        return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths)
+        return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths, heard)
 
     def compute_unnormalized(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what `forward` does, short of normalisation: (B, T, F) and (B,)."""
@@ -191,7 +194,7 @@ class FrontEnd(nn.Module):
         return self._derive(log_mels, frame_lengths), frame_lengths
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Give what "corpus" normalisation subtracts and divides by.
+        """Give what "corpus" normalisation subtracts and divides by, and "speaker" where nothing else is known.
 
         Args:
             mean: (F,).
@@ -252,20 +255,23 @@ class FrontEnd(nn.Module):
         is_frame = mark_valid(frame_lengths, features.shape[1])[..., None]
         return torch.where(is_frame, torch.cat(levels, dim=-1), 0.0)
 
-    def _normalize(self, features: Tensor, frame_lengths: Tensor) -> Tensor:
+    def _normalize(self, features: Tensor, frame_lengths: Tensor, heard: Tensor | None) -> Tensor:
         """Normalise as configured, (B, T, F) to (B, T, F)."""
         if self.config.normalization == "utterance":
             return normalize_utterance(features, frame_lengths)
         if self.config.normalization == "sliding":
             return normalize_sliding(features, frame_lengths, window_frames=self.config.sliding_frames)
-        if self.config.normalization == "corpus":
-            return self._apply_statistics(features, frame_lengths)
+        if self.config.has_statistics:
+            return self._apply_statistics(features, frame_lengths, heard)
         return features
 
-    def _apply_statistics(self, features: Tensor, frame_lengths: Tensor) -> Tensor:
-        """Normalise by the corpus's mean and standard deviation."""
+    def _apply_statistics(self, features: Tensor, frame_lengths: Tensor, heard: Tensor | None) -> Tensor:
+        """Normalise by the corpus's standard deviation, and its mean or the speaker's."""
         if not bool((self.std > 0).all()):
-            raise ModelError("corpus normalisation has no statistics; call set_statistics or load a trained model")
+            kind = self.config.normalization
+            raise ModelError(f"{kind} normalisation has no statistics; call set_statistics or load a trained model")
+        if self.config.normalization == "speaker":
+            return normalize_speaker(features, frame_lengths, mean=self.mean, std=self.std, heard=heard)
         is_frame = mark_valid(frame_lengths, features.shape[1])[..., None]
         return torch.where(is_frame, (features - self.mean) / self.std, 0.0)
 
@@ -293,13 +299,19 @@ class StatisticsAccumulator:
         self._sum_of_squares = torch.zeros_like(self._sum)
 
     @torch.no_grad()
-    def add(self, waveforms: Tensor, lengths: Tensor) -> None:
-        """Take in a batch, as `FrontEnd.forward` takes it: (B, N) and (B,), on the front end's device."""
+    def add(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Take in a batch, as `FrontEnd.forward` takes it: (B, N) and (B,), on the front end's device.
+
+        Returns:
+            Frames of each utterance, and the mean features over them, zeros where there is none, (B, 1 + F), float32.
+        """
         features, frame_lengths = self._front_end.compute_unnormalized(waveforms, lengths)
         frames = features[mark_valid(frame_lengths, features.shape[1])].cpu().double()  # (valid frames of all, F)
         self.num_frames += len(frames)
         self._sum += frames.sum(dim=0)
         self._sum_of_squares += frames.square().sum(dim=0)
+        means = features.cpu().double().sum(dim=1) / frame_lengths.cpu().clamp(min=1)[:, None]
+        return torch.cat([frame_lengths.cpu()[:, None], means], dim=1).float()
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """Give the statistics of all frames so far.

@@ -13,6 +13,9 @@ from torch.nn import functional
 # A feature that moves by less than a hundredth is constant: dividing by less would turn rounding into features.
 STD_FLOOR = 1e-2
 
+# Half a second at the usual 100 frames a second.
+PRIOR_FRAMES = 50
+
 
 def mark_valid(lengths: Tensor, size: int) -> Tensor:
     """Mark the positions that belong to each utterance.
@@ -50,6 +53,42 @@ def normalize_utterance(features: Tensor, frame_lengths: Tensor) -> Tensor:
     centred = (wide - mean).masked_fill(~is_valid, 0.0)
     variance = centred.square().sum(dim=1, keepdim=True) / counts
     return (centred / variance.clamp(min=STD_FLOOR**2).sqrt()).to(features.dtype)
+
+
+def normalize_speaker(
+    features: Tensor, frame_lengths: Tensor, *, mean: Tensor, std: Tensor, heard: Tensor | None
+) -> Tensor:
+    """Take away the mean over what was heard of each utterance's speaker, and divide by the corpus's deviation.
+
+    Microphone, room and voice, as far as they shift features by a constant, go with the mean. It is drawn toward the
+    corpus's mean as if `PRIOR_FRAMES` more frames had been heard, all equal to that.
+
+    Args:
+        features: (B, T, F), float32.
+        frame_lengths: Valid frames of each utterance, (B,), int64.
+        mean: The corpus's, (F,).
+        std: The corpus's, (F,), above 0.
+        heard: Frames heard of each one's speaker, and the mean features over them, (B, 1 + F); where there are none,
+            and with None, the utterance's own frames stand for them.
+
+    Returns:
+        (B, T, F), float32; rows past a length are zero.
+
+    Source:
+        Atal, "Effectiveness of linear prediction characteristics of the speech wave for automatic speaker
+        identification and verification", JASA 55 (1974), for the mean of the cepstrum; the prior is that of a maximum
+        a posteriori estimate.
+    """
+    is_valid = mark_valid(frame_lengths, features.shape[1])[..., None]
+    wide = features.to(wide_dtype(features.device)).masked_fill(~is_valid, 0.0)
+    counts, sums = frame_lengths[:, None].to(wide), wide.sum(dim=1)
+    if heard is not None:
+        told = heard.to(wide)
+        is_told = told[:, :1] > 0
+        sums = torch.where(is_told, told[:, :1] * told[:, 1:], sums)
+        counts = torch.where(is_told, told[:, :1], counts)
+    centre = (PRIOR_FRAMES * mean + sums) / (PRIOR_FRAMES + counts)  # (B, F)
+    return ((wide - centre[:, None]) / std).masked_fill(~is_valid, 0.0).to(features.dtype)
 
 
 def normalize_sliding(features: Tensor, frame_lengths: Tensor, *, window_frames: int) -> Tensor:

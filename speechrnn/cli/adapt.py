@@ -1,4 +1,4 @@
-"""``speechrnn adapt``: the initial state that suits a speaker, kept with the model under a name."""
+"""``speechrnn adapt``: what suits a speaker (an initial state, mean features), kept with the model under a name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     recognizer = load(args.model, device=args.device)
     texts = [_find_text(Path(audio)) for audio in args.audio]
     found = adapt(recognizer, args.audio, texts, steps=STEPS if args.steps is None else args.steps)
-    path = keep_speaker(find_folder(args.model), args.speaker, found.state)
+    path = keep_speaker(find_folder(args.model), args.speaker, found.voice)
     heard = f"{found.seconds:.0f} s heard"
     if args.steps == 0:
         how = "encoded" if recognizer.model.acoustic.encoder.reference is not None else "the model's own state"

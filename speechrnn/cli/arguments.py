@@ -148,9 +148,7 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
     """Declare ``--speaker``, who speaks in all recordings."""
-    parser.add_argument(
-        "--speaker", metavar="NAME", help="who speaks: start from the state that speechrnn adapt found for this name"
-    )
+    parser.add_argument("--speaker", metavar="NAME", help="who speaks: use what speechrnn adapt found for this name")
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:

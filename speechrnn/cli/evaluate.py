@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "same speaker in the corpus's order",
     )
     add_speaker_argument(parser)
+    parser.add_argument(
+        "--unknown-speakers",
+        action="store_true",
+        help="a model that normalises by speaker is not to hear each speaker's recordings beforehand (without texts)",
+    )
     add_decoding_arguments(parser)
 
 
@@ -74,6 +79,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         batch_seconds=args.batch_seconds,
         format=args.format,
         speaker=args.speaker,
+        unknown_speakers=args.unknown_speakers,
         carry_state=args.carry_state,
         **decoding,
     )

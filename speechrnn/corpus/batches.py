@@ -279,6 +279,7 @@ def collate(
     augment_seeds: Sequence[int] = (),
     failed: Sequence[tuple[str, str, str]] = (),
     references: Sequence[np.ndarray] | None = None,
+    heard: Sequence[np.ndarray] | None = None,
     previous: Sequence[str | None] = (),
 ) -> Batch:
     """Pad utterances into a batch.
@@ -292,6 +293,7 @@ def collate(
         failed: Id, reference text and reason of each utterance that could not be read.
         references: B arrays (R,), float32: another recording of each one's speaker, perhaps empty; None where no model
             asks for them.
+        heard: B arrays (1 + F,), float32, as :class:`~speechrnn.types.Batch` has them; None where no model asks.
         previous: Id of what each one follows, where states are carried on.
     """
     if not waveforms:
@@ -308,6 +310,7 @@ def collate(
         list(texts),
         list(augment_seeds),
         list(failed),
+        heard=None if heard is None else torch.from_numpy(np.stack(heard)),
         previous=list(previous),
     )
     if references is None:
@@ -332,6 +335,7 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
         seeds,
         references=references,
         reference_lengths=None if batch.reference_lengths is None else batch.reference_lengths[index],
+        heard=None if batch.heard is None else batch.heard[index],
         previous=[batch.previous[i] for i in members] if batch.previous else [],
     )
 

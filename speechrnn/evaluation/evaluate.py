@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -17,6 +19,7 @@ from speechrnn.errors import AudioError, CorpusError
 from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
 from speechrnn.recognition.decoders import DecodingOptions
 from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.speakers import Voice
 from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.metrics import ErrorCounts, Score, align_words, character_errors, score, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
@@ -115,7 +118,8 @@ def evaluate(
     *,
     batch_seconds: float = 120.0,
     format: str | None = None,
-    speaker: str | None = None,
+    speaker: str | Voice | None = None,
+    unknown_speakers: bool = False,
     carry_state: Carry = "no",
     **decoding: Unpack[DecodingOptions],
 ) -> Evaluation:
@@ -126,7 +130,10 @@ def evaluate(
         corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` opens.
         batch_seconds: Budget of a batch, padding included, in seconds.
         format: Of the corpus; None: it is found by looking.
-        speaker: Who speaks in all of it, by a name that the model was adapted to.
+        speaker: Who speaks in all of it, by a name that the model was adapted to or as :meth:`Recognizer.hear` has it.
+        unknown_speakers: Each recording is normalised by itself. Otherwise a model that normalises by speaker first
+            hears, without their texts, all recordings of each speaker whom the corpus names, unless ``speaker`` says
+            who speaks.
         carry_state: Which utterances follow one another and hand their hidden state on
             (:func:`speechrnn.corpus.streams.find_sequences`).
         **decoding: How log-probabilities become text.
@@ -141,13 +148,61 @@ def evaluate(
     _warn_of_unwritable(recognizer, [cut.supervisions[0].text or "" for cut in cuts])
     transcripts: dict[str, Transcript] = {}
     problems: dict[str, str] = {}
-    options: dict[str, Any] = {"batch_seconds": batch_seconds, "speaker": speaker, "carry_state": carry_state != "no"}
-    for part in _find_parts(cuts, carry_state):
-        transcripts |= _transcribe(recognizer, part, problems, **options, **decoding)
+    options: dict[str, Any] = {"batch_seconds": batch_seconds, "carry_state": carry_state != "no"}
+    voices = {} if unknown_speakers or speaker is not None else hear_speakers(recognizer, cuts)
+    for part in _find_parts(cuts, carry_state, by_speaker=bool(voices)):
+        voice = voices.get(part[0].supervisions[0].speaker or "", speaker)
+        transcripts |= _transcribe(recognizer, part, problems, speaker=voice, **options, **decoding)
     if not transcripts:
         problem = problems[cuts[0].id]
         raise CorpusError(f"{corpus}: none of {len(cuts)} recordings can be transcribed; {problem}")
     return _score(cuts, references, transcripts, problems)
+
+
+def hear_speakers(recognizer: Recognizer, cuts: Iterable[MonoCut]) -> dict[str, Voice]:
+    """What all recordings of each speaker tell of them, where the model normalises by speaker; nothing for others.
+
+    Recordings without a speaker, and those that cannot be read, tell nothing.
+    """
+    if not recognizer.hears_speakers:
+        return {}
+    recordings: dict[str, list[MonoCut]] = defaultdict(list)
+    for cut in cuts:
+        if cut.supervisions[0].speaker is not None:
+            recordings[cut.supervisions[0].speaker].append(cut)
+    voices = {}
+    for name, own in recordings.items():
+        with suppress(AudioError):  # none can be read
+            voices[name] = recognizer.hear(_read_what_can_be(recognizer, own))
+    return voices
+
+
+def stack_heard(voices: Mapping[str, Voice], speakers: Sequence[str | None]) -> torch.Tensor | None:
+    """What was heard of the speakers of a batch, (B, 1 + F), zeros for those of whom nothing was; None if of nobody."""
+    known = {name: voice.heard for name, voice in voices.items() if voice.heard is not None}
+    if not known:
+        return None
+    nothing = torch.zeros_like(next(iter(known.values())))
+    return torch.stack([known.get(name or "", nothing) for name in speakers])
+
+
+def _read_what_can_be(recognizer: Recognizer, cuts: Iterable[MonoCut]) -> Iterator[Waveform]:
+    """Without a word of what cannot be read: it is named when its own turn comes."""
+    for cut in cuts:
+        with suppress(AudioError):
+            yield _read(recognizer, cut)
+
+
+def _read(recognizer: Recognizer, cut: MonoCut) -> Waveform:
+    waveform = read_audio(
+        cut.recording.sources[0].source,
+        sample_rate=recognizer.sample_rate,
+        start=cut.start,
+        seconds=cut.duration,
+        check_levels=False,
+    )
+    recognizer.check_length(waveform, name=cut.id)
+    return waveform
 
 
 def _write_reference(recognizer: Recognizer, text: str) -> str:
@@ -180,10 +235,15 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
     return set(unknown(text)) if all(unknown(same) for same in (text, text.lower(), text.upper())) else set()
 
 
-def _find_parts(cuts: list[MonoCut], carry_state: Carry) -> list[list[MonoCut]]:
-    """The corpus, or the sequences in it that hand their state on."""
-    if carry_state == "no":
+def _find_parts(cuts: list[MonoCut], carry_state: Carry, *, by_speaker: bool) -> list[list[MonoCut]]:
+    """The corpus, or what of it belongs together: each speaker's recordings, or sequences that hand their state on."""
+    if carry_state == "no" and not by_speaker:
         return [cuts]
+    if carry_state == "no":
+        parts: dict[str | None, list[MonoCut]] = {}
+        for cut in cuts:
+            parts.setdefault(cut.supervisions[0].speaker, []).append(cut)
+        return list(parts.values())
     places = (Place(str(cut.recording.sources[0].source), cut.start, cut.supervisions[0].speaker) for cut in cuts)
     return [[cuts[position] for position in sequence] for sequence in find_sequences(places, carry_state)]
 
@@ -211,14 +271,7 @@ def read_all(
     """
     for cut in cuts:
         try:
-            waveform = read_audio(
-                cut.recording.sources[0].source,
-                sample_rate=recognizer.sample_rate,
-                start=cut.start,
-                seconds=cut.duration,
-                check_levels=False,
-            )
-            recognizer.check_length(waveform, name=cut.id)
+            waveform = _read(recognizer, cut)
         except AudioError as error:
             problems[cut.id] = str(error)
             logger.warning("counts as not recognised: %s", error)

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 
+UNHEARD = ", speakers unheard"
+"""After a set's name: scored once more by a model that normalises by speaker, each recording by itself."""
+
+
 def describe_results(results: dict[str, Any], output: Path) -> str:
     """A table of every set's rates, and where everything lies.
 
@@ -48,19 +52,23 @@ def _describe_left_out(results: dict[str, Any], output: Path) -> list[str]:
 
 
 def describe_folds(results: dict[str, dict[str, Any]]) -> str:
-    """A table with one line a fold, and the mean of their test accuracies.
+    """A table with one line a fold, and the mean of their test accuracies; the last column is there where models
+    normalise by speaker: exact without having heard the other recordings.
 
     Args:
         results: What :func:`speechrnn.recipe.run_recipe` returned, by fold.
     """
-    lines = ["| left out | utterances | exact % | WER % | 95 % interval |", "| --- | --- | --- | --- | --- |"]
-    exact = []
-    for fold, result in results.items():
-        scores = result["sets"]["test"]
-        exact.append(100 * (1 - scores["sentence_error_rate"]))
+    sets = [result["sets"] for result in results.values()]
+    kinds = [name for name in ("test", "test" + UNHEARD) if all(name in each for each in sets)]
+    exact = [[100 * (1 - each[name]["sentence_error_rate"]) for each in sets] for name in kinds]
+    is_heard = len(kinds) > 1
+    lines = ["| left out | utterances | exact % | WER % | 95 % interval |" + " exact %, unheard |" * is_heard]
+    lines += ["|" + " --- |" * (5 + is_heard)]
+    for number, fold in enumerate(results):
+        scores = sets[number]["test"]
         low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
-        lines.append(
-            f"| {fold} | {scores['utterances']} | {exact[-1]:.1f} | {100 * scores['wer']:.1f} | {low:.1f}–{high:.1f} |"
-        )
-    lines.append(f"| mean | | {sum(exact) / len(exact):.1f} | | |")
+        line = f"| {fold} | {scores['utterances']} | {exact[0][number]:.1f} | {100 * scores['wer']:.1f} "
+        lines.append(f"{line}| {low:.1f}–{high:.1f} |" + "".join(f" {rates[number]:.1f} |" for rates in exact[1:]))
+    means = [f"{sum(rates) / len(rates):.1f}" for rates in exact]
+    lines.append(f"| mean | | {means[0]} | | |" + "".join(f" {mean} |" for mean in means[1:]))
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.decoding.fusion import Fusion, FusionConfig, Unit
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
-from speechrnn.evaluation.evaluate import read_all
+from speechrnn.evaluation.evaluate import hear_speakers, read_all, stack_heard
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.recognition.batches import collect_batches, pad_waveforms
 from speechrnn.recognition.decoders import make_beam_decoder
@@ -148,12 +148,15 @@ def _compute(
     references = {cut.id: normalize_for_scoring(cut.supervisions[0].text or "") for cut in cuts}
     if not any(references.values()):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to tune on")
+    voices = hear_speakers(recognizer, cuts)
+    speakers = {cut.id: cut.supervisions[0].speaker for cut in cuts}
     problems: dict[str, str] = {}
     batches, order = [], []
     recordings = read_all(recognizer, cuts, problems)
     budget = batch_seconds * recognizer.sample_rate
     for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
-        emission = recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch]))
+        heard = stack_heard(voices, [speakers[id] for id, _ in batch])
+        emission = recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch]), heard=heard)
         batches.append((emission.log_probs.cpu(), emission.lengths.cpu()))
         order += [id for id, _ in batch]
     if not order:

@@ -15,7 +15,9 @@ from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.recognition.batches import pad_waveforms
 from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.speakers import Voice
 from speechrnn.text.normalize import normalize_text
+from speechrnn.types import Waveform
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource
@@ -27,10 +29,11 @@ STEPS, LEARNING_RATE = 20, 0.02
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A speaker's state, and how it was found.
+    """What was found of a speaker, and how.
 
     Attributes:
-        state: (L, P, D, H).
+        state: To start from, (L, P, D, H).
+        heard: Frames heard, and the mean features over them, (1 + F,), where the model normalises by speaker.
         seconds: How much of the speaker was heard.
         with_texts: How many recordings' own texts it was learned from; the others' are what the model read.
         recordings: How many there were.
@@ -39,11 +42,17 @@ class Adaptation:
     """
 
     state: Tensor
+    heard: Tensor | None
     seconds: float
     with_texts: int
     recordings: int
     loss_before: float
     loss: float
+
+    @property
+    def voice(self) -> Voice:
+        """To be given as ``speaker`` to :meth:`Recognizer.transcribe`, or kept."""
+        return Voice(self.state, self.heard)
 
 
 def adapt(
@@ -54,9 +63,9 @@ def adapt(
     steps: int = STEPS,
     learning_rate: float = LEARNING_RATE,
 ) -> Adaptation:
-    """Find the initial state that suits a speaker.
+    """Find the initial state that suits a speaker, and, where the model normalises by speaker, the mean features.
 
-    It begins as the model's own, or, where ``encoder.initial_state`` is encoded, as what the model makes of the
+    The state begins as the model's own, or, where ``encoder.initial_state`` is encoded, as what the model makes of the
     recordings; gradient descent (Adam) then lowers the CTC loss of what was said. Where no text is given, that is what
     the model itself reads. A text with letters that the model lacks is not used.
 
@@ -82,14 +91,16 @@ def adapt(
     heard = [_read(recognizer, recording) for recording in recordings]
     seconds = sum(map(len, heard)) / recognizer.sample_rate
     start = recognizer.make_state(torch.cat(heard))
+    told = recognizer.hear(Waveform(samples.numpy(), recognizer.sample_rate) for samples in heard).heard
     if steps == 0:
-        return Adaptation(start, seconds, 0, len(heard), float("nan"), float("nan"))
-    targets, with_texts = _choose_targets(recognizer, heard, known)
+        return Adaptation(start, told, seconds, 0, len(heard), float("nan"), float("nan"))
+    targets, with_texts = _choose_targets(recognizer, heard, known, told)
     usable = [number for number, ids in enumerate(targets) if ids and _fits(recognizer, ids, len(heard[number]))]
     if not usable:
         raise CorpusError("nothing to adapt to: the model reads no word in these recordings; give their texts")
-    learned = _learn(recognizer, [heard[n] for n in usable], [targets[n] for n in usable], start, steps, learning_rate)
-    return Adaptation(learned[0], seconds, with_texts, len(heard), *learned[1:])
+    chosen = [heard[n] for n in usable], [targets[n] for n in usable]
+    learned = _learn(recognizer, *chosen, Voice(start, told), steps, learning_rate)
+    return Adaptation(learned[0], told, seconds, with_texts, len(heard), *learned[1:])
 
 
 def _read(recognizer: Recognizer, recording: AudioSource) -> Tensor:
@@ -99,7 +110,7 @@ def _read(recognizer: Recognizer, recording: AudioSource) -> Tensor:
 
 
 def _choose_targets(
-    recognizer: Recognizer, heard: Sequence[Tensor], texts: Sequence[str | None]
+    recognizer: Recognizer, heard: Sequence[Tensor], texts: Sequence[str | None], told: Tensor | None
 ) -> tuple[list[list[int]], int]:
     """Token ids of each recording, by its text or by what the model reads; and how many have their texts."""
     targets: list[list[int]] = []
@@ -113,7 +124,7 @@ def _choose_targets(
             continue
         if written is not None:
             logger.warning("a text has letters that the model lacks, so its own reading is used: %s", text)
-        emission = recognizer.emissions(*pad_waveforms([samples]))
+        emission = recognizer.emissions(*pad_waveforms([samples]), heard=told)
         targets.append(decode(emission.log_probs, emission.lengths)[0][0].tokens)
     return targets, count
 
@@ -126,7 +137,7 @@ def _learn(
     recognizer: Recognizer,
     heard: Sequence[Tensor],
     targets: Sequence[Sequence[int]],
-    start: Tensor,
+    start: Voice,
     steps: int,
     learning_rate: float,
 ) -> tuple[Tensor, float, float]:
@@ -136,12 +147,14 @@ def _learn(
     sizes = torch.tensor([len(ids) for ids in targets], device=device)
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in targets], batch_first=True).to(device)
     moving = [parameter for parameter in acoustic.parameters() if parameter.requires_grad]
-    state = start.detach().to(device).clone().requires_grad_()
+    assert start.state is not None
+    state = start.state.detach().to(device).clone().requires_grad_()
+    told = None if start.heard is None else start.heard.to(device).expand(len(heard), -1)
     optimizer = torch.optim.Adam([state], lr=learning_rate)
 
     def compute_loss() -> Tensor:
         expanded = state[:, :, :, None].expand(-1, -1, -1, len(heard), -1)
-        emission = acoustic(waveforms, lengths, state=expanded)
+        emission = acoustic(waveforms, lengths, state=expanded, heard=told)
         return ctc_loss(emission.log_probs, padded, lengths=emission.lengths, target_lengths=sizes)
 
     losses = []

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
@@ -23,7 +24,7 @@ from speechrnn.recognition.confidence import Calibration, read_calibrations
 from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.language_weights import TunedWeights, read_weights
-from speechrnn.recognition.speakers import list_speakers, read_speaker
+from speechrnn.recognition.speakers import Voice, list_speakers, read_speaker
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import place_words
 from speechrnn.types import Emission, Hypothesis, Waveform
@@ -71,7 +72,7 @@ class Recognizer:
         name: What transcripts call the model.
         tuned: Weights of language models that were tuned for it, by their digests.
         calibrations: Of its words' confidences, by the name of the decoder.
-        speakers: Files of the states that were adapted to speakers, by name.
+        speakers: Files of the voices that it was adapted to, by name.
 
     Raises:
         ConfigError: There is no such device.
@@ -128,7 +129,7 @@ class Recognizer:
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
-        speaker: str | None = None,
+        speaker: str | Voice | None = None,
         **decoding: Unpack[DecodingOptions],
     ) -> Transcript:
         """Transcribe one recording.
@@ -138,7 +139,8 @@ class Recognizer:
                 tensor with its ``sample_rate``.
             sample_rate: Rate of an array or tensor, in Hz; files say their own.
             channel: Channel to take, from 0; None: the mean of all.
-            speaker: Who speaks, by a name that the model was adapted to (``speechrnn adapt``).
+            speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or what :meth:`hear` made
+                of other recordings.
             **decoding: How log-probabilities become text: :class:`DecodingOptions`.
 
         Raises:
@@ -157,7 +159,7 @@ class Recognizer:
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
-        speaker: str | None = None,
+        speaker: str | Voice | None = None,
         carry_state: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
@@ -185,21 +187,53 @@ class Recognizer:
             ConfigError: There is no such decoder, ``batch_seconds`` is not positive, or ``sources`` is one recording.
         """
         decoder = self.choose_decoder(**decoding)
-        state = None if speaker is None else self.find_speaker(speaker)
+        voice = self.find_speaker(speaker) if isinstance(speaker, str) else speaker or Voice()
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
         if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
             raise ConfigError("transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
         if carry_state:
-            return self._transcribe_in_turn(recordings, decoder, state)
+            return self._transcribe_in_turn(recordings, decoder, voice)
         batches = collect_batches(
             recordings, lambda recording: len(recording.samples), most_samples=batch_seconds * self.sample_rate
         )
-        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, state)[0])
+        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, voice)[0])
 
-    def find_speaker(self, name: str) -> Tensor:
-        """The state to start from for a speaker, (L, P, D, H).
+    @property
+    def hears_speakers(self) -> bool:
+        """Whether it normalises features by what was heard of a speaker (``front_end.normalization``)."""
+        return self._acoustic.front_end.config.normalization == "speaker"
+
+    def hear(self, sources: Iterable[Source]) -> Voice:
+        """What recordings tell of a speaker, without learning: the mean of the features, and the state, for models that
+        make use of either; to be given as ``speaker`` to :meth:`transcribe`.
+
+        Args:
+            sources: Recordings of one speaker, each as :meth:`transcribe` takes it, but for arrays.
+
+        Raises:
+            AudioError: A recording cannot be read, or all are too short for a single frame.
+        """
+        front_end = self._acoustic.front_end
+        total, frames, samples = torch.zeros(front_end.feature_size, dtype=torch.float64), 0.0, []
+        accumulator = StatisticsAccumulator(front_end)
+        for source in sources:
+            heard = torch.from_numpy(self._read(source, None, None).samples)
+            [row] = accumulator.add(heard[None].to(self.device), torch.tensor([len(heard)], device=self.device))
+            frames += float(row[0])
+            total += row[0].double() * row[1:].double()
+            if self._acoustic.encoder.reference is not None:
+                samples.append(heard)
+        if not frames:
+            raise AudioError("nothing was heard of the speaker; give recordings of a frame or more")
+        state = self.make_state(torch.cat(samples)) if samples else None
+        if not self.hears_speakers:
+            return Voice(state)
+        return Voice(state, torch.cat([torch.tensor([frames]).double(), total / frames]).float())
+
+    def find_speaker(self, name: str) -> Voice:
+        """What the model knows of a speaker.
 
         Raises:
             ConfigError: The model was never adapted to a speaker of this name.
@@ -208,7 +242,8 @@ class Recognizer:
         if name not in self.speakers:
             known = f"it knows {', '.join(self.speakers)}" if self.speakers else "it knows none yet"
             raise ConfigError(f"speaker {name}: the model was not adapted to one of that name; {known}")
-        return read_speaker(self.speakers[name], shape=self._acoustic.encoder.stack.state_shape)
+        shape, feature_size = self._acoustic.encoder.stack.state_shape, self._acoustic.front_end.feature_size
+        return read_speaker(self.speakers[name], shape=shape, feature_size=feature_size)
 
     def make_state(self, samples: Tensor) -> Tensor:
         """The state that the model starts from by itself, or after earlier speech where it encodes that; (L, P, D, H).
@@ -226,7 +261,13 @@ class Recognizer:
         return state[:, :, :, 0].clone()
 
     def emissions(
-        self, waveforms: Tensor, lengths: Tensor, *, state: Tensor | None = None, return_state: bool = False
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        *,
+        state: Tensor | None = None,
+        heard: Tensor | None = None,
+        return_state: bool = False,
     ) -> Emission:
         """Compute log-probabilities without decoding them.
 
@@ -234,6 +275,8 @@ class Recognizer:
             waveforms: (B, N), float32, at the model's sample rate; samples past a length are ignored.
             lengths: Valid samples, (B,), int64.
             state: The state that all of them start from, (L, P, D, H); None for the model's own.
+            heard: What was heard of the speaker of all of them, (1 + F,), or of each one's, (B, 1 + F), as
+                :class:`~speechrnn.recognition.speakers.Voice` has it; None: nothing.
             return_state: Also return the state after each.
 
         Returns:
@@ -244,9 +287,15 @@ class Recognizer:
         """
         if state is not None:
             state = state.to(self.device)[:, :, :, None].expand(-1, -1, -1, len(waveforms), -1)
+        if heard is not None:
+            heard = heard.to(self.device).expand(len(waveforms), -1)
         with torch.inference_mode():
             return self._acoustic(
-                waveforms.to(self.device), lengths.to(self.device), state=state, return_state=return_state
+                waveforms.to(self.device),
+                lengths.to(self.device),
+                state=state,
+                heard=heard,
+                return_state=return_state,
             )
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
@@ -303,23 +352,24 @@ class Recognizer:
         return _Recording(path, waveform.samples)
 
     def _transcribe_in_turn(
-        self, recordings: Iterable[_Recording], decoder: Decoder, state: Tensor | None
+        self, recordings: Iterable[_Recording], decoder: Decoder, voice: Voice
     ) -> Iterator[Transcript]:
-        own = self.make_state(torch.zeros(0)) if state is None else state
+        own = self.make_state(torch.zeros(0)) if voice.state is None else voice.state
         state = own
         for recording in recordings:
-            [transcript], final = self._transcribe_batch([recording], decoder, state, return_state=True)
+            voice = replace(voice, state=state)
+            [transcript], final = self._transcribe_batch([recording], decoder, voice, return_state=True)
             assert final is not None
             state = own.clone()
             state[:, :, 0] = final[:, :, 0, 0]
             yield transcript
 
     def _transcribe_batch(
-        self, batch: list[_Recording], decoder: Decoder, state: Tensor | None, *, return_state: bool = False
+        self, batch: list[_Recording], decoder: Decoder, voice: Voice, *, return_state: bool = False
     ) -> tuple[list[Transcript], Tensor | None]:
         """Transcripts of a batch, and the state after each of its recordings, (L, P, D, B, H), if asked for."""
         padded = pad_waveforms([torch.from_numpy(recording.samples) for recording in batch])
-        emission = self.emissions(*padded, state=state, return_state=return_state)
+        emission = self.emissions(*padded, state=voice.state, heard=voice.heard, return_state=return_state)
         calibration = self.calibrations.get(decoder.name)
         found = decoder.decode(emission.log_probs, emission.lengths)
         transcripts = []

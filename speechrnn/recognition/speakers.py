@@ -1,8 +1,9 @@
-"""Speakers that a model was adapted to: the state that its layers start from for each, in the model's folder."""
+"""What a model knows of a speaker: the state that its layers start from and what was heard, in the model's folder."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,31 +16,49 @@ from speechrnn.whole_files import write_whole
 
 _NAME = re.compile(r"[\w-][\w.-]{0,63}")
 _ENDING = ".safetensors"
-_STATE = "state"
+_STATE, _HEARD = "state", "heard"
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What a model knows of a speaker.
+
+    Attributes:
+        state: The state that its layers start from, (L, P, D, H); None for the model's own.
+        heard: Frames heard, and the mean features over them, (1 + F,), for models that normalise by speaker
+            (``front_end.normalization``); None: nothing was heard.
+    """
+
+    state: Tensor | None = None
+    heard: Tensor | None = None
 
 
 def list_speakers(folder: Path) -> dict[str, Path]:
-    """File of each speaker's state, by name."""
+    """File of each speaker's voice, by name."""
     return {path.name.removesuffix(_ENDING): path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{_ENDING}"))}
 
 
-def read_speaker(path: Path, *, shape: tuple[int, ...]) -> Tensor:
-    """A speaker's state, (L, P, D, H).
+def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> Voice:
+    """A speaker's voice.
 
     Args:
         path: Its file.
-        shape: What the model needs.
+        shape: Of the state that the model needs.
+        feature_size: F of the model.
 
     Raises:
         ModelError: The file is damaged, or of another model.
     """
     try:
-        state = load_file(path)[_STATE]
+        tensors = load_file(path)
+        state, heard = tensors[_STATE], tensors.get(_HEARD)
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); remove it and adapt again") from error
     if tuple(state.shape) != shape:
         raise ModelError(f"{path}: expected a state of {shape}, got {tuple(state.shape)}; remove it and adapt again")
-    return state
+    if heard is not None and tuple(heard.shape) != (1 + feature_size,):
+        raise ModelError(f"{path}: expected {feature_size} features, got {len(heard) - 1}; remove it and adapt again")
+    return Voice(state, heard)
 
 
 def check_speaker_name(name: str) -> None:
@@ -54,8 +73,8 @@ def check_speaker_name(name: str) -> None:
         )
 
 
-def keep_speaker(folder: Path, name: str, state: Tensor) -> Path:
-    """Write a speaker's state into a model folder, in the place of an earlier one of the same name; where to.
+def keep_speaker(folder: Path, name: str, voice: Voice) -> Path:
+    """Write a speaker's voice, its state at least, into a model folder, in the place of one of the same name; where to.
 
     Raises:
         ConfigError: The name cannot be a file's.
@@ -63,5 +82,7 @@ def keep_speaker(folder: Path, name: str, state: Tensor) -> Path:
     """
     check_speaker_name(name)
     path = folder / SPEAKERS_FOLDER / f"{name}{_ENDING}"
-    write_whole(path, save({_STATE: state.detach().cpu().contiguous()}), error=ModelError)
+    tensors = {_STATE: voice.state, _HEARD: voice.heard}
+    kept = {key: each.detach().cpu().contiguous() for key, each in tensors.items() if each is not None}
+    write_whole(path, save(kept), error=ModelError)
     return path

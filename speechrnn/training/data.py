@@ -23,6 +23,7 @@ from speechrnn.errors import AudioError, ConfigError
 from speechrnn.processes import count_cores
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import DataConfig
+from speechrnn.training.voices import Voices
 from speechrnn.types import Batch
 
 REFERENCE_SECONDS = 5.0
@@ -45,6 +46,8 @@ class UtteranceDataset(Dataset[Batch]):
             that augmentation would make too short is taken as it is.
         seed: The run's seed.
         with_references: Whether each utterance comes with another one of its speaker, of at most REFERENCE_SECONDS.
+        heard: Frames of each utterance and the mean features over them, (U, 1 + F), where the front end is to be told
+            what was heard of each one's speaker.
         carry: Which utterances follow one another.
     """
 
@@ -57,6 +60,7 @@ class UtteranceDataset(Dataset[Batch]):
         explain_infeasible: Callable[[Sequence[int], int], str | None],
         seed: int,
         with_references: bool = False,
+        heard: np.ndarray | None = None,
         carry: Carry = "no",
     ) -> None:
         self.utterances = utterances
@@ -70,13 +74,15 @@ class UtteranceDataset(Dataset[Batch]):
         self.sequences = find_sequences(places, carry) if carry != "no" else None
         self._previous = None if self.sequences is None else find_previous(self.sequences)
         self._by_speaker = _group_by_speaker(utterances) if with_references else None
+        self._voices = None if heard is None else Voices(heard, _name_speakers(utterances), seed=seed)
 
     def cache(self, num_bytes: int) -> None:
         """Keep recordings as they are read, before augmentation, up to so much memory; those kept earlier go."""
         self._cache, self._free_bytes = {}, num_bytes
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        members, waveforms, seeds, failed, references, previous = [], [], [], [], [], []
+        members, waveforms, seeds, failed = [], [], [], []
+        references, heard, previous = [], [], []
         for copy, position in (divmod(i, len(self.utterances)) for i in request.members):
             member = self.utterances[position]
             seed = derive_seed(self.seed, request.epoch, member.id, *([copy] if copy else []))
@@ -92,6 +98,9 @@ class UtteranceDataset(Dataset[Batch]):
                 previous.append(None if before is None else self.utterances[before].id)
             if self._by_speaker is not None:
                 references.append(self._read_reference(position, derive_seed(seed, "reference")))
+            if self._voices is not None:
+                rng = None if self.augment is None else np.random.default_rng(derive_seed(seed, "heard"))
+                heard.append(self._voices.tell(position, rng))
         return collate(
             waveforms,
             [member.tokens for member in members],
@@ -100,6 +109,7 @@ class UtteranceDataset(Dataset[Batch]):
             augment_seeds=seeds if self.augment else [],
             failed=failed,
             references=references if self._by_speaker is not None else None,
+            heard=heard if heard else None,
             previous=previous,
         )
 
@@ -157,6 +167,11 @@ class UtteranceDataset(Dataset[Batch]):
             except (AudioError, OSError):
                 continue  # it is named when its own turn comes
         return None
+
+
+def _name_speakers(utterances: Sequence[Utterance]) -> list[str | None]:
+    """Who speaks in each; names that several corpora use are told apart."""
+    return [None if each.speaker is None else f"{each.corpus or ''}/{each.speaker}" for each in utterances]
 
 
 def _group_by_speaker(utterances: Sequence[Utterance]) -> dict[str, np.ndarray]:
@@ -232,6 +247,7 @@ class SpeechData(pl.LightningDataModule):
         explain_infeasible: As :class:`UtteranceDataset` has it.
         seed: The run's seed.
         with_references: As :class:`UtteranceDataset` has it.
+        heard: Likewise, of the training and of the validation utterances.
     """
 
     def __init__(
@@ -245,6 +261,7 @@ class SpeechData(pl.LightningDataModule):
         explain_infeasible: Callable[[Sequence[int], int], str | None],
         seed: int,
         with_references: bool = False,
+        heard: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -256,8 +273,9 @@ class SpeechData(pl.LightningDataModule):
             "with_references": with_references,
             "carry": config.carry_state,
         }
-        self.train_set = UtteranceDataset(train, augment=augment, **options)
-        self.valid_set = UtteranceDataset(valid, augment=None, **options)
+        of_train, of_valid = (None, None) if heard is None else heard
+        self.train_set = UtteranceDataset(train, augment=augment, heard=of_train, **options)
+        self.valid_set = UtteranceDataset(valid, augment=None, heard=of_valid, **options)
         self._epoch = 0
         self._batches_done = 0
 

@@ -325,7 +325,9 @@ class SpeechModule(pl.LightningModule):
         for part in split_batch(batch, self._count_parts(batch)) if batch.ids else []:
             state = choose_state(self.model, part, self._carried_valid)
             keeps = self._carried_valid is not None
-            emission = self.model(part.waveforms, part.waveform_lengths, state=state, return_state=keeps)
+            emission = self.model(
+                part.waveforms, part.waveform_lengths, state=state, heard=part.heard, return_state=keeps
+            )
             if self._carried_valid is not None and emission.state is not None:
                 self._carried_valid.keep(part, emission.state)
             self.validation.add(emission, part, self.tokens)

@@ -21,7 +21,7 @@ from speechrnn.corpus.batches import pad
 from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
 from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text.pronunciations import read_pronunciations
 from speechrnn.text.token_files import build_tokens
@@ -54,6 +54,8 @@ class Preflight:
         left_out: Training utterances that cannot be trained on, with reasons.
         weights: How often an epoch has each utterance of a corpus, by name: as configured, and the share of replay.
         pronunciations: Phones of the training texts' words, where lower layers are to learn those.
+        heard: Of each utterance of train and of valid the frames, and the mean features over them, (U, 1 + F) each,
+            where the front end normalises by speaker.
     """
 
     model: AcousticModel
@@ -63,6 +65,7 @@ class Preflight:
     left_out: list[LeftOut]
     weights: dict[str, float]
     pronunciations: dict[str, list[str]] | None = None
+    heard: tuple[np.ndarray, np.ndarray] | None = None
 
     def describe_data(self) -> str:
         """A number that another corpus would not have: a run is resumed only on the data that it began with."""
@@ -115,9 +118,13 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
     if config.start.replay is not None:
         old = read_corpus(_find(config.start.replay, "start.replay", folders))
         weights[REPLAY] = _mix_in(usable, *check(old), share=config.start.replay_share)
-    if config.front_end.normalization == "corpus" and config.start.model is None:
-        _fit_statistics(model, usable)
-    return Preflight(model, tokens, usable, valid, left_out, weights, pronunciations)
+    heard = None
+    if model.front_end.config.normalization == "speaker":
+        is_new = config.start.model is None
+        heard = (_hear(model, usable, fits_statistics=is_new), _hear(model, valid, fits_statistics=False))
+    elif model.front_end.config.normalization == "corpus" and config.start.model is None:
+        _hear(model, usable, fits_statistics=True)
+    return Preflight(model, tokens, usable, valid, left_out, weights, pronunciations, heard)
 
 
 def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -> tuple[Tokens, AcousticModel]:
@@ -231,13 +238,26 @@ def _find_pronunciations(
     return {word: known[word] for word in sorted(words) if word in known}
 
 
-def _fit_statistics(model: AcousticModel, utterances: Sequence[Utterance]) -> None:
-    """Measure mean and deviation of every feature over the training set and keep them in the model."""
+def _hear(model: AcousticModel, utterances: Sequence[Utterance], *, fits_statistics: bool) -> np.ndarray:
+    """Frames of each utterance, and the mean features over them, (U, 1 + F), float32; the mean and deviation of all are
+    kept in the model if that is asked for. One that cannot be read has zeros, and is named when its turn comes.
+    """
     seconds = np.array([utterance.seconds for utterance in utterances])
     order = np.argsort(seconds, kind="stable")
     size = max(1, int(_STATISTICS_BATCH_SECONDS / seconds.max()))
     accumulator = StatisticsAccumulator(model.front_end)
+    rows = np.zeros((len(order), 1 + model.front_end.feature_size), np.float32)
     for start in range(0, len(order), size):
-        part = [utterances[position] for position in order[start : start + size]]
-        accumulator.add(*pad([torch.from_numpy(read_utterance(u, sample_rate=model.sample_rate)) for u in part]))
-    model.front_end.set_statistics(*accumulator.finish())
+        part = order[start : start + size]
+        samples = [torch.from_numpy(_read_or_nothing(utterances[place], model.sample_rate)) for place in part]
+        rows[part] = accumulator.add(*pad(samples)).numpy()
+    if fits_statistics:
+        model.front_end.set_statistics(*accumulator.finish())
+    return rows
+
+
+def _read_or_nothing(utterance: Utterance, sample_rate: int) -> np.ndarray:
+    try:
+        return read_utterance(utterance, sample_rate=sample_rate)
+    except (AudioError, OSError):
+        return np.zeros(0, np.float32)

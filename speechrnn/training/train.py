@@ -354,6 +354,7 @@ def _make_data(config: Config, preflight: Preflight) -> Any:
         explain_infeasible=preflight.model.explain_infeasible,
         seed=config.seed,
         with_references=config.encoder.initial_state == "encoded",
+        heard=preflight.heard,
     )
 
 

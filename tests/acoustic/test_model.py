@@ -27,7 +27,7 @@ def make_waveforms(lengths, *, seed=0):
     return waveforms, torch.tensor(lengths)
 
 
-@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "sliding"])
+@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "speaker", "sliding"])
 @pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
 def test_padding_does_not_change_log_probs(cell, normalization):
     model = make_model(normalization=normalization, cell=cell)

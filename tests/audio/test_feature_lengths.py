@@ -50,7 +50,7 @@ def test_default_frames_are_those_that_fit():
         assert front_end.count_frames(size) == len([s for s in range(0, 4000, 160) if s + 400 <= size])
 
 
-@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "sliding"])
+@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "speaker", "sliding"])
 @pytest.mark.parametrize("deltas", [0, 2])
 @pytest.mark.parametrize("kind", ["mfcc", "log_mel"])
 @pytest.mark.parametrize("compatibility", MODES)

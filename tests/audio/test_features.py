@@ -176,7 +176,7 @@ def test_compatible_log_mels_are_librosa_s_decibels():
 # Numbers and gradients
 
 
-@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "sliding"])
+@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "speaker", "sliding"])
 def test_features_stay_float32_under_autocast_and_in_a_halved_model(normalization):
     front_end = make_front_end(deltas=1, normalization=normalization)
     waveform = make_noise(4000)
@@ -198,7 +198,7 @@ def test_log_mel_gradient_obeys_euler_s_rule():
     torch.testing.assert_close(products, 2.0 * 40 * frame_lengths, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "sliding"])
+@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "speaker", "sliding"])
 def test_gradients_reach_the_waveform_and_are_finite(normalization):
     front_end = make_front_end(deltas=2, normalization=normalization)
     waveforms = torch.cat([make_noise(3000), torch.zeros(3000)]).reshape(2, 3000).requires_grad_()
@@ -209,7 +209,7 @@ def test_gradients_reach_the_waveform_and_are_finite(normalization):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "sliding"])
+@pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "speaker", "sliding"])
 @pytest.mark.parametrize("compatibility", MODES)
 def test_gpu_and_cpu_agree(compatibility, normalization):
     front_end = make_front_end(compatibility=compatibility, normalization=normalization, deltas=2)

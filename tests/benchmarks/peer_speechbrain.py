@@ -129,6 +129,8 @@ def make_brain(args: argparse.Namespace, symbols: list[str]) -> Recogniser:
         "model": CRDNN(
             input_size=40,
             time_pooling=True,
+            time_pooling_size=args.time_pooling,
+            cnn_channels=args.cnn_channels,
             rnn_class=getattr(speechbrain.nnet.RNN, args.rnn_class),
             rnn_layers=args.rnn_layers,
             rnn_neurons=args.rnn_neurons,
@@ -160,7 +162,7 @@ def make_brain(args: argparse.Namespace, symbols: list[str]) -> Recogniser:
         modules,
         opt_class=lambda parameters: torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-8),
         hparams=settings,
-        run_opts={"device": args.device, "noprogressbar": True},
+        run_opts={"device": args.device, "precision": args.precision, "noprogressbar": True},
     )
 
 
@@ -187,6 +189,9 @@ def train_and_test(args: argparse.Namespace) -> dict:
         "threads": torch.get_num_threads(),
         "device": args.device,
         "rnn": f"{args.rnn_layers} x {args.rnn_neurons} {args.rnn_class}",
+        "cnn_channels": list(args.cnn_channels),
+        "time_pooling": args.time_pooling,
+        "precision": args.precision,
         "parameters": sum(parameter.numel() for parameter in brain.modules.parameters()),
         "minutes": round(minutes, 1),
         "epoch": best["epoch"],
@@ -204,6 +209,9 @@ def main() -> None:
     parser.add_argument("--rnn-class", choices=["LiGRU", "LSTM", "GRU"], default="LiGRU")
     parser.add_argument("--rnn-layers", type=int, default=4)
     parser.add_argument("--rnn-neurons", type=int, default=512)
+    parser.add_argument("--cnn-channels", type=int, nargs=2, default=(128, 256))
+    parser.add_argument("--time-pooling", type=int, default=2)
+    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16"], default="fp32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()

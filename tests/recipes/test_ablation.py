@@ -1,7 +1,9 @@
 """The ablation: what it plans, what it computes from scores, and that it trains each trial once."""
 
+import dataclasses
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,10 +20,8 @@ sys.modules["ablation"] = ablation  # dataclasses look their module up
 specification.loader.exec_module(ablation)
 
 
-def put_scores(trial, rows, *, seconds=100.0):
-    trial.folder.mkdir(parents=True)
-    kept = {"utterances": rows, "wer": 0.25, "seconds": seconds, "epoch": 1}
-    trial.scores.write_text(json.dumps(kept), encoding="utf-8")
+def keep(scores, trial, speakers, *, seconds=100.0):
+    scores.keep(trial, {"speakers": speakers, "wer": 0.25, "seconds": seconds, "epoch": 1})
 
 
 def test_the_plan_has_the_baseline_first_and_every_change_with_every_seed(tmp_path):
@@ -47,15 +47,16 @@ def test_every_change_is_a_setting_that_differs_from_the_baselines(tmp_path):
 def test_differences_are_over_the_seeds_that_both_have_and_their_intervals_over_speakers(tmp_path):
     trials = ablation.plan(tmp_path, [0, 1], ["GRU", "no dropout"])
     by_name = {(trial.change, trial.seed): trial for trial in trials}
+    scores = ablation.Scores(tmp_path / "scores.json")
     speakers = [f"s{number:02d}" for number in range(12)]
     for seed in (0, 1):
-        put_scores(by_name["baseline", seed], [(speaker, 5, 10) for speaker in speakers])
+        keep(scores, by_name["baseline", seed], dict.fromkeys(speakers, (5, 10)))
         # Everybody gains two characters of ten with one seed and one with the other: no doubt, whoever is drawn.
-        put_scores(by_name["GRU", seed], [(speaker, 3 + seed, 10) for speaker in speakers], seconds=150.0)
+        keep(scores, by_name["GRU", seed], dict.fromkeys(speakers, (3 + seed, 10)), seconds=150.0)
     # Half of them gain as much as the others lose: nothing can be said.
-    rows = [(speaker, 9 if number % 2 else 1, 10) for number, speaker in enumerate(speakers)]
-    put_scores(by_name["no dropout", 0], rows)
-    baseline, first, second = ablation.compare(trials)
+    gains = {speaker: (9 if number % 2 else 1, 10) for number, speaker in enumerate(speakers)}
+    keep(scores, by_name["no dropout", 0], gains)
+    baseline, first, second = ablation.compare(trials, ablation.Scores(scores.path))
     assert (baseline["change"], baseline["cer"], baseline["seeds"]) == ("baseline", 0.5, 2)
     assert (first["change"], first["seeds"], first["time"]) == ("GRU", 2, 1.5)
     assert [first[name] for name in ("cer", "difference", "low", "high")] == pytest.approx([0.35, -0.15, -0.15, -0.15])
@@ -67,21 +68,27 @@ def test_differences_are_over_the_seeds_that_both_have_and_their_intervals_over_
     assert "| baseline | 50.0 | 25.0 |  |  | × 1.00 | 2 |" in table
 
 
-def test_a_trial_is_trained_scored_and_not_done_again(tmp_path):
+def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
     for seed, name in enumerate(("train", "valid")):
         make_tone_corpus(tmp_path / "data" / f"{name}.jsonl", 12, seed=seed)
     settings = {**TONE_SETTINGS, "trainer.max_epochs": 1, "trainer.check_val_every_n_epoch": 1}
     settings |= {"augment.speed": [1.0], "tokens.kind": "characters", "ctc.intermediate_layers": []}
     settings |= {"ctc.lexicon": None, "ctc.consistency": 0.0}
     trial = ablation.Trial("a change", 0, settings, tmp_path / "a-change" / "seed-0")
-    assert ablation.run(trial, tmp_path / "data", "cpu") is None
-    scores = json.loads(trial.scores.read_text())
-    assert sorted({speaker for speaker, _, _ in scores["utterances"]}) == ["s0", "s1", "s2"]
-    assert len(scores["utterances"]) == 12
-    assert scores["seconds"] > 0
-    written = trial.scores.stat().st_mtime_ns
-    assert ablation.run(trial, tmp_path / "data", "cpu") is None
-    assert trial.scores.stat().st_mtime_ns == written
+    scores = ablation.Scores(tmp_path / "scores.json")
+    assert ablation.run(trial, tmp_path / "data", "cpu", scores) is None
+    [row] = json.loads(scores.path.read_text())
+    assert (row["change"], row["seed"], row["settings"]) == ("a change", 0, settings)
+    assert list(row["speakers"]) == ["s0", "s1", "s2"]
+    texts = [json.loads(line) for line in (tmp_path / "data" / "valid.jsonl").read_text().splitlines()]
+    letters = sum(len(each["text"].rstrip(".")) for each in texts if each["speaker"] == "s1")
+    assert row["speakers"]["s1"][1] == letters
+    assert row["seconds"] > 0
+    monkeypatch.setattr(ablation, "score", lambda *_: pytest.fail("done again"))
+    shutil.rmtree(trial.folder)  # as on another machine: the scores are enough
+    assert ablation.run(trial, tmp_path / "data", "cpu", ablation.Scores(scores.path)) is None
+    other = dataclasses.replace(trial, settings={**settings, "seed": 5})
+    assert ablation.Scores(scores.path).find(other) is None
 
 
 def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
@@ -91,7 +98,7 @@ def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     trial = ablation.Trial("a change", 0, {"encoder.cell": "magic"}, tmp_path / "run")
-    problem = ablation.run(trial, tmp_path / "data", "cpu")
+    problem = ablation.run(trial, tmp_path / "data", "cpu", ablation.Scores(tmp_path / "scores.json"))
     assert problem == f"a change, seed 0: failed, see {tmp_path / 'run' / 'log.txt'}"
     told = (tmp_path / "run" / "log.txt").read_text()
     assert told.startswith("what went wrong: ")
@@ -106,6 +113,10 @@ def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
             "error: --source gone: no such folder; pass the folder that the dataset's download made",
         ),
         (["--source", ".", "--only", "magic"], "error: --only magic: ablation.yaml has baseline, consistency 0.2, "),
+        (
+            ["--source", ".", "--scores", str(FOLDER / "ablation.yaml")],
+            f"error: --scores {FOLDER / 'ablation.yaml'}: not ",
+        ),
     ],
 )
 def test_a_slip_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, complaint):

@@ -15,7 +15,7 @@ from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.model_folder import add_results, load_model, save_model
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.recognizer import Recognizer, load
-from speechrnn.recognition.speakers import keep_speaker, list_speakers, read_speaker
+from speechrnn.recognition.speakers import Voice, keep_speaker, list_speakers, read_speaker
 from speechrnn.types import Waveform
 
 
@@ -87,12 +87,12 @@ def test_a_kept_speaker_is_used_by_name_and_survives_new_results(folder, recordi
     recognizer = load(folder, device="cpu")
     torch.manual_seed(0)
     state = 3.0 * torch.randn(recognizer.model.acoustic.encoder.stack.state_shape)
-    path = keep_speaker(folder, "anna", state)
+    path = keep_speaker(folder, "anna", Voice(state))
     assert path.stat().st_size < 8_000
     add_results(folder, {"interval_method": "none", "sets": {}})
     assert list(list_speakers(folder)) == ["anna"]
     recognizer = load(folder, device="cpu")
-    torch.testing.assert_close(recognizer.find_speaker("anna"), state)
+    torch.testing.assert_close(recognizer.find_speaker("anna").state, state)
     samples = torch.from_numpy(soundfile.read(recordings[0], dtype="float32")[0])[None]
     lengths = torch.tensor([samples.shape[1]])
     own, hers = (recognizer.emissions(samples, lengths, state=each).log_probs for each in (None, state))
@@ -112,20 +112,20 @@ def test_an_unknown_speaker_is_one_line_that_says_who_is_known(folder, recording
         ConfigError, match="speaker bert: the model was not adapted to one of that name; it knows none yet"
     ):
         load(folder, device="cpu").transcribe(recordings[0], speaker="bert")
-    keep_speaker(folder, "anna", torch.zeros(1, 1, 2, 24))
+    keep_speaker(folder, "anna", Voice(torch.zeros(1, 1, 2, 24)))
     with pytest.raises(ConfigError, match="it knows anna"):
         load(folder, device="cpu").transcribe(recordings[0], speaker="bert")
 
 
 def test_a_state_of_another_model_or_a_broken_file_is_one_line(folder, recordings):
-    path = keep_speaker(folder, "anna", torch.zeros(3, 1, 2, 24))
+    path = keep_speaker(folder, "anna", Voice(torch.zeros(3, 1, 2, 24)))
     with pytest.raises(
         ModelError, match=r"expected a state of \(1, 1, 2, 24\), got \(3, 1, 2, 24\); remove it and adapt"
     ):
         load(folder, device="cpu").transcribe(recordings[0], speaker="anna")
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot be read"):
-        read_speaker(path, shape=(1, 1, 2, 24))
+        read_speaker(path, shape=(1, 1, 2, 24), feature_size=13)
 
 
 def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, capsys):

@@ -1,0 +1,153 @@
+"""A model that normalises by speaker: trained, told of voices beforehand or not, and what it is told kept by name."""
+
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import TONE_SETTINGS, make_tone_configuration
+
+from speechrnn.cli.main import main
+from speechrnn.corpus.manifest import read_manifest
+from speechrnn.errors import AudioError, ModelError
+from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.evaluation.tune import _compute
+from speechrnn.recognition.adaptation import adapt
+from speechrnn.recognition.recognizer import Recognizer, load
+from speechrnn.recognition.speakers import keep_speaker
+from speechrnn.training.train import train
+from speechrnn.types import Waveform
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A model that was taught to normalise by speaker, and its corpora."""
+    folder = tmp_path_factory.mktemp("hearing")
+    settings = {**TONE_SETTINGS, "front_end.normalization": "speaker", "output": str(folder / "run")}
+    return folder, train(make_tone_configuration(folder), settings)
+
+
+@pytest.fixture
+def recognizer(run):
+    return load(run[1].model, device="cpu")
+
+
+def read(folder, speaker):
+    entries = [entry for entry in read_manifest(folder / "test.jsonl") if entry.speaker == speaker]
+    return [soundfile.read(entry.audio_path, dtype="float32")[0] for entry in entries]
+
+
+def test_it_learns_and_its_last_validation_is_what_evaluate_finds(run, recognizer):
+    folder, _ = run
+    evaluation = evaluate(recognizer, folder / "valid.jsonl")
+    assert run[1].valid_wer == evaluation.score.wer < 0.1
+
+
+def test_hearing_gives_frames_and_mean_features_over_all_recordings(run, recognizer):
+    recordings = read(run[0], "s1")
+    voice = recognizer.hear(Waveform(samples, 8000) for samples in recordings)
+    front_end = recognizer.model.acoustic.front_end
+    each = [
+        front_end.compute_unnormalized(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))[0][0]
+        for samples in recordings
+    ]
+    frames = torch.cat(each)
+    assert voice.state is None
+    assert voice.heard[0] == len(frames)
+    torch.testing.assert_close(voice.heard[1:], frames.mean(dim=0), atol=1e-4, rtol=1e-4)
+    with pytest.raises(AudioError, match="nothing was heard of the speaker"):
+        recognizer.hear([])
+
+
+def test_a_voice_changes_what_the_network_sees_and_a_single_recording_is_its_own_voice(run, recognizer):
+    samples = torch.from_numpy(read(run[0], "s0")[0])[None]
+    lengths = torch.tensor([samples.shape[1]])
+    alone = recognizer.emissions(samples, lengths).log_probs
+    own = recognizer.hear([Waveform(samples[0].numpy(), 8000)])
+    torch.testing.assert_close(recognizer.emissions(samples, lengths, heard=own.heard).log_probs, alone)
+    other = own.heard + torch.cat([torch.tensor([1000.0]), torch.full((len(own.heard) - 1,), 3.0)])
+    assert (recognizer.emissions(samples, lengths, heard=other).log_probs - alone).abs().max() > 0.1
+
+
+def test_evaluate_hears_the_corpuss_speakers_unless_told_that_they_are_unknown(run, recognizer, monkeypatch):
+    told = []
+    true = type(recognizer).emissions
+
+    def emissions(self, waveforms, lengths, **options):
+        told.append(options.get("heard"))
+        return true(self, waveforms, lengths, **options)
+
+    monkeypatch.setattr(type(recognizer), "emissions", emissions)
+    corpus = run[0] / "test.jsonl"
+    evaluation = evaluate(recognizer, corpus)
+    assert len(told) == 3  # a batch for each of three speakers
+    voice = recognizer.hear(Waveform(samples, 8000) for samples in read(run[0], "s2"))
+    assert any(torch.allclose(heard, voice.heard) for heard in told)
+    assert len(evaluation.utterances) == 15
+    told.clear()
+    evaluate(recognizer, corpus, unknown_speakers=True)
+    assert told == [None]
+    told.clear()
+    evaluate(recognizer, corpus, speaker=voice)
+    assert [torch.equal(heard, voice.heard) for heard in told] == [True]
+    told.clear()
+    batches, _ = _compute(recognizer, corpus, None, 120.0)
+    assert len(batches) == 1
+    assert told[0].shape == (15, 14)
+    assert torch.allclose(told[0][2], voice.heard)
+
+
+def test_a_recording_that_cannot_be_transcribed_is_named_once_and_tells_nothing(run, recognizer, tmp_path, caplog):
+    lines = [json.loads(line) for line in (run[0] / "test.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["audio_filepath"] = str(run[0] / line["audio_filepath"])
+    soundfile.write(tmp_path / "click.wav", np.zeros(50), 8000)
+    lines[0] |= {"audio_filepath": "click.wav", "duration": 50 / 8000, "speaker": "click"}
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    with caplog.at_level(logging.WARNING):
+        evaluation = evaluate(recognizer, manifest)
+    assert sum(utterance.problem is not None for utterance in evaluation.utterances) == 1
+    assert len([message for message in caplog.messages if "counts as not recognised" in message]) == 1
+
+
+def test_adapt_keeps_what_it_heard_under_the_speakers_name(run, recognizer, tmp_path, capsys):
+    folder = shutil.copytree(run[1].model, tmp_path / "model")
+    paths = []
+    for number, samples in enumerate(read(run[0], "s1")[:3]):
+        paths.append(tmp_path / f"{number}.wav")
+        soundfile.write(paths[-1], samples, 8000, subtype="FLOAT")
+    voice = recognizer.hear(paths)
+    found = adapt(recognizer, paths, steps=2)
+    torch.testing.assert_close(found.voice.heard, voice.heard)
+    assert main(["adapt", "-m", str(folder), "--speaker", "anna", *map(str, paths), "--steps", "0"]) == 0
+    capsys.readouterr()
+    again = load(folder, device="cpu")
+    torch.testing.assert_close(again.find_speaker("anna").heard, voice.heard)
+    named = again.transcribe(paths[0], speaker="anna")
+    given = again.transcribe(paths[0], speaker=voice)
+    assert [word.confidence for word in named.words] == [word.confidence for word in given.words]
+    assert [word.confidence for word in named.words] != [word.confidence for word in again.transcribe(paths[0]).words]
+    shape = again.model.acoustic.encoder.stack.state_shape
+    keep_speaker(folder, "bert", type(voice)(torch.zeros(shape), torch.zeros(8)))
+    with pytest.raises(ModelError, match="expected 13 features, got 7; remove it and adapt again"):
+        load(folder, device="cpu").transcribe(paths[0], speaker="bert")
+
+
+def test_other_models_are_told_nothing(tone_run):
+    recognizer = load(tone_run.model, device="cpu")
+    assert recognizer.hear([Waveform(np.zeros(8000, np.float32), 8000)]).heard is None
+
+
+def test_the_command_line_can_leave_speakers_unknown(run, monkeypatch):
+    heard = []
+    true = Recognizer.hear
+    monkeypatch.setattr(Recognizer, "hear", lambda self, sources: heard.append(1) or true(self, sources))
+    command = ["evaluate", str(run[0] / "test.jsonl"), "-m", str(run[1].model), "--device", "cpu"]
+    assert main(command) == 0
+    assert len(heard) == 3
+    assert main([*command, "--unknown-speakers"]) == 0
+    assert len(heard) == 3
