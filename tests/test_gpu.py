@@ -60,7 +60,7 @@ def make_model(*, front_end: dict | None = None, **encoder) -> AcousticModel:
     torch.manual_seed(0)
     config = FrontEndConfig(**{"sample_rate": 8000, "n_mels": 20, "num_coefficients": 13, **(front_end or {})})
     model = AcousticModel(config, EncoderConfig(hidden_size=48, num_layers=3, **encoder), vocabulary_size=9)
-    if config.normalization == "corpus":
+    if config.has_statistics:
         size = model.front_end.feature_size
         model.front_end.set_statistics(torch.linspace(-3, 3, size), torch.linspace(1, 2, size))
     with torch.no_grad():
@@ -102,6 +102,7 @@ def test_log_probs_and_states_agree_with_the_cpu(device, cell, bidirectional):
         {"output": "final_state"},
         {"layer_norm": False, "residual": False, "subsampling_factor": 1},
         {"front_end": {"normalization": "corpus", "deltas": 2}},
+        {"front_end": {"normalization": "speaker"}},
         {"front_end": {"normalization": "sliding"}},
         {"front_end": {"normalization": "none", "kind": "log_mel"}},
     ],
@@ -323,6 +324,7 @@ def test_a_speaker_is_adapted_to_as_on_the_cpu(device, tone_run):
     "settings",
     [
         {"encoder.initial_state": "encoded"},
+        {"front_end.normalization": "speaker"},
         {"data.carry_state": "speaker", "encoder.cell": "lstm"},
         {"encoder.num_layers": 2, "ctc.intermediate_layers": [1], "ctc.lexicon": "lexicon.txt", "ctc.consistency": 0.2},
     ],
@@ -336,6 +338,7 @@ def test_what_a_step_starts_from_and_learns_beside_runs_there(device, tmp_path, 
         {**settings_for(device, trainer__max_epochs=1, output=str(tmp_path / "run")), **settings},
     )
     assert result.model.is_dir()
+    evaluate(speechrnn.load(result.model, device=device), tmp_path / "tones" / "test.jsonl")
 
 
 def test_a_model_is_fine_tuned_there(device, tone_run, tmp_path):

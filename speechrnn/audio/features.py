@@ -1,7 +1,8 @@
 """From waveforms to features: MFCC or log-mel, deltas, normalisation; batched, on the waveforms' own device.
 
-Letters: B batch, N samples, T frames, F feature size. What an utterance becomes depends on its own samples alone: no
-neighbour, no padding and nothing that padding holds can change it.
+Letters: B batch, N samples, T frames, F feature size. What an utterance becomes depends on its own samples alone, and
+with "speaker" normalisation on what was heard of its speaker: no neighbour, no padding and nothing that padding holds
+can change it.
 """
 
 from __future__ import annotations

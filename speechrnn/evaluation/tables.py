@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-
 UNHEARD = ", speakers unheard"
 """After a set's name: scored once more by a model that normalises by speaker, each recording by itself."""
 

@@ -16,7 +16,7 @@ MODES = {"none": {}, "librosa": {"mel_scale": "slaney"}, "torchaudio": {}}
 def make_front_end(**settings) -> FrontEnd:
     compatibility = settings.get("compatibility", "none")
     front_end = FrontEnd(FrontEndConfig(**{**MODES[compatibility], **settings}))
-    if front_end.config.normalization == "corpus":
+    if front_end.config.has_statistics:
         spread = torch.linspace(0.5, 2.0, front_end.feature_size)
         front_end.set_statistics(-spread, spread)
     return front_end
