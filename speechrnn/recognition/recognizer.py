@@ -190,7 +190,7 @@ class Recognizer:
         voice = self.find_speaker(speaker) if isinstance(speaker, str) else speaker or Voice()
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
-        if isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2:
+        if _is_one(sources):
             raise ConfigError("transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
         if carry_state:
@@ -213,8 +213,11 @@ class Recognizer:
             sources: Recordings of one speaker, each as :meth:`transcribe` takes it, but for arrays.
 
         Raises:
-            AudioError: A recording cannot be read, or all are too short for a single frame.
+            AudioError: A recording cannot be read, or is too short for a single frame, or there is none.
+            ConfigError: ``sources`` is one recording, not a list.
         """
+        if _is_one(sources):
+            raise ConfigError("hear takes recordings as a list, of one or more")
         front_end = self._acoustic.front_end
         total, frames, samples = torch.zeros(front_end.feature_size, dtype=torch.float64), 0.0, []
         accumulator = StatisticsAccumulator(front_end)
@@ -226,7 +229,7 @@ class Recognizer:
             if self._acoustic.encoder.reference is not None:
                 samples.append(heard)
         if not frames:
-            raise AudioError("nothing was heard of the speaker; give recordings of a frame or more")
+            raise AudioError("nothing was heard of the speaker; give one recording or more")
         state = self.make_state(torch.cat(samples)) if samples else None
         if not self.hears_speakers:
             return Voice(state)
@@ -427,6 +430,11 @@ class _Recording:
 
     path: str | None
     samples: np.ndarray
+
+
+def _is_one(sources: object) -> bool:
+    """Whether somebody gave a recording where a list of them is expected."""
+    return isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -12,7 +12,7 @@ from conftest import TONE_SETTINGS, make_tone_configuration
 
 from speechrnn.cli.main import main
 from speechrnn.corpus.manifest import read_manifest
-from speechrnn.errors import AudioError, ModelError
+from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.evaluation.tune import _compute
 from speechrnn.recognition.adaptation import adapt
@@ -60,6 +60,9 @@ def test_hearing_gives_frames_and_mean_features_over_all_recordings(run, recogni
     torch.testing.assert_close(voice.heard[1:], frames.mean(dim=0), atol=1e-4, rtol=1e-4)
     with pytest.raises(AudioError, match="nothing was heard of the speaker"):
         recognizer.hear([])
+    for one in ("a.wav", recordings[0], Waveform(recordings[0], 8000)):
+        with pytest.raises(ConfigError, match="hear takes recordings as a list"):
+            recognizer.hear(one)
 
 
 def test_a_voice_changes_what_the_network_sees_and_a_single_recording_is_its_own_voice(run, recognizer):
