@@ -9,7 +9,8 @@ What SpeechBrain's own CTC recipe for TIMIT sets is kept: 40 log-mels, two CNN b
 0.15, two DNN blocks, batches of 8, Adadelta with NewBob annealing, speed perturbation with dropped bands and chunks
 beside the original (its noise is a download and is left out). The recurrent part is as given: its four layers of 512
 LiGRU units are a Python loop over frames, so on a CPU a smaller LSTM may get further in the same time. Characters,
-greedy decoding, the best epoch by validation WER; the test set is scored once, at the end.
+greedy decoding, the best epoch by validation WER; the test set is scored once, at the end. On two cores the
+recipe's convolutions take too long as well, and options make them smaller.
 
 Source: SpeechBrain 1.1, recipes/TIMIT/ASR/CTC.
 """
