@@ -11,6 +11,7 @@ import torch
 from conftest import TONE_SETTINGS, make_tone_configuration
 
 from speechrnn.cli.main import main
+from speechrnn.corpus.batches import select_utterances
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.evaluation.evaluate import evaluate
@@ -18,7 +19,9 @@ from speechrnn.evaluation.tune import _compute
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.recognition.speakers import keep_speaker
-from speechrnn.training.train import train
+from speechrnn.training.config_file import load_config
+from speechrnn.training.preflight import prepare_run
+from speechrnn.training.train import _make_data, train
 from speechrnn.types import Waveform
 
 
@@ -73,6 +76,43 @@ def test_a_voice_changes_what_the_network_sees_and_a_single_recording_is_its_own
     torch.testing.assert_close(recognizer.emissions(samples, lengths, heard=own.heard).log_probs, alone)
     other = own.heard + torch.cat([torch.tensor([1000.0]), torch.full((len(own.heard) - 1,), 3.0)])
     assert (recognizer.emissions(samples, lengths, heard=other).log_probs - alone).abs().max() > 0.1
+
+
+def test_training_tells_the_model_of_each_ones_speaker(run):
+    folder, _ = run
+    settings = {**TONE_SETTINGS, "front_end.normalization": "speaker"}
+    config = load_config(folder / "config.yaml", settings)
+    preflight = prepare_run(config, folders=[folder])
+    front_end = preflight.model.front_end
+    frames = []
+    for utterance in preflight.valid:
+        samples = torch.from_numpy(soundfile.read(utterance.audio_path, dtype="float32")[0])[None]
+        frames.append(front_end.compute_unnormalized(samples, torch.tensor([samples.shape[1]]))[0][0])
+    rows = preflight.heard[1]
+    np.testing.assert_allclose(rows[3], [len(frames[3]), *frames[3].mean(dim=0)], rtol=1e-4, atol=1e-4)
+    data = _make_data(config, preflight)
+    batches = list(data.val_dataloader())
+    assert sum(len(batch.ids) for batch in batches) == 15
+    for batch in batches:
+        for place, id in enumerate(batch.ids):
+            speaker = next(each.speaker for each in preflight.valid if each.id == id)
+            of_speaker = torch.cat([frames[n] for n, each in enumerate(preflight.valid) if each.speaker == speaker])
+            assert batch.heard[place, 0] == len(of_speaker)
+            torch.testing.assert_close(batch.heard[place, 1:], of_speaker.mean(dim=0), atol=1e-3, rtol=1e-4)
+        part = select_utterances(batch, [1, 0])
+        assert torch.equal(part.heard, batch.heard[[1, 0]])
+    told = torch.cat([batch.heard[:, 0] for batch in data.train_dataloader()])
+    assert 0 < int((told == 0).sum()) < 30 < len(told) == 60
+    # Two masked versions of each utterance have the same speaker.
+    batch = batches[0]
+    twice = preflight.model.eval()(
+        batch.waveforms,
+        batch.waveform_lengths,
+        heard=batch.heard,
+        augment=lambda log_mels, lengths: (log_mels.repeat(2, 1, 1), lengths.repeat(2)),
+    ).log_probs
+    once = preflight.model(batch.waveforms, batch.waveform_lengths, heard=batch.heard).log_probs
+    torch.testing.assert_close(twice, once.repeat(2, 1, 1), atol=1e-5, rtol=0)
 
 
 def test_evaluate_hears_the_corpuss_speakers_unless_told_that_they_are_unknown(run, recognizer, monkeypatch):
