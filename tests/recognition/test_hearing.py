@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.recognition.speakers import keep_speaker
 from speechrnn.training.config_file import load_config
+from speechrnn.training.module import SpeechModule
 from speechrnn.training.preflight import prepare_run
 from speechrnn.training.train import _make_data, train
 from speechrnn.types import Waveform
@@ -113,6 +115,15 @@ def test_training_tells_the_model_of_each_ones_speaker(run):
     ).log_probs
     once = preflight.model(batch.waveforms, batch.waveform_lengths, heard=batch.heard).log_probs
     torch.testing.assert_close(twice, once.repeat(2, 1, 1), atol=1e-5, rtol=0)
+    # What is told counts for the losses and in validation.
+    module = SpeechModule(preflight.model, preflight.tokens, config, None).eval()
+    losses, rates = [], []
+    for each in (batch, replace(batch, heard=batch.heard + 5.0)):
+        losses.append(module.compute_losses(each)[0].detach())
+        module.validation_step(each, 0)
+        rates.append(module.validation.finish(None)["loss"])
+    assert (losses[0] - losses[1]).abs().max() > 0.01
+    assert abs(rates[0] - rates[1]) > 0.01
 
 
 def test_evaluate_hears_the_corpuss_speakers_unless_told_that_they_are_unknown(run, recognizer, monkeypatch):
