@@ -19,15 +19,16 @@ from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
+from speechrnn.recognition.assembly import TranscriptMaker
 from speechrnn.recognition.batches import collect_batches, pad_waveforms
 from speechrnn.recognition.confidence import Calibration, read_calibrations
 from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
+from speechrnn.recognition.devices import choose_device
 from speechrnn.recognition.hub import find_folder
 from speechrnn.recognition.language_weights import TunedWeights, read_weights
 from speechrnn.recognition.speakers import Voice, list_speakers, read_speaker
-from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
-from speechrnn.recognition.word_times import place_words
-from speechrnn.types import Emission, Hypothesis, Waveform
+from speechrnn.recognition.transcript import Transcript
+from speechrnn.types import Emission, Waveform
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,22 +219,19 @@ class Recognizer:
         """
         if _is_one(sources):
             raise ConfigError("hear takes recordings as a list, of one or more")
-        front_end = self._acoustic.front_end
-        total, frames, samples = torch.zeros(front_end.feature_size, dtype=torch.float64), 0.0, []
-        accumulator = StatisticsAccumulator(front_end)
+        accumulator, samples = StatisticsAccumulator(self._acoustic.front_end), []
         for source in sources:
             heard = torch.from_numpy(self._read(source, None, None).samples)
-            [row] = accumulator.add(heard[None].to(self.device), torch.tensor([len(heard)], device=self.device))
-            frames += float(row[0])
-            total += row[0].double() * row[1:].double()
+            accumulator.add(heard[None].to(self.device), torch.tensor([len(heard)], device=self.device))
             if self._acoustic.encoder.reference is not None:
                 samples.append(heard)
-        if not frames:
+        if not accumulator.num_frames:
             raise AudioError("nothing was heard of the speaker; give one recording or more")
         state = self.make_state(torch.cat(samples)) if samples else None
         if not self.hears_speakers:
             return Voice(state)
-        return Voice(state, torch.cat([torch.tensor([frames]).double(), total / frames]).float())
+        mean, _ = accumulator.finish()
+        return Voice(state, torch.cat([torch.tensor([float(accumulator.num_frames)]), mean]))
 
     def find_speaker(self, name: str) -> Voice:
         """What the model knows of a speaker.
@@ -375,53 +373,18 @@ class Recognizer:
         emission = self.emissions(*padded, state=voice.state, heard=voice.heard, return_state=return_state)
         calibration = self.calibrations.get(decoder.name)
         found = decoder.decode(emission.log_probs, emission.lengths)
-        transcripts = []
-        for recording, hypotheses in zip(batch, found, strict=True):
-            made = self._make_transcript(recording, hypotheses, calibration)
-            is_sure = all(word.confidence >= decoder.least_confidence for word in made.words)
-            transcripts.append(made if is_sure else replace(made, text="", segments=(), rejected=made.text))
-        return transcripts, emission.state
-
-    def _make_transcript(
-        self, recording: _Recording, hypotheses: list[Hypothesis], calibration: Calibration | None
-    ) -> Transcript:
-        seconds = len(recording.samples) / self.sample_rate
-        readings = [self._make_words(hypothesis, recording.samples, calibration) for hypothesis in hypotheses]
-        texts = [" ".join(word.text for word in words) for words in readings]
-        scores = [hypothesis.acoustic_score + hypothesis.language_score for hypothesis in hypotheses]
-        distinct = {text: place for place, text in reversed(list(enumerate(texts)))}  # spaces are not all seen
-        places = sorted(distinct.values()) if len(texts) > 1 else []
-        text, words = texts[0], readings[0]
-        return Transcript(
-            text,
-            (Segment(words[0].start, words[-1].end, text, words),) if words else (),
-            seconds,
-            audio=recording.path,
-            language=self.language,
-            model=self.name,
-            alternatives=tuple(Alternative(texts[place], scores[place], readings[place]) for place in places),
-        )
-
-    def _make_words(
-        self, hypothesis: Hypothesis, samples: np.ndarray, calibration: Calibration | None
-    ) -> tuple[Word, ...]:
-        found = self.tokens.words(hypothesis.tokens)
-        frame = self.seconds_per_frame
-        peaks = [
-            (hypothesis.frames[first][0] * frame, (hypothesis.frames[last][1] + 1) * frame) for _, first, last in found
+        maker = TranscriptMaker(self.tokens, self.sample_rate, self.seconds_per_frame, self.language, self.name)
+        transcripts = [
+            maker.make(
+                hypotheses,
+                recording.samples,
+                path=recording.path,
+                calibration=calibration,
+                least_confidence=decoder.least_confidence,
+            )
+            for recording, hypotheses in zip(batch, found, strict=True)
         ]
-        times = place_words(peaks, samples, self.sample_rate)
-        confidences = [_mean_confidence(hypothesis.confidences[first : last + 1]) for _, first, last in found]
-        if calibration is not None:
-            confidences = list(map(calibration.apply, confidences))
-        return tuple(
-            Word(text, start, end, confidence)
-            for (text, _, _), (start, end), confidence in zip(found, times, confidences, strict=True)
-        )
-
-
-def _mean_confidence(confidences: list[float]) -> float:
-    return math.prod(confidences) ** (1 / len(confidences))
+        return transcripts, emission.state
 
 
 @dataclass(frozen=True)
@@ -435,23 +398,3 @@ class _Recording:
 def _is_one(sources: object) -> bool:
     """Whether somebody gave a recording where a list of them is expected."""
     return isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """Find the device that a name stands for, as in :func:`load`.
-
-    Raises:
-        ConfigError: The name is none of torch's, or this machine has no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"device {device!r}: there is no such one; use auto, cpu or cuda") from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {device}: torch finds {torch.cuda.device_count()} CUDA GPUs here; use auto or cpu, "
-            "or install torch for CUDA"
-        )
-    return chosen
