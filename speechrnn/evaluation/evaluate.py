@@ -133,7 +133,7 @@ def evaluate(
         speaker: Who speaks in all of it, by a name that the model was adapted to or as :meth:`Recognizer.hear` has it.
         unknown_speakers: Each recording is normalised by itself. Otherwise a model that normalises by speaker first
             hears, without their texts, all recordings of each speaker whom the corpus names, unless ``speaker`` says
-            who speaks.
+            who speaks; what ``carry_state`` joins of several speakers is normalised utterance by utterance.
         carry_state: Which utterances follow one another and hand their hidden state on
             (:func:`speechrnn.corpus.streams.find_sequences`).
         **decoding: How log-probabilities become text.
@@ -151,7 +151,8 @@ def evaluate(
     options: dict[str, Any] = {"batch_seconds": batch_seconds, "carry_state": carry_state != "no"}
     voices = {} if unknown_speakers or speaker is not None else hear_speakers(recognizer, cuts)
     for part in _find_parts(cuts, carry_state, by_speaker=bool(voices)):
-        voice = voices.get(part[0].supervisions[0].speaker or "", speaker)
+        speakers = {identify_speaker(cut) for cut in part}
+        voice = voices.get(speakers.pop() or "", speaker) if len(speakers) == 1 else speaker
         transcripts |= _transcribe(recognizer, part, problems, speaker=voice, **options, **decoding)
     if not transcripts:
         problem = problems[cuts[0].id]
@@ -163,18 +164,33 @@ def hear_speakers(recognizer: Recognizer, cuts: Iterable[MonoCut]) -> dict[str, 
     """What all recordings of each speaker tell of them, where the model normalises by speaker; nothing for others.
 
     Recordings without a speaker, and those that cannot be read, tell nothing.
+
+    Returns:
+        Voices, by :func:`identify_speaker`.
     """
     if not recognizer.hears_speakers:
         return {}
     recordings: dict[str, list[MonoCut]] = defaultdict(list)
     for cut in cuts:
-        if cut.supervisions[0].speaker is not None:
-            recordings[cut.supervisions[0].speaker].append(cut)
+        name = identify_speaker(cut)
+        if name is not None:
+            recordings[name].append(cut)
     voices = {}
     for name, own in recordings.items():
         with suppress(AudioError):  # none can be read
             voices[name] = recognizer.hear(_read_what_can_be(recognizer, own))
     return voices
+
+
+def identify_speaker(cut: MonoCut) -> str | None:
+    """Who speaks, None where that is not known; a name that several corpora use stands for several speakers."""
+    speaker = cut.supervisions[0].speaker
+    return None if speaker is None else f"{_find_corpus(cut) or ''}/{speaker}"
+
+
+def _find_corpus(cut: MonoCut) -> str | None:
+    """Which corpus it comes from, where a manifest joins several."""
+    return (cut.custom or {}).get("corpus")
 
 
 def stack_heard(voices: Mapping[str, Voice], speakers: Sequence[str | None]) -> torch.Tensor | None:
@@ -242,9 +258,12 @@ def _find_parts(cuts: list[MonoCut], carry_state: Carry, *, by_speaker: bool) ->
     if carry_state == "no":
         parts: dict[str | None, list[MonoCut]] = {}
         for cut in cuts:
-            parts.setdefault(cut.supervisions[0].speaker, []).append(cut)
+            parts.setdefault(identify_speaker(cut), []).append(cut)
         return list(parts.values())
-    places = (Place(str(cut.recording.sources[0].source), cut.start, cut.supervisions[0].speaker) for cut in cuts)
+    places = (
+        Place(str(cut.recording.sources[0].source), cut.start, cut.supervisions[0].speaker, _find_corpus(cut))
+        for cut in cuts
+    )
     return [[cuts[position] for position in sequence] for sequence in find_sequences(places, carry_state)]
 
 

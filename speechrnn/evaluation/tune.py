@@ -14,7 +14,7 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.decoding.fusion import Fusion, FusionConfig, Unit
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
-from speechrnn.evaluation.evaluate import hear_speakers, read_all, stack_heard
+from speechrnn.evaluation.evaluate import hear_speakers, identify_speaker, read_all, stack_heard
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.recognition.batches import collect_batches, pad_waveforms
 from speechrnn.recognition.decoders import make_beam_decoder
@@ -149,7 +149,7 @@ def _compute(
     if not any(references.values()):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to tune on")
     voices = hear_speakers(recognizer, cuts)
-    speakers = {cut.id: cut.supervisions[0].speaker for cut in cuts}
+    speakers = {cut.id: identify_speaker(cut) for cut in cuts}
     problems: dict[str, str] = {}
     batches, order = [], []
     recordings = read_all(recognizer, cuts, problems)

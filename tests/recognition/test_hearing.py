@@ -13,14 +13,18 @@ from conftest import TONE_SETTINGS, make_tone_configuration
 
 from speechrnn.cli.main import main
 from speechrnn.corpus.batches import select_utterances
+from speechrnn.corpus.check import Utterance
 from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, ConfigError, ModelError
-from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.evaluation.evaluate import evaluate, hear_speakers, stack_heard
 from speechrnn.evaluation.tune import _compute
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.recognition.speakers import keep_speaker
+from speechrnn.training import preflight
 from speechrnn.training.config_file import load_config
+from speechrnn.training.data import _name_speakers
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.preflight import prepare_run
 from speechrnn.training.train import _make_data, train
@@ -80,43 +84,52 @@ def test_a_voice_changes_what_the_network_sees_and_a_single_recording_is_its_own
     assert (recognizer.emissions(samples, lengths, heard=other).log_probs - alone).abs().max() > 0.1
 
 
-def test_training_tells_the_model_of_each_ones_speaker(run):
-    folder, _ = run
-    settings = {**TONE_SETTINGS, "front_end.normalization": "speaker"}
-    config = load_config(folder / "config.yaml", settings)
-    preflight = prepare_run(config, folders=[folder])
-    front_end = preflight.model.front_end
+@pytest.fixture(scope="module")
+def prepared(run):
+    """What training begins with, and the features of each validation utterance, (T, F)."""
+    config = load_config(run[0] / "config.yaml", {**TONE_SETTINGS, "front_end.normalization": "speaker"})
+    before = prepare_run(config, folders=[run[0]])
     frames = []
-    for utterance in preflight.valid:
+    for utterance in before.valid:
         samples = torch.from_numpy(soundfile.read(utterance.audio_path, dtype="float32")[0])[None]
-        frames.append(front_end.compute_unnormalized(samples, torch.tensor([samples.shape[1]]))[0][0])
-    rows = preflight.heard[1]
+        lengths = torch.tensor([samples.shape[1]])
+        frames.append(before.model.front_end.compute_unnormalized(samples, lengths)[0][0])
+    return config, before, frames
+
+
+def test_training_tells_the_model_of_each_ones_speaker(prepared):
+    config, before, frames = prepared
+    rows = before.heard[1]
     np.testing.assert_allclose(rows[3], [len(frames[3]), *frames[3].mean(dim=0)], rtol=1e-4, atol=1e-4)
-    data = _make_data(config, preflight)
+    data = _make_data(config, before)
     batches = list(data.val_dataloader())
     assert sum(len(batch.ids) for batch in batches) == 15
     for batch in batches:
         for place, id in enumerate(batch.ids):
-            speaker = next(each.speaker for each in preflight.valid if each.id == id)
-            of_speaker = torch.cat([frames[n] for n, each in enumerate(preflight.valid) if each.speaker == speaker])
+            speaker = next(each.speaker for each in before.valid if each.id == id)
+            of_speaker = torch.cat([frames[n] for n, each in enumerate(before.valid) if each.speaker == speaker])
             assert batch.heard[place, 0] == len(of_speaker)
             torch.testing.assert_close(batch.heard[place, 1:], of_speaker.mean(dim=0), atol=1e-3, rtol=1e-4)
         part = select_utterances(batch, [1, 0])
         assert torch.equal(part.heard, batch.heard[[1, 0]])
     told = torch.cat([batch.heard[:, 0] for batch in data.train_dataloader()])
     assert 0 < int((told == 0).sum()) < 30 < len(told) == 60
-    # Two masked versions of each utterance have the same speaker.
-    batch = batches[0]
-    twice = preflight.model.eval()(
-        batch.waveforms,
-        batch.waveform_lengths,
-        heard=batch.heard,
-        augment=lambda log_mels, lengths: (log_mels.repeat(2, 1, 1), lengths.repeat(2)),
-    ).log_probs
-    once = preflight.model(batch.waveforms, batch.waveform_lengths, heard=batch.heard).log_probs
-    torch.testing.assert_close(twice, once.repeat(2, 1, 1), atol=1e-5, rtol=0)
-    # What is told counts for the losses and in validation.
-    module = SpeechModule(preflight.model, preflight.tokens, config, None).eval()
+
+
+def test_two_masked_versions_of_an_utterance_have_the_same_speaker(prepared):
+    config, before, _ = prepared
+    [batch, *_] = _make_data(config, before).val_dataloader()
+    model = before.model.eval()
+    sound = batch.waveforms, batch.waveform_lengths
+    twice = model(*sound, heard=batch.heard, augment=lambda mels, lengths: (mels.repeat(2, 1, 1), lengths.repeat(2)))
+    once = model(*sound, heard=batch.heard).log_probs
+    torch.testing.assert_close(twice.log_probs, once.repeat(2, 1, 1), atol=1e-5, rtol=0)
+
+
+def test_what_is_told_counts_for_the_losses_and_in_validation(prepared):
+    config, before, _ = prepared
+    [batch, *_] = _make_data(config, before).val_dataloader()
+    module = SpeechModule(before.model, before.tokens, config, None).eval()
     losses, rates = [], []
     for each in (batch, replace(batch, heard=batch.heard + 5.0)):
         losses.append(module.compute_losses(each)[0].detach())
@@ -125,6 +138,67 @@ def test_training_tells_the_model_of_each_ones_speaker(run):
         rates.append(module.validation.finish(None)["loss"])
     assert (losses[0] - losses[1]).abs().max() > 0.01
     assert abs(rates[0] - rates[1]) > 0.01
+
+
+def test_a_recording_that_cannot_be_read_tells_nothing_and_stops_nobody(prepared, run, monkeypatch):
+    config, before, _ = prepared
+    gone = before.train[3].id
+    true = preflight.read_utterance
+
+    def read_utterance(utterance, **options):
+        if utterance.id == gone:
+            raise AudioError(f"{gone}: gone")
+        return true(utterance, **options)
+
+    monkeypatch.setattr(preflight, "read_utterance", read_utterance)
+    [rows, _] = prepare_run(config, folders=[run[0]]).heard
+    assert not rows[3].any()
+    np.testing.assert_array_equal(np.delete(rows, 3, axis=0), np.delete(before.heard[0], 3, axis=0))
+
+
+def test_speakers_of_one_name_in_two_corpora_are_two(run, recognizer, tmp_path):
+    lines = [json.loads(line) for line in (run[0] / "test.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line |= {"audio_filepath": str(run[0] / line["audio_filepath"]), "speaker": "s", "corpus": f"c{number % 2}"}
+    (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    voices = hear_speakers(recognizer, read_corpus(tmp_path / "two.jsonl"))
+    assert set(voices) == {"c0/s", "c1/s"}
+    assert not torch.equal(voices["c0/s"].heard, voices["c1/s"].heard)
+    told = stack_heard(voices, ["c1/s", None, "c2/s"])
+    assert torch.equal(told[0], voices["c1/s"].heard)
+    assert not told[1:].any()
+    utterances = [Utterance("u", "a.wav", 0.0, 1.0, 8000, "", [], "s", corpus) for corpus in ("c0", "c1", None)]
+    assert len({_name_speakers([each])[0] for each in utterances}) == 3
+
+
+def test_a_carried_state_takes_the_voice_along_unless_it_goes_from_one_speaker_to_another(
+    run, recognizer, tmp_path, monkeypatch
+):
+    told = []
+    true = Recognizer.transcribe_many
+
+    def transcribe_many(self, sources, *, speaker, **options):
+        told.append(speaker)
+        return true(self, sources, speaker=speaker, **options)
+
+    monkeypatch.setattr(Recognizer, "transcribe_many", transcribe_many)
+    first, second = (np.concatenate(read(run[0], speaker)[:2]) for speaker in ("s1", "s2"))
+    soundfile.write(tmp_path / "one.wav", first, 8000)
+    soundfile.write(tmp_path / "two.wav", np.concatenate([first, second]), 8000)
+    half = len(first) / 8000
+    rows = [("one.wav", 0.0, "s1"), ("two.wav", 0.0, "s1"), ("two.wav", half, "s2")]
+    lines = [
+        {"audio_filepath": name, "offset": start, "duration": half, "text": "a", "speaker": speaker}
+        for name, start, speaker in rows
+    ]
+    lines[2]["duration"] = len(second) / 8000
+    (tmp_path / "talk.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    evaluate(recognizer, tmp_path / "talk.jsonl", carry_state="recording")
+    assert told[0].heard is not None
+    assert told[1] is None
+    told.clear()
+    evaluate(recognizer, tmp_path / "talk.jsonl", carry_state="speaker")
+    assert [voice.heard is not None for voice in told] == [True, True]
 
 
 def test_evaluate_hears_the_corpuss_speakers_unless_told_that_they_are_unknown(run, recognizer, monkeypatch):
