@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
-from speechrnn.errors import SpeechRNNError
+from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
 from speechrnn.fine_tuning import finetune
 from speechrnn.recognition.recognizer import load
@@ -27,8 +27,14 @@ CLIP = 5
 
 
 def split(entries: list[Entry], clip: int) -> tuple[list[Entry], list[Entry]]:
-    """The clip of each digit with this number, and all others; an id is digit_speaker_number."""
+    """The clip of each digit with this number, and all others; an id is digit_speaker_number.
+
+    Raises:
+        ConfigError: There is no such number.
+    """
     ten = [entry for entry in entries if int(entry.id.rsplit("_", 1)[1]) == clip]
+    if not ten:
+        raise ConfigError(f"--clip {clip}: no clip has this number; FSDD numbers those of each digit from 0 to 49")
     chosen = {entry.id for entry in ten}
     return ten, [entry for entry in entries if entry.id not in chosen]
 

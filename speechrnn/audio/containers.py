@@ -70,7 +70,7 @@ def explain_unreadable(stream: BinaryIO, name: str) -> str:
         if head.startswith(magic):
             return f"{name}: damaged or cut off: begins as {kind} does, but cannot be decoded; copy it again"
     if _is_text(head):
-        return f"{name}: holds text, not sound"
+        return f"{name}: holds text, not sound; give a recording (wav, flac, ogg, opus, mp3)"
     return (
         f"{name}: not in a format that can be read (wav, flac, ogg, opus, mp3); convert it: ffmpeg -i in.xyz out.flac"
     )

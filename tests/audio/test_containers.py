@@ -157,7 +157,7 @@ def test_ogg_page_without_its_header_is_cut_off(tmp_path, rng):
 def test_text_named_as_sound_is_refused(tmp_path, file_name):
     path = tmp_path / file_name
     path.write_text("Überall the words that were said, but not the sound.\n" * 40)
-    refuse(path, f"{file_name}: holds text, not sound")
+    refuse(path, f"{file_name}: holds text, not sound; give a recording")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from conftest import make_tone_corpus
 from preparation import RECIPES, load
 
 from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.errors import ConfigError
 from speechrnn.model_folder import save_model
 from speechrnn.text.metrics import ErrorCounts
 from speechrnn.text.tokens import CharacterTokens
@@ -85,6 +86,8 @@ def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
     assert [entry.id for entry in ten] == [f"{digit}_theo_5" for digit in range(10)]
     assert len(rest) == 30
     assert not {entry.id for entry in ten} & {entry.id for entry in rest}
+    with pytest.raises(ConfigError, match="--clip 77: no clip has this number"):
+        ten_clips.split(entries, 77)
 
 
 @pytest.mark.parametrize(
