@@ -17,7 +17,7 @@ from speechrnn.corpus.check import Utterance
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, ConfigError, ModelError
-from speechrnn.evaluation.evaluate import evaluate, hear_speakers, stack_heard
+from speechrnn.evaluation.evaluate import _find_parts, evaluate, hear_speakers, stack_heard
 from speechrnn.evaluation.tune import _compute
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.recognizer import Recognizer, load
@@ -161,9 +161,11 @@ def test_speakers_of_one_name_in_two_corpora_are_two(run, recognizer, tmp_path):
     for number, line in enumerate(lines):
         line |= {"audio_filepath": str(run[0] / line["audio_filepath"]), "speaker": "s", "corpus": f"c{number % 2}"}
     (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    voices = hear_speakers(recognizer, read_corpus(tmp_path / "two.jsonl"))
+    cuts = list(read_corpus(tmp_path / "two.jsonl"))
+    voices = hear_speakers(recognizer, cuts)
     assert set(voices) == {"c0/s", "c1/s"}
     assert not torch.equal(voices["c0/s"].heard, voices["c1/s"].heard)
+    assert [len(_find_parts(cuts, carry, by_speaker=True)) for carry in ("no", "speaker")] == [2, 2]
     told = stack_heard(voices, ["c1/s", None, "c2/s"])
     assert torch.equal(told[0], voices["c1/s"].heard)
     assert not told[1:].any()
