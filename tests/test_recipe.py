@@ -7,6 +7,7 @@ import pytest
 from conftest import TONE_SETTINGS
 
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.evaluation.evaluate import evaluate as real_evaluate
 from speechrnn.evaluation.tables import UNHEARD, describe_folds, describe_results
 from speechrnn.model_folder import load_model
 from speechrnn.recipe import STAGES, list_folds, open_recipe, run_recipe
@@ -176,7 +177,14 @@ def test_fold_table_averages_exact_utterances():
     assert heading.count("|") == rule.count("|") == mean.count("|")
 
 
-def test_a_model_that_normalises_by_speaker_is_scored_with_and_without_having_heard_them(folder):
+def test_a_model_that_normalises_by_speaker_is_scored_with_and_without_having_heard_them(folder, monkeypatch):
+    unknown = []
+
+    def evaluate(recognizer, corpus, **options):
+        unknown.append((corpus.name, options.get("unknown_speakers", False)))
+        return real_evaluate(recognizer, corpus, **options)
+
+    monkeypatch.setattr("speechrnn.evaluation.evaluate.evaluate", evaluate)
     recipe = open_tones(folder, overrides=["--front_end.normalization", "speaker"])
     results = run_recipe(recipe)
     assert list(results["sets"]) == ["valid", "test", "valid" + UNHEARD, "test" + UNHEARD]
@@ -184,6 +192,7 @@ def test_a_model_that_normalises_by_speaker_is_scored_with_and_without_having_he
     assert results["sets"]["test" + UNHEARD]["utterances"] == 12
     rows = [json.loads(line) for line in (recipe.output / "hypotheses.jsonl").read_text().splitlines()]
     assert len(rows) == 10 + 12
+    assert unknown == [(f"{name}.jsonl", unheard) for name in ("valid", "test") for unheard in (False, True)]
 
 
 @pytest.mark.parametrize(
