@@ -124,8 +124,8 @@ class CheckpointsConfig:
         average: Also try the mean of those weights on the validation set, and release it if it is better than the best
             of them.
         shift_blank: Also try what a higher or lower bias of the blank does to the validation set's word errors, and
-            release the best that has no more character errors: a network that was trained with much dropout and masking
-            says too little or too much.
+            release the best that has fewer, and no more character errors: a network that was trained with much dropout
+            and masking says too little or too much.
     """
 
     every_minutes: float = 5.0

@@ -284,8 +284,9 @@ def _shift_blank(run: Run, preflight: Preflight, module: SpeechModule, chosen: d
     for shift in BLANK_SHIFTS:
         bias[BLANK_ID] = own + shift
         found = _validate(module, run.config, preflight)
-        # Where most words are wrong anyway, saying nothing of them would pass for better.
-        if found["rank"] < best["rank"] and found["cer"] <= chosen["cer"]:
+        # Where most words are wrong anyway, saying nothing of them would pass for better; and a lower loss alone, where
+        # none is wrong, says no more than how sure it is of what it knows by heart.
+        if found["wer"] < chosen["wer"] and found["cer"] <= chosen["cer"] and found["rank"] < best["rank"]:
             best, best_shift = {**chosen, **found}, shift
     bias[BLANK_ID] = own + best_shift
     logger.info(

@@ -285,7 +285,7 @@ def test_the_mean_of_checkpoints_is_taken_where_validation_likes_it(whole):
 def test_the_blank_moves_to_where_validation_has_the_fewest_errors(whole, tmp_path):
     """The released bias is the checkpoint's and the shift; no other shift that is tried has fewer word errors."""
     configuration, _, *_ = whole
-    settings = {**RUN, "checkpoints.best": 1, "checkpoints.average": False, "trainer.max_epochs": 1}
+    settings = {**RUN, "checkpoints.best": 1, "checkpoints.average": False, "trainer.max_epochs": 2}
     plain, shifted = (
         train(configuration, {**settings, "checkpoints.shift_blank": moves, "output": str(tmp_path / str(moves))})
         for moves in (False, True)
@@ -305,7 +305,7 @@ def test_the_blank_moves_to_where_validation_has_the_fewest_errors(whole, tmp_pa
             rates[tried] = (score.wer, score.cer)
             first.acoustic.head.projection.bias[0] -= tried
     assert rates[shift][0] == min(wer for wer, cer in rates.values() if cer <= rates[0.0][1])
-    assert shift != 0.0  # after one epoch it says too little
+    assert shift != 0.0  # after two epochs it says too little
     assert shifted.valid_wer == pytest.approx(rates[shift][0])
 
 
@@ -348,3 +348,18 @@ def test_the_blank_stays_where_it_was_liked_best(make_tiny_model, monkeypatch, l
     chosen = _shift_blank(run, None, SimpleNamespace(model=acoustic), {**rate(), "epoch": 3})
     assert (chosen["blank_shift"], chosen["epoch"]) == (expected, 3)
     assert float(bias[0]) == pytest.approx(own + expected, abs=1e-6)
+
+
+def test_the_blank_stays_where_a_shift_lowers_the_loss_alone(make_tiny_model, monkeypatch):
+    acoustic = make_tiny_model().acoustic
+    bias = acoustic.head.projection.bias.detach()
+    own = float(bias[0])
+
+    def rate(*_):
+        loss = 2.0 - (float(bias[0]) - own)
+        return {"wer": 0.0, "cer": 0.0, "loss": loss, "rank": (0.0, loss)}
+
+    monkeypatch.setattr("speechrnn.training.train._validate", rate)
+    run = SimpleNamespace(config=None)
+    assert _shift_blank(run, None, SimpleNamespace(model=acoustic), rate())["blank_shift"] == 0.0
+    assert float(bias[0]) == own
