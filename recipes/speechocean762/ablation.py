@@ -3,8 +3,9 @@
     python recipes/speechocean762/ablation.py --source "$SPEECHOCEAN762" --output runs/ablation --jobs 2
 
 Each run is one process on one core, or one at a time on a GPU. What is done is not done again, and a run that was
-stopped goes on where it was. What each run scored goes to ``scores.json``, speaker by speaker; with ``--scores`` to
-another file, such as the ``ablation.json`` of this folder, so that a run on one day or machine follows another's.
+stopped goes on where it was. What the weights of each run's last epoch scored goes to ``scores.json``, speaker by
+speaker; with ``--scores`` to another file, such as the ``ablation.json`` of this folder, so that a run on one day or
+machine follows another's. (The epoch with the fewest word errors may be an early one that hardly says anything.)
 ``ablation.md`` and ``ablation.png`` (the latter needs matplotlib) show the rates of what is there so far: errors of
 all seeds together, and the difference of character error rates from the baseline's with a paired bootstrap over
 speakers; after so short a training most words have an error in them, so that word error rates say little. The test
@@ -25,8 +26,10 @@ from typing import Any
 
 import numpy as np
 import yaml
+from safetensors.torch import load_file
 
 from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.model_folder import load_model
 from speechrnn.recipe import open_recipe, run_recipe
 from speechrnn.text.metrics import ErrorCounts, difference_interval
 from speechrnn.training.run import LAST
@@ -34,6 +37,7 @@ from speechrnn.whole_files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
 BASELINE = "baseline"
+TRIAL = "trial.json"
 SAMPLES = 10_000
 
 
@@ -113,11 +117,12 @@ def run(trial: Trial, data: Path, device: str, scores: Scores) -> str | None:
     """Train and score one trial, unless that is done; what went wrong, or None."""
     if scores.find(trial) is not None:
         return None
-    trial.folder.mkdir(parents=True, exist_ok=True)
+    is_begun = is_same(trial)
+    write_whole(trial.folder / TRIAL, json.dumps(trial.settings))
     command = [sys.executable, "-m", "speechrnn.cli.main", "train"]
-    if (trial.folder / LAST).exists():
+    if is_begun and (trial.folder / LAST).exists():
         command += ["--resume", str(trial.folder)]
-    elif not (trial.folder / "model").is_dir():
+    elif not (is_begun and (trial.folder / "model").is_dir()):
         command += ["--config", str(FOLDER / "config.yaml"), "--overwrite"]
         command += [f"--data.train={data / 'train.jsonl'}", f"--data.valid={data / 'valid.jsonl'}", "--data.test={}"]
         command += [f"--output={trial.folder}", f"--seed={trial.seed}", f"--trainer.accelerator={device}"]
@@ -134,12 +139,22 @@ def run(trial: Trial, data: Path, device: str, scores: Scores) -> str | None:
     return None
 
 
+def is_same(trial: Trial) -> bool:
+    """Whether what lies in the trial's folder was trained with its settings."""
+    try:
+        return bool(json.loads((trial.folder / TRIAL).read_text(encoding="utf-8")) == trial.settings)
+    except (OSError, ValueError):
+        return False
+
+
 def score(trial: Trial, data: Path, device: str) -> dict[str, Any]:
     """Character errors and characters of each validation speaker, the word error rate, and how long training took."""
     from speechrnn.evaluation.evaluate import evaluate
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.recognizer import Recognizer
 
-    recognizer = load(trial.folder / "model", device=device)
+    model = load_model(trial.folder / "model")
+    model.acoustic.load_state_dict(load_file(find_last_weights(trial.folder)))
+    recognizer = Recognizer(model, device=device)
     evaluation = evaluate(recognizer, data / "valid.jsonl")
     speakers: dict[str, list[int]] = {}
     for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id):
@@ -147,8 +162,12 @@ def score(trial: Trial, data: Path, device: str) -> dict[str, Any]:
         sums[0] += utterance.character_counts.errors
         sums[1] += utterance.character_counts.length
     training = recognizer.provenance["training"]
-    taken = {"seconds": training["seconds"], "epoch": training["epoch"]}
-    return {"speakers": speakers, "wer": evaluation.score.wer, **taken}
+    return {"speakers": speakers, "wer": evaluation.score.wer, "seconds": training["seconds"]}
+
+
+def find_last_weights(folder: Path) -> Path:
+    """The checkpoint of a run's last epoch; ``checkpoints.best`` is large enough that all are kept."""
+    return max(folder.glob("checkpoints/epoch-*.safetensors"), key=lambda path: int(path.stem.rpartition("-")[2]))
 
 
 def compare(trials: list[Trial], kept: Scores) -> list[dict[str, Any]]:

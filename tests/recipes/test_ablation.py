@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TONE_SETTINGS, make_tone_corpus
+from safetensors import SafetensorError
 
 from speechrnn.errors import ConfigError
 from speechrnn.training.config_file import load_config
@@ -21,7 +22,7 @@ specification.loader.exec_module(ablation)
 
 
 def keep(scores, trial, speakers, *, seconds=100.0):
-    scores.keep(trial, {"speakers": speakers, "wer": 0.25, "seconds": seconds, "epoch": 1})
+    scores.keep(trial, {"speakers": speakers, "wer": 0.25, "seconds": seconds})
 
 
 def test_the_plan_has_the_baseline_first_and_every_change_with_every_seed(tmp_path):
@@ -73,7 +74,7 @@ def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
         make_tone_corpus(tmp_path / "data" / f"{name}.jsonl", 12, seed=seed)
     settings = {**TONE_SETTINGS, "trainer.max_epochs": 1, "trainer.check_val_every_n_epoch": 1}
     settings |= {"augment.speed": [1.0], "tokens.kind": "characters", "ctc.intermediate_layers": []}
-    settings |= {"ctc.lexicon": None, "ctc.consistency": 0.0}
+    settings |= {"ctc.lexicon": None, "ctc.consistency": 0.0, "checkpoints.average": False}
     trial = ablation.Trial("a change", 0, settings, tmp_path / "a-change" / "seed-0")
     scores = ablation.Scores(tmp_path / "scores.json")
     assert ablation.run(trial, tmp_path / "data", "cpu", scores) is None
@@ -84,11 +85,51 @@ def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
     letters = sum(len(each["text"].rstrip(".")) for each in texts if each["speaker"] == "s1")
     assert row["speakers"]["s1"][1] == letters
     assert row["seconds"] > 0
+    later = trial.folder / "checkpoints" / "epoch-2-step-99.safetensors"
+    later.write_bytes(b"not weights")
+    with pytest.raises(SafetensorError):
+        ablation.score(trial, tmp_path / "data", "cpu")  # of the last epoch
     monkeypatch.setattr(ablation, "score", lambda *_: pytest.fail("done again"))
     shutil.rmtree(trial.folder)  # as on another machine: the scores are enough
     assert ablation.run(trial, tmp_path / "data", "cpu", ablation.Scores(scores.path)) is None
     other = dataclasses.replace(trial, settings={**settings, "seed": 5})
     assert ablation.Scores(scores.path).find(other) is None
+
+
+def test_what_lies_in_a_trials_folder_is_used_where_the_settings_are_its_own(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/commands\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(ablation, "score", lambda *_: {"speakers": {}, "wer": 0.0, "seconds": 1.0})
+    trial = ablation.Trial("a change", 0, {"encoder.cell": "gru"}, tmp_path / "trial")
+    other = dataclasses.replace(trial, settings={"encoder.cell": "lstm"})
+
+    def run(which):
+        (tmp_path / "commands").write_text("")
+        scores = ablation.Scores(tmp_path / "none.json")
+        assert ablation.run(which, tmp_path / "data", "cpu", scores) is None
+        scores.path.unlink()
+        return (tmp_path / "commands").read_text()
+
+    assert "--encoder.cell=gru" in run(trial)
+    (trial.folder / "model").mkdir()
+    assert run(trial) == ""  # trained before, and not scored
+    assert "--encoder.cell=lstm" in run(other)
+    assert "--encoder.cell=gru" in run(trial)
+    (trial.folder / "checkpoints").mkdir()
+    (trial.folder / ablation.LAST).touch()
+    assert f"--resume {trial.folder}" in run(trial)
+    assert "--encoder.cell=lstm" in run(other)
+
+
+def test_the_last_epochs_weights_are_scored(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("epoch-2-step-99", "epoch-10-step-495", "epoch-9-step-446"):
+        (tmp_path / "checkpoints" / f"{name}.safetensors").touch()
+    assert ablation.find_last_weights(tmp_path).stem == "epoch-10-step-495"
+    trained = ablation.plan(tmp_path, [0], ["GRU"])[0].settings
+    assert (trained["checkpoints.best"], trained["checkpoints.average"]) == (trained["trainer.max_epochs"], False)
 
 
 def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
