@@ -100,8 +100,8 @@ class AugmentConfig:
     """What is done to training utterances; validation and test are left alone.
 
     Attributes:
-        speed: Factors of tempo and pitch together, one drawn for each utterance and epoch; (1.0,) changes nothing. It is
-            the one change of the sound that is on by default (recipes/speechocean762/RESULTS.md).
+        speed: Factors of tempo and pitch together, one drawn for each utterance and epoch; (1.0,) changes nothing. The
+            one change of the sound that is on by default (recipes/speechocean762/RESULTS.md).
         truncate: Cuts into the first and the last word.
         gate: Cuts of what is quiet at both ends.
         gain_db: Lowest and highest gain, in dB; drawn uniformly between for each utterance and epoch.
