@@ -79,7 +79,6 @@ TONE_SETTINGS = {
     "encoder.hidden_size": 24,
     "encoder.num_layers": 1,
     "encoder.dropout": 0.0,
-    "augment.speed": [1.0],  # a word is a pitch
     "optimizer.learning_rate": 0.02,
     "data.batch_seconds": 8.0,
     "data.num_workers": 0,

@@ -100,8 +100,7 @@ class AugmentConfig:
     """What is done to training utterances; validation and test are left alone.
 
     Attributes:
-        speed: Factors of tempo and pitch together, one drawn for each utterance and epoch; (1.0,) changes nothing. The
-            one change of the sound that is on by default (recipes/speechocean762/RESULTS.md).
+        speed: Factors of tempo and pitch together, one drawn for each utterance and epoch; (1.0,) changes nothing.
         truncate: Cuts into the first and the last word.
         gate: Cuts of what is quiet at both ends.
         gain_db: Lowest and highest gain, in dB; drawn uniformly between for each utterance and epoch.
@@ -121,7 +120,7 @@ class AugmentConfig:
         spec_augment: Masks over the log-mels.
     """
 
-    speed: tuple[float, ...] = (0.9, 1.0, 1.1)
+    speed: tuple[float, ...] = (1.0,)
     truncate: TruncateConfig = field(default_factory=TruncateConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     gain_db: tuple[float, float] = (0.0, 0.0)
