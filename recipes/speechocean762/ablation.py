@@ -7,9 +7,9 @@ stopped goes on where it was. What the weights of each run's last epoch scored g
 speaker; with ``--scores`` to another file, such as the ``ablation.json`` of this folder, so that a run on one day or
 machine follows another's. (The epoch with the fewest word errors may be an early one that hardly says anything.)
 ``ablation.md`` and ``ablation.png`` (the latter needs matplotlib) show the rates of what is there so far: errors of
-all seeds together, and the difference of character error rates from the baseline's with a paired bootstrap over
-speakers; after so short a training most words have an error in them, so that word error rates say little. The test
-set is not looked at.
+all seeds together, and the difference of character error rates from the baseline's, with a paired bootstrap over
+speakers and for each seed alone, as seeds may differ by more than speakers do. After so short a training most words
+have an error in them, so that word error rates say little. The test set is not looked at.
 """
 
 import argparse
@@ -187,11 +187,12 @@ def compare(trials: list[Trial], kept: Scores) -> list[dict[str, Any]]:
         ]
         interval = difference_interval(*counts, [speaker for _, speaker in speakers], samples=SAMPLES)
         rates = [sum(each, ErrorCounts()).rate for each in counts]
+        apart = [_find_rate(scores[change, seed]) - _find_rate(scores[BASELINE, seed]) for seed in shared]
         seconds = [sum(scores[name, seed]["seconds"] for seed in shared) for name in (change, BASELINE)]
         rows.append(
             {
                 "change": change,
-                "seeds": len(shared),
+                "apart": apart,
                 "cer": rates[1],
                 "wer": float(np.mean([scores[change, seed]["wer"] for seed in shared])),
                 "difference": rates[1] - rates[0],
@@ -207,22 +208,31 @@ def _to_counts(errors: int, length: int) -> ErrorCounts:
     return ErrorCounts(errors, length=length)
 
 
+def _find_rate(row: dict[str, Any]) -> float:
+    """The character error rate of one trial."""
+    errors, length = (sum(each[place] for each in row["speakers"].values()) for place in (0, 1))
+    return float(errors / length)
+
+
 def describe(rows: list[dict[str, Any]]) -> str:
     """The table."""
     lines = [
-        "| change | CER % | WER % | CER against the baseline, points | 95 % interval | training time | seeds |",
+        "| change | CER % | WER % | CER against the baseline, points | 95 % interval | each seed | training time |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         rates = f"{100 * row['cer']:.1f} | {100 * row['wer']:.1f}"
         interval = f"{100 * row['difference']:+.1f} | {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
-        interval = " | " if row["change"] == BASELINE else interval
-        lines.append(f"| {row['change']} | {rates} | {interval} | × {row['time']:.2f} | {row['seeds']} |")
+        apart = ", ".join(f"{100 * each:+.1f}" for each in row["apart"])
+        compared = " | | " if row["change"] == BASELINE else f"{interval} | {apart}"
+        lines.append(f"| {row['change']} | {rates} | {compared} | × {row['time']:.2f} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The picture: differences with their intervals, the best at the top."""
+    """The picture: differences with their intervals, crosses for single seeds, the best at the top; what they do not
+    agree on is grey.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -231,8 +241,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     rows = [row for row in rows if row["change"] != BASELINE][::-1]
     figure, axes = pyplot.subplots(figsize=(8, 0.9 + 0.28 * len(rows)), layout="constrained")
     for height, row in enumerate(rows):
-        is_sure = row["low"] > 0 or row["high"] < 0
-        colour = "0.6" if not is_sure else "tab:green" if row["high"] < 0 else "tab:red"
+        is_worse, is_better = min(row["low"], *row["apart"]) > 0, max(row["high"], *row["apart"]) < 0
+        colour = "tab:green" if is_better else "tab:red" if is_worse else "0.6"
+        axes.plot([100 * each for each in row["apart"]], [height] * len(row["apart"]), "x", color=colour)
         axes.plot([100 * row["low"], 100 * row["high"]], [height, height], color=colour, linewidth=2)
         axes.plot(100 * row["difference"], height, "o", color=colour)
     axes.axvline(0, color="0.3", linewidth=1)

@@ -58,15 +58,16 @@ def test_differences_are_over_the_seeds_that_both_have_and_their_intervals_over_
     gains = {speaker: (9 if number % 2 else 1, 10) for number, speaker in enumerate(speakers)}
     keep(scores, by_name["no dropout", 0], gains)
     baseline, first, second = ablation.compare(trials, ablation.Scores(scores.path))
-    assert (baseline["change"], baseline["cer"], baseline["seeds"]) == ("baseline", 0.5, 2)
-    assert (first["change"], first["seeds"], first["time"]) == ("GRU", 2, 1.5)
+    assert (baseline["change"], baseline["cer"], baseline["apart"]) == ("baseline", 0.5, [0.0, 0.0])
+    assert (first["change"], first["time"]) == ("GRU", 1.5)
+    assert first["apart"] == pytest.approx([-0.2, -0.1])
     assert [first[name] for name in ("cer", "difference", "low", "high")] == pytest.approx([0.35, -0.15, -0.15, -0.15])
-    assert (second["change"], second["seeds"]) == ("no dropout", 1)
+    assert (second["change"], second["apart"]) == ("no dropout", [pytest.approx(0.0)])
     assert second["difference"] == pytest.approx(0.0)
     assert second["low"] < -0.1 < 0.1 < second["high"]
     table = ablation.describe([baseline, first, second])
-    assert "| GRU | 35.0 | 25.0 | -15.0 | -15.0 to -15.0 | × 1.50 | 2 |" in table
-    assert "| baseline | 50.0 | 25.0 |  |  | × 1.00 | 2 |" in table
+    assert "| GRU | 35.0 | 25.0 | -15.0 | -15.0 to -15.0 | -20.0, -10.0 | × 1.50 |" in table
+    assert "| baseline | 50.0 | 25.0 |  | |  | × 1.00 |" in table
 
 
 def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
