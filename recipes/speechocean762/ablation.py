@@ -221,11 +221,13 @@ def describe(rows: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        rates = f"{100 * row['cer']:.1f} | {100 * row['wer']:.1f}"
-        interval = f"{100 * row['difference']:+.1f} | {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
-        apart = ", ".join(f"{100 * each:+.1f}" for each in row["apart"])
-        compared = " | | " if row["change"] == BASELINE else f"{interval} | {apart}"
-        lines.append(f"| {row['change']} | {rates} | {compared} | × {row['time']:.2f} |")
+        compared = ["", "", ""]
+        if row["change"] != BASELINE:
+            apart = ", ".join(f"{100 * each:+.1f}" for each in row["apart"])
+            interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+            compared = [f"{100 * row['difference']:+.1f}", interval, apart]
+        rates = [f"{100 * row['cer']:.1f}", f"{100 * row['wer']:.1f}"]
+        lines.append(f"| {' | '.join([row['change'], *rates, *compared])} | × {row['time']:.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -67,7 +67,7 @@ def test_differences_are_over_the_seeds_that_both_have_and_their_intervals_over_
     assert second["low"] < -0.1 < 0.1 < second["high"]
     table = ablation.describe([baseline, first, second])
     assert "| GRU | 35.0 | 25.0 | -15.0 | -15.0 to -15.0 | -20.0, -10.0 | × 1.50 |" in table
-    assert "| baseline | 50.0 | 25.0 |  | |  | × 1.00 |" in table
+    assert "| baseline | 50.0 | 25.0 |  |  |  | × 1.00 |" in table
 
 
 def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
