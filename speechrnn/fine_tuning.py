@@ -194,14 +194,27 @@ def _configure(
 
     asked = load_config(None, [*to_arguments(settings), *given])
     entries = read_entries(settings["data.train"])
-    chosen = choose_settings(base, entries, text=asked.text, alphabet=alphabet, kind=asked.tokens.kind)
+    chosen = choose_settings(
+        base,
+        entries,
+        text=asked.text,
+        alphabet=alphabet,
+        kind=asked.tokens.kind,
+        epochs=asked.trainer.get("max_epochs"),
+    )
     config = load_config(None, [*to_arguments(settings | chosen), *given])
     logger.info("%.2f h: %s", _count_hours(entries), describe_plan(config))
     return config
 
 
 def choose_settings(
-    base: ModelFolder, entries: Sequence[Entry], *, text: TextConfig, alphabet: Alphabet | None, kind: str | None = None
+    base: ModelFolder,
+    entries: Sequence[Entry],
+    *,
+    text: TextConfig,
+    alphabet: Alphabet | None,
+    kind: str | None = None,
+    epochs: int | None = None,
 ) -> dict[str, Any]:
     """Settings that suit a model and so much speech; what becomes of its alphabet is said in a line.
 
@@ -211,6 +224,7 @@ def choose_settings(
         text: How its texts are normalised.
         alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
         kind: What the fine-tuned model is to write, such as ``words``; None: what the model writes.
+        epochs: How many were asked for; None (or no number that could be one): what suits the recordings.
 
     Raises:
         ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
@@ -225,16 +239,17 @@ def choose_settings(
     chosen = alphabet or proposed
     logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
     is_new = chosen in ("extend", "replace") and proposed != "keep"
-    return {"start.alphabet": chosen, **_choose_training(_count_hours(entries), is_new=is_new)}
+    return {"start.alphabet": chosen, **_choose_training(_count_hours(entries), epochs, is_new=is_new)}
 
 
 def _count_hours(entries: Sequence[Entry]) -> float:
     return sum(entry.seconds for entry in entries) / 3600
 
 
-def _choose_training(hours: float, *, is_new: bool) -> dict[str, Any]:
-    """How long, how fast and in what batches, for so many hours."""
-    epochs = min(100, max(10, round(30.0 / max(hours, 1e-3))))
+def _choose_training(hours: float, epochs: int | None, *, is_new: bool) -> dict[str, Any]:
+    """How long, how fast and in what batches, for so many hours, or for the epochs that were asked for."""
+    if not isinstance(epochs, int) or epochs < 1:
+        epochs = min(200, max(10, round(30.0 / max(hours, 1e-3))))
     return {
         "data.batch_seconds": round(min(32.0, max(4.0, 360.0 * hours)), 1),
         "trainer.max_epochs": epochs,
@@ -242,7 +257,8 @@ def _choose_training(hours: float, *, is_new: bool) -> dict[str, Any]:
         # Another language moves far: at 5e-4 it learned no faster than from nothing (recipes/german/RESULTS.md).
         "optimizer.learning_rate": 2e-3 if is_new else 5e-4,
         "optimizer.warmup_share": 0.1,
-        "checkpoints.best": 3,
+        # Twice the epochs and the mean of the last thirty took a fifth of the errors away (recipes/fsdd/RESULTS.md).
+        "checkpoints.best": max(3, round(0.15 * epochs)),
         "checkpoints.average": True,
         "checkpoints.shift_blank": True,
         "start.head_epochs": max(1, epochs // 20) if is_new else 0,

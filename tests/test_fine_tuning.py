@@ -248,13 +248,19 @@ def test_verdicts(low, high, verdict):
 def test_more_speech_takes_fewer_epochs(letters, german):
     base, entries = load_model(letters), read_entries(german / "train.jsonl")
     short = choose_settings(base, entries, text=TextConfig(), alphabet=None)
-    assert short["trainer.max_epochs"] == 100
+    assert (short["trainer.max_epochs"], short["checkpoints.best"]) == (200, 30)
     assert short["start.head_epochs"] > 0
     long = choose_settings(
         base, [replace(entry, seconds=1000.0) for entry in entries], text=TextConfig(), alphabet=None
     )
-    assert long["trainer.max_epochs"] == 10
+    assert (long["trainer.max_epochs"], long["checkpoints.best"]) == (10, 3)
     assert long["data.batch_seconds"] > short["data.batch_seconds"]
+    # Fewer are asked for: the output layer does not take most of them for itself, and a mean is of the last few.
+    asked = choose_settings(base, entries, text=TextConfig(), alphabet=None, epochs=12)
+    assert (asked["trainer.max_epochs"], asked["checkpoints.best"], asked["start.head_epochs"]) == (12, 3, 1)
+    for impossible in (-1, "many"):
+        found = choose_settings(base, entries, text=TextConfig(), alphabet=None, epochs=impossible)
+        assert found["trainer.max_epochs"] == 200
     known = replace(base, text=TextConfig(replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"}))
     settings = choose_settings(known, entries, text=known.text, alphabet=None)
     assert settings["start.head_epochs"] == 0

@@ -6,7 +6,8 @@
 Each fold's model, which knows five speakers, is fine-tuned on clip number CLIP of each digit by the sixth, with the
 five others' clips mixed in. There is nothing to validate on: the ten clips themselves say which epoch is the best. All
 that a model hears of the sixth speaker are these ten clips: it is scored as it is, told of the voice in them (without
-what they say, and without learning), and fine-tuned.
+what they say, and without learning), fine-tuned, and that once more with ``sentences``, so that it writes exactly one
+digit, as everyone who speaks says one.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def share_exact(evaluation: Evaluation) -> float:
 
 
 def run(fold: Path, output: Path, *, clip: int, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Fine-tune one fold's model; score it as it is, told of the voice, and fine-tuned."""
+    """Fine-tune one fold's model; score it as it is, told of the voice, fine-tuned, and that closed to one digit."""
     ten, rest = split(read_manifest(fold / "test.jsonl"), clip)
     paths = {name: output / f"{name}.jsonl" for name in ("ten", "rest")}
     for path, entries in zip(paths.values(), (ten, rest), strict=True):
@@ -73,20 +74,24 @@ def run(fold: Path, output: Path, *, clip: int, overrides: dict[str, Any]) -> di
     heard = [str(entry.audio_path) for entry in ten]
     before = evaluate(old, paths["rest"], unknown_speakers=True)
     told, after = (evaluate(each, paths["rest"], speaker=each.hear(heard)) for each in (old, new))
+    digits = sorted({entry.text for entry in ten})
+    closed = evaluate(new, paths["rest"], speaker=new.hear(heard), sentences=digits)
     return {
         "speaker": fold.name.removeprefix("fold-"),
         "clips": len(rest),
         "before": share_exact(before),
         "told": share_exact(told),
         "after": share_exact(after),
+        "closed": share_exact(closed),
         "seconds": outcome.training.seconds,
     }
 
 
 def describe(rows: list[dict[str, Any]]) -> str:
     """The table, with the mean of all speakers."""
-    names = ("before", "told", "after")
-    lines = ["| speaker | clips | exact % before | voice heard | fine-tuned | training, s |", "|" + " --- |" * 6]
+    names = ("before", "told", "after", "closed")
+    heads = "exact % before | voice heard | fine-tuned | nothing but one digit can be said | training, s"
+    lines = [f"| speaker | clips | {heads} |", "|" + " --- |" * 7]
     for row in rows:
         shares = " | ".join(f"{row[name]:.1f}" for name in names)
         lines.append(f"| {row['speaker']} | {row['clips']} | {shares} | {row['seconds']:.0f} |")

@@ -110,7 +110,7 @@ def test_a_slip_is_one_line(tmp_path, script, arguments, message):
 
 def test_the_means_of_ten_clips_are_over_speakers():
     rows = [
-        {"speaker": "a", "clips": 490, "before": 80.0, "told": 82.5, "after": 90.0, "seconds": 70.0},
-        {"speaker": "b", "clips": 10, "before": 90.0, "told": 91.5, "after": 100.0, "seconds": 70.0},
+        {"speaker": "a", "clips": 490, "before": 80.0, "told": 82.5, "after": 90.0, "closed": 91.0, "seconds": 70.0},
+        {"speaker": "b", "clips": 10, "before": 90.0, "told": 91.5, "after": 100.0, "closed": 100.0, "seconds": 70.0},
     ]
-    assert "| mean | | 85.0 | 87.0 | 95.0 | |" in ten_clips.describe(rows)
+    assert "| mean | | 85.0 | 87.0 | 95.0 | 95.5 | |" in ten_clips.describe(rows)
