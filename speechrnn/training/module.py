@@ -37,7 +37,7 @@ from speechrnn.types import Batch
 logger = logging.getLogger("speechrnn")
 
 MONITOR = "valid/rank"
-"""What checkpoints are chosen by, the lower the better: the word error rate, and among equal ones the loss."""
+"""What checkpoints are chosen by, the lower the better (:func:`speechrnn.training.validation.compute_rank`)."""
 
 _OVERFLOWS_IN_A_ROW = 20
 

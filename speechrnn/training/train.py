@@ -214,7 +214,8 @@ def _release(
     replace(run, is_finished=True).save()
     (run.output / LAST).unlink(missing_ok=True)
     averaged = f"the mean of {chosen['averaged']} checkpoints" if chosen["averaged"] else f"epoch {chosen['epoch']}"
-    logger.info("chose %s, validation WER %.2f %%; model in %s", averaged, 100 * chosen["wer"], folder)
+    rates = (100 * chosen["wer"], 100 * chosen["cer"])
+    logger.info("chose %s, validation WER %.2f %%, CER %.2f %%; model in %s", averaged, *rates, folder)
     unreadable = [LeftOut(id, f"could not be read: {reason}") for id, reason in module.unreadable.reasons.items()]
     return TrainingResult(
         folder,
@@ -227,20 +228,13 @@ def _release(
     )
 
 
-_PLACES = (
-    ("data", "train"),
-    ("data", "valid"),
-    ("start", "model"),
-    ("start", "replay"),
-    ("ctc", "lexicon"),
-    ("tokens", "lexicon"),
-)
+_PLACES = ("data.train", "data.valid", "start.model", "start.replay", "ctc.lexicon", "tokens.lexicon")
 
 
 def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
     """Where things lie on the machine that trained is nobody's business who gets the model: names are enough."""
     del configuration["output"]
-    for section, name in _PLACES:
+    for section, name in (place.split(".") for place in _PLACES):
         value = configuration[section][name]
         if value is not None and Path(value).is_absolute():
             configuration[section][name] = Path(value).name

@@ -18,6 +18,9 @@ from speechrnn.types import Batch, Emission
 
 logger = logging.getLogger("speechrnn")
 
+MOSTLY_WRONG = 0.9
+"""From this word error rate on, character errors say which network is the better one."""
+
 _KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "character": character_errors}
 
 
@@ -74,7 +77,7 @@ class Validation:
 
         Returns:
             ``wer``, ``cer``, ``loss`` (in nats an utterance, infinite where there is none), ``blank_rate``, and
-            ``rank``: what checkpoints are chosen by, the word error rate and among equal ones the loss.
+            ``rank``: what checkpoints are chosen by (:func:`compute_rank`).
         """
         failed = list(self._failed.items())
         if device is None:
@@ -88,7 +91,22 @@ class Validation:
         }
         wer, cer = (counts[kind].errors / max(1, counts[kind].length) for kind in ("word", "character"))
         loss = sums["loss"] / sums["losses"] if sums["losses"] else math.inf
-        rank = wer + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)
+        rank = compute_rank(wer, cer, loss)
         self._reset()
         blank_rate = sums["blanks"] / max(1.0, sums["frames"])
         return {"rank": rank, "wer": wer, "cer": cer, "loss": loss, "blank_rate": blank_rate}
+
+
+def compute_rank(wer: float, cer: float, loss: float) -> float:
+    """What checkpoints are chosen by, the lower the better: word errors, and among equal ones the loss.
+
+    Where nearly every word is wrong, one that says next to nothing has fewer word errors than one that begins to spell,
+    so from :data:`MOSTLY_WRONG` on character errors take their place.
+
+    Args:
+        wer: Word error rate, a fraction.
+        cer: Character error rate, a fraction.
+        loss: In nats an utterance; infinite where there is none.
+    """
+    errors = wer if wer < MOSTLY_WRONG else MOSTLY_WRONG + cer
+    return errors + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)

@@ -270,13 +270,23 @@ def test_consistency_enters_the_gradient_by_its_weight(make_tiny_model, tmp_path
 
 @pytest.mark.parametrize(
     ("better", "worse"),
-    [((0, 9, 5.0), (1, 9, 0.1)), ((1, 9, 0.1), (1, 9, 0.2)), ((0, 9, 0.1), (0, 9, math.inf))],
+    [
+        ((0, 5, 5.0), (1, 5, 0.1)),
+        ((1, 5, 0.1), (1, 5, 0.2)),
+        ((0, 5, 0.1), (0, 5, math.inf)),
+        ((8, 50, 0.1), (9, 0, 0.1)),
+        ((13, 20, 0.1), (10, 45, 0.1)),  # more words than were said, but half of what is in them
+        ((10, 45, 0.1), (10, 45, 0.2)),
+    ],
 )
-def test_checkpoints_rank_by_word_errors_and_then_by_loss(make_tiny_model, tmp_path, better, worse):
+def test_checkpoints_rank_by_word_errors_of_hopeless_ones_by_characters_and_then_by_loss(
+    make_tiny_model, tmp_path, better, worse
+):
     module = make_module(make_tiny_model(), tmp_path)
     ranks = []
-    for errors, words, loss in (better, worse):
-        sums = {"word_substitutions": errors, "word_length": words}
+    for words, characters, loss in (better, worse):
+        sums = {"word_substitutions": words, "word_length": 10}
+        sums |= {"character_substitutions": characters, "character_length": 50}
         if math.isfinite(loss):
             sums |= {"loss": loss, "losses": 1}
         module.validation.sums.update(sums)
