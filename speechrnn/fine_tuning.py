@@ -239,7 +239,13 @@ def choose_settings(
     chosen = alphabet or proposed
     logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
     is_new = chosen in ("extend", "replace") and proposed != "keep"
-    return {"start.alphabet": chosen, **_choose_training(_count_hours(entries), epochs, is_new=is_new)}
+    training = _choose_training(_count_hours(entries), epochs, is_new=is_new)
+    if is_new:
+        # Letters that begin as similar ones do, and have a few epochs in all, gain nothing from one of their own
+        # (recipes/german/RESULTS.md); an output layer that begins from nothing does.
+        warm_up = training["trainer.max_epochs"] // 20
+        training["start.head_epochs"] = max(1, warm_up) if chosen == "replace" else warm_up
+    return {"start.alphabet": chosen, **training}
 
 
 def _count_hours(entries: Sequence[Entry]) -> float:
@@ -261,7 +267,7 @@ def _choose_training(hours: float, epochs: int | None, *, is_new: bool) -> dict[
         "checkpoints.best": max(3, round(0.15 * epochs)),
         "checkpoints.average": True,
         "checkpoints.shift_blank": True,
-        "start.head_epochs": max(1, epochs // 20) if is_new else 0,
+        "start.head_epochs": 0,
         "start.layer_decay": 1.0 if is_new else 0.9,
     }
 
