@@ -261,7 +261,7 @@ def _choose_training(hours: float, epochs: int | None, *, is_new: bool) -> dict[
         "trainer.max_epochs": epochs,
         "trainer.gradient_clip_val": 5.0,
         # Another language moves far: at 5e-4 it learned no faster than from nothing (recipes/german/RESULTS.md).
-        "optimizer.learning_rate": 2e-3 if is_new else 5e-4,
+        "optimizer.learning_rate": 3e-3 if is_new else 5e-4,
         "optimizer.warmup_share": 0.1,
         # Twice the epochs and the mean of the last thirty took a fifth of the errors away (recipes/fsdd/RESULTS.md).
         "checkpoints.best": max(3, round(0.15 * epochs)),
