@@ -192,7 +192,8 @@ def _configure(
     """The run's configuration: what the model brings, what suits the recordings, and above both what was asked for."""
     from speechrnn.corpus.readers import read_entries
 
-    asked = load_config(None, [*to_arguments(settings), *given])
+    nobodys = {"trainer.max_epochs": -1}  # lest the default of a training from nothing pass for what was asked for
+    asked = load_config(None, [*to_arguments(settings | nobodys), *given])
     entries = read_entries(settings["data.train"])
     chosen = choose_settings(
         base,
@@ -239,12 +240,7 @@ def choose_settings(
     chosen = alphabet or proposed
     logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
     is_new = chosen in ("extend", "replace") and proposed != "keep"
-    training = _choose_training(_count_hours(entries), epochs, is_new=is_new)
-    if is_new:
-        # Letters that begin as similar ones do, and have a few epochs in all, gain nothing from one of their own
-        # (recipes/german/RESULTS.md); an output layer that begins from nothing does.
-        warm_up = training["trainer.max_epochs"] // 20
-        training["start.head_epochs"] = max(1, warm_up) if chosen == "replace" else warm_up
+    training = _choose_training(_count_hours(entries), epochs, new=chosen if is_new else None)
     return {"start.alphabet": chosen, **training}
 
 
@@ -252,8 +248,11 @@ def _count_hours(entries: Sequence[Entry]) -> float:
     return sum(entry.seconds for entry in entries) / 3600
 
 
-def _choose_training(hours: float, epochs: int | None, *, is_new: bool) -> dict[str, Any]:
-    """How long, how fast and in what batches, for so many hours, or for the epochs that were asked for."""
+def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None) -> dict[str, Any]:
+    """How long, how fast and in what batches, for so many hours, or for the epochs that were asked for.
+
+    ``new`` is how symbols that the model lacks come to it; None where there are none.
+    """
     if not isinstance(epochs, int) or epochs < 1:
         epochs = min(200, max(10, round(30.0 / max(hours, 1e-3))))
     return {
@@ -261,14 +260,16 @@ def _choose_training(hours: float, epochs: int | None, *, is_new: bool) -> dict[
         "trainer.max_epochs": epochs,
         "trainer.gradient_clip_val": 5.0,
         # Another language moves far: at 5e-4 it learned no faster than from nothing (recipes/german/RESULTS.md).
-        "optimizer.learning_rate": 3e-3 if is_new else 5e-4,
+        "optimizer.learning_rate": 5e-4 if new is None else 3e-3,
         "optimizer.warmup_share": 0.1,
-        # Twice the epochs and the mean of the last thirty took a fifth of the errors away (recipes/fsdd/RESULTS.md).
+        # Twice the epochs and the mean of the best thirty took a fifth of the errors away (recipes/fsdd/RESULTS.md).
         "checkpoints.best": max(3, round(0.15 * epochs)),
         "checkpoints.average": True,
         "checkpoints.shift_blank": True,
-        "start.head_epochs": 0,
-        "start.layer_decay": 1.0 if is_new else 0.9,
+        # Letters that begin as similar ones do, and have a few epochs in all, gain nothing from one of their own
+        # (recipes/german/RESULTS.md); an output layer that begins from nothing has it.
+        "start.head_epochs": 0 if new is None else max(int(new == "replace"), epochs // 20),
+        "start.layer_decay": 0.9 if new is None else 1.0,
     }
 
 

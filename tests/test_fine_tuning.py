@@ -269,6 +269,18 @@ def test_more_speech_takes_fewer_epochs(letters, german):
     assert settings["start.layer_decay"] < short["start.layer_decay"] == 1.0
 
 
+@pytest.mark.parametrize(("asked", "epochs", "best"), [({}, 200, 30), ({"trainer.max_epochs": 7}, 7, 3)])
+def test_the_epochs_are_those_that_were_asked_for_or_suit_the_recordings(
+    letters, german, monkeypatch, asked, epochs, best
+):
+    configurations = []
+    monkeypatch.setattr("speechrnn.fine_tuning.train", lambda config, **_: configurations.append(config))
+    with pytest.raises(AttributeError):  # nothing was trained
+        tune(letters, german, overrides={"trainer.accelerator": "cpu", **asked})
+    [config] = configurations
+    assert (config.trainer["max_epochs"], config.checkpoints.best) == (epochs, best)
+
+
 def test_a_second_copy_of_everything_is_not_brought_along(letters):
     """Consistency doubles the time of a step; the rest of how the model was trained stays."""
     base = load_model(letters)
