@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import make_tone_corpus
 from preparation import RECIPES, load
 
-from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
 from speechrnn.errors import ConfigError
 from speechrnn.model_folder import save_model
 from speechrnn.text.metrics import ErrorCounts
@@ -114,3 +116,28 @@ def test_the_means_of_ten_clips_are_over_speakers():
         {"speaker": "b", "clips": 10, "before": 90.0, "told": 91.5, "after": 100.0, "closed": 100.0, "seconds": 70.0},
     ]
     assert "| mean | | 85.0 | 87.0 | 95.0 | 95.5 | |" in ten_clips.describe(rows)
+
+
+def test_a_fold_is_scored_as_it_is_told_fine_tuned_and_closed(tmp_path, monkeypatch):
+    fold = tmp_path / "fold-theo"
+    said = [("five", 5, 5), ("five", 5, 6), ("eight", 8, 5), ("eight", 8, 6)]
+    clips = [replace(make_entry(tmp_path, f"{digit}_theo_{n}", "theo", 0.5), text=text) for text, digit, n in said]
+    fold.mkdir()
+    write_manifest(fold / "test.jsonl", clips)
+    (tmp_path / "out").mkdir()
+    errors = {("old", True, None): 0.4, ("old", False, None): 0.3, ("new", False, None): 0.2}
+
+    def score(model, _, *, unknown_speakers=False, speaker=None, sentences=None):
+        assert (speaker is None) == unknown_speakers
+        rate = 0.1 if sentences == ["eight", "five"] else errors[model.name, unknown_speakers, sentences]
+        return SimpleNamespace(score=SimpleNamespace(sentence_error_rate=rate))
+
+    training = SimpleNamespace(model="new", seconds=70.0)
+    monkeypatch.setattr(ten_clips, "finetune", lambda *_, **__: SimpleNamespace(training=training))
+    monkeypatch.setattr(
+        ten_clips, "load", lambda name: SimpleNamespace(name="new" if name == "new" else "old", hear=len)
+    )
+    monkeypatch.setattr(ten_clips, "evaluate", score)
+    row = ten_clips.run(fold, tmp_path / "out", clip=5, overrides={})
+    assert [row[name] for name in ("speaker", "clips", "seconds")] == ["theo", 2, 70.0]
+    assert [row[name] for name in ("before", "told", "after", "closed")] == pytest.approx([60, 70, 80, 90])
