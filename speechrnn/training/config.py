@@ -247,8 +247,8 @@ class Config:
         gradients: How they are watched.
         start: What it begins from; nothing, unless a model is fine-tuned.
         trainer: Lightning's own options.
-        early_stopping_patience: Stop after so many validations without a better word error rate (where nearly every
-            word is wrong, a better character error rate); None never stops.
+        early_stopping_patience: Stop after so many validations without a better word error rate (where most words
+            are wrong, characters count, too); None never stops.
         seed: Seed of initialisation, batches, augmentation and dropout.
         prepare: What a recipe's prepare.py is told, by the names of its arguments: which parts of a corpus, say.
         output: Folder to write to; None: ``runs/`` and the name of the configuration's folder.

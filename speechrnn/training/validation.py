@@ -18,8 +18,8 @@ from speechrnn.types import Batch, Emission
 
 logger = logging.getLogger("speechrnn")
 
-MOSTLY_WRONG = 0.9
-"""From this word error rate on, character errors say which network is the better one."""
+WORDS_SAY_LESS = 0.5
+"""From this word error rate on, character errors have a say in which network is the better one, and at 1 all of it."""
 
 _KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "character": character_errors}
 
@@ -101,12 +101,13 @@ def compute_rank(wer: float, cer: float, loss: float) -> float:
     """What checkpoints are chosen by, the lower the better: word errors, and among equal ones the loss.
 
     Where nearly every word is wrong, one that says next to nothing has fewer word errors than one that begins to spell,
-    so from :data:`MOSTLY_WRONG` on character errors take their place.
+    so from :data:`WORDS_SAY_LESS` on character errors take their place, little by little. It rises with either rate.
 
     Args:
         wer: Word error rate, a fraction.
         cer: Character error rate, a fraction.
         loss: In nats an utterance; infinite where there is none.
     """
-    errors = wer if wer < MOSTLY_WRONG else MOSTLY_WRONG + cer
+    lost = min(1.0, max(0.0, (wer - WORDS_SAY_LESS) / (1.0 - WORDS_SAY_LESS)))
+    errors = (1.0 - lost) * wer + lost * (1.0 + cer)
     return errors + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)

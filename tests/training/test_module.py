@@ -274,7 +274,9 @@ def test_consistency_enters_the_gradient_by_its_weight(make_tiny_model, tmp_path
         ((0, 5, 5.0), (1, 5, 0.1)),
         ((1, 5, 0.1), (1, 5, 0.2)),
         ((0, 5, 0.1), (0, 5, math.inf)),
-        ((8, 50, 0.1), (9, 0, 0.1)),
+        ((4, 50, 0.1), (5, 0, 0.1)),  # while half of the words are right, they alone say it
+        ((9, 15, 0.1), (8, 48, 0.1)),  # hardly a word of either, but one spells
+        ((8, 20, 0.1), (9, 18, 0.1)),
         ((13, 20, 0.1), (10, 45, 0.1)),  # more words than were said, but half of what is in them
         ((10, 45, 0.1), (10, 45, 0.2)),
     ],
