@@ -208,6 +208,37 @@ def test_slips_are_refused_before_anything_is_written(folder, options, words):
     assert not (folder.parent / "out").exists()
 
 
+KINDS = """
+def prepare(source, output, *, seed, minutes: float | None = None, rows: int = 3, name="", parts: list[str] = ()):
+    (output / "rows").write_text(f"{minutes} {rows} {name} {parts}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--prepare.rows", "abc"], "prepare.rows: expected a whole number, got 'abc'"),
+        (["--prepare.rows", "2.5"], "prepare.rows: expected a whole number, got 2.5"),
+        (["--prepare.rows", "true"], "prepare.rows: expected a whole number, got True"),
+        (["--prepare.rows", "null"], "prepare.rows: expected a whole number, got None"),
+        (["--prepare.minutes", "[3]"], r"prepare.minutes: expected a number or null, got \[3\]"),
+    ],
+)
+def test_a_setting_of_another_kind_than_prepare_wants_is_refused(folder, options, complaint):
+    (folder / "prepare.py").write_text(KINDS)
+    with pytest.raises(ConfigError, match=complaint):
+        run_recipe(open_tones(folder, overrides=options), stage="prepare")
+
+
+@pytest.mark.parametrize("source", [KINDS, KINDS.replace("rows: int", 'rows: "Unknown"')])
+def test_settings_of_the_kind_that_prepare_wants_are_passed_on(folder, source):
+    (folder / "prepare.py").write_text(source)
+    options = ["--prepare.minutes", "3", "--prepare.rows", "7", "--prepare.name", "5", "--prepare.parts", "[a]"]
+    recipe = open_tones(folder, overrides=options)
+    run_recipe(recipe, stage="prepare")
+    assert (recipe.output / "rows").read_text() == "3 7 5 ['a']"
+
+
 def test_a_folder_that_is_no_recipe_and_an_unknown_stage_are_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="no prepare.py there"):
         open_recipe(tmp_path)
