@@ -233,6 +233,10 @@ def test_yesno_says_the_words_of_the_training_part_alone_in_other_orders(tmp_pat
     assert {len(set(entry.text.split())) for entry in rows[::5]} == {1}
     assert [entry.text.split()[0] for entry in rows[::5]] == ["no", "yes", "no", "yes"]
     assert len({entry.text for entry in rows}) > 12
+    for seed, is_same in ((1, True), (2, False)):
+        yesno.prepare(tmp_path, tmp_path / f"again-{seed}", seed=seed, spliced=20)
+        again = [entry for entry in read_parts(tmp_path / f"again-{seed}")["train"] if entry.id.startswith("spliced")]
+        assert ([entry.text for entry in again] == [entry.text for entry in rows]) == is_same
     for entry in rows:
         samples, rate = soundfile.read(entry.audio_path)
         assert entry.seconds == len(samples) / rate
