@@ -16,12 +16,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType, NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from types import ModuleType
+from typing import Any
 
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.training.config import Config
-from speechrnn.training.config_file import load_config
+from speechrnn.training.config_file import check_arguments, load_config
 from speechrnn.training.run import LAST, is_resumable, make_output_folder
 from speechrnn.whole_files import write_json, write_json_lines, write_whole
 
@@ -31,7 +31,6 @@ FOLDS_FILE = "folds.yaml"
 """What differs from config.yaml when a part of the data is left out: a task of its own may want its own settings."""
 
 _GIVEN = ("source", "output", "seed", "fold")
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "null"}
 
 STAGES = ("prepare", "check", "train", "evaluate", "report")
 
@@ -234,25 +233,10 @@ def _prepare(recipe: Recipe) -> None:
         if name not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ConfigError(f"prepare.{name}: {recipe.folder / 'prepare.py'} has no such setting; {has}")
-    _check_kinds(module.prepare, settings)
+    check_arguments(module.prepare, settings, where="prepare", skip=set(_GIVEN))
     if recipe.fold is not None:
         settings["fold"] = recipe.fold
     module.prepare(recipe.source, recipe.output, seed=recipe.config.seed, **settings)
-
-
-def _check_kinds(prepare: Callable[..., None], settings: dict[str, Any]) -> None:
-    """Refuse a word where prepare.py wants a number, and the like; lists are its own affair."""
-    try:
-        hints = get_type_hints(prepare)
-    except NameError:  # imported for type checkers alone
-        return
-    for name, value in settings.items():
-        hint = hints.get(name)
-        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        is_one = type(value) in kinds or (type(value) is int and float in kinds)
-        if not is_one and all(kind in _KINDS for kind in kinds):
-            expected = " or ".join(_KINDS[kind] for kind in kinds)
-            raise ConfigError(f"prepare.{name}: expected {expected}, got {value!r}")
 
 
 def _check_fold(recipe: Recipe) -> None:

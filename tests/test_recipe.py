@@ -209,7 +209,10 @@ def test_slips_are_refused_before_anything_is_written(folder, options, words):
 
 
 KINDS = """
-def prepare(source, output, *, seed, minutes: float | None = None, rows: int = 3, name="", parts: list[str] = ()):
+from collections.abc import Sequence
+
+
+def prepare(source, output, *, seed, minutes: float | None = None, rows: int = 3, name="", parts: Sequence[str] = ()):
     (output / "rows").write_text(f"{minutes} {rows} {name} {parts}")
 """
 
@@ -217,11 +220,12 @@ def prepare(source, output, *, seed, minutes: float | None = None, rows: int = 3
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--prepare.rows", "abc"], "prepare.rows: expected a whole number, got 'abc'"),
-        (["--prepare.rows", "2.5"], "prepare.rows: expected a whole number, got 2.5"),
-        (["--prepare.rows", "true"], "prepare.rows: expected a whole number, got True"),
-        (["--prepare.rows", "null"], "prepare.rows: expected a whole number, got None"),
-        (["--prepare.minutes", "[3]"], r"prepare.minutes: expected a number or null, got \[3\]"),
+        (["--prepare.rows", "abc"], "prepare.rows: expected int, got abc"),
+        (["--prepare.rows", "2.5"], "prepare.rows: expected int, got 2.5"),
+        (["--prepare.rows", "true"], "prepare.rows: expected int, got True"),
+        (["--prepare.rows", "null"], "prepare.rows: expected a value, got null; leave it out for the default"),
+        (["--prepare.parts", "abc"], r"prepare.parts: expected list, got abc; write \[abc\]"),
+        (["--prepare.minutes", "[3]"], r"prepare.minutes: expected float or null, got \[3\]"),
     ],
 )
 def test_a_setting_of_another_kind_than_prepare_wants_is_refused(folder, options, complaint):

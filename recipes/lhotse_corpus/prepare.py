@@ -68,7 +68,7 @@ def _choose(
     if wanted is None:
         found = [part for name in usual for part in parts if part.lower() == name]
         wanted = found[:1]
-    for part in [wanted] if isinstance(wanted, str) else wanted:
+    for part in wanted:
         if part not in parts:
             raise CorpusError(f"prepare: {corpus} has no part {part}; it has {', '.join(parts)}")
     return [entry for part in wanted for entry in parts[part]]

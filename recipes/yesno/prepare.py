@@ -60,10 +60,10 @@ ONE_WORD_EVERY = 5
 _NAME = re.compile(r"[01](_[01]){7}\.wav")
 _RATE = 8000
 _STEP = _RATE // 100
-_SHORTEST_STEPS = 10
-# What is a pause differs from file to file: so long, in steps of 10 ms, and so far below the loudest moment, in dB.
-_PAUSES_STEPS = (12, 9, 15, 7, 20)
-_QUIET_DB = range(15, 45, 2)
+# In steps of 10 ms; what is quiet lies so far below the loudest one.
+_QUIET_DB = 15.0
+_LONGEST_GAP = 12
+_SHORTEST_WORD = 10
 
 
 class Cut(NamedTuple):
@@ -135,35 +135,25 @@ def splice(entries: Sequence[Entry], folder: Path, *, count: int, seed: int) -> 
 
 
 def cut_words(samples: np.ndarray, words: Sequence[str]) -> list[Cut]:
-    """Cut a recording in the middle of its pauses, if there is a notion of a pause that leaves as many parts as words.
+    """Cut a recording in the middle of its pauses.
 
     Args:
         samples: (N,), at 8 kHz.
         words: What is said in it.
 
     Returns:
-        One for each word; none where no notion fits.
+        One for each word; none where the pauses leave more or fewer parts than words.
     """
     num_steps = len(samples) // _STEP
-    if not num_steps:
-        return []
     powers = np.square(samples[: num_steps * _STEP], dtype=np.float64).reshape(num_steps, _STEP).mean(axis=1)
-    levels = 10.0 * np.log10(powers + 1e-9)
-    for pause in _PAUSES_STEPS:
-        for quiet in _QUIET_DB:
-            sounding = _find_stretches(levels > levels.max() - quiet, pause)
-            if len(sounding) == len(words):
-                between = [(end + start) // 2 * _STEP for (_, end), (start, _) in pairwise(sounding)]
-                edges = [0, *between, len(samples)]
-                return [Cut(word, samples[a:b]) for word, (a, b) in zip(words, pairwise(edges), strict=True)]
-    return []
-
-
-def _find_stretches(is_loud: np.ndarray, pause: int) -> list[tuple[int, int]]:
-    """First step and the one after the last of each stretch of loud steps that no pause interrupts."""
-    loud = np.flatnonzero(is_loud)
-    parts = np.split(loud, np.flatnonzero(np.diff(loud) > pause) + 1)
-    return [(int(part[0]), int(part[-1]) + 1) for part in parts if len(part) and part[-1] - part[0] >= _SHORTEST_STEPS]
+    loud = np.flatnonzero(powers > powers.max(initial=0.0) * 10.0 ** (-_QUIET_DB / 10.0))
+    parts = np.split(loud, np.flatnonzero(np.diff(loud) > _LONGEST_GAP) + 1)
+    sounding = [part for part in parts if len(part) and part[-1] - part[0] >= _SHORTEST_WORD]
+    if len(sounding) != len(words):
+        return []
+    between = [int(before[-1] + 1 + after[0]) // 2 * _STEP for before, after in pairwise(sounding)]
+    edges = [0, *between, len(samples)]
+    return [Cut(word, samples[a:b]) for word, (a, b) in zip(words, pairwise(edges), strict=True)]
 
 
 def find_recordings(source: Path | None) -> list[Path]:

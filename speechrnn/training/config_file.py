@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
@@ -118,6 +119,30 @@ def _parse(parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace
     return Config(**settings)
 
 
+def check_arguments(function: Callable[..., None], settings: Mapping[str, Any], *, where: str, skip: set[str]) -> None:
+    """Refuse settings of another type than a function's arguments have, and null where that is not the default.
+
+    Args:
+        function: What they are for.
+        settings: By the names of its arguments, all of which it has.
+        where: What an error calls the settings, before a dot.
+        skip: Arguments that are no settings.
+
+    Raises:
+        ConfigError: One has another type.
+    """
+    arguments = inspect.signature(function).parameters
+    for name, value in settings.items():
+        if value is None and arguments[name].default is not None:  # the parser takes it for no setting at all
+            raise ConfigError(f"{where}.{name}: expected a value, got null; leave it out for the default")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(function, where, skip=set(skip), fail_untyped=False)
+    try:
+        parser.parse_object({where: dict(settings)})
+    except ArgumentError as error:
+        raise ConfigError(_shorten_type_error(" ".join(str(error).split()))) from None
+
+
 _PLAIN = ("prepare",)  # whose names are a recipe's own
 
 
@@ -162,12 +187,16 @@ def _find_unknown_name(message: str) -> str | None:
     return ".".join(part for part in option.groups() if part) if option is not None else None
 
 
+_TYPES = {"NoneType": "null", "Sequence": "list", "Mapping": "settings"}
+
+
 def _shorten_type_error(message: str) -> str:
     """Setting, expected types and what arrived, out of the parser's report on every member of a union."""
     key = re.search(r'Parser key "([\w.]+)":', message)
-    expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[([^\]]*)\])", message)
+    expected = re.findall(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[([^\]]*)\])", message)
     given = re.search(r"(?:Given value|Got value): (.+)$", message)
     if key is None or not expected or given is None:
         return message
-    wanted = " or ".join(kind.replace("NoneType", "null") or f"one of {choices}" for kind, choices in expected)
-    return f"{key[1]}: expected {wanted}, got {given[1]}"
+    wanted = " or ".join(_TYPES.get(kind, kind) or f"one of {choices}" for kind, choices in expected)
+    hint = f"; write [{given[1]}]" if any(kind == "Sequence" for kind, _ in expected) else ""
+    return f"{key[1]}: expected {wanted}, got {given[1]}{hint}"
