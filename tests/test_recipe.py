@@ -210,9 +210,13 @@ def test_slips_are_refused_before_anything_is_written(folder, options, words):
 
 KINDS = """
 from collections.abc import Sequence
+from pathlib import Path
 
 
-def prepare(source, output, *, seed, minutes: float | None = None, rows: int = 3, name="", parts: Sequence[str] = ()):
+def prepare(
+    source: Path | None, output: Path, *, seed: int,
+    name, minutes: float | None = None, rows: int = 3, parts: Sequence[str] = (),
+):
     (output / "rows").write_text(f"{minutes} {rows} {name} {parts}")
 """
 
@@ -231,16 +235,23 @@ def prepare(source, output, *, seed, minutes: float | None = None, rows: int = 3
 def test_a_setting_of_another_kind_than_prepare_wants_is_refused(folder, options, complaint):
     (folder / "prepare.py").write_text(KINDS)
     with pytest.raises(ConfigError, match=complaint):
-        run_recipe(open_tones(folder, overrides=options), stage="prepare")
+        run_recipe(open_tones(folder, overrides=["--prepare.name", "a", *options]), stage="prepare")
 
 
+def test_a_setting_that_prepare_cannot_do_without_is_named(folder):
+    (folder / "prepare.py").write_text(KINDS)
+    with pytest.raises(ConfigError, match="prepare.name: it has no default; say --prepare.name VALUE"):
+        run_recipe(open_tones(folder), stage="prepare")
+
+
+@pytest.mark.parametrize("minutes", ["3", "null"])
 @pytest.mark.parametrize("source", [KINDS, KINDS.replace("rows: int", 'rows: "Unknown"')])
-def test_settings_of_the_kind_that_prepare_wants_are_passed_on(folder, source):
+def test_settings_of_the_kind_that_prepare_wants_are_passed_on(folder, source, minutes):
     (folder / "prepare.py").write_text(source)
-    options = ["--prepare.minutes", "3", "--prepare.rows", "7", "--prepare.name", "5", "--prepare.parts", "[a]"]
+    options = ["--prepare.minutes", minutes, "--prepare.rows", "7", "--prepare.name", "5", "--prepare.parts", "[a]"]
     recipe = open_tones(folder, overrides=options)
     run_recipe(recipe, stage="prepare")
-    assert (recipe.output / "rows").read_text() == "3 7 5 ['a']"
+    assert (recipe.output / "rows").read_text() == f"{minutes} 7 5 ['a']".replace("null", "None")
 
 
 def test_a_folder_that_is_no_recipe_and_an_unknown_stage_are_refused(folder, tmp_path):

@@ -129,9 +129,12 @@ def check_arguments(function: Callable[..., None], settings: Mapping[str, Any], 
         skip: Arguments that are no settings.
 
     Raises:
-        ConfigError: One has another type.
+        ConfigError: One has another type, or is missing and has no default.
     """
     arguments = inspect.signature(function).parameters
+    for name, argument in arguments.items():
+        if argument.default is argument.empty and name not in {*skip, *settings}:
+            raise ConfigError(f"{where}.{name}: it has no default; say --{where}.{name} VALUE")
     for name, value in settings.items():
         if value is None and arguments[name].default is not None:  # the parser takes it for no setting at all
             raise ConfigError(f"{where}.{name}: expected a value, got null; leave it out for the default")
