@@ -7,29 +7,17 @@ The split is icefall's: of the file names in order, the first, third, fifth and 
 the others the test set (30 files). The validation set is every sixth file of the training part (5 files, 40 words):
 taken evenly from the names in order, it has files that begin with no and with yes, and leaves 25 files to learn from.
 
-A network that has heard these 25 rows of words over and over takes what was said before for a part of the next word.
-So their words, cut apart in the pauses, are said once more in other orders: two to nine of them in a row, in every
-fifth row one of the two words alone.
-
 Source: the split is that of lhotse's ``prepare_yesno``, which icefall's yesno recipe calls.
 """
 
 import logging
-import random
 import re
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import soundfile
-
-from speechrnn.audio.files import audio_info, read_audio
+from speechrnn.audio.files import audio_info
 from speechrnn.corpus.download import fetch_corpus
 from speechrnn.corpus.manifest import Entry, write_manifest
 from speechrnn.errors import CorpusError
-from speechrnn.whole_files import open_whole
 
 logger = logging.getLogger("speechrnn")
 
@@ -53,44 +41,24 @@ URL = "https://www.openslr.org/resources/1/waves_yesno.tar.gz"
 ARCHIVE_SHA256 = "c3f49e0cca421f96b75b41640749167b52118f232498667ca7a5f9416aef8e73"
 CONTENT_SHA256 = "a8f90d7353f3b95579f9da339e322e2e37ff55184d3f00a1599e3703a7cc8bfa"
 
-SPLICED = 75
-SPLICED_WORDS = (2, 9)
-ONE_WORD_EVERY = 5
-
 _NAME = re.compile(r"[01](_[01]){7}\.wav")
-_RATE = 8000
-_STEP = _RATE // 100
-# In steps of 10 ms; what is quiet lies so far below the loudest one.
-_QUIET_DB = 15.0
-_LONGEST_GAP = 12
-_SHORTEST_WORD = 10
 
 
-class Cut(NamedTuple):
-    """A word, and its sound with half of the pauses around it, (N,)."""
-
-    word: str
-    samples: np.ndarray
-
-
-def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None, spliced: int = SPLICED) -> None:
-    """Write train.jsonl, valid.jsonl and test.jsonl, and into output/spliced the training part's words in other orders.
+def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None) -> None:
+    """Write train.jsonl, valid.jsonl and test.jsonl.
 
     Args:
         source: The folder that holds ``waves_yesno``, or ``waves_yesno`` itself; None downloads the corpus.
         output: Where the manifests go.
-        seed: Of the orders; the split is fixed.
+        seed: Not used: the split is fixed.
         fold: None; this recipe has no folds.
-        spliced: How many such rows of words; 0: none.
 
     Raises:
         AudioError: A recording is not readable.
-        CorpusError: The recordings are not there, or too few of them, or a fold or fewer rows than none were asked for.
+        CorpusError: The recordings are not there, or too few of them, or a fold was asked for.
     """
     if fold is not None:
         raise CorpusError(f"fold {fold!r}: the yesno recipe has no folds; leave it out")
-    if spliced < 0:
-        raise CorpusError(f"prepare.spliced: expected 0 or more, got {spliced}")
     paths = find_recordings(source)
     training_part = paths[::2]
     parts = {
@@ -100,60 +68,8 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     }
     if not parts["valid"]:
         raise CorpusError(f"{paths[0].parent}: {len(paths)} recordings are too few to split; the corpus has {FILES}")
-    entries = {name: [_to_entry(path) for path in members] for name, members in parts.items()}
-    entries["train"] += splice(entries["train"], output / "spliced", count=spliced, seed=seed)
-    for name, members in entries.items():
-        write_manifest(output / f"{name}.jsonl", members)
-
-
-def splice(entries: Sequence[Entry], folder: Path, *, count: int, seed: int) -> list[Entry]:
-    """Say the words of some recordings in other orders; the sound goes to `folder`.
-
-    Args:
-        entries: What to cut apart. A recording whose pauses do not tell its words apart is left out, and counted.
-        folder: Where the new recordings go.
-        count: How many; none where nothing can be cut.
-        seed: Of the orders.
-    """
-    cut = [cut_words(read_audio(each.audio_path, sample_rate=_RATE).samples, each.text.split()) for each in entries]
-    words = [word for each in cut for word in each]
-    if not count or not words:
-        return []
-    logger.info("%d of %d recordings are cut into words and spliced to %d more", sum(map(bool, cut)), len(cut), count)
-    folder.mkdir(parents=True, exist_ok=True)
-    draw, made = random.Random(seed), []
-    for number in range(count):
-        one = sorted(WORDS.values())[number // ONE_WORD_EVERY % 2] if number % ONE_WORD_EVERY == 0 else None
-        among = [each for each in words if one in (None, each.word)] or words
-        row = draw.sample(among, k=min(len(among), draw.randint(*SPLICED_WORDS)))
-        samples, path = np.concatenate([each.samples for each in row]), (folder / f"{number:03d}.wav").resolve()
-        with open_whole(path, error=CorpusError) as file:
-            soundfile.write(file, samples, _RATE, format="WAV", subtype="PCM_16")
-        text = " ".join(each.word for each in row)
-        made.append(Entry(f"spliced-{number:03d}", path, len(samples) / _RATE, text, speaker="anonymous"))
-    return made
-
-
-def cut_words(samples: np.ndarray, words: Sequence[str]) -> list[Cut]:
-    """Cut a recording in the middle of its pauses.
-
-    Args:
-        samples: (N,), at 8 kHz.
-        words: What is said in it.
-
-    Returns:
-        One for each word; none where the pauses leave more or fewer parts than words.
-    """
-    num_steps = len(samples) // _STEP
-    powers = np.square(samples[: num_steps * _STEP], dtype=np.float64).reshape(num_steps, _STEP).mean(axis=1)
-    loud = np.flatnonzero(powers > powers.max(initial=0.0) * 10.0 ** (-_QUIET_DB / 10.0))
-    parts = np.split(loud, np.flatnonzero(np.diff(loud) > _LONGEST_GAP) + 1)
-    sounding = [part for part in parts if len(part) and part[-1] - part[0] >= _SHORTEST_WORD]
-    if len(sounding) != len(words):
-        return []
-    between = [int(before[-1] + 1 + after[0]) // 2 * _STEP for before, after in pairwise(sounding)]
-    edges = [0, *between, len(samples)]
-    return [Cut(word, samples[a:b]) for word, (a, b) in zip(words, pairwise(edges), strict=True)]
+    for name, members in parts.items():
+        write_manifest(output / f"{name}.jsonl", [_to_entry(path) for path in members])
 
 
 def find_recordings(source: Path | None) -> list[Path]:

@@ -7,9 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from preparation import REPOSITORY, load, put_tone, read_parts
 
 from speechrnn.corpus.manifest import Entry
@@ -213,70 +211,12 @@ def test_yesno_says_what_is_wrong_with_a_folder(tmp_path):
         yesno.prepare(tmp_path / "few", tmp_path / "out", seed=0, fold="ann")
 
 
-def say(path: Path, level: float) -> None:
-    """Bursts and pauses: one above zero for 1 and one below it for 0, so that each can be told by its mean."""
-    pause, burst = np.zeros(2400, dtype=np.float32), np.full(2400, level, dtype=np.float32)
-    parts = [part for bit in path.stem.split("_") for part in (pause, burst if bit == "1" else -burst)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.concatenate([*parts, pause]), 8000)
-
-
-def test_yesno_says_the_words_of_the_training_part_alone_in_other_orders(tmp_path, caplog):
-    for number in range(24):
-        is_training = number % 2 == 0 and number not in (10, 22)
-        say(tmp_path / "waves_yesno" / ("_".join(f"{number:08b}") + ".wav"), 0.5 if is_training else 0.25)
-    with caplog.at_level(logging.INFO, logger="speechrnn"):
-        yesno.prepare(tmp_path, tmp_path / "out", seed=1, spliced=20)
-    assert "10 of 10 recordings are cut into words and spliced to 20 more" in caplog.text
-    rows = [entry for entry in read_parts(tmp_path / "out")["train"] if entry.id.startswith("spliced")]
-    assert len(rows) == 20
-    assert {len(set(entry.text.split())) for entry in rows[::5]} == {1}
-    assert [entry.text.split()[0] for entry in rows[::5]] == ["no", "yes", "no", "yes"]
-    assert len({entry.text for entry in rows}) > 12
-    for seed, is_same in ((1, True), (2, False)):
-        yesno.prepare(tmp_path, tmp_path / f"again-{seed}", seed=seed, spliced=20)
-        again = [entry for entry in read_parts(tmp_path / f"again-{seed}")["train"] if entry.id.startswith("spliced")]
-        assert ([entry.text for entry in again] == [entry.text for entry in rows]) == is_same
-    for entry in rows:
-        samples, rate = soundfile.read(entry.audio_path)
-        assert entry.seconds == len(samples) / rate
-        cut = yesno.cut_words(samples, entry.text.split())
-        means = [part.samples.sum() / np.count_nonzero(part.samples) for part in cut]
-        assert [("no", "yes")[int(mean > 0)] for mean in means] == entry.text.split()
-        assert np.allclose(np.abs(means), 0.5, atol=1e-3)
-
-
-def test_yesno_says_nothing_more_where_it_is_not_asked_to_or_pauses_do_not_tell_words_apart(tmp_path):
-    for number in range(24):
-        say(tmp_path / "waves_yesno" / ("_".join(f"{number:08b}") + ".wav"), 0.5)
-    yesno.prepare(tmp_path, tmp_path / "none", seed=0, spliced=0)
-    yesno.prepare(make_yesno(tmp_path / "tones"), tmp_path / "tones/out", seed=0)
-    for folder in ("none", "tones/out"):
-        assert len(read_parts(tmp_path / folder)["train"]) == 10
-    with pytest.raises(CorpusError, match=r"prepare\.spliced: expected 0 or more, got -1"):
-        yesno.prepare(tmp_path, tmp_path / "fewer", seed=0, spliced=-1)
-
-
-def test_yesno_cuts_in_the_middle_of_pauses():
-    bursts = np.zeros(8000 * 3)
-    for start in (4000, 12000, 19000):
-        bursts[start : start + 3000] = 0.3
-    cut = yesno.cut_words(bursts, ["yes", "no", "yes"])
-    assert [word for word, _ in cut] == ["yes", "no", "yes"]
-    assert np.array_equal(np.concatenate([samples for _, samples in cut]), bursts)
-    assert np.cumsum([len(samples) for _, samples in cut]) == pytest.approx([9500, 17000, 24000], abs=80)
-    assert yesno.cut_words(bursts, ["yes", "no"]) == []
-    assert yesno.cut_words(bursts[:10], ["yes"]) == []
-
-
 def test_real_yesno_is_split_as_lhotse_splits_it(tmp_path):
     from lhotse.recipes.yesno import prepare_yesno
 
     source = real("yesno")
     yesno.prepare(source, tmp_path, seed=0)
     parts = read_parts(tmp_path)
-    assert sum(entry.id.startswith("spliced") for entry in parts["train"]) == 75
-    parts["train"] = [entry for entry in parts["train"] if not entry.id.startswith("spliced")]
     theirs = prepare_yesno(source / "waves_yesno")
     their_texts = {part: {s.id: s.text.lower() for s in theirs[part]["supervisions"]} for part in ("train", "test")}
     assert {entry.id: entry.text for entry in parts["test"]} == their_texts["test"]
