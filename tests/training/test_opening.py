@@ -101,8 +101,8 @@ def test_an_utterance_of_thirty_words_takes_up_less_than_900_bytes(tmp_path, mon
     """
     monkeypatch.setattr("speechrnn.corpus.readers.cuts._AT_ONCE", 100)
     open_corpus(write(tmp_path / "first", 50))  # what is imported and made once
-    few, many = (measure_opening(write(tmp_path / str(count), count)) for count in (300, 1100))
-    now, peak = (many - few) / 800
+    few, many = (measure_opening(write(tmp_path / str(count), count)) for count in (200, 700))
+    now, peak = (many - few) / 500
     assert now < 700
     assert peak < 900
 

@@ -89,6 +89,7 @@ def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path)
     assert (output / "left_out.jsonl").read_text() == ""
 
 
+@pytest.mark.slow
 def test_what_stops_all_processes_is_said_by_one(tmp_path):
     configuration, output = make_tone_configuration(tmp_path / "tones"), tmp_path / "run"
     process = start(configuration, output, trainer__max_epochs=100)
@@ -119,8 +120,8 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configu
 @pytest.mark.parametrize(
     ("number", "who"),
     [
-        (signal.SIGTERM, "all"),
         (signal.SIGINT, "second"),
+        pytest.param(signal.SIGTERM, "all", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "second", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "all", marks=pytest.mark.slow),
     ],
