@@ -33,9 +33,10 @@ class FrontEndConfig:
             window's energy 150, times 6.3 Fourier bins a band, times 1 + 0.97**2 for pre-emphasis makes 1.4e-7.
         deltas: 0 none, 1 deltas, 2 deltas and delta-deltas.
         delta_width: Frames on each side that a delta looks at.
-        normalization: "none"; "utterance", over the utterance's own frames; "corpus", with statistics kept in the front
-            end; "speaker", like it, but with the mean over what was heard of the speaker, in the utterance itself where
-            nothing else was; "sliding", causal, over the last `normalization_seconds`.
+        normalization: "none"; "utterance", over the utterance's own frames, which takes a word away where nothing else
+            is said (not for a handful of words in a row); "corpus", with statistics kept in the front end; "speaker",
+            like it, but with the mean over what was heard of the speaker, in the utterance itself where nothing else
+            was; "sliding", causal, over the last `normalization_seconds`.
         normalization_seconds: Length of the sliding window, the current frame included.
         compatibility: "none", or whose numbers to match: "librosa" (its `feature.mfcc`: Slaney mels, bands of area 1)
             or "torchaudio" (its `transforms.MFCC`). Both centre their frames, so the audio's ends are padded (with
