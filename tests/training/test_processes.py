@@ -75,6 +75,7 @@ def break_in_mid_run(process, output, files):
     return process.communicate(timeout=120)[1]
 
 
+@pytest.mark.slow
 def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path):
     configuration, output = make_tone_configuration(tmp_path / "tones"), tmp_path / "run"
     process = start(configuration, output, trainer__max_epochs=6, checkpoints__best=2, checkpoints__average=True)
