@@ -76,7 +76,7 @@ def whole(one_thread, tmp_path_factory):
     return configuration, output, len(steps), len(validations)
 
 
-@pytest.mark.parametrize("share", [0.0, pytest.param(0.15, marks=pytest.mark.slow), 0.34, 0.67, 0.99])
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.34, 0.5, 0.67, 0.99])
 @pytest.mark.parametrize("method", ["training_step", "validation_step"])
 def test_a_run_stopped_anywhere_ends_with_the_same_weights(whole, tmp_path, monkeypatch, method, share):
     configuration, output, steps, validations = whole
