@@ -64,7 +64,7 @@ class DurationBatches(Plan):
     Args:
         seconds: Duration of each utterance.
         batch_seconds: Budget of a batch, padding included, in seconds. An utterance longer than it makes a batch alone.
-        num_buckets: Most buckets; fewer where there would be less than two batches in one.
+        num_buckets: Most buckets; fewer where an epoch would have less than two batches of one.
         seed: Seed of the shuffling.
         shuffle: Whether to shuffle; without, every epoch is the same, shortest first.
         weights: How often an epoch has each utterance, on average over those of the same weight: 2 has all of
@@ -97,7 +97,9 @@ class DurationBatches(Plan):
         ends = np.cumsum(self.seconds[order])
         if not len(ends):
             return []
-        count = int(min(num_buckets, max(1, ends[-1] // (2 * self.batch_seconds))))
+        # No more than an epoch takes: many recordings that it takes few of would make buckets of one or two of these.
+        spoken = min(ends[-1], float(self.seconds @ self.weights))
+        count = int(min(num_buckets, max(1, spoken // (2 * self.batch_seconds))))
         # The bucket in which each utterance's middle falls, on the axis of total time.
         middles = ends - self.seconds[order] / 2
         bucket = np.minimum((middles / ends[-1] * count).astype(int), count - 1)

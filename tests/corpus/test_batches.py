@@ -176,6 +176,17 @@ def test_with_weights_epochs_are_equally_long_and_batches_keep_the_budget():
     assert batches.plan(2) == make_weighted().plan(2)
 
 
+def test_ten_recordings_among_thousands_that_are_seldom_taken_fill_batches():
+    """Not as with as many buckets as all of them would fill: a batch held one, and the seldom came too often."""
+    seconds = librispeech_like(2410) / 20
+    weights = [1.0] * 10 + [10 / 2400] * 2400
+    batches = DurationBatches(seconds, batch_seconds=8, seed=0, weights=weights)
+    members = [[member % 2410 for member in batch] for batch in batches.plan(0)]
+    assert sorted(member for batch in members for member in batch if member < 10) == list(range(10))
+    assert sum(member >= 10 for batch in members for member in batch) == 10
+    assert len(members) < 5
+
+
 def test_weights_of_one_change_nothing_and_validation_knows_none():
     plain = DurationBatches(librispeech_like(300), batch_seconds=60, seed=0)
     weighted = DurationBatches(librispeech_like(300), batch_seconds=60, seed=0, weights=[1.0] * 300)
