@@ -36,7 +36,6 @@ logger = logging.getLogger("speechrnn")
 OLD_SHARES = (0.25, 0.5, 0.75)
 """How much of the old weights the means have that are tried between old and new ones."""
 
-FEW_HOURS = 0.01
 VALID_EVERY = 10
 REPORT = "finetuning"
 
@@ -203,7 +202,6 @@ def _configure(
         alphabet=alphabet,
         kind=asked.tokens.kind,
         epochs=asked.trainer.get("max_epochs"),
-        replays=asked.start.replay is not None,
     )
     config = load_config(None, [*to_arguments(settings | chosen), *given])
     logger.info("%.2f h: %s", _count_hours(entries), describe_plan(config))
@@ -218,7 +216,6 @@ def choose_settings(
     alphabet: Alphabet | None,
     kind: str | None = None,
     epochs: int | None = None,
-    replays: bool = False,
 ) -> dict[str, Any]:
     """Settings that suit a model and so much speech; what becomes of its alphabet is said in a line.
 
@@ -229,7 +226,6 @@ def choose_settings(
         alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
         kind: What the fine-tuned model is to write, such as ``words``; None: what the model writes.
         epochs: How many were asked for; None (or no number that could be one): what suits the recordings.
-        replays: Whether what the model knew before is mixed in.
 
     Raises:
         ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
@@ -244,7 +240,7 @@ def choose_settings(
     chosen = alphabet or proposed
     logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
     is_new = chosen in ("extend", "replace") and proposed != "keep"
-    training = _choose_training(_count_hours(entries), epochs, new=chosen if is_new else None, replays=replays)
+    training = _choose_training(_count_hours(entries), epochs, new=chosen if is_new else None)
     return {"start.alphabet": chosen, **training}
 
 
@@ -252,22 +248,19 @@ def _count_hours(entries: Sequence[Entry]) -> float:
     return sum(entry.seconds for entry in entries) / 3600
 
 
-def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None, replays: bool) -> dict[str, Any]:
+def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None) -> dict[str, Any]:
     """How long, how fast and in what batches, for so many hours, or for the epochs that were asked for.
 
     ``new`` is how symbols that the model lacks come to it; None where there are none.
     """
-    # A few recordings beside many known ones, which keep the model from losing its way, are learned from longer and
-    # faster; with nothing to replay that makes more errors (recipes/fsdd/RESULTS.md).
-    few = replays and new is None and hours < FEW_HOURS
     if not isinstance(epochs, int) or epochs < 1:
-        epochs = 400 if few else min(200, max(10, round(30.0 / max(hours, 1e-3))))
+        epochs = min(200, max(10, round(30.0 / max(hours, 1e-3))))
     return {
-        "data.batch_seconds": 16.0 if few else round(min(32.0, max(4.0, 360.0 * hours)), 1),
+        "data.batch_seconds": round(min(32.0, max(4.0, 360.0 * hours)), 1),
         "trainer.max_epochs": epochs,
         "trainer.gradient_clip_val": 5.0,
         # Another language moves far: at 5e-4 it learned no faster than from nothing (recipes/german/RESULTS.md).
-        "optimizer.learning_rate": 2e-3 if few else 5e-4 if new is None else 3e-3,
+        "optimizer.learning_rate": 5e-4 if new is None else 3e-3,
         "optimizer.warmup_share": 0.1,
         # Twice the epochs took a fifth of the errors away (recipes/fsdd/RESULTS.md).
         "checkpoints.best": max(3, round(0.15 * epochs)),
@@ -277,7 +270,6 @@ def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None, 
         # (recipes/german/RESULTS.md); an output layer that begins from nothing has it.
         "start.head_epochs": 0 if new is None else max(int(new == "replace"), epochs // 20),
         "start.layer_decay": 0.9 if new is None else 1.0,
-        "start.replay_share": 0.75 if few else 0.3,
     }
 
 

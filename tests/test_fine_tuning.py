@@ -269,26 +269,6 @@ def test_more_speech_takes_fewer_epochs(letters, german):
     assert settings["start.layer_decay"] < short["start.layer_decay"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("seconds", "replays", "is_new", "chosen"),
-    [
-        (0.5, True, False, (16.0, 400, 60, 2e-3, 0.75)),
-        (0.5, False, False, (4.0, 200, 30, 5e-4, 0.3)),  # nothing keeps it from losing its way
-        (0.5, True, True, (4.0, 200, 30, 3e-3, 0.3)),
-        (9.0, True, False, (13.5, 200, 30, 5e-4, 0.3)),  # no few any more
-    ],
-)
-def test_a_few_recordings_beside_many_known_ones_are_learned_longer_and_faster(
-    letters, german, seconds, replays, is_new, chosen
-):
-    text = TextConfig() if is_new else TextConfig(replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"})
-    entries = [replace(entry, seconds=seconds) for entry in read_entries(german / "train.jsonl")]
-    base = replace(load_model(letters), text=text)
-    settings = choose_settings(base, entries, text=text, alphabet=None, replays=replays)
-    names = ("data.batch_seconds", "trainer.max_epochs", "checkpoints.best", "optimizer.learning_rate")
-    assert tuple(settings[name] for name in (*names, "start.replay_share")) == chosen
-
-
 @pytest.mark.parametrize(("asked", "epochs", "best"), [({}, 200, 30), ({"trainer.max_epochs": 7}, 7, 3)])
 def test_the_epochs_are_those_that_were_asked_for_or_suit_the_recordings(
     letters, german, monkeypatch, asked, epochs, best
@@ -299,15 +279,6 @@ def test_the_epochs_are_those_that_were_asked_for_or_suit_the_recordings(
         tune(letters, german, overrides={"trainer.accelerator": "cpu", **asked})
     [config] = configurations
     assert (config.trainer["max_epochs"], config.checkpoints.best) == (epochs, best)
-
-
-def test_what_is_replayed_has_a_say_in_the_settings(letters, german, monkeypatch):
-    configurations = []
-    monkeypatch.setattr("speechrnn.fine_tuning.train", lambda config, **_: configurations.append(config))
-    for arguments in ({}, {"replay": german / "train.jsonl"}):
-        with pytest.raises(AttributeError):  # nothing was trained
-            tune(letters, german, alphabet="keep", overrides={"trainer.accelerator": "cpu"}, **arguments)
-    assert [config.start.replay_share for config in configurations] == [0.3, 0.75]
 
 
 def test_a_second_copy_of_everything_is_not_brought_along(letters):
