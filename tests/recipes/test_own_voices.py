@@ -136,12 +136,17 @@ def test_a_fold_is_scored_as_it_is_told_fine_tuned_and_closed(tmp_path, monkeypa
         rate = 0.1 if sentences == ["eight", "five"] else errors[model.name, unknown_speakers, sentences]
         return SimpleNamespace(score=SimpleNamespace(sentence_error_rate=rate))
 
-    training = SimpleNamespace(model="new", seconds=70.0)
-    monkeypatch.setattr(ten_clips, "finetune", lambda *_, **__: SimpleNamespace(training=training))
+    def tune(*_, overrides, **__):
+        taken.update(overrides)
+        return SimpleNamespace(training=SimpleNamespace(model="new", seconds=70.0))
+
+    taken = {}
+    monkeypatch.setattr(ten_clips, "finetune", tune)
     monkeypatch.setattr(
         ten_clips, "load", lambda name: SimpleNamespace(name="new" if name == "new" else "old", hear=len)
     )
     monkeypatch.setattr(ten_clips, "evaluate", score)
-    row = ten_clips.run(fold, tmp_path / "out", clip=5, overrides={})
+    row = ten_clips.run(fold, tmp_path / "out", clip=5, overrides={"trainer.max_epochs": 3, "seed": 7})
     assert [row[name] for name in ("speaker", "clips", "seconds")] == ["theo", 2, 70.0]
     assert [row[name] for name in ("before", "told", "after", "closed")] == pytest.approx([60, 70, 80, 90])
+    assert taken == {**ten_clips.SETTINGS, "trainer.max_epochs": 3, "seed": 7}  # what is asked for wins
