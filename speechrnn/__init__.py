@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
     from speechrnn.fine_tuning import FineTuning, finetune
     from speechrnn.recognition.alignment import Alignment, align
-    from speechrnn.recognition.recognizer import Recognizer, load
+    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import Recognizer
     from speechrnn.recognition.transcript import Segment, Transcript, Word
     from speechrnn.training.train import train
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "speechrnn.recognition.recognizer",
+    "load": "speechrnn.recognition.loading",
     "align": "speechrnn.recognition.alignment",
     "Alignment": "speechrnn.recognition.alignment",
     "Recognizer": "speechrnn.recognition.recognizer",

@@ -295,7 +295,7 @@ def _evaluate(recipe: Recipe) -> None:
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.evaluation.tables import UNHEARD
     from speechrnn.recognition.confidence import add_calibration
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.loading import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))
     sets = {"valid": recipe.config.data.valid, **_find_tests(recipe)}

@@ -1,27 +1,31 @@
 """A voice that the model has never heard, and ten clips of it: one of each digit, the other 490 test.
 
-    speechrnn recipe recipes/fsdd --source "$FSDD" --fold all --output runs/fsdd-folds
-    python recipes/fsdd/ten_clips.py --folds runs/fsdd-folds --output runs/fsdd-ten
+    for seed in 0 1 2 3; do
+        speechrnn recipe recipes/fsdd --source "$FSDD" --fold all --seed $seed --output runs/fsdd-folds-$seed
+    done
+    python recipes/fsdd/ten_clips.py --folds runs/fsdd-folds-[0-3] --output runs/fsdd-ten
 
 Each fold's model, which knows five speakers, is fine-tuned on clip number CLIP of each digit by the sixth, with the
 five others' clips mixed in. There is nothing to validate on: the ten clips themselves say which epoch is the best. All
 that a model hears of the sixth speaker are these ten clips: it is scored as it is, told of the voice in them (without
 what they say, and without learning), fine-tuned, and that once more with ``sentences``, so that it writes exactly one
-digit, as everyone who speaks says one.
+digit, as everyone who speaks says one. Of several folders with folds, the models that leave out the same speaker are
+each fine-tuned by itself, and transcribe together.
 """
 
 import argparse
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
-from speechrnn.fine_tuning import finetune
-from speechrnn.recognition.recognizer import load
+from speechrnn.fine_tuning import FineTuning, finetune
+from speechrnn.recognition.loading import load
 from speechrnn.whole_files import write_whole
 
 CLIP = 5
@@ -63,34 +67,49 @@ def share_exact(evaluation: Evaluation) -> float:
     return 100 * (1 - evaluation.score.sentence_error_rate)
 
 
-def run(fold: Path, output: Path, *, clip: int, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Fine-tune one fold's model; score it as it is, told of the voice, fine-tuned, and that closed to one digit."""
+def tune(folds: Sequence[Path], output: Path, ten: Path, overrides: dict[str, Any]) -> list[FineTuning]:
+    """Fine-tune the models that leave out the same speaker, each by itself; what is finished stays as it is."""
+    return [
+        finetune(
+            fold / "model",
+            ten,
+            ten,
+            output=output / f"run{number or ''}",
+            replay=fold / "train.jsonl",
+            overrides={**SETTINGS, **overrides},
+        )
+        for number, fold in enumerate(folds)
+    ]
+
+
+def split_files(fold: Path, output: Path, clip: int) -> tuple[list[Entry], Path, Path]:
+    """The ten clips of a fold's speaker, their manifest, and that of the rest."""
     ten, rest = split(read_manifest(fold / "test.jsonl"), clip)
-    paths = {name: output / f"{name}.jsonl" for name in ("ten", "rest")}
-    for path, entries in zip(paths.values(), (ten, rest), strict=True):
+    paths = output / "ten.jsonl", output / "rest.jsonl"
+    for path, entries in zip(paths, (ten, rest), strict=True):
         write_manifest(path, entries)
-    outcome = finetune(
-        fold / "model",
-        paths["ten"],
-        paths["ten"],
-        output=output / "run",
-        replay=fold / "train.jsonl",
-        overrides={**SETTINGS, **overrides},
-    )
-    old, new = load(fold / "model"), load(outcome.training.model)
+    return ten, *paths
+
+
+def run(folds: Sequence[Path], output: Path, *, clip: int, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Fine-tune the models of a fold; score them together: as they are, told of the voice, fine-tuned, and closed."""
+    ten, ten_path, rest_path = split_files(folds[0], output, clip)
+    outcomes = tune(folds, output, ten_path, overrides)
+    old = load([fold / "model" for fold in folds])
+    new = load([outcome.training.model for outcome in outcomes])
     heard = [str(entry.audio_path) for entry in ten]
-    before = evaluate(old, paths["rest"], unknown_speakers=True)
-    told, after = (evaluate(each, paths["rest"], speaker=each.hear(heard)) for each in (old, new))
+    before = evaluate(old, rest_path, unknown_speakers=True)
+    told, after = (evaluate(each, rest_path, speaker=each.hear(heard)) for each in (old, new))
     digits = sorted({entry.text for entry in ten})
-    closed = evaluate(new, paths["rest"], speaker=new.hear(heard), sentences=digits)
+    closed = evaluate(new, rest_path, speaker=new.hear(heard), sentences=digits)
     return {
-        "speaker": fold.name.removeprefix("fold-"),
-        "clips": len(rest),
+        "speaker": folds[0].name.removeprefix("fold-"),
+        "clips": len(before.utterances),
         "before": share_exact(before),
         "told": share_exact(told),
         "after": share_exact(after),
         "closed": share_exact(closed),
-        "seconds": outcome.training.seconds,
+        "seconds": sum(outcome.training.seconds for outcome in outcomes),
     }
 
 
@@ -107,10 +126,22 @@ def describe(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def find_speakers(folder: Path) -> list[str]:
+    """Who is left out by a fold that has a model."""
+    return sorted(path.parent.name.removeprefix("fold-") for path in folder.glob("fold-*/model") if path.is_dir())
+
+
 def main() -> None:
     """All folds that are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folds", type=Path, required=True, help="what the recipe wrote with --fold all")
+    parser.add_argument(
+        "--folds",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="what the recipe wrote with --fold all; of several, with one seed each, the models decide together",
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--clip", type=int, default=CLIP, help="number of the clip of each digit (default: 5)")
     parser.add_argument("--only", nargs="+", metavar="SPEAKER")
@@ -119,12 +150,20 @@ def main() -> None:
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    folds = [fold for fold in sorted(args.folds.glob("fold-*")) if (fold / "model").is_dir()]
+    speakers = find_speakers(args.folds[0])
     if args.only:
-        folds = [fold for fold in folds if fold.name.removeprefix("fold-") in args.only]
-    if not folds:
-        parser.error(f"{args.folds}: no fold-SPEAKER/model there; run the recipe with --fold all first")
-    rows = [run(fold, args.output / fold.name, clip=args.clip, overrides=args.set) for fold in folds]
+        speakers = [speaker for speaker in speakers if speaker in args.only]
+    if not speakers:
+        parser.error(f"{args.folds[0]}: no fold-SPEAKER/model there; run the recipe with --fold all first")
+    for folder in args.folds:
+        lacking = sorted(set(speakers) - set(find_speakers(folder)))
+        if lacking:
+            parser.error(f"{folder}: no fold-{lacking[0]}/model there; run the recipe with --fold all first")
+    rows = []
+    for speaker in speakers:
+        name = f"fold-{speaker}"
+        folds = [folder / name for folder in args.folds]
+        rows.append(run(folds, args.output / name, clip=args.clip, overrides=args.set))
     table = describe(rows)
     print(table, end="")
     write_whole(args.output / "ten_clips.md", table)

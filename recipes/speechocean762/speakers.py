@@ -21,7 +21,8 @@ from speechrnn.corpus.manifest import Entry, read_manifest
 from speechrnn.errors import SpeechRNNError
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.batches import pad_waveforms
-from speechrnn.recognition.recognizer import Recognizer, load
+from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import ErrorCounts, character_errors, difference_interval, word_errors
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.whole_files import write_whole

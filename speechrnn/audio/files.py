@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import soundfile
     from torch import Tensor
 
-    AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | np.ndarray | Tensor
+    AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | np.ndarray | Tensor | Waveform
 
 logger = logging.getLogger("speechrnn")
 
@@ -93,7 +93,7 @@ def read_audio(
 
     Args:
         source: Path (also into a tar archive: ``shard.tar/name.flac``), encoded bytes, binary file object (rewound
-            first where it can be), numpy array or torch tensor.
+            first where it can be), numpy array, torch tensor or :class:`~speechrnn.types.Waveform`.
         sample_rate: Wanted rate, in Hz; None keeps the recording's own.
         channel: Channel to take, from 0; None takes the mean of all.
         start: Where to begin, in seconds.
@@ -110,6 +110,9 @@ def read_audio(
             channel or the part, or a rate is missing or not positive.
     """
     wanted = _Wanted(_name_of(source) if name is None else name, channel, start, seconds)
+    if isinstance(source, Waveform):
+        input_rate = source.sample_rate
+        source = source.samples
     _check_request(wanted, sample_rate, input_rate)
     samples, rate = _read_part(source, input_rate, wanted)
     check_samples(samples, rate, name=wanted.name, warn_of_levels=check_levels)
@@ -146,7 +149,7 @@ def audio_info(source: AudioSource) -> AudioInfo:
 def _name_of(source: Any) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source) or "''"
-    if isinstance(source, bytes | bytearray | memoryview):
+    if isinstance(source, bytes | bytearray | memoryview | Waveform):
         return "recording in memory"
     if isinstance(file_name := getattr(source, "name", None), str):
         return file_name

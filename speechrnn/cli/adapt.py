@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Adapt, keep the state, and say how it was found."""
     from speechrnn.recognition.adaptation import STEPS, adapt
     from speechrnn.recognition.hub import find_folder
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.loading import load
     from speechrnn.recognition.speakers import check_speaker_name, keep_speaker
 
     check_speaker_name(args.speaker)

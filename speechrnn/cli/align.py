@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     text = _read_text(args.text)
 
     from speechrnn.recognition.alignment import align
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.loading import load
     from speechrnn.recognition.writers import write_ctm, write_srt
 
     alignment = align(load(args.model, device=args.device), args.audio, text, channel=args.channel)

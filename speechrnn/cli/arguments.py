@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,12 +150,18 @@ def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speaker", metavar="NAME", help="who speaks: use what speechrnn adapt found for this name")
 
 
-def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``-m/--model``, also read from SPEECHRNN_MODEL; :func:`main` asks for it where both are missing."""
+def add_model_argument(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Declare ``-m/--model``; :func:`main` takes SPEECHRNN_MODEL where it is missing, and asks for it without that.
+
+    Args:
+        parser: Of the command.
+        several: Whether it may be given more than once; then it is a list.
+    """
+    more = "; give -m again for each of several that are to decide together" if several else ""
     parser.add_argument(
         "-m",
         "--model",
         metavar="M",
-        default=os.environ.get("SPEECHRNN_MODEL") or None,
-        help="model folder, or owner/name on the Hugging Face Hub (default: the variable SPEECHRNN_MODEL)",
+        action="append" if several else "store",
+        help=f"model folder, or owner/name on the Hugging Face Hub (default: the variable SPEECHRNN_MODEL){more}",
     )

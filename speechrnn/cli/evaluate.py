@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("corpus", metavar="CORPUS", help="a corpus in any known format, such as a manifest")
     add_format_argument(parser)
-    add_model_argument(parser)
+    add_model_argument(parser, several=True)
     parser.add_argument(
         "-o",
         "--output",
@@ -66,9 +66,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.output is not None:
         _make_folder(Path(args.output))
     decoding = read_decoding(args)
+    if args.calibrate and not isinstance(args.model, str) and len(args.model) > 1:
+        raise ConfigError("--calibrate: what it finds is kept with a model; give -m once")
 
     from speechrnn.evaluation.evaluate import evaluate
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.loading import load
 
     recognizer = load(args.model, device=args.device)
     if args.calibrate:
@@ -120,7 +122,8 @@ def _calibrate(args: argparse.Namespace, decoder: str, evaluation: Evaluation) -
 
     words = [utterance.words for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id)]
     calibration = calibrate(words, corpus=str(args.corpus))
-    add_calibration(find_folder(args.model), decoder, calibration)
+    folder = find_folder(args.model if isinstance(args.model, str) else args.model[0])
+    add_calibration(folder, decoder, calibration)
     print(
         f"speechrnn: confidences of {decoder} are calibrated on {calibration.words:,} words: expected calibration "
         f"error {100 * calibration.error:.1f} %, before {100 * calibration.raw_error:.1f} %",

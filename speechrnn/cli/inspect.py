@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.inspection.inspect import inspect_recording
     from speechrnn.inspection.page import to_page
     from speechrnn.inspection.pictures import draw_inspection, require_matplotlib, to_png
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.loading import load
 
     require_matplotlib()  # before anything is computed
     recognizer = load(args.model, device=args.device)

@@ -92,7 +92,7 @@ def _tune(args: argparse.Namespace) -> int:
     from speechrnn.language.compiled import read_language_model
     from speechrnn.recognition.hub import find_folder
     from speechrnn.recognition.language_weights import TunedWeights, add_weights
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.loading import load
 
     model = read_language_model(args.language_model)
     with show_progress(args.corpus) as advance:

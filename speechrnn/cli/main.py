@@ -133,6 +133,8 @@ def _parse(arguments: list[str], module: Any) -> tuple[argparse.Namespace, list[
     else:
         args, rest = parser.parse_intermixed_args(arguments[1:]), []  # AUDIO … -m M AUDIO …
     if "model" in args and args.model is None:
+        args.model = os.environ.get("SPEECHRNN_MODEL") or None
+    if "model" in args and args.model is None:
         parser.error("no model: give -m M, or set SPEECHRNN_MODEL")
     return args, rest
 

@@ -30,7 +30,7 @@ logger = logging.getLogger("speechrnn")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings: wav, flac, ogg, opus, mp3")
-    add_model_argument(parser)
+    add_model_argument(parser, several=True)
     parser.add_argument(
         "-o",
         "--output",
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
     show, decoding = _make_output(args), read_decoding(args)
 
-    from speechrnn.recognition.recognizer import load
+    from speechrnn.recognition.loading import load
 
     recognizer = load(args.model, device=args.device)
     failed: list[str] = []

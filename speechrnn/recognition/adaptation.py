@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -105,7 +106,8 @@ def adapt(
 
 def _read(recognizer: Recognizer, recording: AudioSource) -> Tensor:
     waveform = read_audio(recording, sample_rate=recognizer.sample_rate)
-    recognizer.check_length(waveform, name=str(recording))
+    name = os.fspath(recording) if isinstance(recording, str | os.PathLike) else "recording"
+    recognizer.check_length(waveform, name=name)
     return torch.from_numpy(waveform.samples)
 
 

@@ -38,12 +38,18 @@ class Decoder:
             language model, where there is one.
         decode: From log-probabilities (B, T', V) and their lengths (B,) to the hypotheses of each, the best first, at
             least one.
+        find_all: The same, but all that the search has kept at its end, for others to judge.
         least_confidence: Words that are less sure are not taken for heard.
+        nbest: How many hypotheses are asked for.
+        is_open: Whether anything may be said, and nothing but the acoustic model judges it.
     """
 
     name: str
     decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
+    find_all: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
     least_confidence: float = 0.0
+    nbest: int = 1
+    is_open: bool = False
 
 
 class DecodingOptions(TypedDict, total=False):
@@ -124,12 +130,13 @@ class Decoders:
         if decoder == "greedy":
             if is_fused or nbest != 1:
                 raise ConfigError("decoder greedy: takes no language model, no hotwords and no nbest; use beam")
-            return Decoder(decoder, lambda *emission: [[best] for best in decode_greedy(*emission)], least_confidence)
+            return Decoder(decoder, _decode_greedy, _decode_greedy, least_confidence, is_open=True)
         grammar = self._make_grammar(words, sentences) if given else None
         fusion = self._make_fusion(language_model, language_weight, word_bonus, hotwords or {}) if is_fused else None
-        decode = make_beam_decoder(beam_size, grammar, fusion, nbest=nbest)
+        decode, find_all = (make_beam_decoder(beam_size, grammar, fusion, nbest=count) for count in (nbest, beam_size))
         digest = fusion.model.digest if fusion is not None and fusion.model is not None else ""
-        return Decoder(f"{decoder} {digest}".strip(), decode, least_confidence)
+        is_open = grammar is None and fusion is None
+        return Decoder(f"{decoder} {digest}".strip(), decode, find_all, least_confidence, nbest, is_open)
 
     def _make_fusion(
         self,
@@ -196,6 +203,10 @@ def _check(decoder: str, allowed: int, least_confidence: float) -> None:
         )
     if not 0.0 <= least_confidence <= 1.0:
         raise ConfigError(f"least_confidence: expected a probability in [0, 1], got {least_confidence}")
+
+
+def _decode_greedy(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+    return [[best] for best in decode_greedy(log_probs, lengths)]
 
 
 def make_beam_decoder(

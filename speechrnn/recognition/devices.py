@@ -8,7 +8,7 @@ from speechrnn.errors import ConfigError
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """Find the device that a name stands for, as in :func:`~speechrnn.recognition.recognizer.load`.
+    """Find the device that a name stands for, as in :func:`~speechrnn.recognition.loading.load`.
 
     Raises:
         ConfigError: The name is none of torch's, or this machine has no such device.

@@ -18,50 +18,25 @@ from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
-from speechrnn.model_folder import ModelFolder, load_model
+from speechrnn.model_folder import ModelFolder
 from speechrnn.recognition.assembly import TranscriptMaker
 from speechrnn.recognition.batches import collect_batches, pad_waveforms
-from speechrnn.recognition.confidence import Calibration, read_calibrations
+from speechrnn.recognition.confidence import Calibration
 from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
 from speechrnn.recognition.devices import choose_device
-from speechrnn.recognition.hub import find_folder
-from speechrnn.recognition.language_weights import TunedWeights, read_weights
-from speechrnn.recognition.speakers import Voice, list_speakers, read_speaker
+from speechrnn.recognition.language_weights import TunedWeights
+from speechrnn.recognition.speakers import Voice, read_speaker
 from speechrnn.recognition.transcript import Transcript
-from speechrnn.types import Emission, Waveform
+from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from speechrnn.audio.files import AudioSource
-
-    Source = AudioSource | Waveform
+    from speechrnn.audio.files import AudioSource as Source
 
 logger = logging.getLogger("speechrnn")
 
 DEFAULT_BATCH_SECONDS = 120.0
-
-
-def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Recognizer:
-    """Load a recogniser.
-
-    Args:
-        name_or_path: A model folder, or a model of the Hugging Face Hub as ``owner/name`` (needs the extra ``hub``).
-        device: ``auto`` (the first CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` …
-
-    Raises:
-        ModelError: There is no such model, or it is damaged.
-        ConfigError: There is no such device.
-    """
-    folder = find_folder(name_or_path)
-    return Recognizer(
-        load_model(folder),
-        device=device,
-        name=os.fspath(name_or_path),
-        tuned=read_weights(folder),
-        calibrations=read_calibrations(folder),
-        speakers=list_speakers(folder),
-    )
 
 
 class Recognizer:
@@ -69,7 +44,7 @@ class Recognizer:
 
     Args:
         model: What a model folder holds. Its acoustic model is moved to the device and set to evaluation.
-        device: As in :func:`load`.
+        device: As in :func:`speechrnn.recognition.loading.load`.
         name: What transcripts call the model.
         tuned: Weights of language models that were tuned for it, by their digests.
         calibrations: Of its words' confidences, by the name of the decoder.
@@ -191,7 +166,7 @@ class Recognizer:
         voice = self.find_speaker(speaker) if isinstance(speaker, str) else speaker or Voice()
         if not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds}")
-        if _is_one(sources):
+        if is_one_recording(sources):
             raise ConfigError("transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
         if carry_state:
@@ -217,7 +192,7 @@ class Recognizer:
             AudioError: A recording cannot be read, or is too short for a single frame, or there is none.
             ConfigError: ``sources`` is one recording, not a list.
         """
-        if _is_one(sources):
+        if is_one_recording(sources):
             raise ConfigError("hear takes recordings as a list, of one or more")
         accumulator, samples = StatisticsAccumulator(self._acoustic.front_end), []
         for source in sources:
@@ -343,12 +318,13 @@ class Recognizer:
 
     def _read(self, source: Source, sample_rate: int | None, channel: int | None) -> _Recording:
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-        if isinstance(source, Waveform):
-            waveform = read_audio(
-                source.samples, input_rate=source.sample_rate, sample_rate=self.sample_rate, check_levels=False
-            )
-        else:
-            waveform = read_audio(source, input_rate=sample_rate, sample_rate=self.sample_rate, channel=channel)
+        waveform = read_audio(
+            source,
+            input_rate=sample_rate,
+            sample_rate=self.sample_rate,
+            channel=channel,
+            check_levels=not isinstance(source, Waveform),
+        )
         self.check_length(waveform, name=path or "recording")
         return _Recording(path, waveform.samples)
 
@@ -370,9 +346,8 @@ class Recognizer:
     ) -> tuple[list[Transcript], Tensor | None]:
         """Transcripts of a batch, and the state after each of its recordings, (L, P, D, B, H), if asked for."""
         padded = pad_waveforms([torch.from_numpy(recording.samples) for recording in batch])
-        emission = self.emissions(*padded, state=voice.state, heard=voice.heard, return_state=return_state)
+        found, state = self._decode(*padded, decoder, voice, return_state=return_state)
         calibration = self.calibrations.get(decoder.name)
-        found = decoder.decode(emission.log_probs, emission.lengths)
         maker = TranscriptMaker(self.tokens, self.sample_rate, self.seconds_per_frame, self.language, self.name)
         transcripts = [
             maker.make(
@@ -384,7 +359,14 @@ class Recognizer:
             )
             for recording, hypotheses in zip(batch, found, strict=True)
         ]
-        return transcripts, emission.state
+        return transcripts, state
+
+    def _decode(
+        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, voice: Voice, *, return_state: bool
+    ) -> tuple[list[list[Hypothesis]], Tensor | None]:
+        """Hypotheses of each recording of a padded batch, the best first, and the state after it if asked for."""
+        emission = self.emissions(waveforms, lengths, state=voice.state, heard=voice.heard, return_state=return_state)
+        return decoder.decode(emission.log_probs, emission.lengths), emission.state
 
 
 @dataclass(frozen=True)
@@ -395,6 +377,6 @@ class _Recording:
     samples: np.ndarray
 
 
-def _is_one(sources: object) -> bool:
+def is_one_recording(sources: object) -> bool:
     """Whether somebody gave a recording where a list of them is expected."""
     return isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2

@@ -17,6 +17,7 @@ from recordings import FORMATS, noise, refuse, tone, wav_bytes, write
 
 from speechrnn.audio import files
 from speechrnn.audio.files import read_audio
+from speechrnn.types import Waveform
 
 EXACT = {"pcm16.wav": 2.0**-15, "pcm24.wav": 2.0**-23, "float.wav": 0.0, "pcm16.flac": 2.0**-15}
 
@@ -106,6 +107,14 @@ def test_tensor_gives_what_the_array_gives(rng):
         np.testing.assert_array_equal(read_audio(tensor, input_rate=8000).samples, samples)
     assert read_audio(torch.tensor([0.5, -1.0], dtype=torch.bfloat16), input_rate=8000).samples.tolist() == [0.5, -1.0]
     assert read_audio(torch.tensor([16384], dtype=torch.int16), input_rate=8000).samples.tolist() == [0.5]
+
+
+def test_a_waveform_knows_its_rate(rng):
+    samples = noise(rng, 800)
+    assert read_audio(Waveform(samples, 8000)).sample_rate == 8000
+    np.testing.assert_array_equal(read_audio(Waveform(samples, 8000), input_rate=16000).samples, samples)
+    assert len(read_audio(Waveform(samples, 8000), sample_rate=16000).samples) == 1600
+    refuse(Waveform(samples[:0], 8000), "recording in memory: ")
 
 
 def test_shorter_axis_of_an_array_is_the_channels(rng):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
-from speechrnn.recognition.recognizer import Recognizer, load
+from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import difference_interval, score, word_errors
 from speechrnn.text.normalize import normalize_for_scoring
 

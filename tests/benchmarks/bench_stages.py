@@ -17,7 +17,7 @@ import torch
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
 from speechrnn.recognition.batches import collect_batches, pad_waveforms
-from speechrnn.recognition.recognizer import load
+from speechrnn.recognition.loading import load
 
 BATCH_SECONDS = 120.0
 

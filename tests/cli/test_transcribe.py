@@ -7,7 +7,7 @@ import soundfile
 
 from speechrnn.cli.main import main
 from speechrnn.cli.transcribe import choose_names
-from speechrnn.recognition.recognizer import load
+from speechrnn.recognition.loading import load
 
 
 @pytest.fixture(autouse=True)

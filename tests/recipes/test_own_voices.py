@@ -98,6 +98,7 @@ def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
         ("speechocean762/speakers", ["gone.jsonl", "--zero", "m", "--output", "o"], "gone.jsonl: there is no such"),
         ("speechocean762/speakers", ["gone.jsonl", "--adapt", "all", "--output", "o"], "invalid choice: 'all'"),
         ("fsdd/ten_clips", ["--folds", "gone", "--output", "o"], "gone: no fold-SPEAKER/model there"),
+        ("fsdd/ten_clips", ["--folds", "one", "gone", "--output", "o"], "gone: no fold-theo/model there"),
         ("fsdd/ten_clips", ["--folds", "gone", "--output", "o", "--set", "{"], "{: expected JSON such as"),
         ("fsdd/ten_clips", ["--folds", "gone", "--output", "o", "--set", "3"], "3: expected JSON such as"),
     ],
@@ -106,6 +107,7 @@ def test_a_slip_is_one_line(tmp_path, monkeypatch, capsys, script, arguments, me
     path = str(RECIPES / f"{script}.py")
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "one" / "fold-theo" / "model").mkdir(parents=True)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(path, run_name="__main__")
     assert stop.value.code == 2
@@ -122,31 +124,38 @@ def test_the_means_of_ten_clips_are_over_speakers():
     assert "| mean | | 85.0 | 87.0 | 95.0 | 95.5 | |" in ten_clips.describe(rows)
 
 
-def test_a_fold_is_scored_as_it_is_told_fine_tuned_and_closed(tmp_path, monkeypatch):
-    fold = tmp_path / "fold-theo"
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_fold_is_scored_as_it_is_told_fine_tuned_and_closed(tmp_path, monkeypatch, seeds):
+    folds = [tmp_path / f"seed-{seed}" / "fold-theo" for seed in seeds]
     said = [("five", 5, 5), ("five", 5, 6), ("eight", 8, 5), ("eight", 8, 6)]
     clips = [replace(make_entry(tmp_path, f"{digit}_theo_{n}", "theo", 0.5), text=text) for text, digit, n in said]
-    fold.mkdir()
-    write_manifest(fold / "test.jsonl", clips)
+    for fold in folds:
+        fold.mkdir(parents=True)
+        write_manifest(fold / "test.jsonl", clips)
     (tmp_path / "out").mkdir()
+    old, new = [fold / "model" for fold in folds], [fold / "tuned" for fold in folds]
     errors = {("old", True, None): 0.4, ("old", False, None): 0.3, ("new", False, None): 0.2}
 
-    def score(model, _, *, unknown_speakers=False, speaker=None, sentences=None):
+    def score(model, path, *, unknown_speakers=False, speaker=None, sentences=None):
         assert (speaker is None) == unknown_speakers
         rate = 0.1 if sentences == ["eight", "five"] else errors[model.name, unknown_speakers, sentences]
-        return SimpleNamespace(score=SimpleNamespace(sentence_error_rate=rate))
+        return SimpleNamespace(score=SimpleNamespace(sentence_error_rate=rate), utterances=read_manifest(path))
 
-    def tune(*_, overrides, **__):
+    def tune(model, train, valid, *, output, replay, overrides):
+        assert train == valid == tmp_path / "out" / "ten.jsonl"
+        assert replay == model.parent / "train.jsonl"
+        outputs.append(output)
         taken.update(overrides)
-        return SimpleNamespace(training=SimpleNamespace(model="new", seconds=70.0))
+        return SimpleNamespace(training=SimpleNamespace(model=model.parent / "tuned", seconds=70.0))
 
-    taken = {}
+    taken, outputs = {}, []
     monkeypatch.setattr(ten_clips, "finetune", tune)
     monkeypatch.setattr(
-        ten_clips, "load", lambda name: SimpleNamespace(name="new" if name == "new" else "old", hear=len)
+        ten_clips, "load", lambda names: SimpleNamespace(name={str(old): "old", str(new): "new"}[str(names)], hear=len)
     )
     monkeypatch.setattr(ten_clips, "evaluate", score)
-    row = ten_clips.run(fold, tmp_path / "out", clip=5, overrides={"trainer.max_epochs": 3, "seed": 7})
-    assert [row[name] for name in ("speaker", "clips", "seconds")] == ["theo", 2, 70.0]
+    row = ten_clips.run(folds, tmp_path / "out", clip=5, overrides={"trainer.max_epochs": 3, "seed": 7})
+    assert [row[name] for name in ("speaker", "clips", "seconds")] == ["theo", 2, 70.0 * len(seeds)]
     assert [row[name] for name in ("before", "told", "after", "closed")] == pytest.approx([60, 70, 80, 90])
     assert taken == {**ten_clips.SETTINGS, "trainer.max_epochs": 3, "seed": 7}  # what is asked for wins
+    assert len(set(outputs)) == len(seeds)

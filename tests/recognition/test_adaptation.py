@@ -14,7 +14,8 @@ from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.model_folder import add_results, load_model, save_model
 from speechrnn.recognition.adaptation import adapt
-from speechrnn.recognition.recognizer import Recognizer, load
+from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.speakers import Voice, keep_speaker, list_speakers, read_speaker
 from speechrnn.types import Waveform
 

@@ -19,6 +19,7 @@ from speechrnn.errors import AudioError, ConfigError
 from speechrnn.recognition.alignment import align
 from speechrnn.recognition.longform import compute_log_probs
 from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.types import Waveform
 
 WORDS = ["low", "high", "middle", "high", "low", "middle"]
 
@@ -47,6 +48,11 @@ def test_words_are_found_where_they_are_said(recognizer):
         assert [token.text for token in word.tokens] == [word.text]
     assert found.misfits == ()
     assert found.seconds == pytest.approx(len(say(WORDS)) / 8000)
+
+
+def test_a_waveform_is_aligned_as_the_array_is(recognizer):
+    array = align(recognizer, say(WORDS), " ".join(WORDS), sample_rate=8000)
+    assert align(recognizer, Waveform(say(WORDS), 8000), " ".join(WORDS)).words == array.words
 
 
 def test_what_is_not_said_is_named_with_its_place(recognizer):

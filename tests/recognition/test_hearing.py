@@ -20,7 +20,8 @@ from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.evaluation.evaluate import _find_parts, evaluate, hear_speakers, stack_heard
 from speechrnn.evaluation.tune import _compute
 from speechrnn.recognition.adaptation import adapt
-from speechrnn.recognition.recognizer import Recognizer, load
+from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.speakers import keep_speaker
 from speechrnn.training import preflight
 from speechrnn.training.config_file import load_config

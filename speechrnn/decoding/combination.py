@@ -1,0 +1,196 @@
+"""What several models say of the same recordings, as one: every reading is scored by all of them.
+
+Models that were trained apart say a token in different frames, so the mean of their posteriors, frame by frame, drowns
+tokens in blanks. Here whole readings are compared, by the mean over the models of their log probability, which is
+summed over all of a model's paths and knows no frames. Readings come from each model's own search; where nothing
+restricts what may be said, the best one also takes over stretches of the others' readings as long as that makes it more
+probable.
+
+Source:
+    The readings of one system scored by others: M. Ostendorf et al., "Integration of diverse recognition methodologies
+    through reevaluation of N-best sentence hypotheses", HLT 1991. Why the mean of CTC posteriors fails: G. Kurata and
+    K. Audhkhasi, "Guiding CTC posterior spike timings for improved posterior fusion and knowledge distillation",
+    Interspeech 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechrnn.decoding.beam import make_hypothesis
+from speechrnn.decoding.shapes import check_shapes
+from speechrnn.errors import ConfigError
+from speechrnn.types import BLANK_ID, Hypothesis
+
+Reading = tuple[int, ...]
+Change = tuple[int, int, Reading]
+"""First token that goes, the one after the last that goes, what comes in their place."""
+
+_SCORED_AT_ONCE = 64
+
+
+def combine_hypotheses(
+    found: Sequence[Sequence[Sequence[Hypothesis]]],
+    log_probs: Sequence[Tensor],
+    lengths: Sequence[Tensor],
+    *,
+    recombine: bool = False,
+    nbest: int = 1,
+    blank_id: int = BLANK_ID,
+) -> list[list[Hypothesis]]:
+    """Choose among what several models found.
+
+    Args:
+        found: Of each of K models, for each of B utterances its hypotheses, the best first, at least one.
+        log_probs: Of each model, (B, T', V), natural log; T' may differ from model to model, V may not.
+        lengths: Valid frames of each, (B,), int64.
+        recombine: Whether the best reading may take over stretches of the others' best ones; only where anything may be
+            said and no language model has a say.
+        nbest: Hypotheses of each utterance at most.
+        blank_id: Which token is the blank.
+
+    Returns:
+        For each utterance its hypotheses, the best first. The acoustic score is the mean over the models of the natural
+        log of the probability over all paths; frames are those of the first model; a token's confidence is the mean of
+        the models'. A reading that a model has no frames for is not taken, unless there is no other: that one comes as
+        the first model found it.
+
+    Raises:
+        ConfigError: The shapes do not fit each other.
+    """
+    if not len(found) == len(log_probs) == len(lengths) or len({each.shape[2] for each in log_probs}) != 1:
+        raise ConfigError("combine_hypotheses: expected the same number of models, and of tokens, everywhere")
+    for each, valid in zip(log_probs, lengths, strict=True):
+        check_shapes(each, valid, blank_id, name="combine_hypotheses")
+    rows = [each.detach().cpu().double() for each in log_probs]
+    return [
+        _combine_one(
+            [hypotheses[place] for hypotheses in found],
+            [each[place, : int(valid[place])] for each, valid in zip(rows, lengths, strict=True)],
+            recombine,
+            nbest,
+            blank_id,
+        )
+        for place in range(len(found[0]))
+    ]
+
+
+def score_readings(log_probs: Tensor, readings: Sequence[Reading], *, blank_id: int = BLANK_ID) -> np.ndarray:
+    """Natural log of the probability of each reading, summed over all of its paths, (R,); -inf where none fits.
+
+    Args:
+        log_probs: Of one utterance, (T', V), natural log, float64 on the CPU.
+        readings: Token ids without blanks, R of them.
+        blank_id: Which token is the blank.
+    """
+    if not len(log_probs):
+        return np.array([-math.inf if reading else 0.0 for reading in readings])
+    scores = []
+    for first in range(0, len(readings), _SCORED_AT_ONCE):
+        part = readings[first : first + _SCORED_AT_ONCE]
+        losses = torch.nn.functional.ctc_loss(
+            log_probs[:, None].expand(-1, len(part), -1),
+            torch.tensor([token for reading in part for token in reading], dtype=torch.long),
+            torch.full((len(part),), len(log_probs)),
+            torch.tensor([len(reading) for reading in part]),
+            blank=blank_id,
+            reduction="none",
+        )
+        scores.append(-losses.numpy())
+    return np.concatenate(scores)
+
+
+def _combine_one(
+    found: Sequence[Sequence[Hypothesis]], rows: Sequence[Tensor], recombine: bool, nbest: int, blank_id: int
+) -> list[Hypothesis]:
+    language: dict[Reading, float] = {}
+    for hypotheses in found:
+        for hypothesis in hypotheses:
+            if math.isfinite(hypothesis.acoustic_score):
+                language.setdefault(tuple(hypothesis.tokens), hypothesis.language_score)
+
+    def score(readings: Sequence[Reading]) -> np.ndarray:
+        return np.mean([score_readings(row, readings, blank_id=blank_id) for row in rows], axis=0)
+
+    readings = list(language)
+    acoustic = dict(zip(readings, score(readings).tolist(), strict=True)) if readings else {}
+    if recombine and len(readings) > 1:
+        best = max(acoustic, key=lambda reading: acoustic[reading])
+        others = [tuple(hypotheses[0].tokens) for hypotheses in found]
+        best, value = _recombine(best, acoustic[best], others, score)
+        acoustic[best] = value
+    ranked = sorted(
+        (reading for reading in acoustic if acoustic[reading] > -math.inf),
+        key=lambda reading: acoustic[reading] + language.get(reading, 0.0),
+        reverse=True,
+    )
+    if not ranked:
+        return [found[0][0]]
+    return [
+        _make_hypothesis(rows, reading, acoustic[reading], language.get(reading, 0.0), blank_id)
+        for reading in ranked[:nbest]
+    ]
+
+
+def _make_hypothesis(
+    rows: Sequence[Tensor], reading: Reading, acoustic: float, language: float, blank_id: int
+) -> Hypothesis:
+    """With the first model's frames and the mean of all models' confidences."""
+    first, *others = (make_hypothesis(row.numpy(), reading, acoustic, blank_id, language) for row in rows)
+    confidences = np.mean([each.confidences for each in (first, *others)], axis=0)
+    return replace(first, confidences=confidences.tolist())
+
+
+def _recombine(
+    best: Reading, value: float, others: Iterable[Reading], score: Callable[[Sequence[Reading]], np.ndarray]
+) -> tuple[Reading, float]:
+    """The best reading with stretches of the others in the place of its own, and its score."""
+    others = list(dict.fromkeys(others))
+    while True:
+        changes = list(dict.fromkeys(change for other in others for change in _compare(best, other)))
+        if not changes:
+            return best, value
+        values = score([_apply(best, [change]) for change in changes])
+        better = [number for number in np.argsort(-values, kind="stable").tolist() if values[number] > value]
+        if not better:
+            return best, value
+        taken = _choose_apart([changes[number] for number in better])
+        all_taken = _apply(best, taken)
+        [together] = score([all_taken]).tolist()
+        if together > values[better[0]]:
+            best, value = all_taken, together
+        else:
+            best, value = _apply(best, [changes[better[0]]]), float(values[better[0]])
+
+
+def _compare(reading: Reading, other: Reading) -> list[Change]:
+    """What would make the other reading of this one, stretch by stretch."""
+    matcher = SequenceMatcher(None, reading, other, autojunk=False)
+    return [
+        (first, last, other[from_first:from_last])
+        for operation, first, last, from_first, from_last in matcher.get_opcodes()
+        if operation != "equal"
+    ]
+
+
+def _choose_apart(changes: Sequence[Change]) -> list[Change]:
+    """Those that neither overlap nor touch one that stands before them."""
+    taken: list[Change] = []
+    for first, last, tokens in changes:
+        if all(last < other_first or first > other_last for other_first, other_last, _ in taken):
+            taken.append((first, last, tokens))
+    return taken
+
+
+def _apply(reading: Reading, changes: Sequence[Change]) -> Reading:
+    """The reading after changes that lie apart."""
+    for first, last, tokens in sorted(changes, reverse=True):
+        reading = (*reading[:first], *tokens, *reading[last:])
+    return reading

@@ -1,0 +1,252 @@
+"""Several models that transcribe together: in Python, on the command line, and what they refuse."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import TONE_SETTINGS, say_tones
+
+from speechrnn.cli.main import main
+from speechrnn.decoding.combination import combine_hypotheses
+from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.errors import ConfigError
+from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.model_folder import load_model, save_model
+from speechrnn.recognition.adaptation import adapt
+from speechrnn.recognition.alignment import align
+from speechrnn.recognition.batches import pad_waveforms
+from speechrnn.recognition.ensemble import Ensemble, Voices
+from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.speakers import keep_speaker
+from speechrnn.text.tokens import CharacterTokens
+from speechrnn.training.train import train
+from speechrnn.types import Waveform
+
+SECONDS = (0.5, 2.0, 1.3, 0.2, 3.0)
+
+
+@pytest.fixture(scope="module")
+def members(make_tiny_model):
+    """Three that were never trained, the last of another kind and with fewer frames."""
+    models = [
+        make_tiny_model(seed=1),
+        make_tiny_model(seed=2),
+        make_tiny_model(seed=3, cell="lstm", subsampling_factor=3),
+    ]
+    return [Recognizer(model, device="cpu", name=f"model {number}") for number, model in enumerate(models)]
+
+
+@pytest.fixture(scope="module")
+def ensemble(members):
+    return Ensemble(members)
+
+
+@pytest.fixture(scope="module")
+def recordings(make_recording):
+    return [Waveform(make_recording(seconds, seed=seed), 8000) for seed, seconds in enumerate(SECONDS)]
+
+
+@pytest.fixture(scope="module")
+def folders(members, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("members")
+    for number, member in enumerate(members):
+        save_model(folder / str(number), member.model)
+    return [str(folder / str(number)) for number in range(len(members))]
+
+
+@pytest.fixture(scope="module")
+def tone_models(tone_run, tmp_path_factory):
+    """Three models of the tone language from other seeds, the first two half trained."""
+    folder = tmp_path_factory.mktemp("seeds")
+    models = [tone_run.model]
+    for seed in (1, 2):
+        settings = {**TONE_SETTINGS, "seed": seed, "trainer.max_epochs": 4, "output": str(folder / str(seed))}
+        models.insert(0, train(tone_run.folder / "config.yaml", settings).model)
+    return [str(model) for model in models]
+
+
+def test_it_says_what_the_combined_readings_of_its_members_say(ensemble, members, recordings):
+    padded = pad_waveforms([torch.from_numpy(recording.samples) for recording in recordings])
+    emissions = [member.emissions(*padded) for member in members]
+    found = [[[best] for best in decode_greedy(each.log_probs, each.lengths)] for each in emissions]
+    shapes = [each.log_probs for each in emissions], [each.lengths for each in emissions]
+    expected = combine_hypotheses(found, *shapes, recombine=True)
+    transcripts = list(ensemble.transcribe_many(recordings))
+    assert [each.text for each in transcripts] == [ensemble.tokens.decode(best.tokens) for [best] in expected]
+    assert {each.model for each in transcripts} == {"model 0 + model 1 + model 2"}
+    texts = [[each.text for each in member.transcribe_many(recordings)] for member in members]
+    assert [each.text for each in transcripts] not in texts
+
+
+@pytest.mark.parametrize("batch_seconds", [0.1, 3.0, 1000.0])
+def test_neighbours_do_not_matter(ensemble, recordings, batch_seconds):
+    alone = [ensemble.transcribe(recording) for recording in recordings]
+    together = list(ensemble.transcribe_many(recordings, batch_seconds=batch_seconds))
+    assert [each.text for each in together] == [each.text for each in alone]
+    for each, expected in zip(together, alone, strict=True):
+        assert [(word.start, word.end) for word in each.words] == [(word.start, word.end) for word in expected.words]
+
+
+def test_the_same_model_twice_is_that_model(members, recordings):
+    twice = Ensemble([members[0], members[0]])
+    for recording in recordings:
+        one, two = members[0].transcribe(recording), twice.transcribe(recording)
+        assert one.text == two.text
+        assert [word.confidence for word in two.words] == pytest.approx([w.confidence for w in one.words], abs=1e-5)
+    assert twice.num_parameters == 2 * members[0].num_parameters
+
+
+def test_every_decoder_is_at_hand(ensemble, members, recordings):
+    recording = recordings[1]
+    readings = ensemble.transcribe(recording, decoder="beam", nbest=3).alternatives
+    assert [each.score for each in readings] == sorted((each.score for each in readings), reverse=True)
+    assert 1 < len(readings) <= 3
+    said = ensemble.transcribe(recording, sentences=["the fox", "quick quick", "fox"])
+    scores = {}
+    for text in ("the fox", "quick quick", "fox"):
+        tokens = torch.tensor([ensemble.tokens.encode(text)])
+        losses = []
+        for member in members:
+            emission = member.emissions(torch.from_numpy(recording.samples)[None], torch.tensor([16000]))
+            loss = torch.nn.functional.ctc_loss(
+                emission.log_probs.transpose(0, 1),
+                tokens,
+                emission.lengths,
+                torch.tensor([tokens.shape[1]]),
+                reduction="sum",
+            )
+            losses.append(float(loss))
+        scores[text] = -np.mean(losses)
+    assert said.text == max(scores, key=scores.get)
+    assert ensemble.transcribe(recording, hotwords={"fox": 60.0}).text.count("fox") > 0
+    assert ensemble.transcribe(recording, least_confidence=1.0).rejected
+    assert ensemble.choose_decoder(decoder="beam", beam_size=4, nbest=2).nbest == 2
+
+
+def test_models_of_other_seeds_make_fewer_errors_together(tone_run, tone_models):
+    test = tone_run.folder / "test.jsonl"
+    alone = [evaluate(load(model, device="cpu"), test).score.wer for model in tone_models[:2]]
+    together = evaluate(load(tone_models, device="cpu"), test).score.wer
+    assert max(alone) > 0.0
+    assert together <= min(alone)
+
+
+def test_loading_a_list(folders):
+    several = load(folders, device="cpu")
+    assert isinstance(several, Ensemble)
+    assert several.name == " + ".join(folders)
+    assert not isinstance(load(folders[:1], device="cpu"), Ensemble)
+    with pytest.raises(ConfigError, match="a list of one or more"):
+        load([], device="cpu")
+
+
+def test_what_does_not_go_together_is_refused(members, make_tiny_model):
+    other = Recognizer(make_tiny_model(tokens=CharacterTokens.build(["zero"])), device="cpu", name="zero")
+    with pytest.raises(ConfigError, match="^model 0 and zero do not go together: they do not write the same tokens"):
+        Ensemble([members[0], other])
+    faster = Recognizer(make_tiny_model(), device="cpu")
+    faster.model.acoustic.front_end.config = type(faster.model.acoustic.front_end.config)(sample_rate=16000)
+    with pytest.raises(ConfigError, match="one hears 8000 Hz, the other 16000 Hz"):
+        Ensemble([members[0], faster])
+
+
+def test_what_only_one_model_has_is_refused(ensemble, recordings):
+    samples = torch.from_numpy(recordings[0].samples)
+    with pytest.raises(ConfigError, match="several models together have no log-probabilities; ask one of them"):
+        ensemble.emissions(samples[None], torch.tensor([len(samples)]))
+    with pytest.raises(ConfigError, match="several models together have no hidden state"):
+        ensemble.make_state(samples)
+    with pytest.raises(ConfigError, match="several models together have no state to carry on"):
+        ensemble.transcribe_many(recordings, carry_state=True)
+    with pytest.raises(ConfigError, match="several models together have no log-probabilities"):
+        align(ensemble, recordings[0], "the fox")
+
+
+def test_each_hears_the_speaker_by_itself(tone_run, tmp_path):
+    models = []
+    for seed in (0, 1):
+        settings = {
+            **TONE_SETTINGS,
+            "seed": seed,
+            "front_end.normalization": "speaker",
+            "trainer.max_epochs": 6,
+            "output": str(tmp_path / str(seed)),
+        }
+        models.append(train(tone_run.folder / "config.yaml", settings).model)
+    ensemble = load(models, device="cpu")
+    assert ensemble.hears_speakers
+    said = say_tones(["low", "high"], np.random.default_rng(0))
+    voice = ensemble.hear(iter([Waveform(said, 8000)]))
+    for heard, member in zip(voice.of_each, ensemble.members, strict=True):
+        assert torch.equal(heard.heard, member.hear([Waveform(said, 8000)]).heard)
+    told = [
+        member.transcribe(Waveform(said, 8000), speaker=each)
+        for member, each in zip(ensemble.members, voice.of_each, strict=True)
+    ]
+    assert ensemble.transcribe(Waveform(said, 8000), speaker=voice).text in {each.text for each in told}
+    assert evaluate(ensemble, tone_run.folder / "test.jsonl").score.wer <= 0.2
+    with pytest.raises(ConfigError, match="what other models know of a speaker"):
+        ensemble.transcribe(Waveform(said, 8000), speaker=voice.of_each[0])
+    with pytest.raises(ConfigError, match="what other models know of a speaker"):
+        ensemble.transcribe(Waveform(said, 8000), speaker=Voices(of_each=voice.of_each[:1]))
+    with pytest.raises(ConfigError, match="hear takes recordings as a list"):
+        ensemble.hear("a.wav")
+
+
+def test_a_speaker_whom_all_know_by_name(folders, make_recording, tmp_path):
+    copies = [shutil.copytree(folder, tmp_path / str(number)) for number, folder in enumerate(folders[:2])]
+    spoken = Waveform(make_recording(2.0, seed=5), 8000)
+    for copy in copies:
+        found = adapt(load(copy, device="cpu"), [spoken], ["the fox"], steps=2)
+        keep_speaker(copy, "Ann", found.voice)
+    keep_speaker(copies[0], "Bob", found.voice)
+    ensemble = load(copies, device="cpu")
+    for each, member in zip(ensemble.find_speaker("Ann").of_each, ensemble.members, strict=True):
+        assert torch.equal(each.state, member.find_speaker("Ann").state)
+    assert ensemble.transcribe(spoken, speaker="Ann").text
+    with pytest.raises(ConfigError, match="speaker Bob: .*; it knows Ann$"):
+        ensemble.transcribe(spoken, speaker="Bob")
+
+
+class TestOnTheCommandLine:
+    @pytest.fixture(autouse=True)
+    def _no_model_from_outside(self, monkeypatch):
+        monkeypatch.delenv("SPEECHRNN_MODEL", raising=False)
+
+    @pytest.fixture
+    def wav(self, recordings, tmp_path):
+        soundfile.write(tmp_path / "tones.wav", recordings[1].samples, 8000, subtype="FLOAT")
+        return str(tmp_path / "tones.wav")
+
+    def test_transcribe(self, capsys, folders, ensemble, wav):
+        models = [argument for folder in folders for argument in ("-m", folder)]
+        assert main(["transcribe", wav, *models, "-f", "json", "--device", "cpu"]) == 0
+        row = json.loads(capsys.readouterr().out)
+        assert (row["text"], row["model"]) == (ensemble.transcribe(wav).text, " + ".join(folders))
+
+    def test_evaluate(self, capsys, tone_run, tone_models):
+        models = [argument for model in tone_models for argument in ("-m", model)]
+        assert main(["evaluate", str(tone_run.folder / "test.jsonl"), *models, "--json", "--device", "cpu"]) == 0
+        expected = evaluate(load(tone_models, device="cpu"), tone_run.folder / "test.jsonl")
+        assert json.loads(capsys.readouterr().out)["wer"] == expected.score.wer
+
+    def test_a_command_for_one_model_takes_one(self, capsys, folders, wav):
+        assert main(["transcribe", wav, "-m", folders[0], "-m", folders[1], "--carry-state"]) == 2
+        assert "several models together have no state to carry on; ask one of them" in capsys.readouterr().err
+        assert main(["evaluate", wav, "-m", folders[0], "-m", folders[1], "--calibrate"]) == 2
+        assert "--calibrate: what it finds is kept with a model; give -m once" in capsys.readouterr().err
+
+    def test_models_that_do_not_go_together(self, capsys, folders, tone_run, wav):
+        assert main(["transcribe", wav, "-m", folders[0], "-m", str(tone_run.model)]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"speechrnn: error: {folders[0]} and {tone_run.model} do not go together")
+
+    def test_calibrating_one_given_by_the_option(self, capsys, tone_run, tmp_path):
+        model = shutil.copytree(tone_run.model, tmp_path / "model")
+        assert main(["evaluate", str(tone_run.folder / "valid.jsonl"), "-m", str(model), "--calibrate"]) == 0
+        assert load(model).calibrations
+        assert load_model(model).tokens.symbols
