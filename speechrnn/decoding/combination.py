@@ -2,9 +2,8 @@
 
 Models that were trained apart say a token in different frames, so the mean of their posteriors, frame by frame, drowns
 tokens in blanks. Here whole readings are compared, by the mean over the models of their log probability, which is
-summed over all of a model's paths and knows no frames. Readings come from each model's own search; where nothing
-restricts what may be said, the best one also takes over stretches of the others' readings as long as that makes it more
-probable.
+summed over all of a model's paths and knows no frames. Readings come from each model's own search; where anything may
+be said, the best one also takes over stretches of the others' readings as long as that makes it more probable.
 
 Source:
     The readings of one system scored by others: M. Ostendorf et al., "Integration of diverse recognition methodologies
@@ -18,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 
 import numpy as np
 import torch
@@ -41,7 +39,7 @@ def combine_hypotheses(
     log_probs: Sequence[Tensor],
     lengths: Sequence[Tensor],
     *,
-    recombine: bool = False,
+    score_language: Callable[[Reading], float] | None = None,
     nbest: int = 1,
     blank_id: int = BLANK_ID,
 ) -> list[list[Hypothesis]]:
@@ -51,8 +49,8 @@ def combine_hypotheses(
         found: Of each of K models, for each of B utterances its hypotheses, the best first, at least one.
         log_probs: Of each model, (B, T', V), natural log; T' may differ from model to model, V may not.
         lengths: Valid frames of each, (B,), int64.
-        recombine: Whether the best reading may take over stretches of the others' best ones; only where anything may be
-            said and no language model has a say.
+        score_language: What a language model and hotwords add to any reading, as they did to the hypotheses; the best
+            reading then takes over stretches of the others' best ones. None where not anything may be said.
         nbest: Hypotheses of each utterance at most.
         blank_id: Which token is the blank.
 
@@ -74,7 +72,7 @@ def combine_hypotheses(
         _combine_one(
             [hypotheses[place] for hypotheses in found],
             [each[place, : int(valid[place])] for each, valid in zip(rows, lengths, strict=True)],
-            recombine,
+            score_language,
             nbest,
             blank_id,
         )
@@ -108,7 +106,11 @@ def score_readings(log_probs: Tensor, readings: Sequence[Reading], *, blank_id: 
 
 
 def _combine_one(
-    found: Sequence[Sequence[Hypothesis]], rows: Sequence[Tensor], recombine: bool, nbest: int, blank_id: int
+    found: Sequence[Sequence[Hypothesis]],
+    rows: Sequence[Tensor],
+    score_language: Callable[[Reading], float] | None,
+    nbest: int,
+    blank_id: int,
 ) -> list[Hypothesis]:
     language: dict[Reading, float] = {}
     for hypotheses in found:
@@ -117,24 +119,29 @@ def _combine_one(
                 language.setdefault(tuple(hypothesis.tokens), hypothesis.language_score)
 
     def score(readings: Sequence[Reading]) -> np.ndarray:
-        return np.mean([score_readings(row, readings, blank_id=blank_id) for row in rows], axis=0)
+        """Mean log probabilities, and what the language model adds."""
+        acoustic = np.mean([score_readings(row, readings, blank_id=blank_id) for row in rows], axis=0)
+        for reading in readings:
+            if reading not in language and score_language is not None:
+                language[reading] = score_language(reading)
+        return acoustic + [language[reading] for reading in readings]
 
     readings = list(language)
-    acoustic = dict(zip(readings, score(readings).tolist(), strict=True)) if readings else {}
-    if recombine and len(readings) > 1:
-        best = max(acoustic, key=lambda reading: acoustic[reading])
+    scores = dict(zip(readings, score(readings).tolist(), strict=True)) if readings else {}
+    if score_language is not None and len(readings) > 1:
+        best = max(scores, key=lambda reading: scores[reading])
         others = [tuple(hypotheses[0].tokens) for hypotheses in found]
-        best, value = _recombine(best, acoustic[best], others, score)
-        acoustic[best] = value
+        best, value = _recombine(best, scores[best], others, score)
+        scores[best] = value
     ranked = sorted(
-        (reading for reading in acoustic if acoustic[reading] > -math.inf),
-        key=lambda reading: acoustic[reading] + language.get(reading, 0.0),
+        (reading for reading in scores if scores[reading] > -math.inf),
+        key=lambda reading: scores[reading],
         reverse=True,
     )
     if not ranked:
         return [found[0][0]]
     return [
-        _make_hypothesis(rows, reading, acoustic[reading], language.get(reading, 0.0), blank_id)
+        _make_hypothesis(rows, reading, scores[reading] - language[reading], language[reading], blank_id)
         for reading in ranked[:nbest]
     ]
 
@@ -171,13 +178,19 @@ def _recombine(
 
 
 def _compare(reading: Reading, other: Reading) -> list[Change]:
-    """What would make the other reading of this one, stretch by stretch."""
-    matcher = SequenceMatcher(None, reading, other, autojunk=False)
-    return [
-        (first, last, other[from_first:from_last])
-        for operation, first, last, from_first, from_last in matcher.get_opcodes()
-        if operation != "equal"
-    ]
+    """What would make the other reading of this one with the fewest edits, stretch by stretch."""
+    from rapidfuzz.distance import Levenshtein
+
+    changes: list[Change] = []
+    for edit in Levenshtein.opcodes(reading, other):
+        if edit.tag == "equal":
+            continue
+        first, tokens = edit.src_start, other[edit.dest_start : edit.dest_end]
+        if changes and changes[-1][1] == first:  # what touches goes together
+            first, _, before = changes.pop()
+            tokens = before + tokens
+        changes.append((first, edit.src_end, tokens))
+    return changes
 
 
 def _choose_apart(changes: Sequence[Change]) -> list[Change]:

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from speechrnn.decoding.kernels import begin_prefix, extend, finish_prefix
 from speechrnn.errors import ConfigError
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.hash_table import insert, make_table
@@ -143,6 +144,13 @@ class Fusion:
             self.hot_gain,
             *language,
         )
+
+    def score(self, tokens: Sequence[int]) -> float:
+        """What they add to the log probability of a whole utterance of these tokens."""
+        arrays, known = self.arrays, np.zeros(4, dtype=np.int64)
+        begin_prefix(arrays, known)
+        added = sum(extend(arrays, known, token) for token in tokens)
+        return float(added + finish_prefix(arrays, known))
 
     def _make_trie(self, model: CompiledNgram | None) -> tuple[np.ndarray, np.ndarray]:
         """The words that the acoustic model can spell: (node, letter) → node, and the word that ends at each node."""

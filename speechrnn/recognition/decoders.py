@@ -41,7 +41,8 @@ class Decoder:
         find_all: The same, but all that the search has kept at its end, for others to judge.
         least_confidence: Words that are less sure are not taken for heard.
         nbest: How many hypotheses are asked for.
-        is_open: Whether anything may be said, and nothing but the acoustic model judges it.
+        score_language: What a language model and hotwords add to the log probability of any token sequence; None where
+            not anything may be said.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Decoder:
     find_all: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
     least_confidence: float = 0.0
     nbest: int = 1
-    is_open: bool = False
+    score_language: Callable[[Sequence[int]], float] | None = None
 
 
 class DecodingOptions(TypedDict, total=False):
@@ -130,13 +131,13 @@ class Decoders:
         if decoder == "greedy":
             if is_fused or nbest != 1:
                 raise ConfigError("decoder greedy: takes no language model, no hotwords and no nbest; use beam")
-            return Decoder(decoder, _decode_greedy, _decode_greedy, least_confidence, is_open=True)
+            return Decoder(decoder, _decode_greedy, _decode_greedy, least_confidence, score_language=lambda _: 0.0)
         grammar = self._make_grammar(words, sentences) if given else None
         fusion = self._make_fusion(language_model, language_weight, word_bonus, hotwords or {}) if is_fused else None
         decode, find_all = (make_beam_decoder(beam_size, grammar, fusion, nbest=count) for count in (nbest, beam_size))
         digest = fusion.model.digest if fusion is not None and fusion.model is not None else ""
-        is_open = grammar is None and fusion is None
-        return Decoder(f"{decoder} {digest}".strip(), decode, find_all, least_confidence, nbest, is_open)
+        score_language = None if given else (lambda _: 0.0) if fusion is None else fusion.score
+        return Decoder(f"{decoder} {digest}".strip(), decode, find_all, least_confidence, nbest, score_language)
 
     def _make_fusion(
         self,

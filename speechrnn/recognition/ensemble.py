@@ -108,7 +108,7 @@ class Ensemble(Recognizer):
             found,
             [emission.log_probs for emission in emissions],
             [emission.lengths for emission in emissions],
-            recombine=decoder.is_open,
+            score_language=decoder.score_language,
             nbest=decoder.nbest,
         )
         return combined, None

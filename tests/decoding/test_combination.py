@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from speechrnn.decoding.combination import combine_hypotheses, score_readings
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError
 from speechrnn.types import Hypothesis
+
+
+def nothing(_):
+    """No language model, but anything may be said."""
+    return 0.0
 
 
 def draw(frames, tokens=4, *, seed=0, rows=1):
@@ -95,7 +101,7 @@ def test_the_best_reading_takes_over_what_others_heard_better():
     assert [1, 2, 3, 1] not in alone
     [[chosen]] = combine(*models)
     assert chosen.tokens in alone
-    [[recombined]] = combine(*models, recombine=True)
+    [[recombined]] = combine(*models, score_language=nothing)
     assert recombined.tokens == [1, 2, 3, 1]
     assert recombined.acoustic_score > chosen.acoustic_score
 
@@ -103,7 +109,7 @@ def test_the_best_reading_takes_over_what_others_heard_better():
 @pytest.mark.parametrize("seed", range(8))
 def test_recombining_never_ends_with_a_less_probable_reading(seed):
     emissions = [draw(12, 5, seed=100 * seed + number, rows=3) for number in range(3)]
-    for [before], [after] in zip(combine(*emissions), combine(*emissions, recombine=True), strict=True):
+    for [before], [after] in zip(combine(*emissions), combine(*emissions, score_language=nothing), strict=True):
         assert after.acoustic_score >= before.acoustic_score
 
 
@@ -111,7 +117,7 @@ def test_several_times_the_same_model_says_what_it_says_alone():
     emission = draw(20, 6, rows=4)
     lengths = torch.tensor([20, 13, 1, 7])
     found = [[best] for best in decode_greedy(emission, lengths)]
-    combined = combine_hypotheses([found] * 3, [emission] * 3, [lengths] * 3, recombine=True)
+    combined = combine_hypotheses([found] * 3, [emission] * 3, [lengths] * 3, score_language=nothing)
     assert [best.tokens for [best] in combined] == [best.tokens for [best] in found]
     for length, row, [best] in zip(lengths.tolist(), emission, combined, strict=True):
         assert best.acoustic_score == pytest.approx(score_readings(row[:length], [tuple(best.tokens)])[0])
@@ -133,6 +139,28 @@ def test_what_a_language_model_says_counts():
     [[best, second]] = combine_hypotheses([[each] for each in found], [emission] * 2, [lengths] * 2, nbest=4)
     assert (best.tokens, best.language_score, second.tokens) == ([1, 3], 5.0, [1, 2])
     assert best.acoustic_score < second.acoustic_score
+
+
+def test_what_a_language_model_says_counts_for_recombined_readings_too():
+    # Each is sure of one half and hears 4 in the other, where the acoustics leave 2 or 4 open.
+    first, second = say([1, 0, 2, 0, 3, 0, 1, 0, 4], tokens=5), say([1, 0, 4, 0, 3, 0, 1, 0, 2], tokens=5)
+    for model, frame in ((first, 8), (second, 2)):
+        model[0, frame] = torch.tensor([0.01, 0.01, 0.45, 0.01, 0.52], dtype=torch.float64).log()
+    lengths = [torch.tensor([9])] * 2
+    found = [
+        [[best] for best in decode_greedy(each, valid)] for each, valid in zip((first, second), lengths, strict=True)
+    ]
+    assert [hypotheses[0][0].tokens for hypotheses in found] == [[1, 2, 3, 1, 4], [1, 4, 3, 1, 2]]
+
+    def like_few_fours(reading):
+        return -2.0 * reading.count(4)
+
+    found = [[[replace(best, language_score=-2.0)] for [best] in hypotheses] for hypotheses in found]
+    [[best, *others]] = combine_hypotheses(found, [first, second], lengths, score_language=like_few_fours, nbest=3)
+    assert (best.tokens, best.language_score) == ([1, 2, 3, 1, 2], 0.0)
+    by_both = [score_readings(each[0], [(1, 2, 3, 1, 2)])[0] for each in (first, second)]
+    assert best.acoustic_score == pytest.approx(np.mean(by_both))
+    assert [other.language_score for other in others] == [-2.0, -2.0]
 
 
 def test_confidences_are_the_mean_of_the_models():

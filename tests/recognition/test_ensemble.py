@@ -74,7 +74,7 @@ def test_it_says_what_the_combined_readings_of_its_members_say(ensemble, members
     emissions = [member.emissions(*padded) for member in members]
     found = [[[best] for best in decode_greedy(each.log_probs, each.lengths)] for each in emissions]
     shapes = [each.log_probs for each in emissions], [each.lengths for each in emissions]
-    expected = combine_hypotheses(found, *shapes, recombine=True)
+    expected = combine_hypotheses(found, *shapes, score_language=lambda _: 0.0)
     transcripts = list(ensemble.transcribe_many(recordings))
     assert [each.text for each in transcripts] == [ensemble.tokens.decode(best.tokens) for [best] in expected]
     assert {each.model for each in transcripts} == {"model 0 + model 1 + model 2"}
@@ -123,6 +123,9 @@ def test_every_decoder_is_at_hand(ensemble, members, recordings):
         scores[text] = -np.mean(losses)
     assert said.text == max(scores, key=scores.get)
     assert ensemble.transcribe(recording, hotwords={"fox": 60.0}).text.count("fox") > 0
+    assert ensemble.choose_decoder(sentences=["fox"]).score_language is None
+    assert ensemble.choose_decoder(hotwords={"fox": 6.0}).score_language(ensemble.tokens.encode("fox ox")) == 6.0
+    assert ensemble.choose_decoder(decoder="beam").score_language([1]) == 0.0
     assert ensemble.transcribe(recording, least_confidence=1.0).rejected
     assert ensemble.choose_decoder(decoder="beam", beam_size=4, nbest=2).nbest == 2
 
