@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,17 +152,36 @@ def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_argument(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Declare ``-m/--model``; :func:`main` takes SPEECHRNN_MODEL where it is missing, and asks for it without that.
+    """Declare ``-m/--model``, to be read by :func:`read_model` once all is parsed.
 
     Args:
         parser: Of the command.
-        several: Whether it may be given more than once; then it is a list.
+        several: Whether it may be given more than once.
     """
     more = "; give -m again for each of several that are to decide together" if several else ""
     parser.add_argument(
         "-m",
         "--model",
         metavar="M",
-        action="append" if several else "store",
+        action="append",
         help=f"model folder, or owner/name on the Hugging Face Hub (default: the variable SPEECHRNN_MODEL){more}",
     )
+    parser.set_defaults(takes_several_models=several)
+
+
+def read_model(args: argparse.Namespace) -> str | list[str]:
+    """What :func:`add_model_argument` has declared, or else SPEECHRNN_MODEL: a model, or several, as a list.
+
+    Raises:
+        ConfigError: There is none, or there are several where the command takes one.
+    """
+    models = args.model or [name for name in [os.environ.get("SPEECHRNN_MODEL")] if name]
+    if not models:
+        raise ConfigError("no model: give -m M, or set SPEECHRNN_MODEL")
+    if len(models) == 1:
+        return str(models[0])
+    if not args.takes_several_models:
+        raise ConfigError(
+            f"-m {' -m '.join(models)}: this command takes one model; transcribe and evaluate take several"
+        )
+    return list(models)

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.output is not None:
         _make_folder(Path(args.output))
     decoding = read_decoding(args)
-    if args.calibrate and not isinstance(args.model, str) and len(args.model) > 1:
+    if args.calibrate and not isinstance(args.model, str):
         raise ConfigError("--calibrate: what it finds is kept with a model; give -m once")
 
     from speechrnn.evaluation.evaluate import evaluate
@@ -122,8 +122,7 @@ def _calibrate(args: argparse.Namespace, decoder: str, evaluation: Evaluation) -
 
     words = [utterance.words for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id)]
     calibration = calibrate(words, corpus=str(args.corpus))
-    folder = find_folder(args.model if isinstance(args.model, str) else args.model[0])
-    add_calibration(folder, decoder, calibration)
+    add_calibration(find_folder(args.model), decoder, calibration)
     print(
         f"speechrnn: confidences of {decoder} are calibrated on {calibration.words:,} words: expected calibration "
         f"error {100 * calibration.error:.1f} %, before {100 * calibration.raw_error:.1f} %",

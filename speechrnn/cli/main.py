@@ -132,10 +132,13 @@ def _parse(arguments: list[str], module: Any) -> tuple[argparse.Namespace, list[
         args, rest = parser.parse_args(arguments[1:]), []
     else:
         args, rest = parser.parse_intermixed_args(arguments[1:]), []  # AUDIO … -m M AUDIO …
-    if "model" in args and args.model is None:
-        args.model = os.environ.get("SPEECHRNN_MODEL") or None
-    if "model" in args and args.model is None:
-        parser.error("no model: give -m M, or set SPEECHRNN_MODEL")
+    if "takes_several_models" in args:
+        from speechrnn.cli.arguments import read_model
+
+        try:
+            args.model = read_model(args)
+        except ConfigError as error:
+            parser.error(str(error))
     return args, rest
 
 

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from speechrnn.decoding.beam import BeamConfig, decode_beam
-from speechrnn.decoding.combination import combine_hypotheses, score_readings
+from speechrnn.decoding.combination import (
+    _apply,
+    _choose_apart,
+    _compare,
+    _recombine,
+    combine_hypotheses,
+    score_readings,
+)
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError
 from speechrnn.types import Hypothesis
@@ -111,6 +118,36 @@ def test_recombining_never_ends_with_a_less_probable_reading(seed):
     emissions = [draw(12, 5, seed=100 * seed + number, rows=3) for number in range(3)]
     for [before], [after] in zip(combine(*emissions), combine(*emissions, score_language=nothing), strict=True):
         assert after.acoustic_score >= before.acoustic_score
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_changes_together_make_the_other_reading_and_lie_apart(seed):
+    rng = np.random.default_rng(seed)
+    one, other = (tuple(rng.integers(1, 4, rng.integers(0, 9)).tolist()) for _ in range(2))
+    changes = _compare(one, other)
+    assert _apply(one, changes) == other
+    assert _choose_apart(changes) == changes
+    assert _choose_apart([*changes, *changes]) == changes
+
+
+def test_changes_that_touch_are_not_taken_together():
+    changes = [(2, 4, (7,)), (4, 5, ()), (0, 2, (8,)), (3, 3, (9,)), (5, 5, (6,)), (0, 1, (5, 5))]
+    assert _choose_apart(changes) == [(2, 4, (7,)), (5, 5, (6,)), (0, 1, (5, 5))]
+
+
+def test_many_changes_take_few_rounds():
+    wanted = tuple(range(1, 30))
+    calls = []
+
+    def score(readings):
+        calls.append(len(readings))
+        return np.array(
+            [-sum(a != b for a, b in zip(reading, wanted, strict=True)) for reading in readings], dtype=float
+        )
+
+    spoiled = [tuple(0 if place % 4 == offset else token for place, token in enumerate(wanted)) for offset in (0, 2)]
+    assert _recombine(spoiled[0], score([spoiled[0]])[0], spoiled, score) == (wanted, 0.0)
+    assert len(calls) <= 4  # the reading, all changes, the good ones together, all changes again
 
 
 def test_several_times_the_same_model_says_what_it_says_alone():

@@ -238,6 +238,11 @@ class TestOnTheCommandLine:
         assert json.loads(capsys.readouterr().out)["wer"] == expected.score.wer
 
     def test_a_command_for_one_model_takes_one(self, capsys, folders, wav):
+        assert main(["align", wav, "the fox", "-m", folders[0], "-m", folders[1]]) == 2
+        expected = (
+            f"-m {folders[0]} -m {folders[1]}: this command takes one model; transcribe and evaluate take several"
+        )
+        assert expected in capsys.readouterr().err
         assert main(["transcribe", wav, "-m", folders[0], "-m", folders[1], "--carry-state"]) == 2
         assert "several models together have no state to carry on; ask one of them" in capsys.readouterr().err
         assert main(["evaluate", wav, "-m", folders[0], "-m", folders[1], "--calibrate"]) == 2
