@@ -162,9 +162,11 @@ def test_several_times_the_same_model_says_what_it_says_alone():
 
 def test_what_a_model_has_no_frames_for_is_not_taken():
     short, long = say([1, 2]), say([1, 0, 2, 0, 3])
-    [[best]] = combine(short, long)
-    assert best.tokens == [1, 2]
+    [found] = combine(short, long, nbest=2)
+    assert [each.tokens for each in found] == [[1, 2]]
     # Where there is nothing else, the first model's stays.
+    misled = [[[Hypothesis([3, 3], [(0, 0), (1, 1)], -7.0)]], [[Hypothesis([1, 2, 3], [], -1.0)]]]
+    assert combine_hypotheses(misled, [short, long], [torch.tensor([2]), torch.tensor([5])]) == misled[0]
     nothing = [[[Hypothesis([], [], -math.inf)]]] * 2
     lengths = [torch.tensor([2]), torch.tensor([5])]
     assert combine_hypotheses(nothing, [short, long], lengths) == [[Hypothesis([], [], -math.inf)]]

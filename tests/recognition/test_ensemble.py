@@ -12,16 +12,19 @@ from conftest import TONE_SETTINGS, say_tones
 from speechrnn.cli.main import main
 from speechrnn.decoding.combination import combine_hypotheses
 from speechrnn.decoding.greedy import decode_greedy
-from speechrnn.errors import ConfigError
+from speechrnn.errors import AudioError, ConfigError
 from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.language.compiled import CompiledNgram
+from speechrnn.language.kneser_ney import build_ngram
 from speechrnn.model_folder import load_model, save_model
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.alignment import align
 from speechrnn.recognition.batches import pad_waveforms
 from speechrnn.recognition.ensemble import Ensemble, Voices
+from speechrnn.recognition.language_weights import TunedWeights
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.speakers import keep_speaker
+from speechrnn.recognition.speakers import Voice, keep_speaker
 from speechrnn.text.tokens import CharacterTokens
 from speechrnn.training.train import train
 from speechrnn.types import Waveform
@@ -127,7 +130,44 @@ def test_every_decoder_is_at_hand(ensemble, members, recordings):
     assert ensemble.choose_decoder(hotwords={"fox": 6.0}).score_language(ensemble.tokens.encode("fox ox")) == 6.0
     assert ensemble.choose_decoder(decoder="beam").score_language([1]) == 0.0
     assert ensemble.transcribe(recording, least_confidence=1.0).rejected
-    assert ensemble.choose_decoder(decoder="beam", beam_size=4, nbest=2).nbest == 2
+    decoder = ensemble.choose_decoder(decoder="beam", beam_size=4, nbest=2)
+    emission = members[0].emissions(torch.from_numpy(recording.samples)[None], torch.tensor([16000]))
+    found = [find(emission.log_probs, emission.lengths)[0] for find in (decoder.decode, decoder.find_all)]
+    assert [len(each) for each in found] == [2, 4]  # all that is in the beam is judged
+
+
+def test_language_models_count_as_tuned_for_the_first(members, recordings, caplog):
+    language_model = CompiledNgram.of(build_ngram([["the", "fox"]], order=2))
+    weights = TunedWeights(0.9, 0.3, 5.0, 0.1, 0.2, "valid", 10, "lm.bin")
+    tuned = Recognizer(members[0].model, device="cpu", tuned={language_model.digest: weights})
+    ensemble = Ensemble([tuned, members[1]])
+    assert ensemble.transcribe(recordings[0], language_model=language_model)
+    assert not caplog.records
+    tokens = tuned.tokens.encode("the quick fox")
+    scores = [each.choose_decoder(language_model=language_model).score_language(tokens) for each in (tuned, ensemble)]
+    assert scores[0] == scores[1] != members[1].choose_decoder(language_model=language_model).score_language(tokens)
+
+
+def test_a_recording_must_be_long_enough_for_all(ensemble, recordings, monkeypatch):
+    def refuse(waveform, *, name):
+        raise AudioError(f"{name}: too short for the last one")
+
+    monkeypatch.setattr(ensemble.members[-1], "check_length", refuse)
+    with pytest.raises(AudioError, match="recording: too short for the last one"):
+        ensemble.transcribe(recordings[0])
+
+
+def test_each_starts_from_what_it_knows_of_the_speaker(members, recordings, monkeypatch):
+    ensemble = Ensemble(members[:2])
+    taken = []
+    for member in ensemble.members:
+        emissions = member.emissions
+        monkeypatch.setattr(
+            member, "emissions", lambda *waves, emissions=emissions, **told: taken.append(told) or emissions(*waves)
+        )
+    voices = [Voice(torch.full((2,), float(number)), torch.full((3,), float(number))) for number in range(2)]
+    ensemble.transcribe(recordings[0], speaker=Voices(of_each=tuple(voices)))
+    assert [(told["state"], told["heard"]) for told in taken] == [(each.state, each.heard) for each in voices]
 
 
 def test_models_of_other_seeds_make_fewer_errors_together(tone_run, tone_models):
@@ -208,6 +248,7 @@ def test_a_speaker_whom_all_know_by_name(folders, make_recording, tmp_path):
         keep_speaker(copy, "Ann", found.voice)
     keep_speaker(copies[0], "Bob", found.voice)
     ensemble = load(copies, device="cpu")
+    assert list(ensemble.speakers) == ["Ann"]
     for each, member in zip(ensemble.find_speaker("Ann").of_each, ensemble.members, strict=True):
         assert torch.equal(each.state, member.find_speaker("Ann").state)
     assert ensemble.transcribe(spoken, speaker="Ann").text
