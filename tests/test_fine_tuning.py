@@ -345,10 +345,15 @@ def test_a_model_of_letters_becomes_one_of_words(letters, german, caplog):
         (["--old-valid", "gone.jsonl"], "gone.jsonl"),
         (["--valid", "gone.jsonl"], "gone.jsonl"),
         (["-m", "gone"], "gone: there is no such model folder"),
+        (
+            ["-m", "one", "-m", "two"],
+            "-m one -m two: this command takes one model; transcribe and evaluate take several",
+        ),
     ],
 )
 def test_a_slip_is_one_line(letters, german, capsys, arguments, message):
-    command = ["finetune", "-m", str(letters), "--train", str(german / "train.jsonl"), "--output", str(german / "run")]
+    model = [] if "-m" in arguments else ["-m", str(letters)]
+    command = ["finetune", *model, "--train", str(german / "train.jsonl"), "--output", str(german / "run")]
     assert main([*command, "--valid", str(german / "valid.jsonl"), *arguments]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert message in error
