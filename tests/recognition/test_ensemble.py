@@ -29,6 +29,7 @@ from speechrnn.text.tokens import CharacterTokens
 from speechrnn.training.train import train
 from speechrnn.types import Waveform
 
+NOISE = 0.35
 SECONDS = (0.5, 2.0, 1.3, 0.2, 3.0)
 
 
@@ -63,13 +64,16 @@ def folders(members, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tone_models(tone_run, tmp_path_factory):
-    """Three models of the tone language from other seeds, the first two half trained."""
-    folder = tmp_path_factory.mktemp("seeds")
-    models = [tone_run.model]
-    for seed in (1, 2):
-        settings = {**TONE_SETTINGS, "seed": seed, "trainer.max_epochs": 4, "output": str(folder / str(seed))}
-        models.insert(0, train(tone_run.folder / "config.yaml", settings).model)
-    return [str(model) for model in models]
+    """Three models of the tone language, spoiled by noise on their weights, each by its own."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    for seed in range(3):
+        model = load_model(tone_run.model)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in model.acoustic.parameters():
+                weights += NOISE * torch.randn(weights.shape, generator=generator)
+        save_model(folder / str(seed), model)
+    return [str(folder / str(seed)) for seed in range(3)]
 
 
 def test_it_says_what_the_combined_readings_of_its_members_say(ensemble, members, recordings):
@@ -170,12 +174,11 @@ def test_each_starts_from_what_it_knows_of_the_speaker(members, recordings, monk
     assert [(told["state"], told["heard"]) for told in taken] == [(each.state, each.heard) for each in voices]
 
 
-def test_models_of_other_seeds_make_fewer_errors_together(tone_run, tone_models):
+def test_models_with_errors_of_their_own_make_fewer_together(tone_run, tone_models):
     test = tone_run.folder / "test.jsonl"
-    alone = [evaluate(load(model, device="cpu"), test).score.wer for model in tone_models[:2]]
+    alone = [evaluate(load(model, device="cpu"), test).score.wer for model in tone_models]
     together = evaluate(load(tone_models, device="cpu"), test).score.wer
-    assert max(alone) > 0.0
-    assert together <= min(alone)
+    assert together < min(alone)
 
 
 def test_loading_a_list(folders):
