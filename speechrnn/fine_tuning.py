@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speechrnn.atomic_io import write_atomic, write_json
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
 from speechrnn.recognition.confidence import add_calibration
@@ -24,7 +25,6 @@ from speechrnn.training.mixing import mix_weights
 from speechrnn.training.run import is_resumable, make_output_folder, read_run, refuse_to_replace
 from speechrnn.training.start import propose_alphabet
 from speechrnn.training.train import TrainingResult, resume, train
-from speechrnn.whole_files import write_json, write_whole
 
 if TYPE_CHECKING:
     from speechrnn.corpus.manifest import Entry
@@ -361,7 +361,7 @@ def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
             "sets": {name: {**asdict(each), "verdict": each.verdict} for name, each in outcome.sets.items()},
         },
     )
-    write_whole(output / f"{REPORT}.md", describe_finetuning(outcome) + "\n", error=ConfigError)
+    write_atomic(output / f"{REPORT}.md", describe_finetuning(outcome) + "\n", error=ConfigError)
     sets = {name: evaluation.to_dict() for name, evaluation in after.items()}
     add_results(outcome.training.model, {"interval_method": after["valid"].score.interval_method, "sets": sets})
     words = [each.words for each in sorted(after["valid"].utterances, key=lambda each: each.id)]

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from speechrnn.atomic_io import write_atomic, write_json, write_json_lines
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import check_arguments, load_config
 from speechrnn.training.run import LAST, is_resumable, make_output_folder
-from speechrnn.whole_files import write_json, write_json_lines, write_whole
 
 logger = logging.getLogger("speechrnn")
 
@@ -349,7 +349,7 @@ def _report(recipe: Recipe) -> None:
 
     results = _read_json(recipe.output / "results.json")
     add_results(recipe.output / "model", results)
-    write_whole(recipe.output / "report.md", describe_results(results, recipe.output) + "\n")
+    write_atomic(recipe.output / "report.md", describe_results(results, recipe.output) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from speechrnn.model_folder import save_model
 PACKAGE = Path(speechrnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_BASE = {"errors", "types", "seeds", "whole_files", "processes"}
+_BASE = {"errors", "types", "seeds", "atomic_io", "processes"}
 _SOUND_AND_TEXT = _BASE | {"audio", "text"}
 _MODEL = _SOUND_AND_TEXT | {"acoustic", "language", "decoding"}
 _RELEASE = _MODEL | {"model_folder", "model_card"}
@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
     "seeds": {"errors"},
-    "whole_files": {"errors"},
+    "atomic_io": {"errors"},
     "processes": set(),
     "text": _BASE,
     "audio": _BASE,

@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
 from speechrnn.fine_tuning import FineTuning, finetune
 from speechrnn.recognition.loading import load
-from speechrnn.whole_files import write_whole
 
 CLIP = 5
 SETTINGS = {
@@ -166,7 +166,7 @@ def main() -> None:
         rows.append(run(folds, args.output / name, clip=args.clip, overrides=args.set))
     table = describe(rows)
     print(table, end="")
-    write_whole(args.output / "ten_clips.md", table)
+    write_atomic(args.output / "ten_clips.md", table)
 
 
 if __name__ == "__main__":

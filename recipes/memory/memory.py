@@ -26,6 +26,7 @@ from report import CELLS, LAGS, SOLVED_BELOW, describe, draw
 
 from speechrnn.acoustic.gradient_flow import measure_recurrent_weights, measure_saturation
 from speechrnn.acoustic.sequence import SequenceConfig, SequenceModel
+from speechrnn.atomic_io import write_atomic, write_json
 from speechrnn.errors import CorpusError, SpeechRNNError
 from speechrnn.inspection.pictures import has_matplotlib
 from speechrnn.training.sequences import (
@@ -37,7 +38,6 @@ from speechrnn.training.sequences import (
     step_losses,
     train_sequences,
 )
-from speechrnn.whole_files import write_json, write_whole
 
 STEPS = dict(zip(LAGS, (1500, 2000, 3000), strict=True))
 """Most training steps for each lag."""
@@ -234,8 +234,8 @@ def run_all(
             said = kept["failed"] or f"{kept['best']:.4f}"
             count = f"{len(results)}/{len(experiments)}"
             print(f"{count} {name}: {said}, {kept['seconds']:.0f} s", file=sys.stderr, flush=True)
-            write_whole(output / "memory.md", describe(results))
-    write_whole(output / "memory.md", describe(results))
+            write_atomic(output / "memory.md", describe(results))
+    write_atomic(output / "memory.md", describe(results))
     return results
 
 
@@ -269,7 +269,7 @@ def predict_series(
     names = columns or [str(number + 1) for number in range(values.shape[1])]
     lines = [",".join(["row", *names])]
     lines += [",".join([str(border + at + ahead + 1), *map(repr, map(float, row))]) for at, row in enumerate(said)]
-    write_whole(output / "predicted.csv", "\n".join(lines) + "\n")
+    write_atomic(output / "predicted.csv", "\n".join(lines) + "\n")
     print(
         f"{len(values):,} rows, the first {border:,} trained on; {ahead} ahead on the others: mean squared error "
         f"{error:.3f} (in units of the variance), {rest.naive_error:.3f} for 'as it is now'; {output / 'predicted.csv'}"

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from speechrnn.acoustic.gradient_flow import LagCurve
+from speechrnn.atomic_io import write_atomic
 from speechrnn.inspection.pictures import new_figure, to_png
-from speechrnn.whole_files import write_whole
 
 CELLS = ("tanh", "elementwise", "gru", "lstm")
 LAGS = (10, 50, 200)
@@ -149,7 +149,7 @@ def _draw_curves(longest: dict[str, dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.axes[0].set_ylabel("norm of ∂loss/∂h$_{T-k}$, share of lag 0")
-    write_whole(path, to_png(figure))
+    write_atomic(path, to_png(figure))
 
 
 def _draw_learning(longest: dict[str, dict[str, Any]], path: Path) -> None:
@@ -164,7 +164,7 @@ def _draw_learning(longest: dict[str, dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("mean squared error")
     axes.set_title(f"adding two numbers, the first {max(LAGS)} steps ago")
     axes.legend(fontsize="small")
-    write_whole(path, to_png(figure))
+    write_atomic(path, to_png(figure))
 
 
 def _draw_clipping(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -189,7 +189,7 @@ def _draw_clipping(results: dict[str, dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
     left.legend(fontsize="small")
     figure.suptitle("a tanh RNN whose recurrent weights have spectral radius 2")
-    write_whole(path, to_png(figure))
+    write_atomic(path, to_png(figure))
 
 
 def _draw_states(rows: dict[str, list[float]], path: Path) -> None:
@@ -202,4 +202,4 @@ def _draw_states(rows: dict[str, list[float]], path: Path) -> None:
     axes.set_ylabel("mean squared error of the next value")
     axes.set_title("what a hidden state starts from")
     axes.legend(fontsize="small")
-    write_whole(path, to_png(figure))
+    write_atomic(path, to_png(figure))

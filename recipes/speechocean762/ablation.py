@@ -28,12 +28,12 @@ import numpy as np
 import yaml
 from safetensors.torch import load_file
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import load_model
 from speechrnn.recipe import open_recipe, run_recipe
 from speechrnn.text.metrics import ErrorCounts, difference_interval
 from speechrnn.training.run import LAST
-from speechrnn.whole_files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
 BASELINE = "baseline"
@@ -91,7 +91,7 @@ class Scores:
         row = {"change": trial.change, "seed": trial.seed, "settings": trial.settings, **scored}
         with self._lock:
             self._rows[trial.change, trial.seed] = row
-            write_whole(self.path, "[\n" + ",\n".join(map(json.dumps, self._rows.values())) + "\n]\n")
+            write_atomic(self.path, "[\n" + ",\n".join(map(json.dumps, self._rows.values())) + "\n]\n")
 
 
 def plan(output: Path, seeds: list[int], only: list[str] | None) -> list[Trial]:
@@ -118,7 +118,7 @@ def run(trial: Trial, data: Path, device: str, scores: Scores) -> str | None:
     if scores.find(trial) is not None:
         return None
     is_begun = is_same(trial)
-    write_whole(trial.folder / TRIAL, json.dumps(trial.settings))
+    write_atomic(trial.folder / TRIAL, json.dumps(trial.settings))
     command = [sys.executable, "-m", "speechrnn.cli.main", "train"]
     if is_begun and (trial.folder / LAST).exists():
         command += ["--resume", str(trial.folder)]
@@ -280,7 +280,7 @@ def main() -> None:
         ):
             print(problem or f"{trial.change}, seed {trial.seed}: done", file=sys.stderr, flush=True)
             rows = compare(trials, scores)
-            write_whole(args.output / "ablation.md", describe(rows))
+            write_atomic(args.output / "ablation.md", describe(rows))
     try:
         draw(rows, args.output / "ablation.png")
     except ImportError:

@@ -10,12 +10,12 @@ dictionary expects, not what was heard from this reader.
 
 from pathlib import Path
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.corpus.manifest import Entry, write_manifest
 from speechrnn.corpus.readers.kaldi import read_kaldi_entries
 from speechrnn.corpus.splits import hold_out_speakers
 from speechrnn.errors import CorpusError
 from speechrnn.text.pronunciations import read_pronunciations
-from speechrnn.whole_files import write_whole
 
 ATTRIBUTION = [
     {
@@ -50,7 +50,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
         write_manifest(output / f"{name}.jsonl", entries)
     pronunciations = read_pronunciations(find_folder(source) / "resource" / "lexicon.txt")
     lines = [f"{word} {' '.join(phones)}\n" for word, phones in pronunciations.items()]
-    write_whole(output / "lexicon.txt", "".join(lines), error=CorpusError)
+    write_atomic(output / "lexicon.txt", "".join(lines), error=CorpusError)
 
 
 def read_parts(source: Path | None) -> dict[str, list[Entry]]:

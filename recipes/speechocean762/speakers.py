@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.manifest import Entry, read_manifest
 from speechrnn.errors import SpeechRNNError
@@ -25,7 +26,6 @@ from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import ErrorCounts, character_errors, difference_interval, word_errors
 from speechrnn.text.normalize import normalize_for_scoring
-from speechrnn.whole_files import write_whole
 
 SECONDS = 30.0
 NETWORKS = ("zero", "learned", "encoded")
@@ -153,7 +153,7 @@ def main() -> None:
     table = describe(measure(models, speakers, steps=args.steps, readings=readings))
     scored = sum(len(rest) for _, rest in speakers.values())
     print(f"{len(speakers)} speakers, {scored} utterances scored\n\n{table}", end="")
-    write_whole(args.output / "speakers.md", table)
+    write_atomic(args.output / "speakers.md", table)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.cli.arguments import add_model_argument
 from speechrnn.errors import ConfigError
-from speechrnn.whole_files import write_whole
 
 SUMMARY = "find when each word of a known text is said"
 EXAMPLE = "speechrnn align chapter.mp3 chapter.txt -m runs/en/model -f textgrid -o chapter.TextGrid"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.output is None:
         sys.stdout.write(content)
     else:
-        write_whole(Path(args.output), content, error=ConfigError)
+        write_atomic(Path(args.output), content, error=ConfigError)
         print(args.output)
     for misfit in alignment.misfits:
         print(

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speechrnn.atomic_io import write_atomic, write_json_lines
 from speechrnn.cli.arguments import add_format_argument, show_progress
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.whole_files import write_json_lines, write_whole
 
 if TYPE_CHECKING:
     from speechrnn.corpus.survey import ModelView, Survey
@@ -249,4 +249,4 @@ def _plot(survey: Survey, path: Path) -> None:
     right.hist([len(entry.text) / entry.seconds for entry in survey.entries if entry.text.strip()], bins=50)
     right.set_xlabel("characters a second")
     figure.suptitle(f"{len(survey.entries):,} utterances, {survey.seconds / 3600:.2f} h")
-    write_whole(path, to_png(figure), error=ConfigError)
+    write_atomic(path, to_png(figure), error=ConfigError)

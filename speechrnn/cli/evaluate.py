@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechrnn.atomic_io import write_json, write_json_lines
 from speechrnn.cli.arguments import (
     add_decoding_arguments,
     add_format_argument,
@@ -17,7 +18,6 @@ from speechrnn.cli.arguments import (
     read_decoding,
 )
 from speechrnn.errors import ConfigError
-from speechrnn.whole_files import write_json, write_json_lines
 
 if TYPE_CHECKING:
     from speechrnn.evaluation.evaluate import Evaluation

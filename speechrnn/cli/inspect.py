@@ -6,9 +6,9 @@ import argparse
 import io
 from pathlib import Path
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.cli.arguments import add_model_argument
 from speechrnn.errors import ConfigError
-from speechrnn.whole_files import write_whole
 
 SUMMARY = "see inside a model: its states and what it says, over the time of a recording"
 EXAMPLE = 'speechrnn inspect clip.wav -m runs/fsdd/model --text "seven" -o look'
@@ -55,6 +55,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         files["npz"] = buffer.getvalue()
     for ending, content in files.items():
         path = folder / f"{name}.inspect.{ending}"
-        write_whole(path, content, error=ConfigError)
+        write_atomic(path, content, error=ConfigError)
         print(path)
     return 0

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.cli.arguments import add_decoding_arguments, add_model_argument, add_speaker_argument, read_decoding
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.writers import FORMATS
-from speechrnn.whole_files import write_whole
 
 if TYPE_CHECKING:
     from speechrnn.recognition.transcript import Transcript
@@ -133,7 +133,7 @@ def _print(transcript: Transcript, format_name: str, *, has_several: bool) -> No
 def _write(transcript: Transcript, formats: Sequence[str], path: Path) -> None:
     for name in formats:
         content = transcript.to_json(indent=2) if name == "json" else FORMATS[name](transcript)
-        write_whole(path.with_name(f"{path.name}.{name}"), content, error=ConfigError)
+        write_atomic(path.with_name(f"{path.name}.{name}"), content, error=ConfigError)
 
 
 @contextmanager

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.lines import read_lines
 from speechrnn.errors import CorpusError
-from speechrnn.whole_files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def write_manifest(path: str | Path, entries: Iterable[Entry]) -> None:
         raise CorpusError(f"{path.name}: the id {repeated[0]!r} occurs more than once; give each utterance its own")
     folder = path.parent.absolute()
     lines = [json.dumps(_to_record(entry, folder=folder), ensure_ascii=False) + "\n" for entry in entries]
-    write_whole(path, "".join(lines), error=CorpusError)
+    write_atomic(path, "".join(lines), error=CorpusError)
 
 
 def _read_records(path: Path) -> Iterator[_Record]:

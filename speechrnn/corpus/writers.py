@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.corpus.manifest import Entry, write_manifest
 from speechrnn.errors import CorpusError
-from speechrnn.whole_files import write_whole
 
 
 def write_table(path: Path, entries: Sequence[Entry]) -> None:
@@ -31,11 +31,11 @@ def write_table(path: Path, entries: Sequence[Entry]) -> None:
         for row in rows:
             if any("\t" in value or "\n" in value for value in row):
                 raise CorpusError(f"{path}: {row[0]} has a tab or a line break in it; write CSV, which can quote it")
-        write_whole(path, "".join("\t".join(row) + "\n" for row in rows), error=CorpusError)
+        write_atomic(path, "".join("\t".join(row) + "\n" for row in rows), error=CorpusError)
         return
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_whole(path, text.getvalue(), error=CorpusError)
+    write_atomic(path, text.getvalue(), error=CorpusError)
 
 
 def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
@@ -78,7 +78,7 @@ def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
     for name, lines in tables.items():
         # Kaldi's own tools want every file in the order of its bytes.
         ordered = sorted(lines, key=lambda line: line.split(" ", 1)[0].encode("utf-8"))
-        write_whole(folder / name, "".join(line + "\n" for line in ordered), error=CorpusError)
+        write_atomic(folder / name, "".join(line + "\n" for line in ordered), error=CorpusError)
 
 
 def write_lhotse(path: Path, entries: Sequence[Entry]) -> None:

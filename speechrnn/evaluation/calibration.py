@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import CorpusError
 from speechrnn.recognition.confidence import Calibration, logit
 from speechrnn.recognition.transcript import Word
 from speechrnn.text.metrics import align_words
 from speechrnn.text.normalize import normalize_for_scoring
-from speechrnn.whole_files import write_whole
 
 _BINS = 10
 _STEPS = 50
@@ -171,4 +171,4 @@ def draw_reliability(reliability: Reliability, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format="png")
     pyplot.close(figure)
-    write_whole(path, picture.getvalue())
+    write_atomic(path, picture.getvalue())

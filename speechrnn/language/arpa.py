@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from speechrnn.atomic_io import open_atomic
 from speechrnn.errors import ModelError
 from speechrnn.language.ngram import NgramModel
-from speechrnn.whole_files import open_whole
 
 _LN10 = math.log(10.0)
 _NEVER = -99.0  # what ARPA writes for a probability of zero
@@ -35,7 +35,7 @@ def write_arpa(path: str | Path, model: NgramModel) -> None:
     Raises:
         ModelError: It cannot be written.
     """
-    with open_whole(path, error=ModelError) as raw, _text(raw, is_compressed=str(path).endswith(".gz")) as file:
+    with open_atomic(path, error=ModelError) as raw, _text(raw, is_compressed=str(path).endswith(".gz")) as file:
         file.write("\\data\\\n")
         file.writelines(f"ngram {order}={size}\n" for order, size in enumerate(model.sizes, start=1))
         for order in range(1, model.order + 1):

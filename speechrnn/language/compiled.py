@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from speechrnn.atomic_io import open_atomic
 from speechrnn.errors import ModelError
 from speechrnn.language.arpa import read_arpa
 from speechrnn.language.hash_table import insert, make_table
 from speechrnn.language.ngram import BEGIN, END, UNKNOWN, NgramModel
-from speechrnn.whole_files import open_whole
 
 _MAGIC = b"speechrnn n-gram 1\n"
 _ALIGNMENT = 64
@@ -126,7 +126,7 @@ def write_compiled(path: str | Path, model: CompiledNgram) -> None:
     header: dict[str, Any] = {"words": model.words, "order": model.order, "begin_state": model.begin_state}
     header["arrays"] = [[name, array.dtype.str, list(array.shape)] for name, array in _named(model)]
     encoded = json.dumps(header, ensure_ascii=False).encode("utf-8")
-    with open_whole(path, error=ModelError) as file:
+    with open_atomic(path, error=ModelError) as file:
         file.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
         for _, array in _named(model):
             file.write(bytes(-file.tell() % _ALIGNMENT))

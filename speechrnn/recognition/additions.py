@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from speechrnn.atomic_io import write_json
 from speechrnn.errors import ModelError
-from speechrnn.whole_files import write_json
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder import SPEAKERS_FOLDER
-from speechrnn.whole_files import write_whole
 
 _NAME = re.compile(r"[\w-][\w.-]{0,63}")
 _ENDING = ".safetensors"
@@ -84,5 +84,5 @@ def keep_speaker(folder: Path, name: str, voice: Voice) -> Path:
     path = folder / SPEAKERS_FOLDER / f"{name}{_ENDING}"
     tensors = {_STATE: voice.state, _HEARD: voice.heard}
     kept = {key: each.detach().cpu().contiguous() for key, each in tensors.items() if each is not None}
-    write_whole(path, save(kept), error=ModelError)
+    write_atomic(path, save(kept), error=ModelError)
     return path

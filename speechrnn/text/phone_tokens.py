@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import CorpusError, ModelError
 from speechrnn.text.tokens import BLANK, Kind, Tokens
-from speechrnn.whole_files import write_whole
 
 LEXICON_FILE = "lexicon.txt"
 
@@ -79,7 +79,7 @@ class PhoneTokens(Tokens):
             ModelError: The folder cannot be written.
         """
         lines = [f"{word} {' '.join(spoken)}\n" for word, spoken in self.pronunciations.items()]
-        write_whole(Path(folder) / LEXICON_FILE, "".join(lines), error=ModelError)
+        write_atomic(Path(folder) / LEXICON_FILE, "".join(lines), error=ModelError)
         super().save(folder)
 
     def _split(self, text: str) -> list[str]:

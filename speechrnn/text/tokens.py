@@ -13,10 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, CorpusError, ModelError
 from speechrnn.text.pieces import PIECES_FILE, WORD_START, load_processor, train_pieces
 from speechrnn.types import BLANK_ID
-from speechrnn.whole_files import write_whole
 
 Kind = Literal["characters", "words", "sentencepiece", "phones"]
 
@@ -181,7 +181,7 @@ class Tokens(ABC):
             ModelError: The folder cannot be written.
         """
         content = json.dumps({"kind": self.kind, "symbols": self.symbols}, ensure_ascii=False, indent=1)
-        write_whole(Path(folder) / TOKENS_FILE, f"{content}\n", error=ModelError)
+        write_atomic(Path(folder) / TOKENS_FILE, f"{content}\n", error=ModelError)
 
     @abstractmethod
     def _split(self, text: str) -> list[str]:
@@ -340,7 +340,7 @@ class PieceTokens(Tokens):
         Raises:
             ModelError: The folder cannot be written.
         """
-        write_whole(Path(folder) / PIECES_FILE, self._model, error=ModelError)
+        write_atomic(Path(folder) / PIECES_FILE, self._model, error=ModelError)
         super().save(folder)
 
     def _split(self, text: str) -> list[str]:

@@ -24,11 +24,11 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors.torch import load_file, save
 
+from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError
 from speechrnn.training.collectives import sum_over_processes
 from speechrnn.training.config import CheckpointsConfig
 from speechrnn.training.module import SpeechModule
-from speechrnn.whole_files import write_whole
 
 logger = logging.getLogger("speechrnn")
 
@@ -44,7 +44,7 @@ class WholeCheckpointIO(CheckpointIO):
         """Write it beside its place, then rename it."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getvalue())
+        write_atomic(Path(path), buffer.getvalue())
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -228,7 +228,7 @@ class KeepBest(pl.Callback):
         dropped = ranked[self.best :]
         if entry not in dropped and trainer.is_global_zero:
             weights = {name: value.detach().cpu() for name, value in pl_module.model.state_dict().items()}
-            write_whole(self.folder / entry["file"], save(weights))
+            write_atomic(self.folder / entry["file"], save(weights))
         self.kept = ranked[: self.best]
         for old in dropped:
             if trainer.is_global_zero:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save
 
+from speechrnn.atomic_io import write_atomic, write_json
 from speechrnn.errors import CorpusError
 from speechrnn.model_folder import ModelFolder, save_model
 from speechrnn.training.collectives import stop_all
 from speechrnn.training.config import FaultsConfig
 from speechrnn.types import Batch
-from speechrnn.whole_files import write_json, write_whole
 
 if TYPE_CHECKING:
     from speechrnn.training.module import SpeechModule
@@ -86,11 +86,11 @@ def save_fault(folder: Path, module: SpeechModule, batches: Sequence[Batch], *, 
     """
     save_model(folder / "model", ModelFolder(module.model, module.tokens, module.config.text, {}))
     if module.phones is not None:
-        write_whole(folder / "phones.safetensors", save(module.phones.state_dict()))
+        write_atomic(folder / "phones.safetensors", save(module.phones.state_dict()))
     rows = []
     for number, batch in enumerate(batches):
         tensors = {name: each.detach().cpu().contiguous() for name, each in batch.tensors.items()}
-        write_whole(folder / f"batch-{number}.safetensors", save(tensors))
+        write_atomic(folder / f"batch-{number}.safetensors", save(tensors))
         rows.append({"ids": batch.ids, "texts": batch.texts, "augment_seeds": batch.augment_seeds})
     configuration = {name: value for name, value in module.config.to_dict().items() if name != "output"}
     first = batch_idx - len(batches) + 1

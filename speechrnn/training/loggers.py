@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from speechrnn.whole_files import write_whole
+from speechrnn.atomic_io import write_atomic
 
 METRICS_FILE = "metrics.csv"
 _FLUSH_ROWS = 100
@@ -87,7 +87,7 @@ class CSVLog(Logger):
         if new:
             earlier = self._read()
             self._columns += new
-            write_whole(self.path, self._format([*earlier, *self._rows], with_header=True))
+            write_atomic(self.path, self._format([*earlier, *self._rows], with_header=True))
         elif self._rows:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._format(self._rows, with_header=False))
@@ -105,7 +105,7 @@ class CSVLog(Logger):
         if self._resumed_after is not None and self.path.exists():
             rows = [row for row in self._read() if int(row["step"] or 0) <= self._resumed_after]
             self._columns += [name for row in rows[:1] for name in row if name not in self._columns]
-        write_whole(self.path, self._format(rows, with_header=True))
+        write_atomic(self.path, self._format(rows, with_header=True))
 
     def _read(self) -> list[dict[str, Any]]:
         with self.path.open(encoding="utf-8", newline="") as file:

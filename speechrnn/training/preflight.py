@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from speechrnn.acoustic.model import AcousticModel
+from speechrnn.atomic_io import write_json_lines
 from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.batches import pad
 from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
@@ -28,7 +29,6 @@ from speechrnn.text.token_files import build_tokens
 from speechrnn.text.tokens import Tokens, TokensConfig
 from speechrnn.training.config import Config
 from speechrnn.training.start import load_start, make_tokens, start_from
-from speechrnn.whole_files import write_json_lines
 
 if TYPE_CHECKING:
     from lhotse import CutSet

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from speechrnn.atomic_io import write_json
 from speechrnn.errors import ConfigError
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import config_from_dict
-from speechrnn.whole_files import write_json
 
 RUN_FILE = "run.json"
 _RUN_VERSION = 1

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 import speechrnn
+from speechrnn.atomic_io import write_json_lines
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import describe_errors, describe_score, evaluate
-from speechrnn.whole_files import write_json_lines
 
 
 @pytest.fixture(scope="module")
