@@ -15,7 +15,7 @@ from speechrnn.model_folder import save_model
 PACKAGE = Path(speechrnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_BASE = {"errors", "types", "seeds", "atomic_io", "processes"}
+_BASE = {"errors", "types", "seeds", "atomic_io", "processes", "padding"}
 _SOUND_AND_TEXT = _BASE | {"audio", "text"}
 _MODEL = _SOUND_AND_TEXT | {"acoustic", "language", "decoding"}
 _RELEASE = _MODEL | {"model_folder", "model_card"}
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "seeds": {"errors"},
     "atomic_io": {"errors"},
     "processes": set(),
+    "padding": set(),
     "text": _BASE,
     "audio": _BASE,
     "acoustic": _SOUND_AND_TEXT,

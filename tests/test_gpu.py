@@ -170,7 +170,7 @@ def test_corpus_statistics_agree_with_the_cpu(device):
     for place in ("cpu", device):
         accumulator = StatisticsAccumulator(front_end.to(place))
         accumulator.add(*(tensor.to(place) for tensor in make_waveforms()))
-        statistics.append(accumulator.finish())
+        statistics.append(accumulator.compute())
     for found, expected in zip(statistics[1], statistics[0], strict=True):
         assert_close(found, expected)
 

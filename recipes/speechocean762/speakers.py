@@ -20,8 +20,8 @@ from speechrnn.atomic_io import write_atomic
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.manifest import Entry, read_manifest
 from speechrnn.errors import SpeechRNNError
+from speechrnn.padding import pad_sequences
 from speechrnn.recognition.adaptation import adapt
-from speechrnn.recognition.batches import pad_waveforms
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import ErrorCounts, character_errors, difference_interval, word_errors
@@ -63,7 +63,7 @@ def score(recognizer: Recognizer, speakers: Speakers, find_state: Callable[[str]
             )
             for entry in entries
         ]
-        emission = recognizer.emissions(*pad_waveforms(waveforms), state=find_state(name))
+        emission = recognizer.emissions(*pad_sequences(waveforms), state=find_state(name))
         for entry, [best, *_] in zip(entries, decode(emission.log_probs, emission.lengths), strict=True):
             pair = normalize_for_scoring(entry.text), normalize_for_scoring(recognizer.tokens.decode(best.tokens))
             errors.append((name, word_errors(*pair), character_errors(*pair)))

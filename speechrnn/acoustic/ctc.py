@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.errors import ConfigError
+from speechrnn.padding import mask_padding, valid_mask
 from speechrnn.types import BLANK_ID
 
 
@@ -123,8 +124,7 @@ def consistency_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
     """
     other = torch.cat(log_probs.chunk(2)[::-1]).detach()
     divergence = (other.exp() * (other - log_probs)).sum(dim=-1)
-    frame = torch.arange(log_probs.shape[1], device=log_probs.device)
-    return divergence.masked_fill(frame[None] >= lengths.to(log_probs.device)[:, None], 0.0).sum(dim=1)
+    return mask_padding(divergence, lengths).sum(dim=1)
 
 
 def count_frames_needed(targets: Sequence[int]) -> int:
@@ -145,7 +145,6 @@ def explain_infeasible(targets: Sequence[int], frames: int) -> str | None:
 
 def compute_blank_rate(log_probs: Tensor, lengths: Tensor) -> Tensor:
     """Share of valid frames whose best token is the blank, a scalar in [0, 1]."""
-    frame = torch.arange(log_probs.shape[1], device=log_probs.device)
-    is_valid = frame[None] < lengths.to(log_probs.device)[:, None]
+    is_valid = valid_mask(log_probs, lengths)
     is_blank = log_probs.argmax(dim=-1) == BLANK_ID
     return (is_blank & is_valid).sum() / is_valid.sum().clamp(min=1)

@@ -9,10 +9,11 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from speechrnn.acoustic.recurrent import Cell, RecurrentStack, mask_padding
+from speechrnn.acoustic.recurrent import Cell, RecurrentStack
 from speechrnn.acoustic.reference import ReferenceEncoder
 from speechrnn.acoustic.subsampling import Convolution2d, FrameStacking, StridedConvolution
 from speechrnn.errors import ConfigError
+from speechrnn.padding import mask_padding
 
 SIZES: dict[str, tuple[int, int]] = {
     # name: (units of each direction, layers)
@@ -206,8 +207,8 @@ class Encoder(nn.Module):
         state = None if state is None else state.to(frames.dtype)  # of half precision under autocast
         frames, final, collected = self.stack(frames, lengths, state=state, return_state=return_state, collect=collect)
         steps = lengths
-        frames, lengths = self.finish(frames, steps)
-        return frames, lengths, final, [self.finish(layer, steps)[0] for layer in collected]
+        frames, lengths = self.select_output(frames, steps)
+        return frames, lengths, final, [self.select_output(layer, steps)[0] for layer in collected]
 
     def make_initial_state(self, references: Tensor | None, lengths: Tensor | None, *, like: Tensor) -> Tensor:
         """The state that utterances start from, (L, P, D, B, H), where none is given.
@@ -223,7 +224,7 @@ class Encoder(nn.Module):
             references, lengths = like.new_zeros(len(like), 0, like.shape[2]), torch.zeros(len(like), dtype=torch.int64)
         return self.reference(references, lengths)
 
-    def finish(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def select_output(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Look ahead, or keep the final state alone, as configured.
 
         Args:

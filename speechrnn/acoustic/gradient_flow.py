@@ -27,6 +27,7 @@ from speechrnn.acoustic.recurrent import Cell, RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights
 from speechrnn.acoustic.unrolled_model import UnrolledLayer, unroll_model
 from speechrnn.errors import SpeechRNNError
+from speechrnn.padding import valid_mask
 from speechrnn.types import Batch
 
 NOTHING = 0.01
@@ -306,8 +307,7 @@ def measure_saturation(layers: list[UnrolledLayer]) -> list[Saturation]:
     found = []
     for number, layer in enumerate(layers):
         for side, direction in enumerate(layer.directions):
-            frame = torch.arange(len(direction.saved), device=direction.inputs.device)
-            is_valid = frame[:, None] < direction.lengths.to(frame.device)  # (T', B)
+            is_valid = valid_mask(direction.inputs, direction.lengths).T  # (T', B)
             for place, gate in enumerate(GATES[direction.cell]):
                 values = torch.stack([saved[place].detach() for saved in direction.saved])[is_valid]
                 floor = 1 - _SATURATED if gate.endswith("gate") else -_SATURATED

@@ -123,7 +123,7 @@ class AcousticModel(nn.Module):
             log_mels, frame_lengths = augment(log_mels, frame_lengths)
         if heard is not None:
             heard = heard.repeat(len(log_mels) // max(1, len(heard)), 1)
-        features = self.front_end.finish(log_mels, frame_lengths, heard=heard)
+        features = self.front_end.derive_features(log_mels, frame_lengths, heard=heard)
         frames, frame_lengths, final, collected = self.encoder(
             features, frame_lengths, state=state, return_state=return_state, collect=intermediate_layers
         )

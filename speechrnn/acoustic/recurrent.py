@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from speechrnn.padding import mask_padding, valid_mask
+
 Cell = Literal["tanh", "elementwise", "gru", "lstm"]
 
 _GATES = {"tanh": 1, "gru": 3, "lstm": 4}
@@ -132,14 +134,8 @@ def reverse_within_lengths(sequences: Tensor, lengths: Tensor) -> Tensor:
     """
     frame = torch.arange(sequences.shape[1], device=sequences.device)
     last = lengths.to(sequences.device)[:, None]
-    index = torch.where(frame < last, last - 1 - frame, frame)
+    index = torch.where(valid_mask(sequences, lengths), last - 1 - frame, frame)
     return sequences.gather(1, index[..., None].expand_as(sequences))
-
-
-def mask_padding(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """Set frames past each utterance's length to zero: (B, T, F), (B,) → (B, T, F)."""
-    frame = torch.arange(sequences.shape[1], device=sequences.device)
-    return sequences.masked_fill(frame[None, :, None] >= lengths.to(sequences.device)[:, None, None], 0.0)
 
 
 class RecurrentLayer(nn.Module):

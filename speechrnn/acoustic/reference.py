@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from speechrnn.padding import mask_padding
+
 _WIDTH, _CODE = 128, 64
 _LEAST_VARIANCE = 1e-5
 
@@ -47,13 +49,11 @@ class ReferenceEncoder(nn.Module):
         code = features.new_zeros(len(lengths), _CODE)
         if features.shape[1]:
             count = lengths.to(features.device)[:, None]
-            frame = torch.arange(features.shape[1], device=features.device)
-            is_valid = (frame < count)[..., None]
-            hidden = self.frames(features.masked_fill(~is_valid, 0.0))
-            hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32)).masked_fill(~is_valid, 0.0)
+            hidden = self.frames(mask_padding(features, lengths))
+            hidden = mask_padding(hidden.to(torch.promote_types(hidden.dtype, torch.float32)), lengths)
             total = count.clamp(min=1)
             mean = hidden.sum(dim=1) / total
-            variance = ((hidden - mean[:, None]).masked_fill(~is_valid, 0.0) ** 2).sum(dim=1) / total
+            variance = (mask_padding(hidden - mean[:, None], lengths) ** 2).sum(dim=1) / total
             deviation = (variance + _LEAST_VARIANCE).sqrt()
             code = torch.tanh(self.code(torch.cat([mean, deviation], dim=-1))).masked_fill(count == 0, 0.0)
         layers, parts, directions, hidden_size = self.state_shape

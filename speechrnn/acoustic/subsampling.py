@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechrnn.acoustic.recurrent import mask_padding
+from speechrnn.padding import mask_padding
 
 
 def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:
@@ -107,9 +107,6 @@ class Convolution2d(nn.Module):
         maps = features[:, None]  # (B, 1, T, F)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             lengths = torch.div(lengths + stride - 1, stride, rounding_mode="floor")
-            maps = convolution(maps).relu()
-            frame = torch.arange(maps.shape[2], device=maps.device)
-            is_padding = frame[None] >= lengths.to(maps.device)[:, None]
-            maps = maps.masked_fill(is_padding[:, None, :, None], 0.0)
+            maps = mask_padding(convolution(maps).relu().transpose(1, 2), lengths).transpose(1, 2)  # (B, C, T', F')
         frames = self.projection(maps.transpose(1, 2).flatten(2))  # (B, C, T', F') → (B, T', C·F')
         return mask_padding(frames, lengths), lengths

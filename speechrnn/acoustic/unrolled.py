@@ -44,6 +44,7 @@ from torch import Tensor, nn
 
 from speechrnn.acoustic.recurrent import Cell, ElementwiseRNN, reverse_within_lengths
 from speechrnn.errors import ModelError
+from speechrnn.padding import mask_padding
 
 Saved = tuple[Tensor, ...]
 
@@ -211,8 +212,7 @@ class Unrolled:
         if not self.saved:
             return self.inputs.new_zeros(len(self.inputs), 0, self.states[0].shape[-1])
         hidden = torch.stack([state[0] for state in self.states[1:]], dim=1)
-        frame = torch.arange(hidden.shape[1], device=hidden.device)
-        hidden = hidden.masked_fill(frame[None, :, None] >= self.lengths[:, None, None], 0.0)
+        hidden = mask_padding(hidden, self.lengths)
         return reverse_within_lengths(hidden, self.lengths) if self.is_reversed else hidden
 
     @property

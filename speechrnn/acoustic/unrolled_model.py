@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from speechrnn.acoustic.model import AcousticModel
-from speechrnn.acoustic.recurrent import RecurrentLayer, RecurrentStack, mask_padding
+from speechrnn.acoustic.recurrent import RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights, Unrolled, unroll
+from speechrnn.padding import mask_padding
 from speechrnn.types import Batch
 
 
@@ -61,11 +62,11 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
     encoder = model.encoder
     with torch.no_grad():
         log_mels, lengths = model.front_end.log_mel(batch.waveforms, batch.waveform_lengths)
-        features = model.front_end.finish(log_mels, lengths, heard=batch.heard)
+        features = model.front_end.derive_features(log_mels, lengths, heard=batch.heard)
     frames, lengths = encoder.subsampling(features, lengths)
     if torch.is_grad_enabled() and not frames.requires_grad:  # frozen weights: the states are asked about all the same
         frames = frames.detach().requires_grad_()
     state = encoder.make_initial_state(None, None, like=features)
     layers = unroll_stack(encoder.stack, frames, lengths, state=state)
-    frames, lengths = encoder.finish(mask_padding(layers[-1].outputs, lengths), lengths)
+    frames, lengths = encoder.select_output(mask_padding(layers[-1].outputs, lengths), lengths)
     return layers, model.head(frames), lengths

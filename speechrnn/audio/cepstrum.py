@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from speechrnn.audio.normalization import mark_valid
+from speechrnn.padding import valid_mask
 
 MelScale = Literal["htk", "slaney"]
 
@@ -106,7 +106,7 @@ def compute_deltas(features: Tensor, frame_lengths: Tensor, *, width: int) -> Te
         return features
     last = (frame_lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, size)
     final = features.gather(1, last)  # (B, 1, F)
-    held = torch.where(mark_valid(frame_lengths, num_frames)[..., None], features, final)
+    held = torch.where(valid_mask(features, frame_lengths)[..., None], features, final)
     padded = torch.cat([held[:, :1].expand(-1, width, -1), held, final.expand(-1, width, -1)], dim=1)
     slopes = torch.zeros_like(features)
     for n in range(1, width + 1):

@@ -18,13 +18,13 @@ from speechrnn.audio.cepstrum import compute_deltas, make_dct, make_mel_filters
 from speechrnn.audio.feature_config import FrontEndConfig
 from speechrnn.audio.normalization import (
     STD_FLOOR,
-    mark_valid,
     normalize_sliding,
     normalize_speaker,
     normalize_utterance,
     wide_dtype,
 )
 from speechrnn.errors import AudioError, ConfigError, ModelError
+from speechrnn.padding import mask_padding, valid_mask
 
 __all__ = ["FrontEnd", "FrontEndConfig", "StatisticsAccumulator"]
 
@@ -131,7 +131,7 @@ class FrontEnd(nn.Module):
         return frames.clamp(min=0) if isinstance(frames, Tensor) else max(0, frames)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute features; `log_mel` and `finish` in one.
+        """Compute features; `log_mel` and `derive_features` in one.
 
         Args:
             waveforms: Amplitudes, nominally in [-1, 1], (B, N); whatever stands past a length is ignored.
@@ -145,7 +145,7 @@ class FrontEnd(nn.Module):
             ModelError: "corpus" or "speaker" normalisation before `set_statistics`.
         """
         log_mels, frame_lengths = self.log_mel(waveforms, lengths)
-        return self.finish(log_mels, frame_lengths), frame_lengths
+        return self.derive_features(log_mels, frame_lengths), frame_lengths
 
     def log_mel(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the logarithm of the power in each mel band.
@@ -169,10 +169,9 @@ class FrontEnd(nn.Module):
             return waveforms.new_zeros(shape, dtype=torch.float32), frame_lengths
         with torch.autocast(waveforms.device.type, enabled=False):
             power = self._gather_power(waveforms.float(), lengths, num_frames)  # (B, T, n_mels)
-            is_frame = mark_valid(frame_lengths, num_frames)[..., None]
-            return torch.where(is_frame, self._take_log(power, is_frame), 0.0).float(), frame_lengths
+            return mask_padding(self._take_log(power, frame_lengths), frame_lengths).float(), frame_lengths
 
-    def finish(self, log_mels: Tensor, frame_lengths: Tensor, *, heard: Tensor | None = None) -> Tensor:
+    def derive_features(self, log_mels: Tensor, frame_lengths: Tensor, *, heard: Tensor | None = None) -> Tensor:
         """Turn log-mels, perhaps masked in between, into features.
 
         Args:
@@ -234,12 +233,14 @@ class FrontEnd(nn.Module):
             parts.append(torch.view_as_real(spectrum).flatten(2).square() @ power_filters)
         return torch.cat(parts, dim=1)
 
-    def _take_log(self, power: Tensor, is_frame: Tensor) -> Tensor:
+    def _take_log(self, power: Tensor, frame_lengths: Tensor) -> Tensor:
         """Take the logarithm over a floor; in the compatibility modes decibels, at most 80 below the loudest."""
         if not self.config.is_centred:
             return power.clamp(min=self.config.log_floor).log()
         decibels = 10.0 * power.clamp(min=_COMPATIBLE_POWER_FLOOR).log10()
-        loudest = decibels.masked_fill(~is_frame, -torch.inf).amax(dim=(1, 2), keepdim=True)
+        loudest = decibels.masked_fill(~valid_mask(power, frame_lengths)[..., None], -torch.inf).amax(
+            dim=(1, 2), keepdim=True
+        )
         return torch.maximum(decibels, loudest - _COMPATIBLE_TOP_DB)
 
     def _derive(self, log_mels: Tensor, frame_lengths: Tensor) -> Tensor:
@@ -253,8 +254,7 @@ class FrontEnd(nn.Module):
         levels = [features]
         for _ in range(self.config.deltas):
             levels.append(compute_deltas(levels[-1], frame_lengths, width=self.config.delta_width))
-        is_frame = mark_valid(frame_lengths, features.shape[1])[..., None]
-        return torch.where(is_frame, torch.cat(levels, dim=-1), 0.0)
+        return mask_padding(torch.cat(levels, dim=-1), frame_lengths)
 
     def _normalize(self, features: Tensor, frame_lengths: Tensor, heard: Tensor | None) -> Tensor:
         """Normalise as configured, (B, T, F) to (B, T, F)."""
@@ -273,8 +273,7 @@ class FrontEnd(nn.Module):
             raise ModelError(f"{kind} normalisation has no statistics; call set_statistics or load a trained model")
         if self.config.normalization == "speaker":
             return normalize_speaker(features, frame_lengths, mean=self.mean, std=self.std, heard=heard)
-        is_frame = mark_valid(frame_lengths, features.shape[1])[..., None]
-        return torch.where(is_frame, (features - self.mean) / self.std, 0.0)
+        return mask_padding((features - self.mean) / self.std, frame_lengths)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrontEnd:
         """Move the constants where `fn` moves them, but keep them float32 when a model is halved."""
@@ -307,14 +306,14 @@ class StatisticsAccumulator:
             Frames of each utterance, and the mean features over them, zeros where there is none, (B, 1 + F), float32.
         """
         features, frame_lengths = self._front_end.compute_unnormalized(waveforms, lengths)
-        frames = features[mark_valid(frame_lengths, features.shape[1])].cpu().double()  # (valid frames of all, F)
+        frames = features[valid_mask(features, frame_lengths)].cpu().double()  # (valid frames of all, F)
         self.num_frames += len(frames)
         self._sum += frames.sum(dim=0)
         self._sum_of_squares += frames.square().sum(dim=0)
         means = features.cpu().double().sum(dim=1) / frame_lengths.cpu().clamp(min=1)[:, None]
         return torch.cat([frame_lengths.cpu()[:, None], means], dim=1).float()
 
-    def finish(self) -> tuple[Tensor, Tensor]:
+    def compute(self) -> tuple[Tensor, Tensor]:
         """Give the statistics of all frames so far.
 
         Returns:
@@ -368,7 +367,7 @@ def _check_lengths(waveforms: Tensor, lengths: Tensor) -> Tensor:
 def _emphasise(waveforms: Tensor, lengths: Tensor, *, pre_emphasis: float, width: int) -> Tensor:
     """Zero what stands past the lengths and pre-emphasise, from the second sample on; (B, n) to (B, width)."""
     if bool((lengths < waveforms.shape[1]).any()):
-        waveforms = torch.where(mark_valid(lengths, waveforms.shape[1]), waveforms, 0.0)
+        waveforms = mask_padding(waveforms, lengths)
     emphasised = torch.sub(waveforms[:, 1:], waveforms[:, :-1], alpha=pre_emphasis)
     missing = width - emphasised.shape[1]
     return functional.pad(emphasised, (0, missing)) if missing else emphasised
@@ -383,7 +382,7 @@ def _pad_ends(waveforms: Tensor, lengths: Tensor, *, config: FrontEndConfig) -> 
         (B, N + 2 (n_fft // 2)), float32; zero, or of no meaning, beyond an utterance's padding.
     """
     size, padding = waveforms.shape[1], config.fft_length // 2
-    waveforms = torch.where(mark_valid(lengths, size), waveforms, 0.0)
+    waveforms = mask_padding(waveforms, lengths)
     if config.compatibility == "librosa":
         return functional.pad(waveforms, (padding, padding))
     places = torch.arange(-padding, size + padding, device=waveforms.device).abs()

@@ -10,24 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from speechrnn.padding import mask_padding
+
 # A feature that moves by less than a hundredth is constant: dividing by less would turn rounding into features.
 STD_FLOOR = 1e-2
 
 # Half a second at the usual 100 frames a second.
 PRIOR_FRAMES = 50
-
-
-def mark_valid(lengths: Tensor, size: int) -> Tensor:
-    """Mark the positions that belong to each utterance.
-
-    Args:
-        lengths: Valid positions of each utterance, (B,), int64.
-        size: Positions in the batch, padding included.
-
-    Returns:
-        (B, size), bool; False is padding.
-    """
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
@@ -46,11 +35,10 @@ def normalize_utterance(features: Tensor, frame_lengths: Tensor) -> Tensor:
         (B, T, F), float32. Rows past a length are zero. A constant feature, and so all of a single frame, becomes zero:
         the deviation (over frames, not frames - 1) is held at or above `STD_FLOOR`.
     """
-    is_valid = mark_valid(frame_lengths, features.shape[1])[..., None]
-    wide = features.to(wide_dtype(features.device))
+    wide = mask_padding(features.to(wide_dtype(features.device)), frame_lengths)
     counts = frame_lengths.clamp(min=1)[:, None, None]
-    mean = wide.masked_fill(~is_valid, 0.0).sum(dim=1, keepdim=True) / counts  # (B, 1, F)
-    centred = (wide - mean).masked_fill(~is_valid, 0.0)
+    mean = wide.sum(dim=1, keepdim=True) / counts  # (B, 1, F)
+    centred = mask_padding(wide - mean, frame_lengths)
     variance = centred.square().sum(dim=1, keepdim=True) / counts
     return (centred / variance.clamp(min=STD_FLOOR**2).sqrt()).to(features.dtype)
 
@@ -79,8 +67,7 @@ def normalize_speaker(
         identification and verification", JASA 55 (1974), for the mean of the cepstrum; the prior is that of a maximum
         a posteriori estimate.
     """
-    is_valid = mark_valid(frame_lengths, features.shape[1])[..., None]
-    wide = features.to(wide_dtype(features.device)).masked_fill(~is_valid, 0.0)
+    wide = mask_padding(features.to(wide_dtype(features.device)), frame_lengths)
     counts, sums = frame_lengths[:, None].to(wide), wide.sum(dim=1)
     if heard is not None:
         told = heard.to(wide)
@@ -88,7 +75,7 @@ def normalize_speaker(
         sums = torch.where(is_told, told[:, :1] * told[:, 1:], sums)
         counts = torch.where(is_told, told[:, :1], counts)
     centre = (PRIOR_FRAMES * mean + sums) / (PRIOR_FRAMES + counts)  # (B, F)
-    return ((wide - centre[:, None]) / std).masked_fill(~is_valid, 0.0).to(features.dtype)
+    return mask_padding((wide - centre[:, None]) / std, frame_lengths).to(features.dtype)
 
 
 def normalize_sliding(features: Tensor, frame_lengths: Tensor, *, window_frames: int) -> Tensor:
@@ -106,13 +93,12 @@ def normalize_sliding(features: Tensor, frame_lengths: Tensor, *, window_frames:
         (B, T, F), float32; rows past a length are zero. The deviation is held at or above `STD_FLOOR`.
     """
     num_frames = features.shape[1]
-    is_valid = mark_valid(frame_lengths, num_frames)[..., None]
-    wide = features.to(wide_dtype(features.device)).masked_fill(~is_valid, 0.0)
+    wide = mask_padding(features.to(wide_dtype(features.device)), frame_lengths)
     counts = torch.arange(1, num_frames + 1, device=features.device).clamp(max=window_frames)[:, None]  # (T, 1)
     mean = _sum_recent(wide, window_frames) / counts
     variance = _sum_recent(wide.square(), window_frames) / counts - mean.square()
     scaled = (wide - mean) / variance.clamp(min=STD_FLOOR**2).sqrt()
-    return scaled.masked_fill(~is_valid, 0.0).to(features.dtype)
+    return mask_padding(scaled, frame_lengths).to(features.dtype)
 
 
 def _sum_recent(values: Tensor, window_frames: int) -> Tensor:

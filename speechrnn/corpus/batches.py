@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 
 from speechrnn.errors import ConfigError
+from speechrnn.padding import pad_sequences
 from speechrnn.seeds import derive_seed
 from speechrnn.types import Batch
 
@@ -266,12 +266,6 @@ class EpochSampler(Sampler[BatchRequest]):
                 yield BatchRequest(self.epoch, index, members[self.rank :: self.world_size])
 
 
-def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Right-pad 1-D tensors with zeros: → (B, longest), lengths (B,) int64."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
-    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
-
-
 def collate(
     waveforms: Sequence[np.ndarray],
     targets: Sequence[Sequence[int]],
@@ -301,8 +295,8 @@ def collate(
     if not waveforms:
         nothing, none = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
         return Batch(nothing, none, torch.zeros(0, 0, dtype=torch.int64), none, [], failed=list(failed))
-    padded, lengths = pad([torch.from_numpy(waveform) for waveform in waveforms])
-    tokens, token_lengths = pad([torch.tensor(target, dtype=torch.int64) for target in targets])
+    padded, lengths = pad_sequences([torch.from_numpy(waveform) for waveform in waveforms])
+    tokens, token_lengths = pad_sequences([torch.tensor(target, dtype=torch.int64) for target in targets])
     batch = Batch(
         padded,
         lengths,
@@ -317,7 +311,7 @@ def collate(
     )
     if references is None:
         return batch
-    spoken, spoken_lengths = pad([torch.from_numpy(reference) for reference in references])
+    spoken, spoken_lengths = pad_sequences([torch.from_numpy(reference) for reference in references])
     return replace(batch, references=spoken, reference_lengths=spoken_lengths)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from speechrnn.decoding.shapes import check_shapes
+from speechrnn.padding import mask_padding, valid_mask
 from speechrnn.types import BLANK_ID, Hypothesis
 
 
@@ -27,9 +28,8 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
     check_shapes(log_probs, lengths, blank_id, name="decode_greedy")
     lengths = lengths.to(log_probs.device)
     best_log_probs, best = log_probs.max(dim=-1)  # (B, T'), (B, T')
-    is_padding = torch.arange(log_probs.shape[1], device=log_probs.device) >= lengths[:, None]
-    best = best.masked_fill(is_padding, blank_id)
-    best_log_probs = best_log_probs.masked_fill(is_padding, 0.0)
+    best = best.masked_fill(~valid_mask(best, lengths), blank_id)
+    best_log_probs = mask_padding(best_log_probs, lengths)
     runs, confidences = _find_runs(best, best_log_probs, blank_id)
     hypotheses = [Hypothesis([], [], score) for score in best_log_probs.double().sum(dim=1).tolist()]
     for (row, token, first, last), confidence in zip(runs.tolist(), confidences.tolist(), strict=True):

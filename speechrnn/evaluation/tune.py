@@ -16,7 +16,8 @@ from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import hear_speakers, identify_speaker, read_all, stack_heard
 from speechrnn.language.compiled import CompiledNgram
-from speechrnn.recognition.batches import collect_batches, pad_waveforms
+from speechrnn.padding import pad_sequences
+from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.decoders import make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import word_errors
@@ -156,7 +157,7 @@ def _compute(
     budget = batch_seconds * recognizer.sample_rate
     for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
         heard = stack_heard(voices, [speakers[id] for id, _ in batch])
-        emission = recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch]), heard=heard)
+        emission = recognizer.emissions(*pad_sequences([waveform for _, waveform in batch]), heard=heard)
         batches.append((emission.log_probs.cpu(), emission.lengths.cpu()))
         order += [id for id, _ in batch]
     if not order:

@@ -14,7 +14,7 @@ from torch import Tensor
 from speechrnn.acoustic.ctc import ctc_loss
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.recognition.batches import pad_waveforms
+from speechrnn.padding import pad_sequences
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.speakers import Voice
 from speechrnn.text.normalize import normalize_text
@@ -126,7 +126,7 @@ def _choose_targets(
             continue
         if written is not None:
             logger.warning("a text has letters that the model lacks, so its own reading is used: %s", text)
-        emission = recognizer.emissions(*pad_waveforms([samples]), heard=told)
+        emission = recognizer.emissions(*pad_sequences([samples]), heard=told)
         targets.append(decode(emission.log_probs, emission.lengths)[0][0].tokens)
     return targets, count
 
@@ -145,9 +145,8 @@ def _learn(
 ) -> tuple[Tensor, float, float]:
     """The state after gradient descent, and the losses before and after."""
     acoustic, device = recognizer.model.acoustic, recognizer.device
-    waveforms, lengths = (each.to(device) for each in pad_waveforms(list(heard)))
-    sizes = torch.tensor([len(ids) for ids in targets], device=device)
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in targets], batch_first=True).to(device)
+    waveforms, lengths = (each.to(device) for each in pad_sequences(list(heard)))
+    padded, sizes = (each.to(device) for each in pad_sequences([torch.tensor(ids) for ids in targets]))
     moving = [parameter for parameter in acoustic.parameters() if parameter.requires_grad]
     assert start.state is not None
     state = start.state.detach().to(device).clone().requires_grad_()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeVar
-
-import torch
-from torch import Tensor
 
 Item = TypeVar("Item")
 
@@ -39,9 +36,3 @@ def collect_batches(items: Iterator[Item], size: Callable[[Item], int], *, most_
         yield batch
     if failure is not None:
         raise failure
-
-
-def pad_waveforms(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Waveforms (N,) of any lengths as one tensor (B, N), zeros at their ends, and their lengths (B,)."""
-    lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths

@@ -19,8 +19,9 @@ from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
+from speechrnn.padding import pad_sequences
 from speechrnn.recognition.assembly import TranscriptMaker
-from speechrnn.recognition.batches import collect_batches, pad_waveforms
+from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.confidence import Calibration
 from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
 from speechrnn.recognition.devices import choose_device
@@ -205,7 +206,7 @@ class Recognizer:
         state = self.make_state(torch.cat(samples)) if samples else None
         if not self.hears_speakers:
             return Voice(state)
-        mean, _ = accumulator.finish()
+        mean, _ = accumulator.compute()
         return Voice(state, torch.cat([torch.tensor([float(accumulator.num_frames)]), mean]))
 
     def find_speaker(self, name: str) -> Voice:
@@ -345,7 +346,7 @@ class Recognizer:
         self, batch: list[_Recording], decoder: Decoder, voice: Voice, *, return_state: bool = False
     ) -> tuple[list[Transcript], Tensor | None]:
         """Transcripts of a batch, and the state after each of its recordings, (L, P, D, B, H), if asked for."""
-        padded = pad_waveforms([torch.from_numpy(recording.samples) for recording in batch])
+        padded = pad_sequences([torch.from_numpy(recording.samples) for recording in batch])
         found, state = self._decode(*padded, decoder, voice, return_state=return_state)
         calibration = self.calibrations.get(decoder.name)
         maker = TranscriptMaker(self.tokens, self.sample_rate, self.seconds_per_frame, self.language, self.name)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.acoustic.ctc import CTCHead, count_frames_needed, ctc_losses
+from speechrnn.padding import pad_sequences
 
 
 class PhoneOutput(nn.Module):
@@ -51,10 +52,8 @@ class PhoneOutput(nn.Module):
         frames = lengths.tolist()
         fits = [ids is not None and count_frames_needed(ids) <= n for ids, n in zip(encoded, frames, strict=True)]
         usable = [ids if ids and fit else [] for ids, fit in zip(encoded, fits, strict=True)]
-        targets = torch.zeros(len(usable), max(map(len, usable)), dtype=torch.int64)
-        for row, ids in zip(targets, usable, strict=True):
-            row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        sizes = torch.tensor([len(ids) for ids in usable])
         device = log_probs.device
-        losses = ctc_losses(log_probs, targets.to(device), lengths=lengths, target_lengths=sizes.to(device))
+        padded = pad_sequences([torch.tensor(ids, dtype=torch.int64) for ids in usable])
+        targets, sizes = (each.to(device) for each in padded)
+        losses = ctc_losses(log_probs, targets, lengths=lengths, target_lengths=sizes)
         return losses, torch.tensor(fits, device=device)

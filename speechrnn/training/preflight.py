@@ -18,11 +18,11 @@ import torch
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.atomic_io import write_json_lines
 from speechrnn.audio.features import StatisticsAccumulator
-from speechrnn.corpus.batches import pad
 from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
 from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import AudioError, ConfigError, CorpusError
+from speechrnn.padding import pad_sequences
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text.pronunciations import read_pronunciations
 from speechrnn.text.token_files import build_tokens
@@ -250,9 +250,9 @@ def _hear(model: AcousticModel, utterances: Sequence[Utterance], *, fits_statist
     for start in range(0, len(order), size):
         part = order[start : start + size]
         samples = [torch.from_numpy(_read_or_nothing(utterances[place], model.sample_rate)) for place in part]
-        rows[part] = accumulator.add(*pad(samples)).numpy()
+        rows[part] = accumulator.add(*pad_sequences(samples)).numpy()
     if fits_statistics:
-        model.front_end.set_statistics(*accumulator.finish())
+        model.front_end.set_statistics(*accumulator.compute())
     return rows
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from speechrnn.acoustic.encoder import SIZES, Encoder, EncoderConfig, Lookahead
-from speechrnn.acoustic.recurrent import mask_padding
 from speechrnn.acoustic.subsampling import Convolution2d, count_encoder_frames
 from speechrnn.errors import ConfigError
+from speechrnn.padding import mask_padding
 
 KINDS = ["stack", "convolution", "convolution_2d"]
 

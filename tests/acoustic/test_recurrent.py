@@ -10,9 +10,9 @@ from speechrnn.acoustic.recurrent import (
     LockedDropout,
     RecurrentLayer,
     RecurrentStack,
-    mask_padding,
     reverse_within_lengths,
 )
+from speechrnn.padding import mask_padding
 
 CELLS = ("tanh", "elementwise", "gru", "lstm")
 LENGTHS = torch.tensor([7, 3, 1, 5])

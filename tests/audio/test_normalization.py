@@ -35,7 +35,7 @@ def test_corpus_statistics_are_those_of_all_valid_frames():
     accumulator.add(batch, torch.tensor([3000, 5000]))
     accumulator.add(waveforms[2][None], torch.tensor([200]))
     frames = torch.cat([compute_alone(front_end, waveform) for waveform in waveforms]).double().numpy()
-    mean, std = accumulator.finish()
+    mean, std = accumulator.compute()
     assert accumulator.num_frames == len(frames) == 17 + 29
     np.testing.assert_allclose(mean.numpy(), frames.mean(axis=0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(std.numpy(), frames.std(axis=0), rtol=1e-5)
@@ -51,7 +51,7 @@ def test_statistics_without_a_frame_are_refused():
     accumulator = StatisticsAccumulator(make_front_end())
     accumulator.add(torch.zeros(1, 399), torch.tensor([399]))
     with pytest.raises(AudioError, match="no frame"):
-        accumulator.finish()
+        accumulator.compute()
 
 
 @pytest.mark.parametrize("normalization", ["corpus", "speaker"])
@@ -103,7 +103,7 @@ def test_speaker_normalisation_takes_away_what_was_heard_of_the_speaker_drawn_to
     torch.testing.assert_close(heard[1, 1:], frames.mean(dim=0))
     # The first utterance's speaker is the second utterance's; of the second one's nothing was heard but itself.
     said = torch.stack([heard[1], torch.zeros(81)])
-    features = told.finish(*told.log_mel(batch, lengths), heard=said)
+    features = told.derive_features(*told.log_mel(batch, lengths), heard=said)
     for row, samples, own in ((0, first, frames), (1, second, frames)):
         centre = (PRIOR_FRAMES * mean + own.sum(dim=0)) / (PRIOR_FRAMES + len(own))
         expected = (compute_alone(plain, samples) - centre) / std
@@ -119,8 +119,8 @@ def test_a_constant_shift_of_a_speakers_features_is_gone_when_much_was_heard():
         waveform, lengths = gain * make_noise(8000)[None], torch.tensor([8000])
         frames = told.compute_unnormalized(waveform, lengths)[0][0]
         heard = torch.cat([torch.tensor([1e6]), frames.mean(dim=0)])[None]
-        outcomes.append(told.finish(*told.log_mel(waveform, lengths), heard=heard))
-        alone.append(told.finish(*told.log_mel(waveform, lengths)))
+        outcomes.append(told.derive_features(*told.log_mel(waveform, lengths), heard=heard))
+        alone.append(told.derive_features(*told.log_mel(waveform, lengths)))
     torch.testing.assert_close(*outcomes, atol=1e-2, rtol=0)
     assert (alone[0] - alone[1]).abs().max() > 1.0
 

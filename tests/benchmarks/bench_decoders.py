@@ -54,7 +54,8 @@ class Subject(NamedTuple):
 def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
     """Log-probabilities of each part, which is a list of cuts."""
     from speechrnn.evaluation.evaluate import read_all
-    from speechrnn.recognition.batches import collect_batches, pad_waveforms
+    from speechrnn.padding import pad_sequences
+    from speechrnn.recognition.batches import collect_batches
     from speechrnn.text.normalize import normalize_for_scoring
 
     computed = {}
@@ -65,7 +66,7 @@ def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
         recordings = read_all(recognizer, cuts, {})
         budget = 120.0 * recognizer.sample_rate
         for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
-            emission = recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch]))
+            emission = recognizer.emissions(*pad_sequences([waveform for _, waveform in batch]))
             speech.batches.append((emission.log_probs.cpu().float().contiguous().clone(), emission.lengths.cpu()))
             speech.references.extend(texts[id] for id, _ in batch)
             speech.speakers.extend(speakers[id] for id, _ in batch)

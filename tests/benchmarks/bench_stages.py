@@ -16,7 +16,8 @@ import torch
 
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
-from speechrnn.recognition.batches import collect_batches, pad_waveforms
+from speechrnn.padding import pad_sequences
+from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.loading import load
 
 BATCH_SECONDS = 120.0
@@ -52,7 +53,7 @@ def main() -> None:
     def run_network(recordings: list[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         budget = BATCH_SECONDS * recognizer.sample_rate
         batches = collect_batches(iter(recordings), lambda recording: len(recording[1]), most_samples=budget)
-        found = [recognizer.emissions(*pad_waveforms([waveform for _, waveform in batch])) for batch in batches]
+        found = [recognizer.emissions(*pad_sequences([waveform for _, waveform in batch])) for batch in batches]
         return [(each.log_probs.float().cpu(), each.lengths.cpu()) for each in found]
 
     def run_search(decode: Callable[..., Any], emissions: list[tuple[torch.Tensor, torch.Tensor]]) -> None:

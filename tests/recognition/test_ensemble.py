@@ -17,9 +17,9 @@ from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.kneser_ney import build_ngram
 from speechrnn.model_folder import load_model, save_model
+from speechrnn.padding import pad_sequences
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.alignment import align
-from speechrnn.recognition.batches import pad_waveforms
 from speechrnn.recognition.ensemble import Ensemble, Voices
 from speechrnn.recognition.language_weights import TunedWeights
 from speechrnn.recognition.loading import load
@@ -77,7 +77,7 @@ def tone_models(tone_run, tmp_path_factory):
 
 
 def test_it_says_what_the_combined_readings_of_its_members_say(ensemble, members, recordings):
-    padded = pad_waveforms([torch.from_numpy(recording.samples) for recording in recordings])
+    padded = pad_sequences([torch.from_numpy(recording.samples) for recording in recordings])
     emissions = [member.emissions(*padded) for member in members]
     found = [[[best] for best in decode_greedy(each.log_probs, each.lengths)] for each in emissions]
     shapes = [each.log_probs for each in emissions], [each.lengths for each in emissions]
