@@ -15,7 +15,7 @@ from speechrnn.model_folder import save_model
 PACKAGE = Path(speechrnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_BASE = {"errors", "types", "seeds", "atomic_io", "processes", "padding"}
+_BASE = {"errors", "types", "seeds", "atomic_io", "processes", "padding", "settings", "text_files"}
 _SOUND_AND_TEXT = _BASE | {"audio", "text"}
 _MODEL = _SOUND_AND_TEXT | {"acoustic", "language", "decoding"}
 _RELEASE = _MODEL | {"model_folder", "model_card"}
@@ -27,6 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": {"errors"},
     "seeds": {"errors"},
     "atomic_io": {"errors"},
+    "settings": {"errors"},
+    "text_files": {"errors"},
     "processes": set(),
     "padding": set(),
     "text": _BASE,
