@@ -7,119 +7,85 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from speechrnn.errors import ConfigError
-
-if TYPE_CHECKING:
-    from speechrnn.recognition.decoders import DecodingOptions
-
-_HOTWORD_BONUS = 6.0
+from speechrnn.recognition.decoders import DEFAULT_HOTWORD_BONUS, OLD_NAMES, DecodingConfig
 
 
-def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how recordings become text: decoder, device, size of a batch."""
-    parser.add_argument(
-        "--decoder",
-        metavar="NAME",
-        help="greedy: the best token of every frame; beam: the most probable text over all of its paths; lexicon: the "
-        "same among what --words or --sentences allow (default: what the other options ask for, else greedy)",
-    )
-    parser.add_argument(
-        "--words", metavar="FILE", help="only sequences of these words can be said, a word a line (lexicon)"
-    )
-    parser.add_argument(
-        "--sentences", metavar="FILE", help="only one of these can be said, a sentence a line (lexicon)"
-    )
-    _add_language_arguments(parser)
-    parser.add_argument(
-        "--beam-size", type=int, default=16, metavar="N", help="prefixes that a beam search keeps (default: 16)"
-    )
-    parser.add_argument(
-        "--least-confidence",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="reject a recording with a word less sure than this, 0 to 1: its transcript is empty (default: 0)",
-    )
-    parser.add_argument(
-        "--nbest", type=int, default=1, metavar="N", help="readings in JSON output, the best first (beam or lexicon)"
-    )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
-    parser.add_argument(
-        "--batch-seconds",
-        type=float,
-        default=120.0,
-        metavar="S",
-        help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
-    )
+def add_decoding_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Declare the fields of :class:`DecodingConfig` as options: those of these names, or all."""
+    chosen = [option for option in fields(DecodingConfig) if not names or option.name in names]
+    groups = {title: parser.add_argument_group(title) for title in ("decoding", "language model")}
+    for option in chosen:
+        is_language = option.name.startswith(("language", "word_", "hot"))
+        groups["language model" if is_language else "decoding"].add_argument(
+            _to_option(option.name),
+            type=option.metadata["kind"] if option.metadata["bounds"] else str,
+            metavar=option.metadata["metavar"],
+            help=option.metadata["help"],
+        )
+    for old, new in OLD_NAMES.items():
+        if new in {option.name for option in chosen}:
+            parser.add_argument(_to_option(old), dest=new, type=float, help=argparse.SUPPRESS)
 
 
-def _add_language_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--language-model", metavar="FILE", help="what speechrnn lm build writes, or any ARPA file (beam or lexicon)"
-    )
-    parser.add_argument(
-        "--language-weight", type=float, metavar="X", help="how much it counts (default: as tuned, or 0.5)"
-    )
-    parser.add_argument(
-        "--word-bonus", type=float, metavar="X", help="for each word that it scores (default: as tuned, or 1)"
-    )
-    parser.add_argument(
-        "--hotwords",
-        metavar="LIST",
-        help='words and phrases to be favoured, and by how many nats: "cuDNN:8,New York" (default: 6)',
-    )
-
-
-def read_decoding(args: argparse.Namespace) -> DecodingOptions:
-    """What :func:`add_decoding_arguments` has declared, the files of ``--words`` and ``--sentences`` read.
+def read_decoding(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of :func:`add_decoding_arguments` that were given, checked, their files read.
 
     Raises:
-        ConfigError: A file cannot be read.
+        ConfigError: A file cannot be read, or an option is wrong; the message begins with the option.
     """
-    return {
-        "decoder": args.decoder,
-        "beam_size": args.beam_size,
-        "words": _read_allowed("--words", args.words),
-        "sentences": _read_allowed("--sentences", args.sentences),
-        "language_model": args.language_model,
-        "language_weight": args.language_weight,
-        "word_bonus": args.word_bonus,
-        "hotwords": _parse_hotwords(args.hotwords),
-        "nbest": args.nbest,
-        "least_confidence": args.least_confidence,
+    given = {
+        option.name: _READERS[option.name](value) if option.name in _READERS else value
+        for option in fields(DecodingConfig)
+        if (value := getattr(args, option.name, None)) is not None
     }
+    try:
+        DecodingConfig(**given)
+    except ConfigError as error:
+        name, colon, reason = str(error).partition(":")
+        raise ConfigError(_to_option(name) + colon + reason) from None
+    return given
 
 
-def _parse_hotwords(written: str | None) -> dict[str, float]:
-    """``phrase:bonus`` with commas between, the bonus left out where it is the usual one."""
+def _to_option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _parse_hotwords(written: str) -> dict[str, float]:
+    """``phrase:bonus`` separated by commas; without a bonus the default one."""
     hotwords = {}
-    for part in (written or "").split(","):
+    for part in written.split(","):
         phrase, colon, bonus = part.strip().rpartition(":")
         if not colon:
-            phrase, bonus = part.strip(), str(_HOTWORD_BONUS)
+            phrase, bonus = part.strip(), str(DEFAULT_HOTWORD_BONUS)
         if not phrase.strip():
-            if written is None:
-                continue
-            raise ConfigError(f'--hotwords {written}: expected phrases with commas between, as in "cuDNN:8,New York"')
+            raise ConfigError(f'--hotwords {written}: expected phrases separated by commas, as in "cuDNN:8,New York"')
         try:
             hotwords[phrase.strip()] = float(bonus)
         except ValueError:
-            raise ConfigError(f"--hotwords {part.strip()}: expected a number behind the colon, got {bonus!r}") from None
+            raise ConfigError(f"--hotwords {part.strip()}: expected a number after the colon, got {bonus!r}") from None
     return hotwords
 
 
-def _read_allowed(option: str, path: str | None) -> list[str] | None:
-    """What may be said, line by line."""
-    if path is None:
-        return None
+def _read_allowed(option: str, path: str) -> list[str]:
+    """Allowed texts, one a line."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{option} {path}: expected a text file in UTF-8: {error}") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "words": partial(_read_allowed, "--words"),
+    "sentences": partial(_read_allowed, "--sentences"),
+    "hotwords": _parse_hotwords,
+}
 
 
 @contextmanager
@@ -134,6 +100,18 @@ def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
         task = bar.add_task(Path(name).name)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--device`` and ``--batch-seconds``."""
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
+    )
 
 
 def add_format_argument(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from speechrnn.atomic_io import write_json, write_json_lines
 from speechrnn.cli.arguments import (
+    add_batch_arguments,
     add_decoding_arguments,
     add_format_argument,
     add_model_argument,
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a model that normalises by speaker is not to hear each speaker's recordings beforehand (without texts)",
     )
+    add_batch_arguments(parser)
     add_decoding_arguments(parser)
 
 

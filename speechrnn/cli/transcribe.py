@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.cli.arguments import add_decoding_arguments, add_model_argument, add_speaker_argument, read_decoding
+from speechrnn.cli.arguments import (
+    add_batch_arguments,
+    add_decoding_arguments,
+    add_model_argument,
+    add_speaker_argument,
+    read_decoding,
+)
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.writers import FORMATS
 
@@ -54,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "it ended",
     )
     add_speaker_argument(parser)
+    add_batch_arguments(parser)
     add_decoding_arguments(parser)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +17,7 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.streams import Carry, Place, find_sequences
 from speechrnn.errors import AudioError, CorpusError
 from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
-from speechrnn.recognition.decoders import DecodingOptions
+from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.speakers import Voice
 from speechrnn.recognition.transcript import Transcript
@@ -112,6 +112,7 @@ class Evaluation:
         }
 
 
+@takes_decoding
 def evaluate(
     recognizer: Recognizer,
     corpus: str | Path,
@@ -121,7 +122,7 @@ def evaluate(
     speaker: str | Voice | None = None,
     unknown_speakers: bool = False,
     carry_state: Carry = "no",
-    **decoding: Unpack[DecodingOptions],
+    **decoding: Any,
 ) -> Evaluation:
     """Score a model on a corpus.
 
@@ -136,7 +137,7 @@ def evaluate(
             who speaks; what ``carry_state`` joins of several speakers is normalised utterance by utterance.
         carry_state: Which utterances follow one another and hand their hidden state on
             (:func:`speechrnn.corpus.streams.find_sequences`).
-        **decoding: How log-probabilities become text.
+        **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
     Raises:
         CorpusError: The corpus cannot be read, holds no words to score against, or no recording can be transcribed.

@@ -18,7 +18,7 @@ from speechrnn.evaluation.evaluate import hear_speakers, identify_speaker, read_
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.padding import pad_sequences
 from speechrnn.recognition.batches import collect_batches
-from speechrnn.recognition.decoders import make_beam_decoder
+from speechrnn.recognition.decoders import DEFAULT_BEAM_SIZE, DecodingConfig, make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.metrics import word_errors
 from speechrnn.text.normalize import normalize_for_scoring
@@ -61,7 +61,7 @@ def tune_weights(
     corpus: str | Path,
     model: CompiledNgram,
     *,
-    beam_size: int = 16,
+    beam_size: int = DEFAULT_BEAM_SIZE,
     format: str | None = None,
     batch_seconds: float = 120.0,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -81,6 +81,7 @@ def tune_weights(
         ConfigError: The language model does not fit the acoustic one.
         CorpusError: The corpus cannot be read, or holds no words to score against.
     """
+    DecodingConfig(decoder="beam", beam_size=beam_size)  # checks the size
     fusion = Fusion(recognizer.tokens.spellings, model, symbols=recognizer.tokens.symbols)
     assert fusion.unit is not None
     search = _Search(recognizer, fusion, *_compute(recognizer, corpus, format, batch_seconds), beam_size, advance)

@@ -39,7 +39,7 @@ class TranscriptMaker:
         *,
         path: str | None = None,
         calibration: Calibration | None = None,
-        least_confidence: float = 0.0,
+        min_confidence: float = 0.0,
     ) -> Transcript:
         """The transcript of one recording.
 
@@ -48,7 +48,7 @@ class TranscriptMaker:
             samples: At the model's rate, (N,), float32.
             path: Of its file.
             calibration: Of the words' confidences.
-            least_confidence: A word less sure than that, and the text is kept as ``rejected``.
+            min_confidence: With a word of lower confidence the text is kept as ``rejected``.
         """
         seconds = len(samples) / self.sample_rate
         readings = [self._make_words(hypothesis, samples, calibration) for hypothesis in hypotheses]
@@ -66,7 +66,7 @@ class TranscriptMaker:
             model=self.model,
             alternatives=tuple(Alternative(texts[place], scores[place], readings[place]) for place in places),
         )
-        if all(word.confidence >= least_confidence for word in words):
+        if all(word.confidence >= min_confidence for word in words):
             return made
         return replace(made, text="", segments=(), rejected=text)
 

@@ -1,32 +1,227 @@
-"""Which decoder turns a model's log-probabilities into text, and with what."""
+"""Which decoder turns a model's log-probabilities into text, and with what options.
+
+Every decoding option is declared once, as a field of :class:`DecodingConfig`: the signatures of ``transcribe`` and
+``evaluate`` and the options of the command line derive from it. Nothing heavy is imported here before it is used.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypedDict
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
-
-from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.recognition.language_weights import TunedWeights
-from speechrnn.text.normalize import TextConfig, normalize_text
-from speechrnn.text.tokens import Tokens
-from speechrnn.types import Hypothesis
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from speechrnn.decoding.fusion import Fusion, FusionConfig
     from speechrnn.decoding.grammar import Grammar
     from speechrnn.language.compiled import CompiledNgram
+    from speechrnn.recognition.language_weights import TunedWeights
+    from speechrnn.text.normalize import TextConfig
+    from speechrnn.text.tokens import Tokens
+    from speechrnn.types import Hypothesis
 
 logger = logging.getLogger("speechrnn")
 
 DECODERS = ("greedy", "beam", "lexicon")
 DEFAULT_BEAM_SIZE = 16
+DEFAULT_HOTWORD_BONUS = 6.0
+OLD_NAMES = {"least_confidence": "min_confidence"}
+"""Options that had another name in an earlier version; both names are accepted."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _about(
+    metavar: str, meaning: str, *, low: float | None = None, high: float = 0, kind: type = float
+) -> dict[str, Any]:
+    """What documents and checks a field; numbers have a range from ``low`` to ``high``."""
+    return {"metavar": metavar, "help": meaning, "kind": kind, "bounds": None if low is None else (low, high)}
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How log-probabilities become text. Each field's meaning is its ``help`` (``speechrnn transcribe --help``).
+
+    Raises:
+        ConfigError: An option has a wrong type or is out of range, or the options contradict each other; the message
+            begins with the option's name.
+    """
+
+    decoder: str | None = field(
+        default=None,
+        metadata=_about(
+            "NAME",
+            "greedy: the best token of every frame; beam: prefix beam search for the most probable text; lexicon: the "
+            "same, restricted to words or sentences (default: lexicon with either of these, beam with a language model "
+            "or hotwords, else greedy)",
+        ),
+    )
+    words: Sequence[str] | None = field(
+        default=None, metadata=_about("FILE", "closed vocabulary: allow only these words, one a line (lexicon)")
+    )
+    sentences: Sequence[str] | None = field(
+        default=None, metadata=_about("FILE", "closed set: allow only these sentences, one a line (lexicon)")
+    )
+    beam_size: int | None = field(
+        default=None,
+        metadata=_about(
+            "N", f"prefixes that a beam search keeps (default: {DEFAULT_BEAM_SIZE})", low=1, high=10_000, kind=int
+        ),
+    )
+    nbest: int = field(
+        default=1,
+        metadata=_about(
+            "N", "hypotheses in JSON output, best first (beam or lexicon; default: 1)", low=1, high=10_000, kind=int
+        ),
+    )
+    min_confidence: float = field(
+        default=0.0,
+        metadata=_about(
+            "P",
+            "reject a recording that has a word of lower confidence, 0 to 1: its transcript is empty (default: 0)",
+            low=0,
+            high=1,
+        ),
+    )
+    language_model: str | os.PathLike[str] | CompiledNgram | None = field(
+        default=None, metadata=_about("FILE", "output of speechrnn lm build, or any ARPA file (beam or lexicon)")
+    )
+    language_weight: float | None = field(
+        default=None,
+        metadata=_about("X", "weight of the language model (default: as tuned, or 0.5)", low=0, high=100),
+    )
+    word_bonus: float | None = field(
+        default=None,
+        metadata=_about(
+            "X", "bonus for each unit that the language model scores (default: as tuned, or 1)", low=-100, high=100
+        ),
+    )
+    hotwords: Mapping[str, float] | Sequence[str] | None = field(
+        default=None,
+        metadata=_about(
+            "LIST",
+            'words and phrases to favour, each with a bonus in nats: "cuDNN:8,New York" (default: '
+            f"{DEFAULT_HOTWORD_BONUS:g})",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value, bounds = getattr(self, option.name), option.metadata["bounds"]
+            if bounds is not None and value is not None:
+                _check_number(option.name, value, *bounds, kind=option.metadata["kind"])
+        for name in ("words", "sentences"):
+            _check_texts(name, getattr(self, name))
+        object.__setattr__(self, "hotwords", _read_hotwords(self.hotwords))
+        model = self.language_model
+        if not (model is None or isinstance(model, str | os.PathLike) or hasattr(model, "digest")):
+            raise ConfigError(f"language_model: expected a path or an open language model, got {model!r}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.decoder is not None and self.decoder not in DECODERS:
+            raise ConfigError(f"decoder: expected one of {', '.join(DECODERS)}, got {self.decoder!r}")
+        if self.words is not None and self.sentences is not None:
+            raise ConfigError("words: cannot be combined with sentences; give one of them")
+        if self.is_closed != (self.kind == "lexicon"):
+            what = "allows any text; use lexicon" if self.is_closed else "needs words or sentences to choose from"
+            raise ConfigError(f"decoder: {self.kind} {what}")
+        for name in ("language_weight", "word_bonus"):
+            if getattr(self, name) is not None and self.language_model is None:
+                raise ConfigError(f"{name}: needs a language model, and none is given")
+        if self.kind == "greedy":
+            beam_only = {
+                "language_model": self.language_model is not None,
+                "hotwords": bool(self.hotwords),
+                "beam_size": self.beam_size is not None,
+                "nbest": self.nbest != 1,
+            }
+            given = next((name for name, is_given in beam_only.items() if is_given), None)
+            if given is not None:
+                raise ConfigError(f"{given}: needs a beam search, and the decoder is greedy; choose decoder beam")
+        elif self.nbest > self.width:
+            raise ConfigError(f"nbest: expected at most the beam size, {self.width}, got {self.nbest}")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether only given words or sentences are allowed."""
+        return self.words is not None or self.sentences is not None
+
+    @property
+    def kind(self) -> str:
+        """The decoder: as given, or what the other options need."""
+        if self.decoder is not None:
+            return self.decoder
+        is_fused = self.language_model is not None or bool(self.hotwords)
+        return "lexicon" if self.is_closed else "beam" if is_fused else "greedy"
+
+    @property
+    def width(self) -> int:
+        """Prefixes that a beam search keeps."""
+        return DEFAULT_BEAM_SIZE if self.beam_size is None else self.beam_size
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> DecodingConfig:
+        """The configuration from keyword arguments; names of earlier versions are accepted.
+
+        Raises:
+            ConfigError: As the class, and an option is unknown.
+        """
+        options = {OLD_NAMES.get(name, name): value for name, value in options.items()}
+        known = [option.name for option in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+                raise ConfigError(f"{name}: unknown decoding option; {hint}")
+        return cls(**options)
+
+
+def takes_decoding(function: _Function) -> _Function:
+    """Show the fields of :class:`DecodingConfig` in a function's signature in the place of its ``**decoding``."""
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+        for each in fields(DecodingConfig)
+    ]
+    vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
+    return function
+
+
+def _check_number(name: str, value: object, low: float, high: float, *, kind: type) -> None:
+    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # type: ignore[operator]  # NaN is in no range
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name}: expected {what} from {low:,} to {high:,}, got {value!r}")
+
+
+def _check_texts(name: str, texts: object) -> None:
+    is_list = texts is None or (isinstance(texts, Sequence) and not isinstance(texts, str | bytes))
+    if not is_list or not all(isinstance(text, str) for text in texts or ()):  # type: ignore[attr-defined]
+        raise ConfigError(f"{name}: expected a list of texts, got {texts!r:.60}")
+
+
+def _read_hotwords(given: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
+    """Phrases with their bonus; a list of phrases gets the default one."""
+    if not isinstance(given, Mapping):
+        _check_texts("hotwords", given)
+        given = dict.fromkeys(given or (), DEFAULT_HOTWORD_BONUS)
+    for phrase, bonus in given.items():
+        if not isinstance(phrase, str) or not phrase.strip():
+            raise ConfigError(f"hotwords: expected phrases, got {phrase!r}")
+        _check_number(f"hotwords: bonus of {phrase!r}", bonus, -1000, 1000, kind=float)
+    return dict(given)
 
 
 @dataclass(frozen=True)
@@ -34,62 +229,31 @@ class Decoder:
     """What turns log-probabilities into hypotheses.
 
     Attributes:
-        name: What it goes by among a model's calibrations: ``greedy``, ``beam`` or ``lexicon``, and the digest of the
-            language model, where there is one.
+        name: Its name among a model's calibrations: ``greedy``, ``beam`` or ``lexicon``, and the digest of the language
+            model, where there is one.
         decode: From log-probabilities (B, T', V) and their lengths (B,) to the hypotheses of each, the best first, at
             least one.
-        find_all: The same, but all that the search has kept at its end, for others to judge.
-        least_confidence: Words that are less sure are not taken for heard.
+        find_all: The same, with every hypothesis that the search keeps, for combination with other models.
+        min_confidence: A recording with a word of lower confidence is rejected.
         nbest: How many hypotheses are asked for.
-        score_language: What a language model and hotwords add to the log probability of any token sequence; None where
-            not anything may be said.
+        score_language: What a language model and hotwords add to the log probability of a token sequence; None where
+            only some sequences are allowed.
     """
 
     name: str
     decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
     find_all: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
-    least_confidence: float = 0.0
+    min_confidence: float = 0.0
     nbest: int = 1
     score_language: Callable[[Sequence[int]], float] | None = None
-
-
-class DecodingOptions(TypedDict, total=False):
-    """How log-probabilities become text; what is left out has its default.
-
-    Attributes:
-        decoder: ``greedy``: the best token of every frame; ``beam``: the text with the most probability over all of
-            its paths, by prefix beam search; ``lexicon``: the same among what ``words`` or ``sentences`` allow. None:
-            ``lexicon`` where one of these is given, ``beam`` where a language model or hotwords are, else ``greedy``.
-        beam_size: Prefixes that a beam search keeps; 16.
-        words: For ``lexicon``: only sequences of these words can be said.
-        sentences: For ``lexicon``: only one of these can be said.
-        language_model: What ``speechrnn lm build`` writes, or any ARPA file; its path, or the model opened.
-        language_weight: How much the language model counts; None: as tuned with the model, or 0.5.
-        word_bonus: For each word that it scores; None: as tuned with the model, or 1.
-        hotwords: Words and phrases to be favoured, and by how many nats; 8 is much.
-        least_confidence: A recording with a word that is less sure than this, in [0, 1], is rejected: its transcript is
-            empty and says what was rejected. For closed tasks, where anything sounds like something that may be said.
-        nbest: How many readings a transcript has at most, itself and its alternatives together; 1. Needs a beam.
-    """
-
-    decoder: str | None
-    beam_size: int
-    words: Sequence[str] | None
-    sentences: Sequence[str] | None
-    language_model: str | os.PathLike[str] | CompiledNgram | None
-    language_weight: float | None
-    word_bonus: float | None
-    hotwords: Mapping[str, float] | None
-    nbest: int
-    least_confidence: float
 
 
 class Decoders:
     """The decoders of one model.
 
     Args:
-        tokens: What its outputs stand for.
-        text: How its transcripts are written; what may be said and what is favoured is written so too.
+        tokens: The model's tokens.
+        text: How its transcripts are written; allowed texts and hotwords are normalised likewise.
         tuned: Weights of language models that were tuned for it, by their digests.
     """
 
@@ -99,69 +263,41 @@ class Decoders:
         self._tuned = dict(tuned)
         self._untuned: set[str] = set()
 
-    def choose(
-        self,
-        decoder: str | None = None,
-        beam_size: int = DEFAULT_BEAM_SIZE,
-        words: Sequence[str] | None = None,
-        sentences: Sequence[str] | None = None,
-        language_model: str | os.PathLike[str] | CompiledNgram | None = None,
-        language_weight: float | None = None,
-        word_bonus: float | None = None,
-        hotwords: Mapping[str, float] | None = None,
-        nbest: int = 1,
-        least_confidence: float = 0.0,
-    ) -> Decoder:
-        """The decoder that is asked for.
-
-        Args:
-            decoder: And all others: as in :class:`DecodingOptions`.
+    def choose(self, config: DecodingConfig) -> Decoder:
+        """The decoder that a configuration describes.
 
         Raises:
-            ConfigError: They do not fit each other, or the model.
+            ConfigError: The model cannot write an allowed text or a hotword.
             ModelError: The language model cannot be read.
         """
-        given = [texts for texts in (words, sentences) if texts is not None]
-        is_fused = language_model is not None or bool(hotwords)
-        if decoder is None:
-            decoder = "lexicon" if given else "beam" if is_fused else "greedy"
-        _check(decoder, len(given), least_confidence)
-        if language_model is None and (language_weight is not None or word_bonus is not None):
-            raise ConfigError("language_weight and word_bonus: are for a language_model, and none is given")
-        if decoder == "greedy":
-            if is_fused or nbest != 1:
-                raise ConfigError("decoder greedy: takes no language model, no hotwords and no nbest; use beam")
-            return Decoder(decoder, _decode_greedy, _decode_greedy, least_confidence, score_language=lambda _: 0.0)
-        grammar = self._make_grammar(words, sentences) if given else None
-        fusion = self._make_fusion(language_model, language_weight, word_bonus, hotwords or {}) if is_fused else None
-        decode, find_all = (make_beam_decoder(beam_size, grammar, fusion, nbest=count) for count in (nbest, beam_size))
+        if config.kind == "greedy":
+            return Decoder("greedy", _decode_greedy, _decode_greedy, config.min_confidence, score_language=_add_nothing)
+        grammar = self._make_grammar(config.words, config.sentences) if config.is_closed else None
+        is_fused = config.language_model is not None or bool(config.hotwords)
+        fusion = self._make_fusion(config) if is_fused else None
+        decode, find_all = (
+            make_beam_decoder(config.width, grammar, fusion, nbest=count) for count in (config.nbest, config.width)
+        )
         digest = fusion.model.digest if fusion is not None and fusion.model is not None else ""
-        score_language = None if given else (lambda _: 0.0) if fusion is None else fusion.score
-        return Decoder(f"{decoder} {digest}".strip(), decode, find_all, least_confidence, nbest, score_language)
+        score_language = None if config.is_closed else _add_nothing if fusion is None else fusion.score
+        name = f"{config.kind} {digest}".strip()
+        return Decoder(name, decode, find_all, config.min_confidence, config.nbest, score_language)
 
-    def _make_fusion(
-        self,
-        language_model: str | os.PathLike[str] | CompiledNgram | None,
-        language_weight: float | None,
-        word_bonus: float | None,
-        hotwords: Mapping[str, float],
-    ) -> Fusion:
+    def _make_fusion(self, config: DecodingConfig) -> Fusion:
         from speechrnn.decoding.fusion import Fusion, FusionConfig
         from speechrnn.language.compiled import CompiledNgram, read_language_model
+        from speechrnn.text.normalize import normalize_text
 
-        model = language_model
+        model = config.language_model
         if model is not None and not isinstance(model, CompiledNgram):
             model = read_language_model(model)
-        config = FusionConfig() if model is None else self._find_weights(model)
-        chosen = {"language_weight": language_weight, "word_bonus": word_bonus}
-        config = replace(config, **{name: value for name, value in chosen.items() if value is not None})
-        return Fusion(
-            self._tokens.spellings,
-            model,
-            config,
-            hotwords={normalize_text(phrase, self._text): bonus for phrase, bonus in hotwords.items()},
-            symbols=self._tokens.symbols,
-        )
+        weights = FusionConfig() if model is None else self._find_weights(model)
+        chosen = {"language_weight": config.language_weight, "word_bonus": config.word_bonus}
+        weights = replace(weights, **{name: value for name, value in chosen.items() if value is not None})
+        hotwords = {
+            normalize_text(phrase, self._text): bonus for phrase, bonus in _read_hotwords(config.hotwords).items()
+        }
+        return Fusion(self._tokens.spellings, model, weights, hotwords=hotwords, symbols=self._tokens.symbols)
 
     def _find_weights(self, model: CompiledNgram) -> FusionConfig:
         from speechrnn.decoding.fusion import FusionConfig
@@ -172,57 +308,46 @@ class Decoders:
         if model.digest not in self._untuned:
             self._untuned.add(model.digest)
             logger.warning(
-                "the language model was not tuned with this model: its weights are a guess (%s); speechrnn lm tune "
+                "the language model was not tuned with this model: its weights are defaults (%s); speechrnn lm tune "
                 "finds better ones on validation data",
                 ", ".join(f"{name} {value:g}" for name, value in vars(FusionConfig()).items()),
             )
         return FusionConfig()
 
     def _make_grammar(self, words: Sequence[str] | None, sentences: Sequence[str] | None) -> Grammar:
-        """What may be said, as the model writes it."""
+        """The allowed texts, normalised as the model writes."""
         from speechrnn.decoding.grammar import Grammar
+        from speechrnn.text.normalize import normalize_text
 
         texts = (normalize_text(text, self._text) for text in (words if sentences is None else sentences) or ())
         try:
             encoded = [self._tokens.encode(text) for text in dict.fromkeys(texts) if text]
         except CorpusError as error:
-            raise ConfigError(f"what may be said: {error}") from error
+            raise ConfigError(f"{'words' if sentences is None else 'sentences'}: {error}") from error
         if words is None:
             return Grammar.of_sentences(encoded)
         space = self._tokens.symbols.index(" ") if " " in self._tokens.symbols else None
         return Grammar.of_words(encoded, separator=space)
 
 
-def _check(decoder: str, allowed: int, least_confidence: float) -> None:
-    """Refuse what is no decoder, and a number of word and sentence lists that does not suit it."""
-    if decoder not in DECODERS:
-        raise ConfigError(f"decoder {decoder!r}: there is no such one; use {', '.join(DECODERS)}")
-    if allowed != (decoder == "lexicon"):
-        raise ConfigError(
-            f"decoder {decoder}: give the words or the sentences that may be said to lexicon, one of the two, and to "
-            "no other"
-        )
-    if not 0.0 <= least_confidence <= 1.0:
-        raise ConfigError(f"least_confidence: expected a probability in [0, 1], got {least_confidence}")
+def _add_nothing(tokens: Sequence[int]) -> float:
+    return 0.0
 
 
 def _decode_greedy(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+    from speechrnn.decoding.greedy import decode_greedy
+
     return [[best] for best in decode_greedy(log_probs, lengths)]
 
 
 def make_beam_decoder(
     beam_size: int, grammar: Grammar | None = None, fusion: Fusion | None = None, *, nbest: int = 1
 ) -> Callable[[Tensor, Tensor], list[list[Hypothesis]]]:
-    """A beam search for the best hypotheses, an empty one where none fits.
-
-    Raises:
-        ConfigError: The beam holds nothing, or less than is asked for.
-    """
+    """A beam search for the best hypotheses, an empty one where none fits."""
     from speechrnn.decoding.beam import BeamConfig, decode_beam
+    from speechrnn.types import Hypothesis
 
     config = BeamConfig(beam_size=beam_size, nbest=nbest)
-    if nbest > beam_size:
-        raise ConfigError(f"nbest: expected at most beam_size ({beam_size}), got {nbest}")
 
     def decode(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         found = decode_beam(log_probs, lengths, config, grammar=grammar, fusion=fusion)

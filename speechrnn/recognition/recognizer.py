@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from speechrnn.padding import pad_sequences
 from speechrnn.recognition.assembly import TranscriptMaker
 from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.confidence import Calibration
-from speechrnn.recognition.decoders import Decoder, Decoders, DecodingOptions
+from speechrnn.recognition.decoders import Decoder, Decoders, DecodingConfig, takes_decoding
 from speechrnn.recognition.devices import choose_device
 from speechrnn.recognition.language_weights import TunedWeights
 from speechrnn.recognition.speakers import Voice, read_speaker
@@ -100,6 +100,7 @@ class Recognizer:
         languages = self.provenance.get("languages") or []
         return str(languages[0]) if len(languages) == 1 else None
 
+    @takes_decoding
     def transcribe(
         self,
         audio: Source,
@@ -107,7 +108,7 @@ class Recognizer:
         sample_rate: int | None = None,
         channel: int | None = None,
         speaker: str | Voice | None = None,
-        **decoding: Unpack[DecodingOptions],
+        **decoding: Any,
     ) -> Transcript:
         """Transcribe one recording.
 
@@ -118,7 +119,7 @@ class Recognizer:
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or what :meth:`hear` made
                 of other recordings.
-            **decoding: How log-probabilities become text: :class:`DecodingOptions`.
+            **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:
             AudioError: The recording cannot be read, or is too short for a single frame.
@@ -130,6 +131,7 @@ class Recognizer:
         )
         return transcript
 
+    @takes_decoding
     def transcribe_many(
         self,
         sources: Iterable[Source],
@@ -140,7 +142,7 @@ class Recognizer:
         carry_state: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
-        **decoding: Unpack[DecodingOptions],
+        **decoding: Any,
     ) -> Iterator[Transcript]:
         """Transcribe recordings in batches of neighbours, lazily and in order.
 
@@ -154,7 +156,7 @@ class Recognizer:
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
-            **decoding: How log-probabilities become text: :class:`DecodingOptions`.
+            **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Yields:
             A transcript for each source.
@@ -290,17 +292,18 @@ class Recognizer:
             f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
         )
 
-    def choose_decoder(self, **decoding: Unpack[DecodingOptions]) -> Decoder:
+    @takes_decoding
+    def choose_decoder(self, **decoding: Any) -> Decoder:
         """What turns log-probabilities (B, T', V) and their lengths into hypotheses.
 
         Args:
-            **decoding: As in :class:`~speechrnn.recognition.decoders.DecodingOptions`.
+            **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:
             ConfigError: They do not fit each other, or the model.
             ModelError: The language model cannot be read.
         """
-        return self._decoders.choose(**decoding)
+        return self._decoders.choose(DecodingConfig.read(decoding))
 
     def _read_all(
         self,
@@ -356,7 +359,7 @@ class Recognizer:
                 recording.samples,
                 path=recording.path,
                 calibration=calibration,
-                least_confidence=decoder.least_confidence,
+                min_confidence=decoder.min_confidence,
             )
             for recording, hypotheses in zip(batch, found, strict=True)
         ]

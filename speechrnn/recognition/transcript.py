@@ -71,7 +71,7 @@ class Transcript:
         language: The model's language, such as "en", where it knows exactly one.
         model: Which model: the name or path it was loaded from.
         alternatives: The most probable readings, this one first, where several were asked for (``nbest``).
-        rejected: What was heard and not sure enough (``least_confidence``); the text is empty then.
+        rejected: The text, where a word is below ``min_confidence``; ``text`` is empty then.
     """
 
     text: str

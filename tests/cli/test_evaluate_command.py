@@ -198,7 +198,7 @@ def test_references_that_the_model_cannot_write_are_named_and_count_as_errors(ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--decoder", "psychic"], "decoder 'psychic': there is no such one"),
+        (["--decoder", "psychic"], "--decoder: expected one of greedy, beam, lexicon"),
         (["--batch-seconds", "0"], "batch_seconds: expected more than 0 seconds, got 0.0"),
         (["--batch-seconds", "many"], "argument --batch-seconds: invalid float value: 'many'"),
         (["--batch", "60"], "unrecognized arguments: --batch 60"),

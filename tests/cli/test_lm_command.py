@@ -118,7 +118,6 @@ def test_a_model_that_opens_at_once_is_written_by_its_ending(text, tmp_path):
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (None, {}),
         ("cuDNN:8, New York", {"cuDNN": 8.0, "New York": 6.0}),
         ("a:-1.5", {"a": -1.5}),
         ("a:b:2", {"a:b": 2.0}),
@@ -129,7 +128,7 @@ def test_hotwords_are_phrases_with_or_without_a_bonus(written, expected):
 
 
 @pytest.mark.parametrize(
-    ("written", "message"), [("a,,b", "with commas between"), ("a:much", "got 'much'"), ("", "as in")]
+    ("written", "message"), [("a,,b", "separated by commas"), ("a:much", "got 'much'"), ("", "as in")]
 )
 def test_hotwords_that_are_none_are_named(written, message):
     with pytest.raises(ConfigError, match=message):

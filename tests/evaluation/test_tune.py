@@ -70,7 +70,7 @@ def test_tuned_weights_are_kept_and_used(folder, tone_run, language_model, hard_
     argv = ["evaluate", valid, "-m", str(folder), "--language-model", str(tmp_path / "lm.bin"), "--json"]
     with caplog.at_level(logging.WARNING, "speechrnn"):
         assert main(argv) == 0
-    assert "was not tuned with this model: its weights are a guess (language_weight 0.5, " in caplog.text
+    assert "was not tuned with this model: its weights are defaults (language_weight 0.5, " in caplog.text
     before = json.loads(capsys.readouterr().out)["wer"]
     assert main(["lm", "tune", valid, "-m", str(folder), "--language-model", str(tmp_path / "lm.bin")]) == 0
     said = capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_tuned_weights_are_kept_and_used(folder, tone_run, language_model, hard_
     assert main(argv) == 0
     assert json.loads(capsys.readouterr().out)["wer"] == pytest.approx(kept["wer"])
     assert kept["wer"] <= before
-    assert "guess" not in caplog.text
+    assert "not tuned" not in caplog.text
     speechrnn.load(folder)  # a model folder all the same
     save_model(folder, load_model(tone_run.model))
     assert not (folder / "language").exists()  # other weights of the network, other weights of the language model
@@ -140,10 +140,10 @@ def test_who_hears_little_hears_what_the_language_model_expects(tone_run, hard_o
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"language_weight": 1.0}, "are for a language_model, and none is given"),
+        ({"language_weight": 1.0}, "language_weight: needs a language model, and none is given"),
         (
             {"decoder": "greedy", "hotwords": {"low": 1.0}},
-            "decoder greedy: takes no language model, no hotwords and no nbest",
+            "hotwords: needs a beam search, and the decoder is greedy",
         ),
         ({"hotwords": {"loud": 1.0}}, "the model cannot write 'u'"),
     ],

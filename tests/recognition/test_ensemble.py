@@ -133,7 +133,7 @@ def test_every_decoder_is_at_hand(ensemble, members, recordings):
     assert ensemble.choose_decoder(sentences=["fox"]).score_language is None
     assert ensemble.choose_decoder(hotwords={"fox": 6.0}).score_language(ensemble.tokens.encode("fox ox")) == 6.0
     assert ensemble.choose_decoder(decoder="beam").score_language([1]) == 0.0
-    assert ensemble.transcribe(recording, least_confidence=1.0).rejected
+    assert ensemble.transcribe(recording, min_confidence=1.0).rejected
     decoder = ensemble.choose_decoder(decoder="beam", beam_size=4, nbest=2)
     emission = members[0].emissions(torch.from_numpy(recording.samples)[None], torch.tensor([16000]))
     found = [find(emission.log_probs, emission.lengths)[0] for find in (decoder.decode, decoder.find_all)]
