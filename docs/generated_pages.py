@@ -1,0 +1,158 @@
+"""A Sphinx extension: writes the reference of settings and commands from the code, and copies the recipes' pages."""
+
+import argparse
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from speechrnn.cli import main as cli
+from speechrnn.settings import describe
+from speechrnn.training.config import Config
+from speechrnn.training.config_file import build_parser
+
+CONFIGURATION = """# Configuration reference
+
+A configuration is a YAML file that holds what differs from the defaults below. Every setting is also an option of
+`speechrnn train`, `speechrnn recipe` and `speechrnn finetune`, with its full name: `--encoder.hidden_size 256`.
+`null` in YAML is `None` in Python.
+"""
+COMMANDS = """# Command reference
+
+Results go to standard output, everything else to standard error. This page is what `--help` prints.
+
+```text
+{exit_codes}
+```
+"""
+TRAINER = "Options of Lightning's `Trainer`, described in Lightning's words. The defaults are those of speechrnn."
+
+
+def setup(app: Any) -> None:
+    """Make the pages before Sphinx looks for pages."""
+    app.connect("config-inited", lambda app, config: write_pages(Path(app.srcdir)))
+    app.connect("source-read", point_to_copies)
+
+
+def write_pages(docs: Path) -> None:
+    """Write the generated pages, and copy the recipes with the files that their pages link to."""
+    for name, describe_code in GENERATED.items():
+        (docs / name).write_text(describe_code(), encoding="utf-8")
+    shutil.rmtree(docs / "recipes", ignore_errors=True)
+    shutil.copytree(docs.parent / "recipes", docs / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def point_to_copies(app: Any, page: str, source: list[str]) -> None:
+    """Make links to recipes lead to their copies; the page of a folder is its README."""
+    source[0] = source[0].replace("](../recipes/", "](recipes/")
+    if page.startswith("recipes/"):
+        source[0] = re.sub(r"\]\((\w+)\)", r"](\1/README.md)", source[0])
+
+
+def find_fields(config: type, prefix: str = "") -> Iterator[tuple[str, type, dataclasses.Field]]:
+    """Every field of a configuration and of the dataclasses in it: full name, type, field."""
+    types = get_type_hints(config)
+    for field in dataclasses.fields(config):
+        yield prefix + field.name, types[field.name], field
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from find_fields(types[field.name], f"{prefix}{field.name}.")
+
+
+def describe_settings(parser: argparse.ArgumentParser | None = None, config: type = Config) -> str:
+    """The configuration reference, in MyST Markdown.
+
+    Raises:
+        ValueError: A setting has no description.
+    """
+    fields = {name: (kind, field) for name, kind, field in find_fields(config)}
+    sections: dict[str, list[str]] = {"": []}
+    for action in (parser or build_parser())._actions:
+        if argparse.SUPPRESS in (action.default, action.help) or action.dest == "config":
+            continue
+        if not (action.help or "").strip():
+            raise ValueError(f"{action.dest}: no description; add it to the Attributes of the class that defines it")
+        kind, field = fields.get(action.dest, (None, None))
+        values = describe(field, kind) if field else f"`{write_type(action._typehint)}`"
+        sections.setdefault(action.dest.rpartition(".")[0], []).append(_describe_setting(action, values))
+    parts = [CONFIGURATION]
+    for section, settings in sections.items():
+        about = "" if section not in fields else TRAINER if section == "trainer" else fields[section][0].__doc__
+        parts += [f"## {section or 'Top level'}", to_myst(about.split("\n\n")[0]), *settings]
+    return "\n\n".join(parts) + "\n"
+
+
+def _describe_setting(action: argparse.Action, values: str) -> str:
+    default = json.dumps(action.default, ensure_ascii=False, default=str)
+    lines = [f"```{{confval}} {action.dest}", f":type: {values}", f":default: `{default}`"]
+    return "\n".join([*lines, "", to_myst(action.help), "```"])
+
+
+def write_type(kind: Any) -> str:
+    """An annotation without modules, unions with bars, the choices of a Literal alone."""
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(map(write_type, inner))
+    if get_origin(kind) is Literal:
+        return " | ".join(map(repr, inner))
+    name = "null" if kind is NoneType else getattr(kind, "__name__", str(kind))
+    return f"{name}[{', '.join(map(write_type, inner))}]" if inner else name
+
+
+@cache
+def find_parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parsers of all commands and of their subcommands, by name: ``speechrnn corpus check``."""
+    parsers = [cli._make_parser(name, cli._find_command(name)) for name in cli.COMMANDS]
+    for parser in parsers:  # grows as it goes
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return {parser.prog: parser for parser in sorted(parsers, key=lambda parser: parser.prog)}
+
+
+def describe_commands() -> str:
+    """The command reference, in MyST Markdown.
+
+    Raises:
+        ValueError: An option has no help.
+    """
+    return (
+        "\n\n".join([COMMANDS.format(exit_codes=cli.EXIT_CODES), *map(_describe_parser, find_parsers().values())])
+        + "\n"
+    )
+
+
+def _describe_parser(parser: argparse.ArgumentParser) -> str:
+    parser.formatter_class = partial(parser.formatter_class, width=100)  # and not the width of the terminal
+    parts = [f"## {parser.prog}", to_myst(parser.description or ""), f"```text\n{parser.format_usage().strip()}\n```"]
+    parts.append(f"```{{program}} {parser.prog}\n```")
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
+        if group.description:
+            parts.append(to_myst(f"{group.title}: {group.description}"))
+        parts += [_describe_option(parser, action) for action in actions]
+    if parser.epilog:
+        parts.append(f"```text\n{parser.epilog}\n```")
+    return "\n\n".join(parts)
+
+
+def _describe_option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    if isinstance(action, argparse._SubParsersAction):
+        return "\n".join(f"- `{parser.prog} {choice.dest}`: {choice.help}" for choice in action._choices_actions)
+    formatter: Any = parser._get_formatter()
+    written = formatter._format_action_invocation(action)
+    if not action.help:
+        raise ValueError(f"{parser.prog}: {written} has no help")
+    return f"```{{option}} {written}\n{to_myst(formatter._expand_help(action))}\n```"
+
+
+def to_myst(text: str) -> str:
+    """A docstring's reStructuredText roles as code, its lines joined."""
+    return re.sub(r":(?:py:)?[a-z]+:`~?([^`]+)`", r"`\1`", " ".join(text.split()))
+
+
+GENERATED = {"reference/configuration.md": describe_settings, "reference/commands.md": describe_commands}

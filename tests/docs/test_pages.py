@@ -1,0 +1,263 @@
+"""What the pages show holds: links lead somewhere, commands and settings exist, and examples run as they stand.
+
+An example runs in a temporary folder in which the quickstart has run and which holds the files that examples name
+(``make_reader_files``). Where an example cannot run, the comment ``<!-- not run: reason -->`` stands before it.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import generated_pages
+import pytest
+
+from speechrnn.cli import main as cli
+from speechrnn.training.config_file import build_parser, load_config
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob(".github/**/*.md")]
+GENERATED = {ROOT / "docs" / name: describe for name, describe in generated_pages.GENERATED.items()}
+DOCS = sorted(path for path in ROOT.glob("docs/**/*.md") if path.parent.name in ("docs", "reference"))
+DOCS = [path for path in DOCS if path not in GENERATED]
+PAGES = sorted({*OTHERS, *DOCS})
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+class Example(NamedTuple):
+    """A fenced block: where it is, its language, its text, why it is not run, what it prints."""
+
+    place: str
+    language: str
+    text: str
+    not_run: str | None
+    output: str | None
+
+
+_BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?(?P<indent> *)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$"
+    r"(?:\n\n```\n(?P<output>.*?)^```$)?",
+    flags=re.MULTILINE | re.DOTALL,
+)
+
+
+@cache
+def read(page: Path) -> str:
+    return GENERATED[page]() if page in GENERATED else page.read_text(encoding="utf-8")
+
+
+def find_examples(text: str, name: str = "page") -> list[Example]:
+    examples = []
+    for found in _BLOCK.finditer(text):
+        place = f"{name}:{text.count(chr(10), 0, found.start('indent')) + 1}"
+        block = textwrap.dedent(found["text"])
+        examples.append(Example(place, found["language"], block, found["reason"], found["output"]))
+    return examples
+
+
+def find_page_examples(page: Path, *languages: str) -> list[Example]:
+    examples = find_examples(read(page), page.relative_to(ROOT).as_posix())
+    return [example for example in examples if example.language in languages]
+
+
+def test_examples_are_found_with_their_marks_and_outputs():
+    text = "<!-- not run: a GPU -->\n```sh\nnvidia-smi\n```\n- item\n\n  ```python\n  print(1)\n  ```\n\n```\n1\n```\n"
+    assert find_examples(text) == [
+        ("page:2", "sh", "nvidia-smi\n", "a GPU", None),
+        ("page:7", "python", "print(1)\n", None, "1\n"),
+    ]
+
+
+def find_anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def find_broken_links(page: Path, text: str) -> list[str]:
+    broken = []
+    for target in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", text)):
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        is_there = path in GENERATED or path.exists()
+        if not is_there or (anchor and path.suffix == ".md" and anchor not in find_anchors(read(path))):
+            broken.append(target)
+    return broken
+
+
+@by_page
+def test_links_lead_somewhere(page):
+    assert not find_broken_links(page, read(page))
+
+
+def test_a_broken_link_is_found():
+    text = "[1](README.md) [2](LICENCE) [3](README.md#nothing) [4](#nothing) [5](https://x)"
+    text += "[6](docs/reference/commands.md) [7](docs/reference/commands.md#speechrnn-train)"
+    assert find_broken_links(README, text) == ["LICENCE", "README.md#nothing", "#nothing"]
+
+
+@cache
+def read_settings() -> frozenset[str]:
+    return frozenset(build_parser()._option_string_actions)
+
+
+def find_slips(script: str) -> list[str]:
+    """Commands and options of speechrnn in a shell script that do not exist."""
+    slips = []
+    for line in script.replace("\\\n", " ").splitlines():
+        words = list(shlex.shlex(line, posix=True, punctuation_chars=True))
+        for start, word in enumerate(words):
+            if word == "speechrnn" and (start == 0 or words[start - 1] != "install"):
+                slips += check_command([word for word in words[start + 1 :] if word != ")"])
+    return slips
+
+
+def check_command(words: list[str]) -> list[str]:
+    """What does not exist in the words of one command, up to an operator of the shell."""
+    parsers = generated_pages.find_parsers()
+    name = "speechrnn"
+    while words and f"{name} {words[0]}" in parsers:
+        name = f"{name} {words.pop(0)}"
+    if name == "speechrnn":
+        return [] if not words or words[0].isupper() or words[0] in ("--help", "--version") else words[:1]
+    known = set(parsers[name]._option_string_actions)
+    if getattr(cli._find_command(name.split()[1]), "TAKES_REST", False):
+        known |= read_settings()
+    slips = []
+    for word in words:
+        if word in ("&&", "||", "|", ";", ">", ">>"):
+            break
+        option = word.partition("=")[0]
+        if re.match(r"--?[a-zA-Z]", option) and option not in known and not option.startswith("--prepare."):
+            slips.append(f"{name} {option}")
+    return slips
+
+
+def test_slips_in_commands_are_found():
+    assert not find_slips(
+        "pip install speechrnn && speechrnn train --config a.yaml \\\n  --encoder.cell lstm -v | tail -n 1"
+    )
+    assert not find_slips("torchrun --nproc-per-node 2 $(which speechrnn) train --trainer.devices 2")
+    assert find_slips("ls -l; speechrnn trian x") == ["trian"]
+    assert find_slips("speechrnn train --encoder.cel lstm; speechrnn transcribe a -m b --encoder.cell gru") == [
+        "speechrnn train --encoder.cel",
+        "speechrnn transcribe --encoder.cell",
+    ]
+    assert find_slips("speechrnn corpus check a --tset b") == ["speechrnn corpus check --tset"]
+
+
+@by_page
+def test_commands_in_the_text_exist(page):
+    spans = re.findall(r"`(speechrnn [^`\n]+)`", read(page))
+    assert not [slip for span in spans for slip in find_slips(span)]
+
+
+@by_page
+def test_shell_examples_parse_and_their_commands_exist(page):
+    for example in find_page_examples(page, "sh"):
+        parsed = subprocess.run(["bash", "-n"], input=example.text, text=True, capture_output=True, check=False)
+        assert not parsed.stderr, f"{example.place}: {parsed.stderr}"
+        assert not find_slips(example.text), example.place
+
+
+@by_page
+def test_python_examples_compile(page):
+    for example in find_page_examples(page, "python"):
+        compile(example.text, example.place, "exec")
+
+
+@by_page
+def test_json_examples_parse(page):
+    for example in find_page_examples(page, "json"):
+        for line in example.text.splitlines():
+            json.loads(line)
+
+
+@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.name)
+def test_yaml_examples_are_configurations(page, tmp_path):
+    for example in [example for example in find_page_examples(page, "yaml") if example.not_run is None]:
+        (tmp_path / "config.yaml").write_text(example.text, encoding="utf-8")
+        load_config(tmp_path / "config.yaml")
+
+
+@by_page
+def test_no_page_waits_for_a_number(page):
+    assert not re.search(r"\b[A-Z]+_(?:RESULT|TABLE|OUTPUT)\b|TODO|TBD", read(page))
+
+
+def test_python_examples_of_the_readme_are_short():
+    assert all(len(example.text.splitlines()) <= 10 for example in find_page_examples(README, "python"))
+
+
+# Examples are run below.
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory) -> dict[str, str]:
+    """Variables with which a shell finds this tree's speechrnn; pip does nothing, since everything is installed."""
+    folder = tmp_path_factory.mktemp("bin")
+    scripts = {"speechrnn": f'exec {shlex.quote(sys.executable)} -m speechrnn.cli.main "$@"', "pip": "exit 0"}
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+def run_example(example: Example, folder: Path, shell: dict[str, str], names: dict[str, object]) -> None:
+    """Run an example in a folder; what it prints begins with the first line that the page shows."""
+    if example.language == "sh":
+        command = ["bash", "-euo", "pipefail", "-c", example.text]
+        done = subprocess.run(command, cwd=folder, env=shell, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, f"{example.place}: exit code {done.returncode}\n{done.stderr}"
+        printed = done.stdout
+    else:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as written:
+            exec(compile(example.text, example.place, "exec"), names)
+        printed = written.getvalue()
+    if example.output is not None:
+        # Times and confidences move with the machine's rounding; the words do not.
+        assert printed.splitlines()[:1] == example.output.splitlines()[:1], example.place
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory, shell) -> Path:
+    """A folder in which the README's first command has run, with the files that examples name."""
+    pytest.importorskip("espeakng_loader", reason="needs the extra quickstart")
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("recipes", "data"):
+        (folder / name).symlink_to(ROOT / name)
+    [first, *_] = find_page_examples(README, "sh")
+    assert "speechrnn recipe recipes/quickstart" in first.text
+    run_example(first, folder, shell, {})
+    make_reader_files(folder)
+    return folder
+
+
+def make_reader_files(folder: Path) -> None:
+    """What a reader brings: recordings with texts, texts for a language model, a configuration, a model."""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_examples_run(page, quickstart, shell, tmp_path):
+    examples = [example for example in find_page_examples(page, "sh", "python") if example.not_run is None]
+    if page == README:
+        del examples[0]
+    if not examples:
+        pytest.skip("no example that runs")
+    folder = shutil.copytree(quickstart, tmp_path / "reader", symlinks=True)
+    names: dict[str, object] = {}
+    for example in examples:
+        run_example(example, folder, shell, names)
