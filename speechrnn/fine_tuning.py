@@ -27,7 +27,7 @@ from speechrnn.training.start import propose_alphabet
 from speechrnn.training.train import TrainingResult, resume, train
 
 if TYPE_CHECKING:
-    from speechrnn.corpus.manifest import Entry
+    from speechrnn.corpus.utterance import Utterance
     from speechrnn.evaluation.comparison import Comparison
     from speechrnn.evaluation.evaluate import Evaluation
 
@@ -143,13 +143,13 @@ def _split_if_needed(train_path: Path, valid_path: Path | None, output: Path, *,
     """Paths of training and validation data; where the latter is not given, manifests of two parts of the former."""
     if valid_path is not None:
         return {"train": train_path.resolve(), "valid": valid_path.resolve()}
-    from speechrnn.corpus.readers import read_entries
+    from speechrnn.corpus.readers import read_corpus
     from speechrnn.corpus.splits import hold_out, write_parts
 
-    entries = read_entries(train_path)
-    if len(entries) < 2:
+    utterances = read_corpus(train_path)
+    if len(utterances) < 2:
         raise CorpusError(f"{train_path}: one utterance cannot be split; give another corpus to choose on with --valid")
-    kept, held_out = hold_out(entries, every=VALID_EVERY, where=train_path)
+    kept, held_out = hold_out(utterances, every=VALID_EVERY, where=train_path)
     parts = {"train": kept, "valid": held_out}
     if not all(_is_written(output / f"{name}.jsonl", part) for name, part in parts.items()):
         if not overwrite:
@@ -157,16 +157,16 @@ def _split_if_needed(train_path: Path, valid_path: Path | None, output: Path, *,
         write_parts(output, parts)
     logger.info(
         "no validation set was given: %d of %d utterances are held out (%s); give one with --valid",
-        len(held_out), len(entries), output / "valid.jsonl",
+        len(held_out), len(utterances), output / "valid.jsonl",
     )  # fmt: skip
     return {name: (output / f"{name}.jsonl").resolve() for name in parts}
 
 
-def _is_written(path: Path, entries: Sequence[Entry]) -> bool:
+def _is_written(path: Path, utterances: Sequence[Utterance]) -> bool:
     from speechrnn.corpus.manifest import read_manifest
 
     try:
-        return read_manifest(path) == list(entries)
+        return read_manifest(path) == list(utterances)
     except CorpusError:
         return False
 
@@ -190,27 +190,27 @@ def _configure(
     base: ModelFolder, settings: dict[str, Any], given: Sequence[str], *, alphabet: Alphabet | None
 ) -> Config:
     """The run's configuration: what the model brings, what suits the recordings, and above both what was asked for."""
-    from speechrnn.corpus.readers import read_entries
+    from speechrnn.corpus.readers import read_corpus
 
     nobodys = {"trainer.max_epochs": -1}  # lest the default of a training from nothing pass for what was asked for
     asked = load_config(None, [*to_arguments(settings | nobodys), *given])
-    entries = read_entries(settings["data.train"])
+    utterances = read_corpus(settings["data.train"])
     chosen = choose_settings(
         base,
-        entries,
+        utterances,
         text=asked.text,
         alphabet=alphabet,
         kind=asked.tokens.kind,
         epochs=asked.trainer.get("max_epochs"),
     )
     config = load_config(None, [*to_arguments(settings | chosen), *given])
-    logger.info("%.2f h: %s", _count_hours(entries), describe_plan(config))
+    logger.info("%.2f h: %s", _count_hours(utterances), describe_plan(config))
     return config
 
 
 def choose_settings(
     base: ModelFolder,
-    entries: Sequence[Entry],
+    utterances: Sequence[Utterance],
     *,
     text: TextConfig,
     alphabet: Alphabet | None,
@@ -221,7 +221,7 @@ def choose_settings(
 
     Args:
         base: The model.
-        entries: What to learn from.
+        utterances: What to learn from.
         text: How its texts are normalised.
         alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
         kind: What the fine-tuned model is to write, such as ``words``; None: what the model writes.
@@ -235,17 +235,17 @@ def choose_settings(
         raise ConfigError("--alphabet map and --map go together: say what each letter becomes, as in --map 'ä=ae ß=ss'")
     for old, written in new.items():
         logger.info("map: %s is written %s", old, written)
-    texts = [normalize_text(entry.text, text) for entry in entries]
+    texts = [normalize_text(each.text, text) for each in utterances]
     proposed, why = propose_alphabet(base.tokens, texts, kind=kind)
     chosen = alphabet or proposed
     logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
     is_new = chosen in ("extend", "replace") and proposed != "keep"
-    training = _choose_training(_count_hours(entries), epochs, new=chosen if is_new else None)
+    training = _choose_training(_count_hours(utterances), epochs, new=chosen if is_new else None)
     return {"start.alphabet": chosen, **training}
 
 
-def _count_hours(entries: Sequence[Entry]) -> float:
-    return sum(entry.seconds for entry in entries) / 3600
+def _count_hours(utterances: Sequence[Utterance]) -> float:
+    return sum(each.seconds for each in utterances) / 3600
 
 
 def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None) -> dict[str, Any]:

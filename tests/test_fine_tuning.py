@@ -16,7 +16,7 @@ from stopping import stopped_in_call
 import speechrnn
 from speechrnn import fine_tuning
 from speechrnn.cli.main import main
-from speechrnn.corpus.readers import read_entries
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.evaluation.comparison import Comparison
 from speechrnn.fine_tuning import choose_settings, describe_finetuning, describe_plan, finetune, take_settings
@@ -246,7 +246,7 @@ def test_verdicts(low, high, verdict):
 
 
 def test_more_speech_takes_fewer_epochs(letters, german):
-    base, entries = load_model(letters), read_entries(german / "train.jsonl")
+    base, entries = load_model(letters), read_corpus(german / "train.jsonl")
     short = choose_settings(base, entries, text=TextConfig(), alphabet=None)
     assert (short["trainer.max_epochs"], short["checkpoints.best"]) == (200, 30)
     assert short["start.head_epochs"] > 0

@@ -11,9 +11,9 @@ import logging
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete
+from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.splits import find_parts, write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 logger = logging.getLogger("speechrnn")
@@ -63,10 +63,10 @@ def read_transcripts(path: Path) -> dict[str, str]:
     return texts
 
 
-def _read(folder: Path, texts: dict[str, str]) -> list[Entry]:
+def _read(folder: Path, texts: dict[str, str]) -> list[Utterance]:
     recordings = sorted(folder.glob("*/*.wav"))
     listings = [
-        Listing(path.stem, path.absolute(), texts[path.stem], speaker=path.parent.name)
+        Utterance(path.stem, path.absolute(), texts[path.stem], speaker=path.parent.name)
         for path in recordings
         if path.stem in texts
     ]
@@ -74,4 +74,4 @@ def _read(folder: Path, texts: dict[str, str]) -> list[Entry]:
         logger.warning("%s: %d recordings have no transcript and are left out", folder, len(recordings) - len(listings))
     if not listings:
         raise CorpusError(f"{folder}: no recording with a transcript; unpack the archives of the speakers there")
-    return complete(listings, where=folder)[0]
+    return read_headers(listings, where=folder)

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete
+from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.splits import find_parts, hold_out_speakers, write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -47,7 +47,7 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
     write_parts(output, {"train": train, "valid": valid, "test": tested})
 
 
-def _read(folder: Path, part: str) -> list[Entry]:
+def _read(folder: Path, part: str) -> list[Utterance]:
     """One part: the n-th path belongs to the n-th transcript."""
     path = folder / "etc" / f"an4_{part}.transcription"
     names = [line.strip() for _, line in read_lines(folder / "etc" / f"an4_{part}.fileids", kind="list of recordings")]
@@ -60,5 +60,5 @@ def _read(folder: Path, part: str) -> list[Entry]:
         if match is None or not name.endswith(match["name"].strip()):
             raise CorpusError(f"{path} line {number}: expected the transcript of {name}, found {line.strip()!r}")
         recording = (folder / "wav" / name).with_suffix(".sph")
-        listings.append(Listing(Path(name).name, recording, match["text"].strip(), speaker=Path(name).parent.name))
-    return complete(listings, where=folder)[0]
+        listings.append(Utterance(Path(name).name, recording, match["text"].strip(), speaker=Path(name).parent.name))
+    return read_headers(listings, where=folder)

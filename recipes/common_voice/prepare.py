@@ -10,9 +10,10 @@ Source: R. Ardila et al., "Common Voice: A Massively-Multilingual Speech Corpus"
 import logging
 from pathlib import Path
 
-from speechrnn.corpus.readers.cuts import Listing, complete
+from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.readers.table import list_table
 from speechrnn.corpus.splits import write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 logger = logging.getLogger("speechrnn")
@@ -54,13 +55,13 @@ def prepare(source: Path | None, output: Path, *, seed: int, use_validated: bool
     if use_validated:
         listed["train"] = _leave_out(list_table(source / VALIDATED), [*listed["valid"], *listed["test"]])
 
-    def report(listing: Listing, reason: str) -> None:
+    def report(listing: Utterance, reason: str) -> None:
         logger.warning("left out: %s: %s", listing.id, reason)
 
-    write_parts(output, {part: complete(each, where=source, on_error=report)[0] for part, each in listed.items()})
+    write_parts(output, {part: read_headers(each, where=source, on_error=report) for part, each in listed.items()})
 
 
-def _leave_out(listings: list[Listing], held: list[Listing]) -> list[Listing]:
+def _leave_out(listings: list[Utterance], held: list[Utterance]) -> list[Utterance]:
     speakers = {each.speaker for each in held if each.speaker is not None}
     sentences = {each.text.casefold() for each in held}
     return [each for each in listings if each.speaker not in speakers and each.text.casefold() not in sentences]

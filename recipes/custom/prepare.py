@@ -6,9 +6,9 @@ last tenth tests and the tenth before it validates. Change what does not suit: t
 
 from pathlib import Path
 
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers import read_entries
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.splits import hold_out, write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 # What the model card is to say of where the recordings come from.
@@ -31,10 +31,10 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
     """
     if source is None:
         raise CorpusError("no --source: pass the folder with your recordings, each with its text in a .txt beside it")
-    write_parts(output, split(read_entries(source), source))
+    write_parts(output, split(read_corpus(source), source))
 
 
-def split(entries: list[Entry], source: Path) -> dict[str, list[Entry]]:
+def split(entries: list[Utterance], source: Path) -> dict[str, list[Utterance]]:
     """By speakers where there are enough of them, else by order.
 
     Raises:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from speechrnn.corpus.manifest import Entry, write_manifest
-from speechrnn.corpus.readers.librispeech import read_librispeech_entries
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare
 
@@ -34,7 +35,7 @@ TEST_READER_EVERY = 5
 TRAINING_PARTS = "train-*"
 VALID_PART, TEST_PART = "dev-clean", "test-clean"
 
-Parts = dict[str, list[Entry]]
+Parts = dict[str, list[Utterance]]
 
 
 def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None) -> None:
@@ -89,11 +90,11 @@ def split_librispeech(folder: Path) -> Parts:
             if not (tree / part).is_dir():
                 raise CorpusError(f"{tree}: no {part} beside {training[0].name}; it is needed to choose and to test")
         return {
-            "train": [entry for part in training for entry in read_librispeech_entries(part)],
-            "valid": read_librispeech_entries(tree / VALID_PART),
-            "test": read_librispeech_entries(tree / TEST_PART),
+            "train": [entry for part in training for entry in read_corpus(part, "librispeech")],
+            "valid": read_corpus(tree / VALID_PART, "librispeech"),
+            "test": read_corpus(tree / TEST_PART, "librispeech"),
         }
-    entries = read_librispeech_entries(tree)
+    entries = read_corpus(tree, "librispeech")
     readers = sorted({entry.speaker for entry in entries})
     tested = readers[TEST_READER_EVERY - 1 :: TEST_READER_EVERY]
     others = [reader for reader in readers if reader not in tested]
@@ -106,6 +107,6 @@ def split_librispeech(folder: Path) -> Parts:
     }
 
 
-def _label(entry: Entry, corpus: str) -> Entry:
+def _label(entry: Utterance, corpus: str) -> Utterance:
     """The entry under a name that no other corpus has."""
     return replace(entry, id=f"{corpus}-{entry.id}", corpus=corpus, speaker=f"{corpus}-{entry.speaker}")

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from speechrnn.audio.files import audio_info
 from speechrnn.corpus.download import fetch_corpus
-from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare
 
@@ -149,8 +150,8 @@ def _choose_split(clips: list[Clip], fold: str | None) -> Callable[[Clip], str]:
     return part_of
 
 
-def _to_entry(clip: Clip) -> Entry:
-    return Entry(
+def _to_entry(clip: Clip) -> Utterance:
+    return Utterance(
         id=clip.path.stem,
         audio_path=clip.path,
         seconds=audio_info(clip.path).seconds,
@@ -159,7 +160,7 @@ def _to_entry(clip: Clip) -> Entry:
     )
 
 
-def _speak_digits(folder: Path, *, seed: int) -> list[Entry]:
+def _speak_digits(folder: Path, *, seed: int) -> list[Utterance]:
     """Let every voice that the quickstart recipe knows say digits; each as often, give or take one.
 
     Raises:

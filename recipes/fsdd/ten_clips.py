@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.corpus.manifest import read_manifest, write_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
 from speechrnn.fine_tuning import FineTuning, finetune
@@ -38,7 +39,7 @@ SETTINGS = {
 """Faster and longer than what `finetune` chooses, as the clips that are replayed allow; ``--set`` wins over it."""
 
 
-def split(entries: list[Entry], clip: int) -> tuple[list[Entry], list[Entry]]:
+def split(entries: list[Utterance], clip: int) -> tuple[list[Utterance], list[Utterance]]:
     """The clip of each digit with this number, and all others; an id is digit_speaker_number.
 
     Raises:
@@ -82,7 +83,7 @@ def tune(folds: Sequence[Path], output: Path, ten: Path, overrides: dict[str, An
     ]
 
 
-def split_files(fold: Path, output: Path, clip: int) -> tuple[list[Entry], Path, Path]:
+def split_files(fold: Path, output: Path, clip: int) -> tuple[list[Utterance], Path, Path]:
     """The ten clips of a fold's speaker, their manifest, and that of the rest."""
     ten, rest = split(read_manifest(fold / "test.jsonl"), clip)
     paths = output / "ten.jsonl", output / "rest.jsonl"

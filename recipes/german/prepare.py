@@ -7,7 +7,7 @@ TEST_MINUTES test and VALID_MINUTES before them validate; from the beginning ``p
 
 from pathlib import Path
 
-from speechrnn.corpus.readers import read_entries
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.splits import take_minutes, write_parts
 from speechrnn.errors import CorpusError
 
@@ -41,7 +41,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float = 60
             "no --source: pass a folder of German recordings with their texts, such as dataset-voice-kerstin of "
             "https://github.com/rhasspy"
         )
-    entries = read_entries(source)
+    entries = read_corpus(source)
     test = take_minutes(reversed(entries), TEST_MINUTES)
     valid = take_minutes(reversed(entries[: len(entries) - len(test)]), VALID_MINUTES)
     rest = entries[: len(entries) - len(test) - len(valid)]

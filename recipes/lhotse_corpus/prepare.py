@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.corpus.lhotse_corpora import WHOLE, list_corpora, read_lhotse_corpus
-from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.splits import hold_out_speakers, write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 HOLD_OUT_EVERY = 10
@@ -62,8 +62,8 @@ def prepare(
 
 
 def _choose(
-    parts: Mapping[str, list[Entry]], wanted: Sequence[str] | None, usual: Sequence[str], corpus: str
-) -> list[Entry]:
+    parts: Mapping[str, list[Utterance]], wanted: Sequence[str] | None, usual: Sequence[str], corpus: str
+) -> list[Utterance]:
     """The utterances of the parts that are wanted, or of the first usual one that is there."""
     if wanted is None:
         found = [part for name in usual for part in parts if part.lower() == name]

@@ -7,7 +7,7 @@ books", ICASSP 2015.
 from collections.abc import Sequence
 from pathlib import Path
 
-from speechrnn.corpus.readers.librispeech import read_librispeech_entries
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.splits import find_parts, write_parts
 
 ATTRIBUTION = [
@@ -56,7 +56,7 @@ def prepare(
     write_parts(
         output,
         {
-            name: [entry for each in found for entry in read_librispeech_entries(each)]
+            name: [entry for each in found for entry in read_corpus(each, "librispeech")]
             for name, found in folders.items()
         },
     )

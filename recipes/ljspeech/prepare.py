@@ -9,9 +9,11 @@ Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017.
 
 from pathlib import Path
 
-from speechrnn.corpus.manifest import Entry, read_manifest
-from speechrnn.corpus.readers.ljspeech import is_ljspeech, read_ljspeech_entries
+from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.readers.ljspeech import is_ljspeech
 from speechrnn.corpus.splits import take_minutes, write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -43,7 +45,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float | No
     write_parts(output, split_ljspeech(source, minutes))
 
 
-def split_ljspeech(source: Path | None, minutes: float | None = None) -> dict[str, list[Entry]]:
+def split_ljspeech(source: Path | None, minutes: float | None = None) -> dict[str, list[Utterance]]:
     """The utterances of train, valid and test, by their order.
 
     Raises:
@@ -58,7 +60,7 @@ def split_ljspeech(source: Path | None, minutes: float | None = None) -> dict[st
     manifest = source / "manifest.jsonl"
     if folder is None and not manifest.is_file():
         raise CorpusError(f"{source}: no metadata.csv with wavs beside it there; pass the folder LJSpeech-1.1")
-    entries = read_ljspeech_entries(folder) if folder is not None else read_manifest(manifest)
+    entries = read_corpus(folder, "ljspeech") if folder is not None else read_manifest(manifest)
     tested, validated = round(TEST_SHARE * len(entries)), round(VALID_SHARE * len(entries))
     if not validated:
         raise CorpusError(f"{source}: {len(entries)} utterances are too few to split; 20 or more will do")

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechrnn.audio.files import audio_info
-from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -191,7 +192,7 @@ def _to_line(job: Job, folder: Path) -> str:
     return json.dumps({"path": str(folder / f"{job.id}.wav"), **fields}) + "\n"
 
 
-def to_entry(job: Job, folder: Path) -> Entry:
+def to_entry(job: Job, folder: Path) -> Utterance:
     """The manifest's line of a recording that was spoken into a folder."""
     path = folder / f"{job.id}.wav"
-    return Entry(id=job.id, audio_path=path, seconds=audio_info(path).seconds, text=job.text, speaker=job.variant)
+    return Utterance(id=job.id, audio_path=path, seconds=audio_info(path).seconds, text=job.text, speaker=job.variant)

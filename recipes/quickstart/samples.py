@@ -10,7 +10,8 @@ from pathlib import Path
 
 import soundfile
 
-from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.utterance import Utterance
 
 # Found on sys.path because this file is run as a program: Python puts its folder there.
 from prepare import DIGITS, Job, draw_jobs, speak  # isort: skip
@@ -23,7 +24,7 @@ MIN_WORDS = 4
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "samples"
 
 
-def write_samples(folder: Path) -> list[Entry]:
+def write_samples(folder: Path) -> list[Utterance]:
     """Write digits-1.flac, command-1.flac and so on, 16 kHz, and manifest.jsonl, which says what they say.
 
     Args:
@@ -66,10 +67,10 @@ def _kind(job: Job) -> str:
     return "digits" if set(words) <= set(DIGITS) else "command"
 
 
-def _convert(name: str, job: Job, wav: Path, flac: Path) -> Entry:
+def _convert(name: str, job: Job, wav: Path, flac: Path) -> Utterance:
     samples, sample_rate = soundfile.read(wav, dtype="int16")
     soundfile.write(flac, samples, sample_rate)
-    return Entry(id=name, audio_path=flac, seconds=len(samples) / sample_rate, text=job.text, speaker=job.variant)
+    return Utterance(id=name, audio_path=flac, seconds=len(samples) / sample_rate, text=job.text, speaker=job.variant)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 from speechrnn.corpus.download import download, extract
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import write_manifest
-from speechrnn.corpus.readers.cuts import Listing, complete
+from speechrnn.corpus.readers.recordings import read_headers
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 logger = logging.getLogger("speechrnn")
@@ -60,7 +61,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     if empty:
         raise CorpusError(f"{folder}: no recordings for {' and '.join(empty)}; is the copy whole?")
     for part, members in parts.items():
-        entries, _ = complete([_list(folder, name) for name in members], where=folder)
+        entries = read_headers([_list(folder, name) for name in members], where=folder)
         write_manifest(output / f"{part}.jsonl", entries)
 
 
@@ -108,6 +109,6 @@ def read_list(path: Path, names: list[str]) -> list[str]:
     return wanted
 
 
-def _list(folder: Path, name: str) -> Listing:
+def _list(folder: Path, name: str) -> Utterance:
     word, file = name.split("/")
-    return Listing(f"{word}-{Path(file).stem}", folder / name, word, speaker=file.split("_nohash_")[0])
+    return Utterance(f"{word}-{Path(file).stem}", folder / name, word, speaker=file.split("_nohash_")[0])

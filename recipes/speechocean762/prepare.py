@@ -11,9 +11,10 @@ dictionary expects, not what was heard from this reader.
 from pathlib import Path
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.corpus.manifest import Entry, write_manifest
-from speechrnn.corpus.readers.kaldi import read_kaldi_entries
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.splits import hold_out_speakers
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 from speechrnn.text.pronunciations import read_pronunciations
 
@@ -53,19 +54,19 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     write_atomic(output / "lexicon.txt", "".join(lines), error=CorpusError)
 
 
-def read_parts(source: Path | None) -> dict[str, list[Entry]]:
+def read_parts(source: Path | None) -> dict[str, list[Utterance]]:
     """The utterances of train, valid and test.
 
     Raises:
         CorpusError: No source, or it is not this corpus, or a recording is missing or unreadable.
     """
     folder = find_folder(source)
-    training = read_kaldi_entries(folder / "train")
+    training = read_corpus(folder / "train", "kaldi")
     train, valid = hold_out_speakers(training, every=VALID_EVERY, where=folder / "train")
     return {
         "train": train,
         "valid": valid,
-        "test": read_kaldi_entries(folder / "test"),
+        "test": read_corpus(folder / "test", "kaldi"),
     }
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.audio.files import read_audio
-from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import SpeechRNNError
 from speechrnn.padding import pad_sequences
 from speechrnn.recognition.adaptation import adapt
@@ -31,18 +32,18 @@ SECONDS = 30.0
 NETWORKS = ("zero", "learned", "encoded")
 READINGS = (WITH_TEXTS, OWN) = ("with texts", "own readings")
 
-Speakers = dict[str, tuple[list[Entry], list[Entry]]]
+Speakers = dict[str, tuple[list[Utterance], list[Utterance]]]
 Errors = list[tuple[str, ErrorCounts, ErrorCounts]]
 
 
-def split_speakers(entries: list[Entry], seconds: float) -> Speakers:
+def split_speakers(entries: list[Utterance], seconds: float) -> Speakers:
     """What is heard of each speaker beforehand, and what is scored; those without enough of both are left out."""
-    by_speaker: dict[str, list[Entry]] = {}
+    by_speaker: dict[str, list[Utterance]] = {}
     for entry in entries:
         by_speaker.setdefault(entry.speaker or entry.id, []).append(entry)
     found = {}
     for name, own in sorted(by_speaker.items()):
-        heard: list[Entry] = []
+        heard: list[Utterance] = []
         for entry in own:
             if sum(each.seconds for each in heard) >= seconds:
                 break

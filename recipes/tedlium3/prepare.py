@@ -12,10 +12,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import complete
+from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.readers.stm import list_stm
 from speechrnn.corpus.splits import find_parts, write_parts
+from speechrnn.corpus.utterance import Utterance
 
 ATTRIBUTION = [
     {
@@ -47,6 +47,6 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
     write_parts(output, {name: _read(folder) for name, folder in zip(PARTS, folders, strict=True)})
 
 
-def _read(folder: Path) -> list[Entry]:
-    entries = complete(list_stm(folder), where=folder)[0]
+def _read(folder: Path) -> list[Utterance]:
+    entries = read_headers(list_stm(folder), where=folder)
     return [replace(entry, text=_APOSTROPHE.sub("", entry.text)) for entry in entries]

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.cuts import Listing, complete, walk
+from speechrnn.corpus.readers.recordings import read_headers, walk
 from speechrnn.corpus.splits import write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -94,17 +95,19 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
             "TIMIT is sold by the LDC (https://catalog.ldc.upenn.edu/LDC93S1); pass its folder as --source"
         )
     held = dict(zip(("valid", "test"), map(set, get_speakers()), strict=True))
-    parts: dict[str, list[Listing]] = {"train": [], "valid": [], "test": []}
+    parts: dict[str, list[Utterance]] = {"train": [], "valid": [], "test": []}
     for part, path in _find(source):
         speaker = path.parent.name.lower()
         name = "train" if part == "train" else next((name for name, who in held.items() if speaker in who), None)
         if name is not None and not path.stem.lower().startswith(READ_BY_ALL):
             recording = _find_recording(path)
-            parts[name].append(Listing(f"{speaker}-{path.stem.lower()}", recording, read_phones(path), speaker=speaker))
+            parts[name].append(
+                Utterance(f"{speaker}-{path.stem.lower()}", recording, read_phones(path), speaker=speaker)
+            )
     if not all(parts.values()):
         empty = next(name for name, found in parts.items() if not found)
         raise CorpusError(f"{source}: no .PHN files of {empty} under TRAIN and TEST there; pass the folder of TIMIT")
-    write_parts(output, {name: complete(found, where=source)[0] for name, found in parts.items()})
+    write_parts(output, {name: read_headers(found, where=source) for name, found in parts.items()})
 
 
 def _find(source: Path) -> Iterator[tuple[str, Path]]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from speechrnn.audio.files import audio_info
 from speechrnn.corpus.download import fetch_corpus
-from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 logger = logging.getLogger("speechrnn")
@@ -111,6 +112,6 @@ def _find_folder(source: Path | None) -> Path:
     )
 
 
-def _to_entry(path: Path) -> Entry:
+def _to_entry(path: Path) -> Utterance:
     text = " ".join(WORDS[word] for word in path.stem.split("_"))
-    return Entry(id=path.stem, audio_path=path, seconds=audio_info(path).seconds, text=text, speaker="anonymous")
+    return Utterance(id=path.stem, audio_path=path, seconds=audio_info(path).seconds, text=text, speaker="anonymous")

@@ -78,35 +78,35 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     from speechrnn.audio.archives import find_archive
-    from speechrnn.corpus.readers import read_entries
+    from speechrnn.corpus.readers import read_corpus
     from speechrnn.corpus.writers import WRITERS, find_writer
 
     destination = Path(args.destination)
     name = find_writer(destination, args.to)
     if destination.exists() and (destination.is_dir() if name != "kaldi" else any(destination.iterdir())):
         raise ConfigError(f"{destination}: is there already; choose a new name")
-    entries = read_entries(args.corpus, args.format)
-    if any(find_archive(entry.audio_path) for entry in entries):
+    utterances = read_corpus(args.corpus, args.format)
+    if any(find_archive(each.audio_path) for each in utterances):
         raise ConfigError(
             f"{args.corpus}: its recordings lie in archives, where other programs do not find them; convert the corpus "
             "that it was packed from"
         )
-    WRITERS[name](destination, entries)
-    print(f"{destination}: {len(entries):,} utterances as {name}")
+    WRITERS[name](destination, utterances)
+    print(f"{destination}: {len(utterances):,} utterances as {name}")
     return 0
 
 
 def _pack(args: argparse.Namespace) -> int:
     from speechrnn.corpus.pack import pack_corpus
-    from speechrnn.corpus.readers import read_entries
+    from speechrnn.corpus.readers import read_corpus
 
     unusable: dict[str, str] = {}
-    entries = read_entries(
-        args.corpus, args.format, on_error=lambda listing, reason: unusable.update({listing.id: reason})
+    utterances = read_corpus(
+        args.corpus, args.format, on_error=lambda utterance, reason: unusable.update({utterance.id: reason})
     )
     with show_progress(args.destination) as advance:
         packed = pack_corpus(
-            entries,
+            utterances,
             args.destination,
             encoding=args.encoding,
             shard_size=args.shard_size,
@@ -243,10 +243,10 @@ def _plot(survey: Survey, path: Path) -> None:
 
     figure = new_figure(9, 3.5)
     left, right = figure.subplots(1, 2)
-    left.hist([entry.seconds for entry in survey.entries], bins=50)
+    left.hist([each.seconds for each in survey.utterances], bins=50)
     left.set_xlabel("duration, s")
     left.set_ylabel("utterances")
-    right.hist([len(entry.text) / entry.seconds for entry in survey.entries if entry.text.strip()], bins=50)
+    right.hist([len(each.text) / each.seconds for each in survey.utterances if each.text.strip()], bins=50)
     right.set_xlabel("characters a second")
-    figure.suptitle(f"{len(survey.entries):,} utterances, {survey.seconds / 3600:.2f} h")
+    figure.suptitle(f"{len(survey.utterances):,} utterances, {survey.seconds / 3600:.2f} h")
     write_atomic(path, to_png(figure), error=ConfigError)

@@ -1,48 +1,15 @@
-"""Preflight: which utterances can be trained on, and why the others cannot, before the first step."""
+"""Which utterances can be trained on, and why the others cannot, before the first step."""
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from speechrnn.corpus.compact import CompactList
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 from speechrnn.text.tokens import Tokens
-
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """What training needs to know of an utterance before it reads the audio.
-
-    Attributes:
-        id: Its name in the corpus.
-        audio_path: The recording.
-        start: Where it begins in the recording, in seconds.
-        seconds: Its duration.
-        num_samples: Its length at the model's sample rate.
-        text: Reference after the model's text normalisation.
-        tokens: Token ids of the text; empty where the model lacks a character.
-        speaker: Who speaks, where known.
-        corpus: Which corpus it comes from, where the manifest joins several.
-    """
-
-    id: str
-    audio_path: str
-    start: float
-    seconds: float
-    num_samples: int
-    text: str
-    tokens: Sequence[int]
-    speaker: str | None
-    corpus: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,35 +20,23 @@ class LeftOut:
     reason: str
 
 
-def describe_cut(
-    cut: MonoCut, *, tokens: Tokens, normalize: Callable[[str], str], sample_rate: int
+def encode_utterance(
+    utterance: Utterance, *, tokens: Tokens, normalize: Callable[[str], str]
 ) -> tuple[Utterance, str | None]:
-    """What training needs to know of a cut, and why its text cannot be trained on (None where it can)."""
-    from speechrnn.audio.resampling import resampled_length
+    """Normalise the text of an utterance and add its tokens.
 
-    supervision = cut.supervisions[0]
-    text = normalize(supervision.text or "")
+    Returns:
+        The utterance, and why its text cannot be trained on (None where it can).
+    """
+    text = normalize(utterance.text)
     ids: list[int] = []
-    reason = None
-    if not text:
-        reason = "its transcript is empty"
-    else:
+    reason = None if text else "its transcript is empty"
+    if text:
         try:
             ids = tokens.encode(text)
         except CorpusError as error:
             reason = str(error)
-    utterance = Utterance(
-        id=cut.id,
-        audio_path=str(cut.recording.sources[0].source),
-        start=cut.start,
-        seconds=cut.duration,
-        num_samples=resampled_length(_count_source_samples(cut), cut.recording.sampling_rate, sample_rate),
-        text=text,
-        tokens=array(_find_typecode(len(tokens)), ids),
-        speaker=supervision.speaker,
-        corpus=(cut.custom or {}).get("corpus"),
-    )
-    return utterance, reason
+    return replace(utterance, text=text, tokens=array(_find_typecode(len(tokens)), ids)), reason
 
 
 def _find_typecode(count: int) -> str:
@@ -89,15 +44,8 @@ def _find_typecode(count: int) -> str:
     return "B" if count <= 2**8 else "H" if count <= 2**16 else "I"
 
 
-def _count_source_samples(cut: MonoCut) -> int:
-    """Samples that :func:`read_utterance` reads of a cut before it resamples them; halves are rounded as it does."""
-    rate = cut.recording.sampling_rate
-    first = math.floor(cut.start * rate + 0.5)
-    return min(max(1, math.floor(cut.duration * rate + 0.5)), cut.recording.num_samples - first)
-
-
 def check_corpus(
-    cuts: Iterable[MonoCut],
+    utterances: Iterable[Utterance],
     *,
     tokens: Tokens,
     normalize: Callable[[str], str],
@@ -107,35 +55,22 @@ def check_corpus(
     """Sort a corpus into what can be trained on and what cannot.
 
     Args:
-        cuts: The corpus.
-        tokens: What the model's outputs stand for.
+        utterances: The corpus, headers read.
+        tokens: The model's tokens.
         normalize: The model's text normalisation.
         sample_rate: The model's, in Hz.
         explain_infeasible: Why CTC cannot align these tokens with so many samples, or None where it can.
 
     Returns:
-        The usable utterances, made anew when they are asked for, and those left out with their reasons, both in the
+        The usable utterances with normalised text and tokens, and those left out with their reasons, both in the
         corpus's order.
     """
-    usable, left_out = CompactList(Utterance), []
-    for cut in cuts:
-        utterance, reason = describe_cut(cut, tokens=tokens, normalize=normalize, sample_rate=sample_rate)
-        reason = reason or explain_infeasible(utterance.tokens, utterance.num_samples)
+    usable, left_out = compact_utterances(), []
+    for each in utterances:
+        utterance, reason = encode_utterance(each, tokens=tokens, normalize=normalize)
+        reason = reason or explain_infeasible(utterance.tokens, utterance.count_samples(sample_rate))
         if reason is None:
             usable.append(utterance)
         else:
-            left_out.append(LeftOut(cut.id, reason))
+            left_out.append(LeftOut(each.id, reason))
     return usable, left_out
-
-
-def read_utterance(utterance: Utterance, *, sample_rate: int) -> np.ndarray:
-    """Read an utterance's samples, (N,), float32, at ``sample_rate`` in Hz."""
-    from speechrnn.audio.files import read_audio
-
-    return read_audio(
-        utterance.audio_path,
-        sample_rate=sample_rate,
-        start=utterance.start,
-        seconds=utterance.seconds,
-        check_levels=False,
-    ).samples

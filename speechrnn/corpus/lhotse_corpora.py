@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.audio.files import AudioInfo
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete
+from speechrnn.corpus.readers.recordings import read_headers
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError, CorpusError
 
 WHOLE = "all"
@@ -24,7 +24,9 @@ def list_corpora() -> list[str]:
     return sorted(name.removeprefix("prepare_") for name in vars(recipes) if name.startswith("prepare_"))
 
 
-def read_lhotse_corpus(name: str, source: Path, options: Mapping[str, Any] | None = None) -> dict[str, list[Entry]]:
+def read_lhotse_corpus(
+    name: str, source: Path, options: Mapping[str, Any] | None = None
+) -> dict[str, Sequence[Utterance]]:
     """Let lhotse prepare a corpus.
 
     Args:
@@ -78,24 +80,24 @@ def _walk_parts(prepared: Any, source: Path) -> list[tuple[str, str, Mapping[str
     return parts
 
 
-def _read_part(where: str, manifests: Mapping[str, Any]) -> list[Entry]:
+def _read_part(where: str, manifests: Mapping[str, Any]) -> Sequence[Utterance]:
     if "supervisions" not in manifests or "recordings" not in manifests:
         raise CorpusError(f"{where}: lhotse finds no recordings with texts there")
     recordings = {recording.id: recording for recording in manifests["recordings"]}
-    listings = [_list(where, recordings[each.recording_id], each) for each in manifests["supervisions"]]
-    return complete(listings, where=where)[0]
+    utterances = (_list(where, recordings[each.recording_id], each) for each in manifests["supervisions"])
+    return read_headers(utterances, where=where)
 
 
-def _list(where: str, recording: Any, supervision: Any) -> Listing:
+def _list(where: str, recording: Any, supervision: Any) -> Utterance:
     sources: Sequence[Any] = recording.sources
     if len(sources) != 1 or sources[0].type != "file":
         raise CorpusError(f"{where}: recording {recording.id} lies in no single file")
-    return Listing(
+    return Utterance(
         id=supervision.id,
         audio_path=Path(sources[0].source).absolute(),
         text=supervision.text or "",
         start=max(0.0, supervision.start),
         seconds=min(supervision.duration, recording.duration - max(0.0, supervision.start)),
         speaker=supervision.speaker,
-        info=AudioInfo(recording.duration, recording.sampling_rate, recording.num_channels, recording.num_samples),
+        header=AudioInfo(recording.duration, recording.sampling_rate, recording.num_channels, recording.num_samples),
     )

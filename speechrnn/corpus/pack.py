@@ -6,16 +6,16 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speechrnn.audio.files import AudioInfo, read_audio
+from speechrnn.audio.files import AudioInfo
 from speechrnn.audio.resampling import resample
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, make_cut
+from speechrnn.corpus.cuts import make_cut
+from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.types import Waveform
 
@@ -49,7 +49,7 @@ class Packed:
 
 
 def pack_corpus(
-    entries: Sequence[Entry],
+    utterances: Sequence[Utterance],
     folder: str | Path,
     *,
     encoding: str = "flac",
@@ -60,7 +60,7 @@ def pack_corpus(
     """Cut utterances out of their recordings, mix their channels, and write them to shards in the corpus's order.
 
     Args:
-        entries: The utterances.
+        utterances: The utterances.
         folder: Where to write; it must not be there, and is there only when it is whole.
         encoding: ``flac`` (16 bits), ``wav`` (16 bits) or ``opus`` (about a tenth of the size, lossy).
         shard_size: Utterances a shard.
@@ -77,7 +77,7 @@ def pack_corpus(
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
-        packed = _write_shards(entries, beside, encoding, shard_size, sample_rate, advance)
+        packed = _write_shards(utterances, beside, encoding, shard_size, sample_rate, advance)
         if not packed.utterances:
             reason = next(iter(packed.failed.values()), "it holds no utterance")
             raise CorpusError(f"nothing can be packed: {reason}")
@@ -103,7 +103,7 @@ def _check(folder: Path, encoding: str, shard_size: int, sample_rate: int | None
 
 
 def _write_shards(
-    entries: Sequence[Entry],
+    utterances: Sequence[Utterance],
     folder: Path,
     encoding: str,
     shard_size: int,
@@ -118,27 +118,25 @@ def _write_shards(
         TarWriter(str(folder / f"recording.{_DIGITS}.tar"), shard_size=shard_size) as archive,
         JsonlShardWriter(str(folder / f"cuts.{_DIGITS}.jsonl.gz"), shard_size=shard_size) as cuts,
     ):
-        for number, entry in enumerate(entries, start=1):
+        for number, utterance in enumerate(utterances, start=1):
             try:
-                waveform = _read(entry, encoding, sample_rate)
+                waveform = _read(utterance, encoding, sample_rate)
             except AudioError as error:
-                failed[entry.id] = str(error)
-                advance(number, len(entries))
+                failed[utterance.id] = str(error)
+                advance(number, len(utterances))
                 continue
-            cut = _make_cut(entry, waveform)
-            archive.write(f"{entry.id}.{encoding}", _encode(waveform, encoding))
+            cut = _make_cut(utterance, waveform)
+            archive.write(f"{utterance.id}.{encoding}", _encode(waveform, encoding))
             described = json.dumps(cut.recording.to_dict(), ensure_ascii=False).encode()
-            archive.write(f"{entry.id}.json", io.BytesIO(described), count=False)
+            archive.write(f"{utterance.id}.json", io.BytesIO(described), count=False)
             cuts.write(cut)
             seconds, written = seconds + cut.duration, written + 1
-            advance(number, len(entries))
+            advance(number, len(utterances))
     return Packed(folder, -(-written // shard_size), written, seconds, failed)
 
 
-def _read(entry: Entry, encoding: str, sample_rate: int | None) -> Waveform:
-    waveform = read_audio(
-        entry.audio_path, sample_rate=sample_rate, start=entry.offset, seconds=entry.seconds, check_levels=False
-    )
+def _read(utterance: Utterance, encoding: str, sample_rate: int | None) -> Waveform:
+    waveform = read_utterance(utterance, sample_rate=sample_rate)
     rate = waveform.sample_rate
     if encoding != "opus" or rate in _OPUS_RATES:
         return waveform
@@ -146,14 +144,13 @@ def _read(entry: Entry, encoding: str, sample_rate: int | None) -> Waveform:
     return Waveform(resample(waveform.samples, rate, higher), higher)
 
 
-def _make_cut(entry: Entry, waveform: Waveform) -> MonoCut:
+def _make_cut(utterance: Utterance, waveform: Waveform) -> MonoCut:
     """The utterance as lhotse's Shar describes it: its audio is in the archive, under its own name."""
     from lhotse.shar.utils import to_shar_placeholder
 
     seconds = len(waveform.samples) / waveform.sample_rate
-    alone = Listing(entry.id, entry.audio_path, entry.text, speaker=entry.speaker, corpus=entry.corpus)
-    info = AudioInfo(seconds, waveform.sample_rate, 1, len(waveform.samples))
-    cut = make_cut(alone, info)
+    header = AudioInfo(seconds, waveform.sample_rate, 1, len(waveform.samples))
+    cut = make_cut(replace(utterance, start=0.0, seconds=seconds, header=header))
     cut.recording = to_shar_placeholder(cut.recording)
     return cut
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 
-def hold_out_speakers(entries: Sequence[Entry], *, every: int, where: str | Path) -> tuple[list[Entry], list[Entry]]:
+def hold_out_speakers(
+    utterances: Sequence[Utterance], *, every: int, where: str | Path
+) -> tuple[list[Utterance], list[Utterance]]:
     """Split by speakers: in the order of their names every so many-th one is held out.
 
     Args:
-        entries: A corpus's utterances, all with speakers.
+        utterances: A corpus's utterances, all with speakers.
         every: 10 holds out a tenth of the speakers.
         where: The corpus, as an error names it.
 
@@ -23,22 +26,24 @@ def hold_out_speakers(entries: Sequence[Entry], *, every: int, where: str | Path
     Raises:
         CorpusError: There are too few speakers.
     """
-    speakers = sorted({entry.speaker or "" for entry in entries})
+    speakers = sorted({each.speaker_key or "" for each in utterances})
     chosen = set(speakers[every - 1 :: every])
     if not chosen:
         raise CorpusError(f"{where}: {len(speakers)} speakers are too few to split; {every} or more will do")
     return (
-        [entry for entry in entries if entry.speaker not in chosen],
-        [entry for entry in entries if entry.speaker in chosen],
+        [each for each in utterances if each.speaker_key not in chosen],
+        [each for each in utterances if each.speaker_key in chosen],
     )
 
 
-def hold_out(entries: Sequence[Entry], *, every: int, where: str | Path) -> tuple[list[Entry], list[Entry]]:
+def hold_out(
+    utterances: Sequence[Utterance], *, every: int, where: str | Path
+) -> tuple[list[Utterance], list[Utterance]]:
     """Split by speakers, as :func:`hold_out_speakers` does, where enough of them are known; else the end of the corpus,
     one utterance in so many and at least one, is held out.
 
     Args:
-        entries: A corpus's utterances.
+        utterances: A corpus's utterances.
         every: 10 holds out a tenth.
         where: The corpus, as an error names it.
 
@@ -48,37 +53,39 @@ def hold_out(entries: Sequence[Entry], *, every: int, where: str | Path) -> tupl
     Raises:
         CorpusError: There is but one utterance.
     """
-    speakers = {entry.speaker for entry in entries}
+    speakers = {each.speaker_key for each in utterances}
     if None not in speakers and len(speakers) >= every:
-        return hold_out_speakers(entries, every=every, where=where)
-    if len(entries) < 2:
-        raise CorpusError(f"{where}: {len(entries)} utterance cannot be split; record more, or give each part its own")
-    first = len(entries) - max(1, len(entries) // every)
-    return list(entries[:first]), list(entries[first:])
+        return hold_out_speakers(utterances, every=every, where=where)
+    if len(utterances) < 2:
+        raise CorpusError(
+            f"{where}: {len(utterances)} utterance cannot be split; record more, or give each part its own"
+        )
+    first = len(utterances) - max(1, len(utterances) // every)
+    return list(utterances[:first]), list(utterances[first:])
 
 
-def take_minutes(entries: Iterable[Entry], minutes: float) -> list[Entry]:
-    """The first entries, until they last so many minutes."""
+def take_minutes(utterances: Iterable[Utterance], minutes: float) -> list[Utterance]:
+    """The first utterances, until they last so many minutes."""
     taken, seconds = [], 0.0
-    for entry in entries:
+    for each in utterances:
         if seconds >= 60 * minutes:
             break
-        taken.append(entry)
-        seconds += entry.seconds
+        taken.append(each)
+        seconds += each.seconds
     return taken
 
 
-def write_parts(output: Path, parts: Mapping[str, Sequence[Entry]]) -> None:
+def write_parts(output: Path, parts: Mapping[str, Sequence[Utterance]]) -> None:
     """Write NAME.jsonl for each part.
 
     Raises:
         CorpusError: A part has no utterances, or two of them share an id.
     """
-    for name, entries in parts.items():
-        if not entries:
+    for name, utterances in parts.items():
+        if not utterances:
             raise CorpusError(f"{output}: nothing is left for {name}")
-    for name, entries in parts.items():
-        write_manifest(output / f"{name}.jsonl", entries)
+    for name, utterances in parts.items():
+        write_manifest(output / f"{name}.jsonl", utterances)
 
 
 def find_parts(source: Path | None, parts: Sequence[str], *, names: Sequence[str] = (), fetch: str) -> list[Path]:

@@ -4,49 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from speechrnn.corpus.batches import Plan
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
 
 Carry = Literal["no", "recording", "speaker"]
 
 
-class Place(NamedTuple):
-    """Where an utterance stands among others.
-
-    Attributes:
-        recording: The file that it lies in.
-        start: Where it begins there, in seconds.
-        speaker: Who speaks; None where that is not known.
-        corpus: Which corpus it comes from, where that is known.
-    """
-
-    recording: str
-    start: float
-    speaker: str | None = None
-    corpus: str | None = None
-
-
-def find_sequences(places: Iterable[Place], carry: Carry) -> list[list[int]]:
+def find_sequences(utterances: Iterable[Utterance], carry: Carry) -> list[list[int]]:
     """Positions of utterances that follow one another; each utterance is in one sequence.
 
     Args:
-        places: Of a corpus's utterances, in its order.
+        utterances: A corpus's, in its order.
         carry: ``recording``: pieces of one recording, by time; ``speaker``: what one speaker says, in the corpus's
             order; ``no``: each utterance alone.
     """
     groups: dict[object, list[tuple[float, int]]] = {}
-    for position, place in enumerate(places):
+    for position, each in enumerate(utterances):
         own: object = position
         if carry == "recording":
-            own = place.recording
-        elif carry == "speaker" and place.speaker is not None:
-            own = (place.corpus, place.speaker)
-        groups.setdefault(own, []).append((place.start if carry == "recording" else 0.0, position))
+            own = each.audio_path
+        elif carry == "speaker" and each.speaker is not None:
+            own = each.speaker_key
+        groups.setdefault(own, []).append((each.start if carry == "recording" else 0.0, position))
     return [[position for _, position in sorted(group)] for group in groups.values()]
 
 

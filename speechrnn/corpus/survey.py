@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from speechrnn.audio.files import read_audio
 from speechrnn.audio.levels import describe_levels
-from speechrnn.audio.resampling import resampled_length
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers import find_format, read_entries
-from speechrnn.corpus.readers.cuts import Listing
+from speechrnn.corpus.readers import find_format, read_corpus
+from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError
 from speechrnn.processes import count_cores
 from speechrnn.text.tokens import Tokens
@@ -62,14 +59,14 @@ class Measured:
     """What was heard of one utterance.
 
     Attributes:
-        entry: The utterance.
+        utterance: The utterance.
         sample_rate: Of its recording, in Hz.
         digest: Of its samples: equal audio has equal digests.
         findings: About its sound.
         power: Mean power spectrum, (_FFT // 2 + 1,), of some utterances.
     """
 
-    entry: Entry
+    utterance: Utterance
     sample_rate: int
     digest: str
     findings: tuple[Finding, ...]
@@ -100,7 +97,7 @@ class Survey:
     Attributes:
         path: The corpus.
         format: Its format's name.
-        entries: All utterances whose headers could be read.
+        utterances: All utterances whose headers could be read.
         findings: Everything that is to be said about single utterances.
         sample_rates: Hz → utterances.
         characters: Of the texts as they are written → how often.
@@ -108,12 +105,11 @@ class Survey:
         band_limit_hz: Above this there is nothing, in no recording; None: up to the top.
         leakage: What training and test share, in words; nothing where there is no test corpus or no leak.
         digests: Of each utterance's samples, by id.
-        rates: Sample rate of each utterance's recording, by id.
     """
 
     path: str
     format: str
-    entries: list[Entry] = field(default_factory=list)
+    utterances: list[Utterance] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     sample_rates: Counter[int] = field(default_factory=Counter)
     characters: Counter[str] = field(default_factory=Counter)
@@ -121,12 +117,11 @@ class Survey:
     band_limit_hz: float | None = None
     leakage: list[str] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
-    rates: dict[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
         """Of all utterances together."""
-        return sum(entry.seconds for entry in self.entries)
+        return sum(each.seconds for each in self.utterances)
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -134,20 +129,20 @@ class Survey:
         return {finding.id: f"{finding.kind}: {finding.detail}" for finding in self.findings if finding.is_left_out}
 
     @property
-    def clean(self) -> list[Entry]:
+    def clean(self) -> list[Utterance]:
         """The utterances that can be trained on."""
         left_out = self.left_out
-        return [entry for entry in self.entries if entry.id not in left_out]
+        return [each for each in self.utterances if each.id not in left_out]
 
     def to_dict(self) -> dict[str, Any]:
         """For programs: stable names, plain values."""
-        durations = [entry.seconds for entry in self.entries]
+        durations = [each.seconds for each in self.utterances]
         return {
             "path": self.path,
             "format": self.format,
-            "utterances": len(self.entries) + sum(finding.kind == "unreadable" for finding in self.findings),
+            "utterances": len(self.utterances) + sum(finding.kind == "unreadable" for finding in self.findings),
             "seconds": round(self.seconds, 3),
-            "speakers": len({entry.speaker for entry in self.entries if entry.speaker is not None}),
+            "speakers": len({each.speaker_key for each in self.utterances} - {None}),
             "duration_quantiles": [
                 round(float(q), 3) for q in np.quantile(durations or [0.0], [0, 0.05, 0.5, 0.95, 1])
             ],
@@ -184,44 +179,56 @@ def survey_corpus(
     """
     survey = Survey(str(path), find_format(path, format).name)
 
-    def note(listing: Listing, reason: str) -> None:
-        survey.findings.append(Finding("unreadable", listing.id, reason))
+    def note(utterance: Utterance, reason: str) -> None:
+        survey.findings.append(Finding("unreadable", utterance.id, reason))
 
-    survey.entries = read_entries(path, format, on_error=note)
-    measured = list(_measure_all(survey.entries, advance))
-    broken = {each.entry.id for each in measured if not each.digest}
+    measured = list(_measure_all(read_corpus(path, format, on_error=note), advance))
     survey.findings += [finding for each in measured for finding in each.findings]
-    survey.entries = [entry for entry in survey.entries if entry.id not in broken]
     measured = [each for each in measured if each.digest]
-    survey.rates = {each.entry.id: each.sample_rate for each in measured}
-    survey.sample_rates = Counter(survey.rates.values())
-    survey.digests = {each.entry.id: each.digest for each in measured}
+    survey.utterances = [each.utterance for each in measured]
+    survey.sample_rates = Counter(each.sample_rate for each in measured)
+    survey.digests = {each.utterance.id: each.digest for each in measured}
     survey.band_limit_hz = _find_band_limit(measured)
-    survey.findings += [*_find_odd_rates(measured), *_find_lengths(survey.entries), *_find_duplicates(measured)]
-    survey.findings += [*_find_rate_outliers(survey.entries), *_find_empty(survey.entries)]
-    survey.characters = Counter(character for entry in survey.entries for character in entry.text)
+    survey.findings += [*_find_odd_rates(measured), *_find_lengths(survey.utterances), *_find_duplicates(measured)]
+    survey.findings += [*_find_rate_outliers(survey.utterances), *_find_empty(survey.utterances)]
+    survey.characters = Counter(character for each in survey.utterances for character in each.text)
     if view is not None:
-        _look_through(survey, view([entry.text for entry in survey.entries]))
+        _look_through(survey, view([each.text for each in survey.utterances]))
     return survey
 
 
 def compare(train: Survey, test: Survey) -> list[str]:
     """What two corpora share that they should not: speakers, audio, texts; in words."""
     found = []
-    speakers = {entry.speaker for entry in train.entries} & {entry.speaker for entry in test.entries} - {None}
+    speakers = _find_shared_speakers(train.utterances, test.utterances)
     if speakers:
-        found.append(f"{len(speakers)} speakers are in both, such as {min(map(str, speakers))}")
+        found.append(f"{len(speakers)} speakers are in both, such as {min(speakers)}")
     ours = set(train.digests.values())
     same = sorted(id for id, digest in test.digests.items() if digest in ours)
     if same:
         found.append(f"{len(same)} recordings of {test.path} are in {train.path} too, such as {same[0]}")
-    texts = {entry.text.casefold() for entry in train.entries}
-    shared = sorted(entry.id for entry in test.entries if entry.text and entry.text.casefold() in texts)
+    texts = {each.text.casefold() for each in train.utterances}
+    shared = sorted(each.id for each in test.utterances if each.text and each.text.casefold() in texts)
     if shared:
-        found.append(
-            f"{len(shared)} of {len(test.entries)} texts of {test.path} are in {train.path} too, such as {shared[0]}'s"
-        )
+        count = f"{len(shared)} of {len(test.utterances)} texts"
+        found.append(f"{count} of {test.path} are in {train.path} too, such as {shared[0]}'s")
     return found
+
+
+def _find_shared_speakers(train: Iterable[Utterance], test: Iterable[Utterance]) -> set[str]:
+    """Names that mean the same person in both: of one corpus, or of a corpus that is not named."""
+    known = {(each.speaker, each.corpus) for each in train}
+    names = {speaker for speaker, _ in known}
+    return {
+        each.speaker
+        for each in test
+        if each.speaker is not None
+        and (
+            each.speaker in names
+            if each.corpus is None
+            else {(each.speaker, each.corpus), (each.speaker, None)} & known
+        )
+    }
 
 
 def propose_rule(symbol: str, tokens: Tokens) -> str:
@@ -241,30 +248,27 @@ def propose_rule(symbol: str, tokens: Tokens) -> str:
     return "give the model a token for it, or leave these utterances out"
 
 
-def _measure_all(entries: Sequence[Entry], advance: Callable[[int, int], None]) -> Iterator[Measured]:
-    every = max(1, len(entries) // _BAND_UTTERANCES)
+def _measure_all(utterances: Sequence[Utterance], advance: Callable[[int, int], None]) -> Iterator[Measured]:
+    every = max(1, len(utterances) // _BAND_UTTERANCES)
     with ThreadPoolExecutor(max_workers=count_cores()) as pool:
-        jobs = pool.map(lambda pair: _measure(pair[1], with_power=pair[0] % every == 0), enumerate(entries))
+        jobs = pool.map(lambda pair: _measure(pair[1], with_power=pair[0] % every == 0), enumerate(utterances))
         for done, measured in enumerate(jobs, start=1):
             yield measured
-            advance(done, len(entries))
+            advance(done, len(utterances))
 
 
-def _measure(entry: Entry, *, with_power: bool) -> Measured:
+def _measure(utterance: Utterance, *, with_power: bool) -> Measured:
     try:
-        waveform = read_audio(entry.audio_path, start=entry.offset, seconds=entry.seconds, check_levels=False)
-    except AudioError:
-        try:  # a stated duration may be a little longer than the recording
-            waveform = read_audio(entry.audio_path, start=entry.offset, check_levels=False)
-        except AudioError as error:
-            return Measured(entry, 0, "", (Finding("unreadable", entry.id, str(error)),))
+        waveform = read_utterance(utterance)
+    except AudioError as error:
+        return Measured(utterance, 0, "", (Finding("unreadable", utterance.id, str(error)),))
     samples = waveform.samples
     findings = tuple(
-        Finding(kind, entry.id, words.removeprefix(f"{kind}: ")) for kind, words in describe_levels(samples).items()
+        Finding(kind, utterance.id, words.removeprefix(f"{kind}: ")) for kind, words in describe_levels(samples).items()
     )
     digest = hashlib.sha256(np.round(samples * 32767).astype("<i2").tobytes() + str(waveform.sample_rate).encode())
     power = _mean_power(samples) if with_power else None
-    return Measured(entry, waveform.sample_rate, digest.hexdigest(), findings, power)
+    return Measured(utterance, waveform.sample_rate, digest.hexdigest(), findings, power)
 
 
 def _mean_power(samples: np.ndarray) -> np.ndarray | None:
@@ -295,68 +299,64 @@ def _find_odd_rates(measured: Sequence[Measured]) -> Iterator[Finding]:
     rates = Counter(each.sample_rate for each in measured)
     for each in measured:
         if each.sample_rate != rates.most_common(1)[0][0]:
-            yield Finding("odd sample rate", each.entry.id, f"{each.sample_rate} Hz")
+            yield Finding("odd sample rate", each.utterance.id, f"{each.sample_rate} Hz")
 
 
-def _find_lengths(entries: Sequence[Entry]) -> Iterator[Finding]:
-    for entry in entries:
-        if entry.seconds > _LONG_SECONDS:
-            yield Finding("long", entry.id, f"{entry.seconds:.1f} s")
-        elif entry.seconds < _SHORT_SECONDS:
-            yield Finding("short", entry.id, f"{entry.seconds:.3f} s")
+def _find_lengths(utterances: Sequence[Utterance]) -> Iterator[Finding]:
+    for utterance in utterances:
+        if utterance.seconds > _LONG_SECONDS:
+            yield Finding("long", utterance.id, f"{utterance.seconds:.1f} s")
+        elif utterance.seconds < _SHORT_SECONDS:
+            yield Finding("short", utterance.id, f"{utterance.seconds:.3f} s")
 
 
-def _find_empty(entries: Sequence[Entry]) -> Iterator[Finding]:
-    for entry in entries:
-        if not entry.text.strip():
-            yield Finding("empty text", entry.id, "its transcript is empty")
+def _find_empty(utterances: Sequence[Utterance]) -> Iterator[Finding]:
+    for utterance in utterances:
+        if not utterance.text.strip():
+            yield Finding("empty text", utterance.id, "its transcript is empty")
 
 
 def _find_duplicates(measured: Sequence[Measured]) -> Iterator[Finding]:
-    first: dict[str, Entry] = {}
+    first: dict[str, Utterance] = {}
     for each in measured:
-        other = first.setdefault(each.digest, each.entry)
-        if other is not each.entry:
-            texts = "and the same text" if other.text == each.entry.text else "and another text"
-            yield Finding("duplicate", each.entry.id, f"the same sound as {other.id}, {texts}")
+        other = first.setdefault(each.digest, each.utterance)
+        if other is not each.utterance:
+            texts = "and the same text" if other.text == each.utterance.text else "and another text"
+            yield Finding("duplicate", each.utterance.id, f"the same sound as {other.id}, {texts}")
 
 
-def _find_rate_outliers(entries: Sequence[Entry]) -> Iterator[Finding]:
+def _find_rate_outliers(utterances: Sequence[Utterance]) -> Iterator[Finding]:
     """Utterances that are spoken much faster or slower than the others: often the text is another one's."""
-    rated = [entry for entry in entries if entry.text.strip()]
+    rated = [each for each in utterances if each.text.strip()]
     if len(rated) < _FEWEST_RATES:
         return
-    rates = np.log([len(entry.text) / entry.seconds for entry in rated])
+    rates = np.log([len(utterance.text) / utterance.seconds for utterance in rated])
     middle = float(np.median(rates))
     spread = max(0.05, float(np.median(np.abs(rates - middle))))
-    for entry, rate in zip(rated, rates, strict=True):
+    for utterance, rate in zip(rated, rates, strict=True):
         if abs(rate - middle) > _OUTLIER * spread:
             usual = f"where {math.exp(middle):.1f} is usual"
-            yield Finding("speaking rate", entry.id, f"{math.exp(rate):.1f} characters a second {usual}")
+            yield Finding("speaking rate", utterance.id, f"{math.exp(rate):.1f} characters a second {usual}")
 
 
 def _look_through(survey: Survey, view: ModelView) -> None:
     """What a model does not know, and what it cannot align."""
     unknown: Counter[str] = Counter()
-    lacking: dict[str, set[str]] = defaultdict(set)
-    for entry in survey.entries:
-        text = view.normalize(entry.text)
+    for utterance in survey.utterances:
+        text = view.normalize(utterance.text)
         if not text:
-            if entry.text.strip():
-                survey.findings.append(Finding("empty text", entry.id, f"nothing is left of {entry.text!r}"))
+            if utterance.text.strip():
+                survey.findings.append(Finding("empty text", utterance.id, f"nothing is left of {utterance.text!r}"))
             continue
         missing = view.tokens.unknown(text)
         if missing:
-            lacking[entry.id] = set(missing)
             unknown.update(symbol for symbol in missing for _ in range(max(1, text.count(symbol))))
             named = " ".join(map(repr, sorted(set(missing))))
-            survey.findings.append(Finding("unknown characters", entry.id, named))
+            survey.findings.append(Finding("unknown characters", utterance.id, named))
             continue
-        rate = survey.rates[entry.id]
-        samples = resampled_length(round(entry.seconds * rate), rate, view.sample_rate)
-        reason = view.explain_infeasible(view.tokens.encode(text), samples)
+        reason = view.explain_infeasible(view.tokens.encode(text), utterance.count_samples(view.sample_rate))
         if reason is not None:
-            survey.findings.append(Finding("cannot be aligned", entry.id, reason))
+            survey.findings.append(Finding("cannot be aligned", utterance.id, reason))
     survey.unknown = {
         symbol: (count, propose_rule(symbol, view.tokens) if len(symbol) == 1 else "give the model a token for it")
         for symbol, count in unknown.most_common()

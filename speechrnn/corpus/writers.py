@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.manifest import write_manifest, write_path
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 
-def write_table(path: Path, entries: Sequence[Entry]) -> None:
+def write_table(path: Path, utterances: Sequence[Utterance]) -> None:
     """CSV, or TSV where the name ends so: id, path, start, duration, text, speaker; paths as in a manifest.
 
     Raises:
@@ -21,12 +22,9 @@ def write_table(path: Path, entries: Sequence[Entry]) -> None:
     is_tsv = path.suffix.lower() == ".tsv"
     folder = path.parent.absolute()
     rows = [["id", "path", "start", "duration", "text", "speaker"]]
-    for entry in entries:
-        audio = entry.audio_path.absolute()
-        shown = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
-        rows.append(
-            [entry.id, shown.as_posix(), repr(entry.offset), repr(entry.seconds), entry.text, entry.speaker or ""]
-        )
+    for each in utterances:
+        times = [repr(each.start), repr(each.seconds)]
+        rows.append([each.id, write_path(each.audio_path, folder), *times, each.text, each.speaker or ""])
     if is_tsv:
         for row in rows:
             if any("\t" in value or "\n" in value for value in row):
@@ -38,7 +36,7 @@ def write_table(path: Path, entries: Sequence[Entry]) -> None:
     write_atomic(path, text.getvalue(), error=CorpusError)
 
 
-def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
+def write_kaldi(folder: Path, utterances: Sequence[Utterance]) -> None:
     """``wav.scp`` and ``text``; ``segments`` where recordings are cut; ``utt2spk`` where speakers are known.
 
     Lines are sorted by name. White space in an id becomes ``_``; an utterance without a speaker among others with one
@@ -47,30 +45,30 @@ def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
     Raises:
         CorpusError: Two ids become the same, a text has a line break in it, or the folder cannot be written.
     """
-    names = ["_".join(entry.id.split()) for entry in entries]
+    names = ["_".join(each.id.split()) for each in utterances]
     repeated = next((name for number, name in enumerate(names) if name in set(names[:number])), None)
     if len(set(names)) < len(names):
         raise CorpusError(f"{folder}: two utterances would be called {repeated}; give them other ids")
-    broken = next((entry.id for entry in entries if "\n" in entry.text), None)
+    broken = next((each.id for each in utterances if "\n" in each.text), None)
     if broken is not None:
         raise CorpusError(f"{folder}: the text of {broken} has a line break in it, which Kaldi's cannot have")
-    paths = list(dict.fromkeys(entry.audio_path.absolute() for entry in entries))
-    is_whole = len(paths) == len(entries) and not any(entry.offset for entry in entries)
+    paths = list(dict.fromkeys(each.audio_path.absolute() for each in utterances))
+    is_whole = len(paths) == len(utterances) and not any(each.start for each in utterances)
     if is_whole:
         recordings = dict(zip(paths, names, strict=True))
     else:
         recordings = {path: f"recording-{number:06d}" for number, path in enumerate(paths)}
     tables = {
         "wav.scp": [f"{name} {path}" for path, name in recordings.items()],
-        "text": [f"{name} {entry.text}".rstrip() for name, entry in zip(names, entries, strict=True)],
+        "text": [f"{name} {each.text}".rstrip() for name, each in zip(names, utterances, strict=True)],
     }
     if not is_whole:
         tables["segments"] = [
-            f"{name} {recordings[entry.audio_path.absolute()]} {entry.offset!r} {entry.offset + entry.seconds!r}"
-            for name, entry in zip(names, entries, strict=True)
+            f"{name} {recordings[each.audio_path.absolute()]} {each.start!r} {each.start + each.seconds!r}"
+            for name, each in zip(names, utterances, strict=True)
         ]
-    if any(entry.speaker for entry in entries):
-        speakers = ["_".join(entry.speaker.split()) if entry.speaker else "" for entry in entries]
+    if any(each.speaker for each in utterances):
+        speakers = ["_".join(each.speaker.split()) if each.speaker else "" for each in utterances]
         tables["utt2spk"] = [f"{name} {speaker or name}" for name, speaker in zip(names, speakers, strict=True)]
     for name in ("segments", "utt2spk"):
         if name not in tables:
@@ -81,15 +79,18 @@ def write_kaldi(folder: Path, entries: Sequence[Entry]) -> None:
         write_atomic(folder / name, "".join(line + "\n" for line in ordered), error=CorpusError)
 
 
-def write_lhotse(path: Path, entries: Sequence[Entry]) -> None:
+def write_lhotse(path: Path, utterances: Sequence[Utterance]) -> None:
     """lhotse's cuts as JSON lines, compressed where the name ends in ``.gz``.
 
     Raises:
         CorpusError: A recording cannot be used, or the file cannot be written.
     """
-    from speechrnn.corpus.readers.cuts import Listing, open_cuts
+    from lhotse import CutSet
 
-    cuts = open_cuts([Listing.of(entry) for entry in entries], where=path)
+    from speechrnn.corpus.cuts import make_cut
+    from speechrnn.corpus.readers.recordings import read_headers
+
+    cuts = CutSet([make_cut(each) for each in read_headers(utterances, where=path)])
     beside = path.with_name(f".part.{path.name}")  # lhotse goes by the ending
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def write_lhotse(path: Path, entries: Sequence[Entry]) -> None:
         beside.unlink(missing_ok=True)
 
 
-WRITERS: dict[str, Callable[[Path, Sequence[Entry]], None]] = {
+WRITERS: dict[str, Callable[[Path, Sequence[Utterance]], None]] = {
     "nemo": write_manifest,
     "table": write_table,
     "kaldi": write_kaldi,

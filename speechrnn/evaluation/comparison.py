@@ -47,7 +47,7 @@ def compare(before: Evaluation, after: Evaluation) -> Comparison:
     interval = difference_interval(
         [first[id].word_counts for id in ids],
         [second[id].word_counts for id in ids],
-        [first[id].speaker for id in ids],
+        [first[id].speaker_key for id in ids],
     )
     return Comparison(
         utterances=len(ids),

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from speechrnn.audio.files import read_audio
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.streams import Carry, Place, find_sequences
+from speechrnn.corpus.streams import Carry, find_sequences
+from speechrnn.corpus.utterance import Utterance, make_speaker_key, read_utterance
 from speechrnn.errors import AudioError, CorpusError
 from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
 from speechrnn.recognition.decoders import takes_decoding
@@ -24,9 +24,6 @@ from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.metrics import ErrorCounts, Score, align_words, character_errors, score, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
 from speechrnn.types import Waveform
-
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
 
 logger = logging.getLogger("speechrnn")
 
@@ -41,6 +38,7 @@ class ScoredUtterance:
         id: Its name in the corpus.
         audio: The recording.
         speaker: Who speaks, where known.
+        corpus: Name of the corpus, where a manifest joins several.
         seconds: Its duration.
         reference: The corpus's text, as it stands there.
         hypothesis: The model's text.
@@ -57,6 +55,7 @@ class ScoredUtterance:
     id: str
     audio: str
     speaker: str | None
+    corpus: str | None
     seconds: float
     reference: str
     hypothesis: str
@@ -68,6 +67,11 @@ class ScoredUtterance:
     words: list[JudgedWord] = field(default_factory=list)
     word_counts: ErrorCounts = field(default_factory=ErrorCounts)
     character_counts: ErrorCounts = field(default_factory=ErrorCounts)
+
+    @property
+    def speaker_key(self) -> str | None:
+        """The speaker across corpora that use one name for different people; None where unknown."""
+        return make_speaker_key(self.corpus, self.speaker)
 
     def to_dict(self) -> dict[str, Any]:
         """As a line of hypotheses.jsonl; an infinite rate is null."""
@@ -142,56 +146,45 @@ def evaluate(
     Raises:
         CorpusError: The corpus cannot be read, holds no words to score against, or no recording can be transcribed.
     """
-    cuts = list(read_corpus(corpus, format))
-    references = [_write_reference(recognizer, cut.supervisions[0].text or "") for cut in cuts]
+    utterances = list(read_corpus(corpus, format))
+    references = [_write_reference(recognizer, utterance.text) for utterance in utterances]
     if not any(normalize_for_scoring(text) for text in references):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
-    _warn_of_unwritable(recognizer, [cut.supervisions[0].text or "" for cut in cuts])
+    _warn_of_unwritable(recognizer, [utterance.text for utterance in utterances])
     transcripts: dict[str, Transcript] = {}
     problems: dict[str, str] = {}
     options: dict[str, Any] = {"batch_seconds": batch_seconds, "carry_state": carry_state != "no"}
-    voices = {} if unknown_speakers or speaker is not None else hear_speakers(recognizer, cuts)
-    for part in _find_parts(cuts, carry_state, by_speaker=bool(voices)):
-        speakers = {identify_speaker(cut) for cut in part}
+    voices = {} if unknown_speakers or speaker is not None else hear_speakers(recognizer, utterances)
+    for part in _find_parts(utterances, carry_state, by_speaker=bool(voices)):
+        speakers = {utterance.speaker_key for utterance in part}
         voice = voices.get(speakers.pop() or "", speaker) if len(speakers) == 1 else speaker
         transcripts |= _transcribe(recognizer, part, problems, speaker=voice, **options, **decoding)
     if not transcripts:
-        problem = problems[cuts[0].id]
-        raise CorpusError(f"{corpus}: none of {len(cuts)} recordings can be transcribed; {problem}")
-    return _score(cuts, references, transcripts, problems)
+        problem = problems[utterances[0].id]
+        raise CorpusError(f"{corpus}: none of {len(utterances)} recordings can be transcribed; {problem}")
+    return _score(utterances, references, transcripts, problems)
 
 
-def hear_speakers(recognizer: Recognizer, cuts: Iterable[MonoCut]) -> dict[str, Voice]:
+def hear_speakers(recognizer: Recognizer, utterances: Iterable[Utterance]) -> dict[str, Voice]:
     """What all recordings of each speaker tell of them, where the model normalises by speaker; nothing for others.
 
     Recordings without a speaker, and those that cannot be read, tell nothing.
 
     Returns:
-        Voices, by :func:`identify_speaker`.
+        Voices, by :attr:`Utterance.speaker_key`.
     """
     if not recognizer.hears_speakers:
         return {}
-    recordings: dict[str, list[MonoCut]] = defaultdict(list)
-    for cut in cuts:
-        name = identify_speaker(cut)
+    recordings: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        name = utterance.speaker_key
         if name is not None:
-            recordings[name].append(cut)
+            recordings[name].append(utterance)
     voices = {}
     for name, own in recordings.items():
         with suppress(AudioError):  # none can be read
             voices[name] = recognizer.hear(_read_what_can_be(recognizer, own))
     return voices
-
-
-def identify_speaker(cut: MonoCut) -> str | None:
-    """Who speaks, None where that is not known; a name that several corpora use stands for several speakers."""
-    speaker = cut.supervisions[0].speaker
-    return None if speaker is None else f"{_find_corpus(cut) or ''}/{speaker}"
-
-
-def _find_corpus(cut: MonoCut) -> str | None:
-    """Which corpus it comes from, where a manifest joins several."""
-    return (cut.custom or {}).get("corpus")
 
 
 def stack_heard(voices: Mapping[str, Voice], speakers: Sequence[str | None]) -> torch.Tensor | None:
@@ -203,22 +196,16 @@ def stack_heard(voices: Mapping[str, Voice], speakers: Sequence[str | None]) -> 
     return torch.stack([known.get(name or "", nothing) for name in speakers])
 
 
-def _read_what_can_be(recognizer: Recognizer, cuts: Iterable[MonoCut]) -> Iterator[Waveform]:
+def _read_what_can_be(recognizer: Recognizer, utterances: Iterable[Utterance]) -> Iterator[Waveform]:
     """Without a word of what cannot be read: it is named when its own turn comes."""
-    for cut in cuts:
+    for utterance in utterances:
         with suppress(AudioError):
-            yield _read(recognizer, cut)
+            yield _read(recognizer, utterance)
 
 
-def _read(recognizer: Recognizer, cut: MonoCut) -> Waveform:
-    waveform = read_audio(
-        cut.recording.sources[0].source,
-        sample_rate=recognizer.sample_rate,
-        start=cut.start,
-        seconds=cut.duration,
-        check_levels=False,
-    )
-    recognizer.check_length(waveform, name=cut.id)
+def _read(recognizer: Recognizer, utterance: Utterance) -> Waveform:
+    waveform = read_utterance(utterance, sample_rate=recognizer.sample_rate)
+    recognizer.check_length(waveform, name=utterance.id)
     return waveform
 
 
@@ -252,30 +239,26 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
     return set(unknown(text)) if all(unknown(same) for same in (text, text.lower(), text.upper())) else set()
 
 
-def _find_parts(cuts: list[MonoCut], carry_state: Carry, *, by_speaker: bool) -> list[list[MonoCut]]:
+def _find_parts(utterances: list[Utterance], carry_state: Carry, *, by_speaker: bool) -> list[list[Utterance]]:
     """The corpus, or what of it belongs together: each speaker's recordings, or sequences that hand their state on."""
     if carry_state == "no" and not by_speaker:
-        return [cuts]
+        return [utterances]
     if carry_state == "no":
-        parts: dict[str | None, list[MonoCut]] = {}
-        for cut in cuts:
-            parts.setdefault(identify_speaker(cut), []).append(cut)
+        parts: dict[str | None, list[Utterance]] = {}
+        for utterance in utterances:
+            parts.setdefault(utterance.speaker_key, []).append(utterance)
         return list(parts.values())
-    places = (
-        Place(str(cut.recording.sources[0].source), cut.start, cut.supervisions[0].speaker, _find_corpus(cut))
-        for cut in cuts
-    )
-    return [[cuts[position] for position in sequence] for sequence in find_sequences(places, carry_state)]
+    return [[utterances[position] for position in sequence] for sequence in find_sequences(utterances, carry_state)]
 
 
 def _transcribe(
-    recognizer: Recognizer, cuts: list[MonoCut], problems: dict[str, str], **options: Any
+    recognizer: Recognizer, utterances: list[Utterance], problems: dict[str, str], **options: Any
 ) -> dict[str, Transcript]:
     """Transcripts by id; why a recording could not be transcribed goes to ``problems``."""
     read: list[str] = []
 
     def waveforms() -> Iterator[Waveform]:
-        for id, samples in read_all(recognizer, cuts, problems):
+        for id, samples in read_all(recognizer, utterances, problems):
             read.append(id)
             yield Waveform(samples.numpy(), recognizer.sample_rate)
 
@@ -284,53 +267,56 @@ def _transcribe(
 
 
 def read_all(
-    recognizer: Recognizer, cuts: Iterable[MonoCut], problems: dict[str, str]
+    recognizer: Recognizer, utterances: Iterable[Utterance], problems: dict[str, str]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Id and samples (N,), at the model's rate, of each recording that can be transcribed; why others cannot goes to
     ``problems``, by id.
     """
-    for cut in cuts:
+    for utterance in utterances:
         try:
-            waveform = _read(recognizer, cut)
+            waveform = _read(recognizer, utterance)
         except AudioError as error:
-            problems[cut.id] = str(error)
+            problems[utterance.id] = str(error)
             logger.warning("counts as not recognised: %s", error)
             continue
-        yield cut.id, torch.from_numpy(waveform.samples)
+        yield utterance.id, torch.from_numpy(waveform.samples)
 
 
 def _score(
-    cuts: Sequence[MonoCut], references: Sequence[str], transcripts: dict[str, Transcript], problems: dict[str, str]
+    utterances: Sequence[Utterance],
+    references: Sequence[str],
+    transcripts: dict[str, Transcript],
+    problems: dict[str, str],
 ) -> Evaluation:
-    hypotheses = [transcripts[cut.id].text if cut.id in transcripts else "" for cut in cuts]
-    speakers = [cut.supervisions[0].speaker for cut in cuts]
+    hypotheses = [transcripts[utterance.id].text if utterance.id in transcripts else "" for utterance in utterances]
+    speakers = [utterance.speaker_key for utterance in utterances]
     normalized = [normalize_for_scoring(text) for text in references]
-    utterances = [
-        _score_utterance(cut, reference, transcripts.get(cut.id), problems.get(cut.id))
-        for cut, reference in zip(cuts, normalized, strict=True)
+    scored = [
+        _score_utterance(utterance, reference, transcripts.get(utterance.id), problems.get(utterance.id))
+        for utterance, reference in zip(utterances, normalized, strict=True)
     ]
-    utterances.sort(key=lambda utterance: (-utterance.wer, -utterance.errors, utterance.id))
+    scored.sort(key=lambda utterance: (-utterance.wer, -utterance.errors, utterance.id))
     return Evaluation(
         score(normalized, [normalize_for_scoring(text) for text in hypotheses], speakers=speakers),
         score(references, hypotheses, speakers=speakers),
-        utterances,
+        scored,
     )
 
 
 def _score_utterance(
-    cut: MonoCut, reference: str, transcript: Transcript | None, problem: str | None
+    utterance: Utterance, reference: str, transcript: Transcript | None, problem: str | None
 ) -> ScoredUtterance:
-    supervision = cut.supervisions[0]
     hypothesis = transcript.text if transcript else ""
     pair = reference, normalize_for_scoring(hypothesis)
     words, characters = word_errors(*pair), character_errors(*pair)
     confidences = [word.confidence for word in transcript.words] if transcript else []
     return ScoredUtterance(
-        id=cut.id,
-        audio=str(cut.recording.sources[0].source),
-        speaker=supervision.speaker,
-        seconds=cut.duration,
-        reference=supervision.text or "",
+        id=utterance.id,
+        audio=str(utterance.audio_path),
+        speaker=utterance.speaker,
+        corpus=utterance.corpus,
+        seconds=utterance.seconds,
+        reference=utterance.text,
         hypothesis=hypothesis,
         wer=words.rate,
         cer=characters.rate,

@@ -14,7 +14,7 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.decoding.fusion import Fusion, FusionConfig, Unit
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
-from speechrnn.evaluation.evaluate import hear_speakers, identify_speaker, read_all, stack_heard
+from speechrnn.evaluation.evaluate import hear_speakers, read_all, stack_heard
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.padding import pad_sequences
 from speechrnn.recognition.batches import collect_batches
@@ -146,15 +146,15 @@ def _compute(
     recognizer: Recognizer, corpus: str | Path, format: str | None, batch_seconds: float
 ) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
     """Log-probabilities with their lengths, and the references in the same order."""
-    cuts = list(read_corpus(corpus, format))
-    references = {cut.id: normalize_for_scoring(cut.supervisions[0].text or "") for cut in cuts}
+    utterances = list(read_corpus(corpus, format))
+    references = {each.id: normalize_for_scoring(each.text) for each in utterances}
     if not any(references.values()):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to tune on")
-    voices = hear_speakers(recognizer, cuts)
-    speakers = {cut.id: identify_speaker(cut) for cut in cuts}
+    voices = hear_speakers(recognizer, utterances)
+    speakers = {each.id: each.speaker_key for each in utterances}
     problems: dict[str, str] = {}
     batches, order = [], []
-    recordings = read_all(recognizer, cuts, problems)
+    recordings = read_all(recognizer, utterances, problems)
     budget = batch_seconds * recognizer.sample_rate
     for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
         heard = stack_heard(voices, [speakers[id] for id, _ in batch])

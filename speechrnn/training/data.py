@@ -17,8 +17,8 @@ from speechrnn.audio.archives import find_archive
 from speechrnn.audio.augment import AugmentConfig, augment, draw_speed
 from speechrnn.audio.resampling import resample
 from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, Plan, ShardedBatches, collate
-from speechrnn.corpus.check import Utterance, read_utterance
-from speechrnn.corpus.streams import Carry, Place, StreamBatches, find_previous, find_sequences
+from speechrnn.corpus.streams import Carry, StreamBatches, find_previous, find_sequences
+from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError, ConfigError
 from speechrnn.processes import count_cores
 from speechrnn.seeds import derive_seed
@@ -70,11 +70,10 @@ class UtteranceDataset(Dataset[Batch]):
         self.seed = seed
         self._cache: dict[str, np.ndarray] = {}
         self._free_bytes = 0
-        places = (Place(each.audio_path, each.start, each.speaker, each.corpus) for each in utterances)
-        self.sequences = find_sequences(places, carry) if carry != "no" else None
+        self.sequences = find_sequences(utterances, carry) if carry != "no" else None
         self._previous = None if self.sequences is None else find_previous(self.sequences)
         self._by_speaker = _group_by_speaker(utterances) if with_references else None
-        self._voices = None if heard is None else Voices(heard, _name_speakers(utterances), seed=seed)
+        self._voices = None if heard is None else Voices(heard, [each.speaker_key for each in utterances], seed=seed)
 
     def cache(self, num_bytes: int) -> None:
         """Keep recordings as they are read, before augmentation, up to so much memory; those kept earlier go."""
@@ -118,7 +117,7 @@ class UtteranceDataset(Dataset[Batch]):
         so that a model knows what to do without one.
         """
         rng, member = np.random.default_rng(seed), self.utterances[position]
-        others = (self._by_speaker or {}).get(member.speaker or "", np.zeros(0, np.int64))
+        others = (self._by_speaker or {}).get(member.speaker_key or "", np.zeros(0, np.int64))
         others = others[others != position]
         if not len(others) or (self.augment is not None and rng.random() < _WITHOUT_REFERENCE):
             return np.zeros(0, np.float32)
@@ -149,7 +148,7 @@ class UtteranceDataset(Dataset[Batch]):
         """An utterance's samples, (N,), which nobody may change."""
         samples = self._cache.get(utterance.id)
         if samples is None:
-            samples = read_utterance(utterance, sample_rate=self.sample_rate)
+            samples = read_utterance(utterance, sample_rate=self.sample_rate).samples
             if samples.nbytes <= self._free_bytes:
                 self._cache[utterance.id] = samples
                 self._free_bytes -= samples.nbytes
@@ -160,7 +159,7 @@ class UtteranceDataset(Dataset[Batch]):
         rng = np.random.default_rng(seed)
         for _ in range(_OTHER_TRIES):
             other = self.utterances[int(rng.integers(len(self.utterances)))]
-            if other.id == utterance.id or (other.speaker is not None and other.speaker == utterance.speaker):
+            if other.id == utterance.id or (other.speaker_key and other.speaker_key == utterance.speaker_key):
                 continue
             try:
                 return self._read_samples(other)
@@ -169,17 +168,12 @@ class UtteranceDataset(Dataset[Batch]):
         return None
 
 
-def _name_speakers(utterances: Sequence[Utterance]) -> list[str | None]:
-    """Who speaks in each; names that several corpora use are told apart."""
-    return [None if each.speaker is None else f"{each.corpus or ''}/{each.speaker}" for each in utterances]
-
-
 def _group_by_speaker(utterances: Sequence[Utterance]) -> dict[str, np.ndarray]:
     """Positions of each speaker's utterances."""
     positions: dict[str, list[int]] = {}
     for position, utterance in enumerate(utterances):
-        if utterance.speaker is not None:
-            positions.setdefault(utterance.speaker, []).append(position)
+        if utterance.speaker_key is not None:
+            positions.setdefault(utterance.speaker_key, []).append(position)
     return {speaker: np.array(places) for speaker, places in positions.items()}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ import torch
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.atomic_io import write_json_lines
 from speechrnn.audio.features import StatisticsAccumulator
-from speechrnn.corpus.check import LeftOut, Utterance, check_corpus, describe_cut, read_utterance
+from speechrnn.corpus.check import LeftOut, check_corpus, encode_utterance
 from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.utterance import Utterance, compact_utterances, read_utterance
 from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.padding import pad_sequences
 from speechrnn.text.normalize import normalize_text
@@ -29,9 +30,6 @@ from speechrnn.text.token_files import build_tokens
 from speechrnn.text.tokens import Tokens, TokensConfig
 from speechrnn.training.config import Config
 from speechrnn.training.start import load_start, make_tokens, start_from
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 logger = logging.getLogger("speechrnn")
 
@@ -71,7 +69,8 @@ class Preflight:
         """A number that another corpus would not have: a run is resumed only on the data that it began with."""
         digest = hashlib.blake2b(digest_size=8)
         for utterance in chain(self.train, self.valid):
-            digest.update(f"{utterance.id}\x1f{utterance.num_samples}\x1f{list(utterance.tokens)}\x1e".encode())
+            samples = utterance.count_samples(self.model.sample_rate)
+            digest.update(f"{utterance.id}\x1f{samples}\x1f{list(utterance.tokens)}\x1e".encode())
         if self.pronunciations is not None:
             digest.update(repr(sorted(self.pronunciations.items())).encode())
         return digest.hexdigest()
@@ -84,12 +83,12 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
         config: The run's configuration.
         folders: Where relative manifest paths are looked for, in this order.
     """
-    train_cuts, valid_cuts = (
+    train, valid_corpus = (
         read_corpus(_find(getattr(config.data, name), f"data.{name}", folders), config.data.format)
         for name in ("train", "valid")
     )
     normalize = partial(normalize_text, config=config.text)
-    texts = (normalize(cut.supervisions[0].text or "") for cut in train_cuts)
+    texts = (normalize(each.text) for each in train)
     tokens, model = _make_model(config, texts, folders)
     check = partial(
         check_corpus,
@@ -98,7 +97,7 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
         sample_rate=model.sample_rate,
         explain_infeasible=model.explain_infeasible,
     )
-    usable, left_out = check(train_cuts)
+    usable, left_out = check(train)
     _report_left_out(left_out, total=len(usable) + len(left_out))
     if config.output is not None:
         write_json_lines(Path(config.output) / "left_out.jsonl", (vars(item) for item in left_out))
@@ -109,7 +108,7 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
         )
     _warn_of_unused_weights(config.data.weights, usable)
     pronunciations = _find_pronunciations(config, folders, usable, normalize)
-    valid = _describe_valid(valid_cuts, tokens, normalize, model)
+    valid = _describe_valid(valid_corpus, tokens, normalize, model)
     if not valid:
         raise CorpusError(
             f"{config.data.valid}: no utterance is as long as one frame; nothing to choose checkpoints on"
@@ -198,14 +197,15 @@ def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Iterable[U
 
 
 def _describe_valid(
-    cuts: CutSet, tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
+    utterances: Iterable[Utterance], tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
 ) -> CompactList[Utterance]:
     """Every utterance that makes a frame: what cannot be trained on must still be scored."""
-    valid = CompactList(Utterance)
-    for cut in cuts:
-        utterance, reason = describe_cut(cut, tokens=tokens, normalize=normalize, sample_rate=model.sample_rate)
-        reason = reason or model.explain_infeasible(utterance.tokens, utterance.num_samples)
-        if model.count_frames(utterance.num_samples) == 0:
+    valid = compact_utterances()
+    for each in utterances:
+        utterance, reason = encode_utterance(each, tokens=tokens, normalize=normalize)
+        samples = utterance.count_samples(model.sample_rate)
+        reason = reason or model.explain_infeasible(utterance.tokens, samples)
+        if model.count_frames(samples) == 0:
             logger.warning("left out of validation: %s: shorter than one frame", utterance.id)
             continue
         if reason:
@@ -258,6 +258,6 @@ def _hear(model: AcousticModel, utterances: Sequence[Utterance], *, fits_statist
 
 def _read_or_nothing(utterance: Utterance, sample_rate: int) -> np.ndarray:
     try:
-        return read_utterance(utterance, sample_rate=sample_rate)
+        return read_utterance(utterance, sample_rate=sample_rate).samples
     except (AudioError, OSError):
         return np.zeros(0, np.float32)

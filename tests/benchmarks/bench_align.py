@@ -40,7 +40,7 @@ def main() -> None:
         if recognizer.tokens.unknown(text) or not text:
             continue
         samples = read_audio(
-            entry.audio_path, sample_rate=rate, start=entry.offset, seconds=entry.seconds, check_levels=False
+            entry.audio_path, sample_rate=rate, start=entry.start, seconds=entry.seconds, check_levels=False
         ).samples
         spans.append((length / rate, (length + len(samples)) / rate, len(text.split())))
         texts.append(text)

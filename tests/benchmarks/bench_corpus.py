@@ -56,7 +56,7 @@ def open_shards(folder: Path) -> None:
     marks = [mark()]
     cuts = read_corpus(folder)
     marks.append(mark())
-    tokens = CharacterTokens.build(cut.supervisions[0].text for cut in cuts)
+    tokens = CharacterTokens.build(cut.text for cut in cuts)
     usable, _ = check_corpus(
         cuts,
         tokens=tokens,
@@ -84,15 +84,15 @@ def measure_loader(corpus: str, workers: int, most_hours: float) -> None:
     """Hours of audio that come out of the loader in an hour."""
     from speechrnn.audio.augment import AugmentConfig
     from speechrnn.audio.noise import NoiseConfig
-    from speechrnn.corpus.check import describe_cut
+    from speechrnn.corpus.check import encode_utterance
     from speechrnn.corpus.readers import read_corpus
     from speechrnn.text.tokens import CharacterTokens
     from speechrnn.training.config import DataConfig
     from speechrnn.training.data import SpeechData
 
     cuts = list(read_corpus(corpus))
-    tokens = CharacterTokens.build(cut.supervisions[0].text or "" for cut in cuts)
-    describe = partial(describe_cut, tokens=tokens, normalize=str, sample_rate=16000)
+    tokens = CharacterTokens.build(cut.text for cut in cuts)
+    describe = partial(encode_utterance, tokens=tokens, normalize=str)
     utterances = [describe(cut)[0] for cut in cuts]
     augment = AugmentConfig(speed=(0.9, 1.0, 1.1), noise=NoiseConfig(probability=1.0))
     data = SpeechData(

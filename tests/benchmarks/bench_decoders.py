@@ -60,9 +60,9 @@ def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
 
     computed = {}
     for name, cuts in parts.items():
-        texts = {cut.id: normalize_for_scoring(cut.supervisions[0].text or "") for cut in cuts}
-        speakers = {cut.id: cut.supervisions[0].speaker or "" for cut in cuts}
-        speech = Speech([], [], [], sum(cut.duration for cut in cuts))
+        texts = {cut.id: normalize_for_scoring(cut.text) for cut in cuts}
+        speakers = {cut.id: cut.speaker or "" for cut in cuts}
+        speech = Speech([], [], [], sum(cut.seconds for cut in cuts))
         recordings = read_all(recognizer, cuts, {})
         budget = 120.0 * recognizer.sample_rate
         for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
@@ -82,11 +82,8 @@ def divide(corpus: Path, test: Path | None) -> tuple[dict[str, list[Any]], dict[
     cuts = list(read_corpus(corpus))
     if test is not None:
         return {"valid": cuts, "test": list(read_corpus(test))}, {"test": "valid"}
-    speakers = sorted({cut.supervisions[0].speaker or "" for cut in cuts})
-    halves = {
-        name: [cut for cut in cuts if cut.supervisions[0].speaker in speakers[number::2]]
-        for number, name in enumerate(HALVES)
-    }
+    speakers = sorted({cut.speaker or "" for cut in cuts})
+    halves = {name: [cut for cut in cuts if cut.speaker in speakers[number::2]] for number, name in enumerate(HALVES)}
     return halves, dict(zip(HALVES, HALVES[::-1], strict=True))
 
 

@@ -66,8 +66,8 @@ def main() -> None:
     cuts = {cut.id: cut for cut in read_corpus(args.corpus)}
     read = dict(read_all(recognizer, cuts.values(), {}))
     recordings = list(read.values())
-    references = [normalize_for_scoring(cuts[id].supervisions[0].text or "") for id in read]
-    speakers = [cuts[id].supervisions[0].speaker for id in read]
+    references = [normalize_for_scoring(cuts[id].text) for id in read]
+    speakers = [cuts[id].speaker for id in read]
 
     def measure(seconds: float | None, carries: bool = False) -> tuple[list, str]:
         texts = list(transcribe(recognizer, recordings, seconds, carries))

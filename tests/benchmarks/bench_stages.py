@@ -70,7 +70,7 @@ def main() -> None:
         if number > 0:  # the first round loads and compiles
             for name, each in seconds.items():
                 taken[name].append(each)
-    audio = sum(cut.duration for cut in cuts)
+    audio = sum(cut.seconds for cut in cuts)
     print(f"{audio:.0f} s of audio\n\n| stage | s | × real time |\n| --- | --- | --- |")
     for name, all_seconds in taken.items():
         median = statistics.median(all_seconds)

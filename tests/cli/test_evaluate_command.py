@@ -233,7 +233,7 @@ def test_a_corpus_that_is_none_is_one_line(capsys, evaluate, tone_run, name, mes
         ('{"audio_filepath": "gone.wav", "duration": 1, "text": "low"}', "gone.wav: no such file"),
         (
             '{"audio_filepath": "test/test-0.wav", "duration": 99, "text": "low"}',
-            "it is said to end at 99.00 s",
+            "listed to end at 99.00 s",
         ),
         ('{"audio_filepath": "test/test-0.wav", "duration": 0.3, "text": "…"}', "no utterance has a word"),
     ],

@@ -272,7 +272,7 @@ def test_no_configuration_and_a_folder_for_one(capsys, tmp_path):
         ('{"audio_filepath": "gone.wav", "duration": 1, "text": "low", "id": "u"}', "utterance u: "),
         (
             '{"audio_filepath": "short.wav", "duration": 99, "text": "low", "id": "u"}',
-            "it is said to end at 99.00 s",
+            "listed to end at 99.00 s",
         ),
     ],
 )

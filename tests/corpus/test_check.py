@@ -5,9 +5,10 @@ import pytest
 import soundfile
 
 from speechrnn.acoustic.ctc import explain_infeasible
-from speechrnn.corpus.check import LeftOut, check_corpus, describe_cut, read_utterance
-from speechrnn.corpus.manifest import Entry, write_manifest
+from speechrnn.corpus.check import LeftOut, check_corpus, encode_utterance
+from speechrnn.corpus.manifest import write_manifest
 from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.text.tokens import CharacterTokens, WordTokens
 
 TOKENS = CharacterTokens.build(["abc d"])
@@ -17,16 +18,16 @@ TOKENS = CharacterTokens.build(["abc d"])
 def corpus(tmp_path):
     """Makes a corpus of (id, samples, text), or of entries over recordings that are there."""
 
-    def make(*utterances: tuple[str, int, str] | Entry, sample_rate: int = 8000):
+    def make(*utterances: tuple[str, int, str] | Utterance, sample_rate: int = 8000):
         entries = []
         for utterance in utterances:
-            if isinstance(utterance, Entry):
+            if isinstance(utterance, Utterance):
                 entries.append(utterance)
                 continue
             name, samples, text = utterance
             path = tmp_path / f"{name}.wav"
             soundfile.write(path, np.random.default_rng(samples).normal(0, 0.1, samples), sample_rate)
-            entries.append(Entry(name, path, samples / sample_rate, text, speaker="f1"))
+            entries.append(Utterance(name, path, text, seconds=samples / sample_rate, speaker="f1"))
         write_manifest(tmp_path / "corpus.jsonl", entries)
         return read_corpus(tmp_path / "corpus.jsonl")
 
@@ -83,26 +84,26 @@ def test_an_empty_corpus_is_neither_usable_nor_left_out():
 
 def test_a_description_holds_what_training_needs(corpus, tmp_path):
     [cut] = corpus(("u", 800, "one two"))
-    utterance, reason = describe_cut(cut, tokens=WordTokens.build(["one two"]), normalize=str, sample_rate=16000)
+    utterance, reason = encode_utterance(cut, tokens=WordTokens.build(["one two"]), normalize=str)
     assert reason is None
-    assert (utterance.id, utterance.audio_path) == ("u", str(tmp_path / "u.wav"))
-    assert (utterance.start, utterance.seconds, utterance.num_samples) == (0.0, 0.1, 1600)
+    assert (utterance.id, utterance.audio_path) == ("u", tmp_path / "u.wav")
+    assert (utterance.start, utterance.seconds, utterance.count_samples(16000)) == (0.0, 0.1, 1600)
     assert (utterance.text, list(utterance.tokens), utterance.speaker) == ("one two", [1, 2], "f1")
 
 
 def test_an_utterance_with_an_unknown_character_is_described_all_the_same(corpus):
     [cut] = corpus(("u", 800, "a€"))
-    utterance, reason = describe_cut(cut, tokens=TOKENS, normalize=str, sample_rate=8000)
+    utterance, reason = encode_utterance(cut, tokens=TOKENS, normalize=str)
     assert reason is not None
-    assert (utterance.text, list(utterance.tokens), utterance.num_samples) == ("a€", [], 800)
+    assert (utterance.text, list(utterance.tokens), utterance.count_samples(8000)) == ("a€", [], 800)
 
 
 @pytest.mark.parametrize("from_rate", [8000, 11025, 22050, 44100, 48000])
 @pytest.mark.parametrize("to_rate", [8000, 16000])
 def test_the_counted_samples_are_those_that_are_read(corpus, from_rate, to_rate):
     for cut in corpus(*((f"u{samples}", samples, "a") for samples in (1237, 1238, 1241, 1250)), sample_rate=from_rate):
-        utterance, _ = describe_cut(cut, tokens=TOKENS, normalize=str, sample_rate=to_rate)
-        assert len(read_utterance(utterance, sample_rate=to_rate)) == utterance.num_samples
+        utterance, _ = encode_utterance(cut, tokens=TOKENS, normalize=str)
+        assert len(read_utterance(utterance, sample_rate=to_rate).samples) == utterance.count_samples(to_rate)
 
 
 @pytest.mark.parametrize("from_rate", [8000, 22050])
@@ -112,7 +113,7 @@ def test_the_counted_samples_of_segments_are_those_that_are_read(corpus, tmp_pat
     starts = [0.0, 0.5, 100.25, 100.5, 1000.5, 4000.25]
     lengths = [0.25, 1.0, 100.5, 101.5, 3000.75, 4000.0]
     segments = [
-        Entry(f"{start}+{length}", tmp_path / "long.wav", length / from_rate, "a", offset=start / from_rate)
+        Utterance(f"{start}+{length}", tmp_path / "long.wav", "a", seconds=length / from_rate, start=start / from_rate)
         for start in starts
         for length in [*lengths, total - start]
         if start + length <= total
@@ -120,16 +121,16 @@ def test_the_counted_samples_of_segments_are_those_that_are_read(corpus, tmp_pat
     assert len(segments) > 20
     for cut in corpus(*segments):
         for to_rate in (from_rate, 16000):
-            utterance, _ = describe_cut(cut, tokens=TOKENS, normalize=str, sample_rate=to_rate)
-            assert len(read_utterance(utterance, sample_rate=to_rate)) == utterance.num_samples
+            utterance, _ = encode_utterance(cut, tokens=TOKENS, normalize=str)
+            assert len(read_utterance(utterance, sample_rate=to_rate).samples) == utterance.count_samples(to_rate)
 
 
 def test_a_segment_is_that_part_of_the_recording(corpus, tmp_path):
     soundfile.write(tmp_path / "long.wav", np.linspace(-0.5, 0.5, 8000), 8000, subtype="FLOAT")
     whole, _ = soundfile.read(tmp_path / "long.wav", dtype="float32")
-    [cut] = corpus(Entry("u", tmp_path / "long.wav", 0.25, "a", offset=0.5))
-    utterance, _ = describe_cut(cut, tokens=TOKENS, normalize=str, sample_rate=8000)
-    read = read_utterance(utterance, sample_rate=8000)
+    [cut] = corpus(Utterance("u", tmp_path / "long.wav", "a", seconds=0.25, start=0.5))
+    utterance, _ = encode_utterance(cut, tokens=TOKENS, normalize=str)
+    read = read_utterance(utterance, sample_rate=8000).samples
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, whole[4000:6000])
 
@@ -137,15 +138,15 @@ def test_a_segment_is_that_part_of_the_recording(corpus, tmp_path):
 def test_channels_are_mixed(corpus, tmp_path):
     left, right = np.full(800, 0.25), np.full(800, -0.5)
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), 8000, subtype="FLOAT")
-    [cut] = corpus(Entry("u", tmp_path / "stereo.wav", 0.1, "a"))
-    utterance, _ = describe_cut(cut, tokens=TOKENS, normalize=str, sample_rate=8000)
-    np.testing.assert_array_equal(read_utterance(utterance, sample_rate=8000), np.full(800, -0.125, np.float32))
-    assert utterance.num_samples == 800
+    [cut] = corpus(Utterance("u", tmp_path / "stereo.wav", "a", seconds=0.1))
+    utterance, _ = encode_utterance(cut, tokens=TOKENS, normalize=str)
+    np.testing.assert_array_equal(read_utterance(utterance, sample_rate=8000).samples, np.full(800, -0.125, np.float32))
+    assert utterance.count_samples(8000) == 800
 
 
 def test_reading_for_training_says_nothing_of_silence(corpus, tmp_path, caplog):
     soundfile.write(tmp_path / "silent.wav", np.zeros(800), 8000)
-    [cut] = corpus(Entry("u", tmp_path / "silent.wav", 0.1, "a"))
-    utterance, _ = describe_cut(cut, tokens=TOKENS, normalize=str, sample_rate=8000)
-    assert not read_utterance(utterance, sample_rate=8000).any()
+    [cut] = corpus(Utterance("u", tmp_path / "silent.wav", "a", seconds=0.1))
+    utterance, _ = encode_utterance(cut, tokens=TOKENS, normalize=str)
+    assert not read_utterance(utterance, sample_rate=8000).samples.any()
     assert caplog.text == ""

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from speechrnn.audio.files import AudioInfo
-from speechrnn.corpus.check import Utterance
 from speechrnn.corpus.compact import CompactList
-from speechrnn.corpus.readers.cuts import Listing, compact_listings
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 
 
 @dataclass(frozen=True)
@@ -70,23 +69,25 @@ def test_it_goes_to_another_process_and_grows_there():
 
 
 def test_utterances_come_back_as_they_were_to_the_last_bit():
-    one = Utterance("ä/1", "/a b/ü.wav", 0.1 + 0.2, 1e-3, 7, "gr\u2028üße \ud800", array("B", [0, 255]), None, "x")
+    one = Utterance(
+        "ä/1", Path("/a b/ü.wav"), "gr\u2028üße \ud800", 0.1 + 0.2, 1e-3, corpus="x", tokens=array("B", [0, 255])
+    )
     two = replace(one, tokens=array("H", [65535]), speaker="f1", corpus=None)
     three = replace(one, tokens=array("I", [70000]))
-    compact = CompactList(Utterance, [one, two, three])
+    compact = compact_utterances([one, two, three])
     assert compact == [one, two, three]
     assert [utterance.tokens.typecode for utterance in compact] == ["B", "H", "I"]
-    full = CompactList(Utterance, [one, two, three] * 20)
+    full = compact_utterances([one, two, three] * 20)
     assert full == [one, two, three] * 20
     assert full[31].tokens.typecode == "H"
 
 
-def test_listings_come_back_with_and_without_what_a_header_says():
-    listings = [
-        Listing("a", Path("/x/a.wav"), "", seconds=None),
-        Listing("b", Path("rel/b.wav"), "zwei", 0.25, 1.5, "f1", "c", AudioInfo(1.75, 8000, 2, 14000)),
+def test_utterances_come_back_with_and_without_what_a_header_says():
+    utterances = [
+        Utterance("a", Path("/x/a.wav"), ""),
+        Utterance("b", Path("rel/b.wav"), "zwei", 0.25, 1.5, "f1", "c", AudioInfo(1.75, 8000, 2, 14000)),
     ] * 20
-    compact = compact_listings(listings)
-    assert compact == listings
-    assert compact[1].info == AudioInfo(1.75, 8000, 2, 14000)
-    assert compact[2].info is None
+    compact = compact_utterances(utterances)
+    assert compact == utterances
+    assert compact[1].header == AudioInfo(1.75, 8000, 2, 14000)
+    assert compact[2].header is None

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers import find_format, read_entries
+from speechrnn.corpus.readers import find_format, read_corpus
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.corpus.writers import WRITERS, find_writer
 from speechrnn.errors import CorpusError
 
@@ -21,14 +21,14 @@ def entries(tmp_path):
         path = tmp_path / "audio" / f"r{number}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, 16000), 8000)
-        found.append(Entry(f"u{number}", path, 2.0, text, speaker=f"s{number % 2}"))
+        found.append(Utterance(f"u{number}", path, text, seconds=2.0, speaker=f"s{number % 2}"))
     return found
 
 
 def cut_up(entries):
     """Two utterances of each recording."""
     return [
-        replace(entry, id=f"{entry.id}-{part}", offset=float(part), seconds=1.0, text=f"{entry.text} {part}".strip())
+        replace(entry, id=f"{entry.id}-{part}", start=float(part), seconds=1.0, text=f"{entry.text} {part}".strip())
         for entry in entries
         for part in range(2)
     ]
@@ -44,7 +44,7 @@ def test_nothing_is_lost_on_the_way_there_and_back(tmp_path, entries, name, is_c
     assert find_writer(destination) == name
     WRITERS[name](destination, entries)
     assert find_format(destination).name == name
-    assert read_entries(destination) == entries
+    assert read_corpus(destination) == entries
     assert not [path for path in destination.parent.iterdir() if "part" in path.name]
 
 
@@ -53,7 +53,7 @@ def test_from_format_to_format_and_round_again(tmp_path, entries):
     for number, name in enumerate(("kaldi", "table", "lhotse", "nemo", "kaldi")):
         destination = tmp_path / f"{number}" / NAMES[name]
         WRITERS[name](destination, source)
-        source = read = read_entries(destination)
+        source = read = read_corpus(destination)
     assert read == entries
 
 
@@ -64,16 +64,16 @@ def test_tabs_and_breaks_go_where_they_can_be_written(tmp_path, entries):
     with pytest.raises(CorpusError, match="the text of u0 has a line break in it"):
         WRITERS["kaldi"](tmp_path / "kaldi", entries)
     WRITERS["table"](tmp_path / "a.csv", entries)
-    assert read_entries(tmp_path / "a.csv") == entries
+    assert read_corpus(tmp_path / "a.csv") == entries
     WRITERS["table"](tmp_path / "b.tsv", [replace(entries[0], text='"quoted')])
-    assert read_entries(tmp_path / "b.tsv")[0].text == '"quoted'
+    assert read_corpus(tmp_path / "b.tsv")[0].text == '"quoted'
 
 
 def test_ids_with_blanks_become_kaldis_and_stay_apart(tmp_path, entries):
     WRITERS["kaldi"](
         tmp_path / "kaldi", [replace(entries[0], id="a b", speaker="Ann  Lee"), replace(entries[1], speaker=None)]
     )
-    read = read_entries(tmp_path / "kaldi")
+    read = read_corpus(tmp_path / "kaldi")
     assert [(entry.id, entry.speaker) for entry in read] == [("a_b", "Ann_Lee"), ("u1", "u1")]
     with pytest.raises(CorpusError, match="two utterances would be called a_b"):
         WRITERS["kaldi"](tmp_path / "k2", [replace(entries[0], id="a b"), replace(entries[1], id="a_b")])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers import find_format, list_formats, read_corpus, read_entries
+from speechrnn.corpus.readers import find_format, list_formats, read_corpus
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 
@@ -79,7 +79,7 @@ def test_tables_of_every_origin_are_read(put, text, name, content, expected):
         put(recording)
     path = text(name, content)
     assert find_format(path).name == "table"
-    entries = read_entries(path)
+    entries = read_corpus(path)
     assert [(entry.id, entry.text, entry.speaker) for entry in entries] == expected
     assert {entry.seconds for entry in entries} == {1.0}
     assert [cut.id for cut in read_corpus(path)] == [name for name, _, _ in expected]
@@ -88,12 +88,12 @@ def test_tables_of_every_origin_are_read(put, text, name, content, expected):
 def test_pieces_of_recordings_are_cut_out_by_their_times(put, text):
     path = put("long.wav", 3.0)
     table = text("t.csv", "path,start,end,text\nlong.wav,0,1.5,one\nlong.wav,1.5,3,two\n")
-    assert read_entries(table) == [
-        Entry("long-0", path, 1.5, "one", 0.0), Entry("long-1.5", path, 1.5, "two", 1.5),
+    assert read_corpus(table) == [
+        Utterance("long-0", path, "one", 0.0, 1.5), Utterance("long-1.5", path, "two", 1.5, 1.5),
     ]  # fmt: skip
     table = text("d.csv", "path,offset,duration,text\nlong.wav,1,0.5,one\n")
-    [entry] = read_entries(table)
-    assert (entry.offset, entry.seconds) == (1.0, 0.5)
+    [entry] = read_corpus(table)
+    assert (entry.start, entry.seconds) == (1.0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_pieces_of_recordings_are_cut_out_by_their_times(put, text):
         ("path,text\ngone.wav,one\n", "utterance gone: .*gone.wav"),
         ("path,start,end,text\na.wav,0.5,0.5,one\n", "line 2: ends at 0.5 s, where it begins"),
         ("path,start,end,text\na.wav,soon,1,one\n", "line 2: column 'start': expected seconds, found 'soon'"),
-        ("path,start,end,text\na.wav,0.5,9,one\n", "it is said to end at 9.00 s"),
+        ("path,start,end,text\na.wav,0.5,9,one\n", "listed to end at 9.00 s"),
         ("path,path,text\na.wav,b.wav,one\n", "two columns are called 'path'"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_table_in_another_encoding_is_named(put, text):
 
 def test_an_absolute_path_may_lie_anywhere(put, text):
     path = put("far/a.wav")
-    assert read_entries(text("corpus/t.csv", f"path,text\n{path},one\n"))[0].audio_path == path
+    assert read_corpus(text("corpus/t.csv", f"path,text\n{path},one\n"))[0].audio_path == path
 
 
 # STM.
@@ -163,12 +163,12 @@ def test_stm_is_read_with_its_times_and_without_what_is_not_scored(put, text, tm
     recording = put(f"{folder}talk.wav", 3.0)
     file = text("stm/talk.stm" if folder else "talk.stm", STM)
     expected = [
-        Entry("talk-00000000-00001250", recording, 1.25, "so this is one", 0.0, "ann"),
-        Entry("talk-00002000-00003000", recording, 1.0, "and this two", 2.0, "bob"),
+        Utterance("talk-00000000-00001250", recording, "so this is one", 0.0, 1.25, "ann"),
+        Utterance("talk-00002000-00003000", recording, "and this two", 2.0, 1.0, "bob"),
     ]
-    assert read_entries(file) == expected
+    assert read_corpus(file) == expected
     assert find_format(tmp_path).name == "stm"
-    assert read_entries(tmp_path) == expected
+    assert read_corpus(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_stm_is_read_with_its_times_and_without_what_is_not_scored(put, text, tm
         ("talk 1 ann zero 1 one", "line 1: expected seconds, found zero and 1"),
         ("talk 1 ann 2 1 one", "line 1: begins at 2 s and ends at 1 s"),
         ("other 1 ann 0 1 one", "line 1: no recording other beside it"),
-        ("talk 1 ann 2 9 one", "it is said to end at 9.00 s"),
+        ("talk 1 ann 2 9 one", "listed to end at 9.00 s"),
         (";; nothing", "holds no utterance"),
     ],
 )
@@ -198,7 +198,7 @@ def test_texts_beside_recordings_are_read_and_folders_are_speakers(put, text, tm
     text("bob/x/1.lab", "three")
     text("2.txt", "")
     assert find_format(tmp_path).name == "sidecar"
-    found = [(entry.id, entry.text, entry.speaker) for entry in read_entries(tmp_path)]
+    found = [(entry.id, entry.text, entry.speaker) for entry in read_corpus(tmp_path)]
     assert found == [("2", "", None), ("ann/1", "one two", "ann"), ("bob/x/1", "three", "x")]
 
 
@@ -226,7 +226,7 @@ def test_a_link_that_leads_back_is_not_followed_for_ever(put, text, tmp_path):
     put("ann/a.wav")
     text("ann/a.txt", "one")
     os.symlink(tmp_path, tmp_path / "ann" / "again")
-    assert [entry.id for entry in read_entries(tmp_path)] == ["ann/a"]
+    assert [entry.id for entry in read_corpus(tmp_path)] == ["ann/a"]
 
 
 # lhotse.
@@ -261,14 +261,14 @@ def test_lhotses_own_manifests_are_read(put, tmp_path, kind, ending):
         recordings.to_file(tmp_path / f"recordings{ending}")
         supervisions.to_file(tmp_path / f"supervisions{ending}")
     assert find_format(tmp_path).name == "lhotse"
-    entries = read_entries(tmp_path)
-    assert [(e.text, e.offset, e.seconds, e.speaker) for e in entries] == [
+    entries = read_corpus(tmp_path)
+    assert [(e.text, e.start, e.seconds, e.speaker) for e in entries] == [
         ("text 00", 0.0, 1.0, "spk0"), ("text 01", 1.0, 1.0, "spk0"),
         ("text 10", 0.0, 1.0, "spk1"), ("text 11", 1.0, 1.0, "spk1"),
     ]  # fmt: skip
     assert len({entry.id for entry in entries}) == 4
     if kind == "cuts":
-        assert read_entries(tmp_path / f"cuts{ending}") == entries
+        assert read_corpus(tmp_path / f"cuts{ending}") == entries
 
 
 def test_what_is_wrong_with_lhotses_manifests_is_named(put, text, tmp_path):
@@ -294,7 +294,7 @@ def test_a_folder_of_two_formats_is_asked_about(put, text, tmp_path):
     text("metadata.csv", "file_name,text\na.wav,table\n")
     with pytest.raises(CorpusError, match="could be nemo and table; say which with --format"):
         read_corpus(tmp_path)
-    assert [read_entries(tmp_path, name)[0].text for name in ("nemo", "table")] == ["nemo", "table"]
+    assert [read_corpus(tmp_path, name)[0].text for name in ("nemo", "table")] == ["nemo", "table"]
     with pytest.raises(CorpusError, match="format 'wav': there is no such one; use nemo, kaldi"):
         read_corpus(tmp_path, "wav")
 
@@ -328,6 +328,6 @@ def test_the_same_corpus_on_this_machine_is_found_for_what_it_is():
         if (Path(root) / name).is_dir():
             assert find_format(Path(root) / name).name == format
     if (Path(root) / "german-kerstin").is_dir():
-        entries = read_entries(Path(root) / "german-kerstin")
+        entries = read_corpus(Path(root) / "german-kerstin")
         assert len(entries) == 1374
         assert sum(entry.seconds for entry in entries) / 3600 == pytest.approx(1.76, abs=0.05)

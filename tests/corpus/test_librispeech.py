@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.readers.librispeech import read_librispeech_entries
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 
@@ -27,10 +26,10 @@ def tree(tmp_path: Path) -> Path:
 
 def test_every_chapter_is_read_with_its_speaker(tree):
     folder = tree / "LibriSpeech" / "dev-clean"
-    assert read_librispeech_entries(tree) == [
-        Entry("174-50561-0000", folder / "174/50561/174-50561-0000.wav", 0.5, "TEXT OF 0", speaker="174"),
-        Entry("84-121550-0000", folder / "84/121550/84-121550-0000.flac", 0.5, "TEXT OF 0", speaker="84"),
-        Entry("84-121550-0001", folder / "84/121550/84-121550-0001.flac", 0.5, "TEXT OF 1", speaker="84"),
+    assert read_corpus(tree, "librispeech") == [
+        Utterance("174-50561-0000", folder / "174/50561/174-50561-0000.wav", "TEXT OF 0", seconds=0.5, speaker="174"),
+        Utterance("84-121550-0000", folder / "84/121550/84-121550-0000.flac", "TEXT OF 0", seconds=0.5, speaker="84"),
+        Utterance("84-121550-0001", folder / "84/121550/84-121550-0001.flac", "TEXT OF 1", seconds=0.5, speaker="84"),
     ]
 
 
@@ -41,14 +40,14 @@ def test_every_chapter_is_read_with_its_speaker(tree):
 def test_the_whole_tree_or_a_part_of_it_is_found_by_looking(tree, part, count):
     cuts = list(read_corpus(tree / part))
     assert len(cuts) == count
-    assert {cut.duration for cut in cuts} == {0.5}
+    assert {cut.seconds for cut in cuts} == {0.5}
 
 
 def test_a_line_without_a_recording_is_named(tree):
     chapter = tree / "LibriSpeech" / "dev-clean" / "84" / "121550"
     (chapter / "84-121550-0001.flac").unlink()
     with pytest.raises(CorpusError) as caught:
-        read_librispeech_entries(tree)
+        read_corpus(tree, "librispeech")
     assert str(caught.value) == (
         f"{chapter / '84-121550.trans.txt'} line 2: no recording 84-121550-0001 beside it "
         "(.flac, .wav, .mp3, .ogg, .opus, .sph)"
@@ -59,14 +58,14 @@ def test_a_broken_recording_or_transcript_is_named(tree):
     chapter = tree / "LibriSpeech" / "dev-clean" / "84" / "121550"
     (chapter / "84-121550-0001.flac").write_bytes(b"fLaC")
     with pytest.raises(CorpusError, match="utterance 84-121550-0001: "):
-        read_librispeech_entries(tree)
+        read_corpus(tree, "librispeech")
     (chapter / "84-121550.trans.txt").write_bytes(b"84-121550-0000 CAF\xc9\n")
     with pytest.raises(CorpusError, match=r"84-121550.trans.txt: not UTF-8 at byte 18"):
-        read_librispeech_entries(tree)
+        read_corpus(tree, "librispeech")
 
 
 def test_a_folder_of_no_known_kind_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="pass the folder that LibriSpeech's archive makes"):
-        read_librispeech_entries(tmp_path)
+        read_corpus(tmp_path, "librispeech")
     with pytest.raises(CorpusError, match=r"none of the formats that are known \(nemo: .* \*.trans.txt"):
         read_corpus(tmp_path)

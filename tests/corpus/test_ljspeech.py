@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.readers.ljspeech import read_ljspeech_entries
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 
@@ -24,14 +23,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_numbers_come_in_words_where_the_metadata_have_them(folder):
-    assert read_ljspeech_entries(folder) == [
-        Entry("LJ001-0001", folder / "wavs/LJ001-0001.wav", 0.5, 'In fourteen fifty-five, "so"', speaker="LJ"),
-        Entry("LJ001-0002", folder / "wavs/LJ001-0002.wav", 0.5, "Only once.", speaker="LJ"),
+    assert read_corpus(folder, "ljspeech") == [
+        Utterance(
+            "LJ001-0001", folder / "wavs/LJ001-0001.wav", 'In fourteen fifty-five, "so"', seconds=0.5, speaker="LJ"
+        ),
+        Utterance("LJ001-0002", folder / "wavs/LJ001-0002.wav", "Only once.", seconds=0.5, speaker="LJ"),
     ]
 
 
 def test_such_a_folder_is_found_by_looking(folder):
-    assert [(cut.id, cut.duration) for cut in read_corpus(folder)] == [("LJ001-0001", 0.5), ("LJ001-0002", 0.5)]
+    assert [(cut.id, cut.seconds) for cut in read_corpus(folder)] == [("LJ001-0001", 0.5), ("LJ001-0002", 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, metadata, expected):
     path = folder / "metadata.csv"
     path.unlink() if metadata is None else path.write_bytes(metadata)
     with pytest.raises(CorpusError) as caught:
-        read_ljspeech_entries(folder)
+        read_corpus(folder, "ljspeech")
     assert str(caught.value).startswith(str(path))
     assert expected in str(caught.value)
 
@@ -57,4 +58,4 @@ def test_what_is_wrong_is_said_in_one_line(folder, metadata, expected):
 def test_a_broken_recording_is_named(folder):
     (folder / "wavs" / "LJ001-0002.wav").write_bytes(b"RIFF")
     with pytest.raises(CorpusError, match="utterance LJ001-0002: "):
-        read_ljspeech_entries(folder)
+        read_corpus(folder, "ljspeech")

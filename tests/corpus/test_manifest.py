@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.corpus.manifest import read_manifest, write_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 GOOD = {"audio_filepath": "a.wav", "duration": 1.5, "text": "seven"}
@@ -27,7 +28,7 @@ def test_a_line_becomes_an_entry_resolved_against_the_manifests_folder(tmp_path)
         '{"audio_filepath": "audio/x.wav", "duration": 2, "text": "one two", '
         '"id": "u1", "speaker": "ann", "offset": 3.5}\n'
     )
-    expected = Entry("u1", tmp_path / "audio" / "x.wav", 2.0, "one two", offset=3.5, speaker="ann")
+    expected = Utterance("u1", tmp_path / "audio" / "x.wav", "one two", seconds=2.0, start=3.5, speaker="ann")
     assert read_manifest(path) == [expected]
 
 
@@ -55,7 +56,7 @@ def test_unicode_line_separators_inside_a_text_do_not_break_the_line(write):
 
 def test_null_means_absent_in_optional_fields_as_in_nemo(write):
     entry = read_manifest(write({**GOOD, "offset": None, "speaker": None, "id": None}))[0]
-    assert (entry.id, entry.offset, entry.speaker) == ("a", 0.0, None)
+    assert (entry.id, entry.start, entry.speaker) == ("a", 0.0, None)
 
 
 def test_whole_numbers_serve_as_speaker_and_id(write):
@@ -145,15 +146,17 @@ def test_missing_file_folder_empty_file_and_other_encodings_are_refused(tmp_path
 
 def test_what_is_written_is_what_is_read(tmp_path):
     entries = [
-        Entry("a b", tmp_path / "audio" / "ä.wav", 0.1 + 0.2, 'say "zwölf"\u2028now', speaker="ann"),
-        Entry("c", Path("/far/away.wav"), 1e-3, "", offset=7.125, corpus="far"),
+        Utterance("a b", tmp_path / "audio" / "ä.wav", 'say "zwölf"\u2028now', seconds=0.1 + 0.2, speaker="ann"),
+        Utterance("c", Path("/far/away.wav"), "", seconds=1e-3, start=7.125, corpus="far"),
     ]
     write_manifest(tmp_path / "out.jsonl", entries)
     assert read_manifest(tmp_path / "out.jsonl") == entries
 
 
 def test_a_written_folder_can_be_moved(tmp_path):
-    write_manifest(tmp_path / "old" / "out.jsonl", [Entry("a", tmp_path / "old" / "audio" / "a.wav", 1.0, "x")])
+    write_manifest(
+        tmp_path / "old" / "out.jsonl", [Utterance("a", tmp_path / "old" / "audio" / "a.wav", "x", seconds=1.0)]
+    )
     assert json.loads((tmp_path / "old" / "out.jsonl").read_text())["audio_filepath"] == "audio/a.wav"
     (tmp_path / "old").rename(tmp_path / "new")
     assert read_manifest(tmp_path / "new" / "out.jsonl")[0].audio_path == tmp_path / "new" / "audio" / "a.wav"
@@ -161,26 +164,26 @@ def test_a_written_folder_can_be_moved(tmp_path):
 
 def test_writing_relative_paths_from_another_folder_keeps_pointing_at_the_recording(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_manifest("lists/out.jsonl", [Entry("a", Path("wavs/a.wav"), 1.0, "x")])
+    write_manifest("lists/out.jsonl", [Utterance("a", Path("wavs/a.wav"), "x", seconds=1.0)])
     assert read_manifest("lists/out.jsonl")[0].audio_path == tmp_path / "wavs" / "a.wav"
 
 
 def test_a_write_that_fails_leaves_the_old_manifest_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "out.jsonl"
-    write_manifest(path, [Entry("old", tmp_path / "a.wav", 1.0, "x")])
+    write_manifest(path, [Utterance("old", tmp_path / "a.wav", "x", seconds=1.0)])
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(CorpusError, match="No space left on device"):
-        write_manifest(path, [Entry("new", tmp_path / "a.wav", 1.0, "x")])
+        write_manifest(path, [Utterance("new", tmp_path / "a.wav", "x", seconds=1.0)])
     assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
     assert read_manifest(path)[0].id == "old"
 
 
 def test_repeated_ids_are_not_written(tmp_path):
-    entry = Entry("a", tmp_path / "a.wav", 1.0, "x")
+    entry = Utterance("a", tmp_path / "a.wav", "x", seconds=1.0)
     with pytest.raises(CorpusError, match="'a' occurs more than once"):
         write_manifest(tmp_path / "out.jsonl", [entry, entry])
     assert not (tmp_path / "out.jsonl").exists()

@@ -9,10 +9,9 @@ import pytest
 import soundfile
 
 from speechrnn.audio.files import read_audio
-from speechrnn.corpus.check import read_utterance
-from speechrnn.corpus.manifest import Entry
 from speechrnn.corpus.pack import pack_corpus
-from speechrnn.corpus.readers import find_format, read_corpus, read_entries
+from speechrnn.corpus.readers import find_format, read_corpus
+from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError, ConfigError, CorpusError
 
 
@@ -25,13 +24,13 @@ def entries(tmp_path):
         path = tmp_path / "audio" / f"r{number}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, rng.normal(0, 0.1, 8000 + 80 * number), 8000)
-        entry = Entry(
-            f"book/u.{number}", path, 1 + number / 100, f"Wört {number}", speaker=f"s{number % 2}", corpus="x"
+        entry = Utterance(
+            f"book/u.{number}", path, f"Wört {number}", seconds=1 + number / 100, speaker=f"s{number % 2}", corpus="x"
         )
         found.append(entry)
     path = tmp_path / "audio" / "long.flac"
     soundfile.write(path, rng.normal(0, 0.1, (33075, 2)), 11025)
-    found += [Entry(f"part{part}", path, 1.0, f"part {part}", offset=0.5 + part) for part in range(2)]
+    found += [Utterance(f"part{part}", path, f"part {part}", seconds=1.0, start=0.5 + part) for part in range(2)]
     return found
 
 
@@ -41,10 +40,10 @@ def test_what_was_packed_is_what_is_read(tmp_path, entries, encoding, tolerance)
     assert (packed.shards, packed.utterances, packed.failed) == (3, 7, {})
     assert packed.seconds == pytest.approx(sum(entry.seconds for entry in entries), abs=1e-3)
     assert find_format(tmp_path / "shards").name == "shar"
-    read = read_entries(tmp_path / "shards")
+    read = read_corpus(tmp_path / "shards")
     for before, after in zip(entries, read, strict=True):
-        assert replace(before, audio_path=after.audio_path, offset=0.0, seconds=after.seconds) == after
-        wanted = read_audio(before.audio_path, start=before.offset, seconds=before.seconds)
+        assert replace(before, audio_path=after.audio_path, start=0.0, seconds=after.seconds) == after
+        wanted = read_audio(before.audio_path, start=before.start, seconds=before.seconds)
         got = read_audio(after.audio_path)
         assert len(got.samples) / got.sample_rate == pytest.approx(after.seconds)
         if tolerance is not None:
@@ -61,16 +60,16 @@ def test_lhotse_reads_them(tmp_path, entries):
     assert [cut.id for cut in cuts] == [entry.id for entry in entries]
     assert [cut.supervisions[0].text for cut in cuts] == [entry.text for entry in entries]
     for cut, entry in zip(cuts, entries, strict=True):
-        wanted = read_audio(entry.audio_path, start=entry.offset, seconds=entry.seconds).samples
+        wanted = read_audio(entry.audio_path, start=entry.start, seconds=entry.seconds).samples
         np.testing.assert_allclose(cut.load_audio()[0], wanted, atol=2**-15)
 
 
 def test_shards_that_lhotse_wrote_are_read(tmp_path, entries):
     whole = entries[:5]
-    cuts = read_corpus_of(tmp_path, whole)
+    cuts = make_cuts_of(tmp_path, whole)
     (tmp_path / "shards").mkdir()
     cuts.to_shar(tmp_path / "shards", fields={"recording": "wav"}, shard_size=2)
-    for before, after in zip(whole, read_entries(tmp_path / "shards"), strict=True):
+    for before, after in zip(whole, read_corpus(tmp_path / "shards"), strict=True):
         assert (after.id, after.text, after.speaker, after.corpus) == (before.id, before.text, before.speaker, "x")
         wanted = read_audio(before.audio_path).samples
         np.testing.assert_allclose(read_audio(after.audio_path).samples, wanted, atol=2**-15)
@@ -78,24 +77,27 @@ def test_shards_that_lhotse_wrote_are_read(tmp_path, entries):
 
 def test_one_shard_without_a_number_is_a_shard_and_no_manifest(tmp_path, entries):
     (tmp_path / "shards").mkdir()
-    read_corpus_of(tmp_path, entries[:5]).to_shar(tmp_path / "shards", fields={"recording": "wav"}, shard_size=None)
+    make_cuts_of(tmp_path, entries[:5]).to_shar(tmp_path / "shards", fields={"recording": "wav"}, shard_size=None)
     assert (tmp_path / "shards" / "cuts.jsonl.gz").is_file()
     assert find_format(tmp_path / "shards").name == "shar"
-    assert [entry.id for entry in read_entries(tmp_path / "shards")] == [entry.id for entry in entries[:5]]
+    assert [entry.id for entry in read_corpus(tmp_path / "shards")] == [entry.id for entry in entries[:5]]
 
 
-def read_corpus_of(folder, entries):
+def make_cuts_of(folder, entries):
+    from lhotse import CutSet
+
+    from speechrnn.corpus.cuts import make_cut
     from speechrnn.corpus.manifest import write_manifest
 
     write_manifest(folder / "m.jsonl", entries)
-    return read_corpus(folder / "m.jsonl")
+    return CutSet([make_cut(each) for each in read_corpus(folder / "m.jsonl")])
 
 
 def test_they_can_be_resampled(tmp_path, entries):
     pack_corpus(entries, tmp_path / "shards", sample_rate=16000)
     for cut in read_corpus(tmp_path / "shards"):
-        assert cut.recording.sampling_rate == 16000
-        assert len(read_audio(cut.recording.sources[0].source).samples) == cut.recording.num_samples
+        assert cut.header.sample_rate == 16000
+        assert len(read_audio(cut.audio_path).samples) == cut.header.frames
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_packed(tmp_path, entries):
@@ -104,7 +106,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_packed(tmp_path, entries):
     packed = pack_corpus(entries, tmp_path / "shards", advance=lambda done, total: told.append((done, total)))
     assert list(packed.failed) == ["book/u.1"]
     assert told == [(number, 7) for number in range(1, 8)]
-    assert [entry.id for entry in read_entries(tmp_path / "shards")] == [
+    assert [entry.id for entry in read_corpus(tmp_path / "shards")] == [
         entry.id for entry in entries if entry.id != "book/u.1"
     ]
 
@@ -137,7 +139,7 @@ def test_a_broken_shard_costs_its_own_utterances_alone(tmp_path, entries):
     broken = tmp_path / "shards" / "recording.000001.tar"
     broken.write_bytes(b"\xff" * broken.stat().st_size)
     failed = []
-    for entry in read_entries(tmp_path / "shards"):
+    for entry in read_corpus(tmp_path / "shards"):
         try:
             read_audio(entry.audio_path)
         except AudioError as error:
@@ -162,10 +164,10 @@ def test_cuts_with_faults_are_named_by_their_line(tmp_path, entries, spoil, mess
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
     with pytest.raises(CorpusError, match=message):
-        read_entries(tmp_path / "shards")
+        read_corpus(tmp_path / "shards")
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(CorpusError, match=r"cuts\.000000\.jsonl\.gz: cannot be read"):
-        read_entries(tmp_path / "shards")
+        read_corpus(tmp_path / "shards")
 
 
 def test_training_hears_the_same_and_reads_a_few_shards_at_a_time(tmp_path, tone_run):
@@ -175,7 +177,7 @@ def test_training_hears_the_same_and_reads_a_few_shards_at_a_time(tmp_path, tone
     from speechrnn.training.data import plan_batches
     from speechrnn.training.preflight import prepare_run
 
-    loose = read_entries(tone_run.folder / "train.jsonl")
+    loose = read_corpus(tone_run.folder / "train.jsonl")
     pack_corpus(loose, tmp_path / "shards", shard_size=10)
     config = load_config(
         tone_run.folder / "config.yaml", {"data.train": str(tmp_path / "shards"), "front_end.sample_rate": 8000}
@@ -184,7 +186,7 @@ def test_training_hears_the_same_and_reads_a_few_shards_at_a_time(tmp_path, tone
     assert len(preflight.train) == 60
     for utterance, entry in zip(preflight.train, loose, strict=True):
         np.testing.assert_allclose(
-            read_utterance(utterance, sample_rate=8000), read_audio(entry.audio_path).samples, atol=2**-15
+            read_utterance(utterance, sample_rate=8000).samples, read_audio(entry.audio_path).samples, atol=2**-15
         )
     batches = plan_batches(preflight.train, DataConfig(batch_seconds=8, shards_at_once=2), seed=0, shuffle=True)
     assert isinstance(batches, ShardedBatches)

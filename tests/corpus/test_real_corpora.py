@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from speechrnn.cli.main import main
-from speechrnn.corpus.readers import find_format, read_entries
+from speechrnn.corpus.readers import find_format, read_corpus
 from speechrnn.training.train import train
 
 CORPORA = {
@@ -42,14 +42,14 @@ def corpus(request):
 def test_nothing_is_lost_in_any_format_and_all_can_be_trained_on(corpus, tmp_path, capsys):
     from speechrnn.corpus.manifest import write_manifest
 
-    entries = read_entries(corpus)[:COUNT]
+    entries = read_corpus(corpus)[:COUNT]
     assert all(entry.text for entry in entries)
     write_manifest(tmp_path / "some.jsonl", entries)
     for name, written in WRITTEN.items():
         destination = tmp_path / name / written
         assert main(["corpus", "convert", str(tmp_path / "some.jsonl"), str(destination)]) == 0
         assert find_format(destination).name == name
-        read = read_entries(destination)
+        read = read_corpus(destination)
         assert [replace(entry, seconds=0.0) for entry in read] == [replace(entry, seconds=0.0) for entry in entries]
         assert [entry.seconds for entry in read] == pytest.approx([entry.seconds for entry in entries], abs=1e-3)
     assert main(["corpus", "pack", str(tmp_path / "some.jsonl"), str(tmp_path / "packed"), "--shard-size", "10"]) == 0

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.splits import find_parts, hold_out, hold_out_speakers, take_minutes, write_parts
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 
 @pytest.fixture
 def entries(tmp_path):
     """Three utterances of each of 20 speakers, the speakers taking turns."""
-    return [Entry(f"u{n}", tmp_path / f"{n}.wav", 1.0, "x", speaker=f"s{n % 20:02d}") for n in range(60)]
+    return [Utterance(f"u{n}", tmp_path / f"{n}.wav", "x", seconds=1.0, speaker=f"s{n % 20:02d}") for n in range(60)]
 
 
 def test_every_so_many_th_speaker_is_held_out_with_all_utterances(entries):

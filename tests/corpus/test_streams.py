@@ -1,21 +1,26 @@
 """Utterances that follow one another: which do, and batches in whose rows they do."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from speechrnn.corpus.streams import Place, StreamBatches, find_previous, find_sequences
+from speechrnn.corpus.streams import StreamBatches, find_previous, find_sequences
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError
 
 CORPUS = [
-    Place("a", 3.0, "x"),
-    Place("b", 0.0, "y"),
-    Place("a", 0.0, "x"),
-    Place("c", 0.0, "x"),
-    Place("d", 0.0),
-    Place("a", 1.5, "x"),
-    Place("e", 0.0, "x", "other"),
+    Utterance("u", Path(recording), "", start, 1.0, speaker, corpus)
+    for recording, start, speaker, corpus in [
+        ("a", 3.0, "x", None),
+        ("b", 0.0, "y", None),
+        ("a", 0.0, "x", None),
+        ("c", 0.0, "x", None),
+        ("d", 0.0, None, None),
+        ("a", 1.5, "x", None),
+        ("e", 0.0, "x", "other"),
+    ]
 ]
 
 

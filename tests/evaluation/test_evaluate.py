@@ -97,6 +97,7 @@ def test_rows_are_written_whole(recognizer, tone_run, tmp_path):
     rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert {row["id"] for row in rows} == {f"test-{number}" for number in range(15)}
     assert set(rows[0]) == {
-        "id", "audio", "speaker", "seconds", "reference", "hypothesis", "wer", "cer", "errors", "confidence", "problem"
+        "id", "audio", "speaker", "corpus", "seconds", "reference", "hypothesis", "wer", "cer", "errors", "confidence",
+        "problem",
     }  # fmt: skip
     assert [path.name for path in target.parent.iterdir()] == ["hypotheses.jsonl"]

@@ -7,7 +7,8 @@ from types import ModuleType
 import numpy as np
 import soundfile
 
-from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.utterance import Utterance
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = REPOSITORY / "recipes"
@@ -27,5 +28,5 @@ def put_tone(path: Path) -> None:
     soundfile.write(path, TONE, 8000, subtype="PCM_16")
 
 
-def read_parts(output: Path) -> dict[str, list[Entry]]:
+def read_parts(output: Path) -> dict[str, list[Utterance]]:
     return {part: read_manifest(output / f"{part}.jsonl") for part in PARTS}

@@ -9,7 +9,8 @@ import pytest
 from conftest import make_tone_corpus
 from preparation import RECIPES, load
 
-from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.corpus.manifest import read_manifest, write_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError
 from speechrnn.model_folder import save_model
 from speechrnn.text.metrics import ErrorCounts
@@ -20,7 +21,7 @@ ten_clips = load("fsdd", "ten_clips")
 
 
 def make_entry(tmp_path, id, speaker, seconds):
-    return Entry(id=id, audio_path=tmp_path / f"{id}.wav", seconds=seconds, text="a", speaker=speaker)
+    return Utterance(id=id, audio_path=tmp_path / f"{id}.wav", seconds=seconds, text="a", speaker=speaker)
 
 
 def test_what_is_heard_beforehand_is_not_scored_and_who_says_too_little_is_left_out(tmp_path):

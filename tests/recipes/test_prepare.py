@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from preparation import REPOSITORY, load, put_tone, read_parts
 
-from speechrnn.corpus.manifest import Entry
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import AudioError, CorpusError
 
 fsdd, yesno, speech_commands = load("fsdd"), load("yesno"), load("speech_commands")
@@ -34,7 +34,7 @@ def make_fsdd(folder: Path, speakers: tuple[str, ...] = ("ann", "bob")) -> Path:
     return folder
 
 
-def numbers(entries: list[Entry]) -> set[int]:
+def numbers(entries: list[Utterance]) -> set[int]:
     return {int(entry.id.split("_")[2]) for entry in entries}
 
 
@@ -49,7 +49,7 @@ def test_fsdd_is_split_by_clip_number(tmp_path):
         "valid": {45, 49},
         "test": {0, 4},
     }
-    expected = Entry("7_ann_5", tmp_path / "fsdd/recordings/7_ann_5.wav", 0.1, "seven", speaker="ann")
+    expected = Utterance("7_ann_5", tmp_path / "fsdd/recordings/7_ann_5.wav", "seven", seconds=0.1, speaker="ann")
     assert expected in parts["train"]
 
 
@@ -244,7 +244,9 @@ def test_speech_commands_is_split_by_its_lists(tmp_path):
     speech_commands.prepare(make_speech_commands(tmp_path / "sc"), tmp_path / "out", seed=0)
     parts = read_parts(tmp_path / "out")
     assert [entry.id for entry in parts["valid"]] == ["go-1b88_nohash_0", "stop-1b88_nohash_1"]
-    expected = Entry("stop-2c99_nohash_0", tmp_path / "sc/stop/2c99_nohash_0.wav", 0.1, "stop", speaker="2c99")
+    expected = Utterance(
+        "stop-2c99_nohash_0", tmp_path / "sc/stop/2c99_nohash_0.wav", "stop", seconds=0.1, speaker="2c99"
+    )
     assert parts["test"] == [expected]
     assert len(parts["train"]) == 12 - 3
     assert {entry.text for entry in parts["train"]} == {"go", "stop"}

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from preparation import load, put_tone, read_parts
 
-from speechrnn.corpus.manifest import Entry, read_manifest, write_manifest
+from speechrnn.corpus.manifest import read_manifest, write_manifest
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 speechocean762, english = load("speechocean762"), load("english")
@@ -102,7 +104,7 @@ def make_ljspeech(folder: Path, *, count: int = 40) -> Path:
     return folder
 
 
-def speakers_of(entries: list[Entry]) -> list[str]:
+def speakers_of(entries: list[Utterance]) -> list[str]:
     return sorted({entry.speaker for entry in entries})
 
 
@@ -153,7 +155,7 @@ def test_english_keeps_librispeechs_own_parts_where_there_is_one_to_train_on(tmp
 def test_english_splits_ljspeech_by_order_in_either_form(tmp_path, published):
     folder = make_ljspeech(tmp_path / "ljspeech" / "LJSpeech-1.1")
     if not published:
-        entries = english._ljspeech.read_ljspeech_entries(folder)
+        entries = read_corpus(folder, "ljspeech")
         shutil.move(folder / "wavs", tmp_path / "ljspeech" / "wavs")
         entries = [replace(e, audio_path=tmp_path / "ljspeech" / "wavs" / e.audio_path.name) for e in entries]
         shutil.rmtree(folder)
@@ -168,7 +170,7 @@ def test_english_splits_ljspeech_by_order_in_either_form(tmp_path, published):
 
 def test_ljspeech_can_train_on_a_few_minutes_and_test_on_the_rest(tmp_path):
     folder = make_ljspeech(tmp_path / "ljspeech")
-    entries = english._ljspeech.read_ljspeech_entries(folder)
+    entries = read_corpus(folder, "ljspeech")
     minutes = 11.5 * entries[0].seconds / 60
     split = english._ljspeech.split_ljspeech(folder, minutes)
     assert [len(split[part]) for part in ("train", "valid", "test")] == [12, 2, 26]

@@ -13,7 +13,8 @@ import soundfile
 
 from speechrnn.cli.main import main
 from speechrnn.corpus.lhotse_corpora import WHOLE
-from speechrnn.corpus.manifest import Entry, read_manifest
+from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare, open_recipe, run_recipe
 from speechrnn.training.config_file import load_config
@@ -325,7 +326,9 @@ def test_a_corpus_without_parts_is_split_by_speakers(tmp_path, voices, monkeypat
     for number in range(40):
         path = tmp_path / "wav" / f"{number}.wav"
         text = say(path, voices, number)
-        entries.append(Entry(f"u{number}", path, soundfile.info(path).duration, text, speaker=f"s{number % 20:02d}"))
+        entries.append(
+            Utterance(f"u{number}", path, text, seconds=soundfile.info(path).duration, speaker=f"s{number % 20:02d}")
+        )
     module = load_prepare(RECIPES / "lhotse_corpus")
     monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {WHOLE: entries})
     module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from conftest import TONE_SETTINGS, make_tone_configuration
 
 from speechrnn.cli.main import main
 from speechrnn.corpus.batches import select_utterances
-from speechrnn.corpus.check import Utterance
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.evaluation.evaluate import _find_parts, evaluate, hear_speakers, stack_heard
 from speechrnn.evaluation.tune import _compute
@@ -25,7 +26,6 @@ from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.speakers import keep_speaker
 from speechrnn.training import preflight
 from speechrnn.training.config_file import load_config
-from speechrnn.training.data import _name_speakers
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.preflight import prepare_run
 from speechrnn.training.train import _make_data, train
@@ -164,14 +164,14 @@ def test_speakers_of_one_name_in_two_corpora_are_two(run, recognizer, tmp_path):
     (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, lines)))
     cuts = list(read_corpus(tmp_path / "two.jsonl"))
     voices = hear_speakers(recognizer, cuts)
-    assert set(voices) == {"c0/s", "c1/s"}
-    assert not torch.equal(voices["c0/s"].heard, voices["c1/s"].heard)
+    assert set(voices) == {"c0\x1fs", "c1\x1fs"}
+    assert not torch.equal(voices["c0\x1fs"].heard, voices["c1\x1fs"].heard)
     assert [len(_find_parts(cuts, carry, by_speaker=True)) for carry in ("no", "speaker")] == [2, 2]
-    told = stack_heard(voices, ["c1/s", None, "c2/s"])
-    assert torch.equal(told[0], voices["c1/s"].heard)
+    told = stack_heard(voices, ["c1\x1fs", None, "c2\x1fs"])
+    assert torch.equal(told[0], voices["c1\x1fs"].heard)
     assert not told[1:].any()
-    utterances = [Utterance("u", "a.wav", 0.0, 1.0, 8000, "", [], "s", corpus) for corpus in ("c0", "c1", None)]
-    assert len({_name_speakers([each])[0] for each in utterances}) == 3
+    utterances = [Utterance("u", Path("a.wav"), "", speaker="s", corpus=corpus) for corpus in ("c0", "c1", None)]
+    assert len({each.speaker_key for each in utterances}) == 3
 
 
 def test_a_carried_state_takes_the_voice_along_unless_it_goes_from_one_speaker_to_another(

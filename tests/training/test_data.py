@@ -12,7 +12,7 @@ from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.noise import NoiseConfig
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.batches import BatchRequest
-from speechrnn.corpus.check import Utterance
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.training import data
 from speechrnn.training.config import DataConfig
 from speechrnn.training.data import SpeechData, UtteranceDataset, count_workers, share_cores
@@ -25,7 +25,7 @@ def utterances(tmp_path):
     for number, samples in enumerate((8000, 6000, 4000)):
         path = tmp_path / f"{number}.wav"
         soundfile.write(path, 0.1 * rng.standard_normal(samples), 8000)
-        made.append(Utterance(f"u{number}", str(path), 0.0, samples / 8000, samples, "low", (1,), None))
+        made.append(Utterance(f"u{number}", path, "low", seconds=samples / 8000, tokens=(1,)))
     return made
 
 
@@ -62,7 +62,7 @@ def test_noise_of_the_corpus_is_by_other_speakers(utterances):
     for utterance, (speaker, hz) in zip(utterances, hertz.items(), strict=True):
         tone = 0.1 * np.sin(2 * np.pi * hz * np.arange(8000) / 8000)
         soundfile.write(utterance.audio_path, tone, 8000)
-        speakers.append(replace(utterance, speaker=speaker, seconds=1.0, num_samples=8000))
+        speakers.append(replace(utterance, speaker=speaker, seconds=1.0))
     speakers.append(replace(speakers[0], id="again"))  # the same speaker once more, and a file that cannot be read
     speakers.append(replace(speakers[1], id="gone", audio_path="gone.wav"))
     noise = NoiseConfig(probability=1.0, snr_db=(0.0, 0.0), kinds=("babble",), voices=(6, 6))

@@ -65,7 +65,7 @@ def write_manifest(folder, count):
 def open_corpus(folder):
     """What training does before its first step, without a model."""
     cuts = read_corpus(folder)
-    tokens = CharacterTokens.build(cut.supervisions[0].text for cut in cuts)
+    tokens = CharacterTokens.build(cut.text for cut in cuts)
     usable, left_out = check_corpus(
         cuts, tokens=tokens, normalize=str.lower, sample_rate=16000, explain_infeasible=lambda ids, samples: None
     )
@@ -99,7 +99,7 @@ def test_an_utterance_of_thirty_words_takes_up_less_than_900_bytes(tmp_path, mon
 
     That is what each of some hundred more takes up; what is read at a time takes up the same in any corpus.
     """
-    monkeypatch.setattr("speechrnn.corpus.readers.cuts._AT_ONCE", 100)
+    monkeypatch.setattr("speechrnn.corpus.readers.recordings._AT_ONCE", 100)
     open_corpus(write(tmp_path / "first", 50))  # what is imported and made once
     few, many = (measure_opening(write(tmp_path / str(count), count)) for count in (200, 700))
     now, peak = (many - few) / 500
@@ -138,6 +138,6 @@ def test_a_run_that_began_before_utterances_were_compact_can_be_resumed(tone_con
     lines = []
     for utterance in [*preflight.train, *preflight.valid]:
         ids = preflight.tokens.encode(utterance.text)
-        lines.append(f"{utterance.id}\x1f{utterance.num_samples}\x1f{ids}\x1e")
+        lines.append(f"{utterance.id}\x1f{utterance.count_samples(preflight.model.sample_rate)}\x1f{ids}\x1e")
     digest = hashlib.blake2b("".join(lines).encode(), digest_size=8).hexdigest()
     assert preflight.describe_data() == digest

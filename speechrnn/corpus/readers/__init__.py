@@ -1,19 +1,15 @@
-"""Corpora of any known format as a lhotse CutSet: one file a format."""
+"""Corpora of any known format as lists of utterances: one file a format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, complete, open_cuts
+from speechrnn.corpus.compact import CompactList
+from speechrnn.corpus.readers.recordings import read_headers
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
-
 
 _DEEP = ("librispeech", "sidecar")
 """Formats that only a walk through all folders can tell; looked for where nothing else is there, in this order."""
@@ -27,13 +23,13 @@ class Format:
         name: What ``--format`` calls it.
         description: What it is known by.
         fits: Whether a path holds such a corpus, by a look at names and at most the first lines of one file.
-        list: What it lists, before any recording is looked at.
+        list: Reads the utterances; headers of recordings are not read.
     """
 
     name: str
     description: str
     fits: Callable[[Path], bool]
-    list: Callable[[Path], Sequence[Listing]]
+    list: Callable[[Path], Sequence[Utterance]]
 
 
 def list_formats() -> dict[str, Format]:
@@ -88,31 +84,20 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
     return fitting[0]
 
 
-def read_corpus(path: str | Path, format: str | None = None) -> CutSet:
-    """Open a corpus.
+def read_corpus(
+    path: str | Path, format: str | None = None, *, on_error: Callable[[Utterance, str], None] | None = None
+) -> CompactList[Utterance]:
+    """Read a corpus.
 
     Args:
         path: A file or a folder in one of the formats that :func:`list_formats` lists.
         format: Which of them; None: it is found by looking.
+        on_error: Called with an utterance whose recording cannot be used, and the reason, instead of an error.
 
     Returns:
-        One cut an utterance, with its text and speaker in the cut's only supervision. Durations are those of the audio
-        files, not of the manifest.
+        The utterances with their recordings' headers. Durations are those of the audio files, not of the manifest.
 
     Raises:
         CorpusError: There is nothing to read there, or a line or a recording is not usable; the message names it.
     """
-    return open_cuts(find_format(path, format).list(Path(path)), where=path)
-
-
-def read_entries(
-    path: str | Path, format: str | None = None, *, on_error: Callable[[Listing, str], None] | None = None
-) -> list[Entry]:
-    """The same as entries: what a manifest would say of each utterance.
-
-    Args:
-        path: As in :func:`read_corpus`.
-        format: Likewise.
-        on_error: Called with an utterance whose recording cannot be used, and the reason, instead of an error.
-    """
-    return complete(find_format(path, format).list(Path(path)), where=path, on_error=on_error)[0]
+    return read_headers(find_format(path, format).list(Path(path)), where=path, on_error=on_error)

@@ -11,14 +11,14 @@ Source: Kaldi's documentation, "Data preparation".
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, compact_listings, complete
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 _NAMED_AT_MOST = 3
@@ -27,7 +27,7 @@ _NAMED_AT_MOST = 3
 class _Segment(NamedTuple):
     recording: str
     start: float
-    end: float  # -1: to the recording's end
+    seconds: float  # infinite: to the recording's end
 
 
 def fits(folder: Path) -> bool:
@@ -35,7 +35,7 @@ def fits(folder: Path) -> bool:
     return (folder / "wav.scp").is_file()
 
 
-def read_kaldi_entries(folder: Path) -> list[Entry]:
+def list_kaldi(folder: Path) -> Sequence[Utterance]:
     """Read a data folder.
 
     Args:
@@ -43,21 +43,16 @@ def read_kaldi_entries(folder: Path) -> list[Entry]:
             folders above it, or at the working directory: wherever the first recording is found.
 
     Returns:
-        The utterances, in the order of ``text``; durations are those of the audio files.
+        The utterances, in the order of ``text``.
 
     Raises:
-        CorpusError: A file is missing or a line is wrong; a recording is a command, or missing, or unreadable; or the
-            files do not name the same utterances. The message names the line or the utterance.
+        CorpusError: A file is missing or a line is wrong; a recording is a command; or the files do not name the same
+            utterances. The message names the line or the utterance.
     """
-    return complete(list_kaldi(Path(folder)), where=folder)[0]
+    return compact_utterances(_iterate(folder))
 
 
-def list_kaldi(folder: Path) -> Sequence[Listing]:
-    """The utterances as they are listed; see :func:`read_kaldi_entries`."""
-    return compact_listings(_iterate(folder))
-
-
-def _iterate(folder: Path) -> Iterator[Listing]:
+def _iterate(folder: Path) -> Iterator[Utterance]:
     recordings = _read_table(folder / "wav.scp")
     base = _find_base(folder, recordings)
     names = dict.fromkeys(name for name, _ in _read_pairs(folder / "text", may_be_empty=True))
@@ -69,10 +64,9 @@ def _iterate(folder: Path) -> Iterator[Listing]:
         _check_same(folder, names, speakers, "utt2spk")
     del names
     for name, text in _read_pairs(folder / "text", may_be_empty=True):  # again: texts are what takes up memory
-        segment = segments[name] if segments else _Segment(name, 0.0, -1.0)
-        seconds = _find_seconds(segment, f"{folder / 'segments'}: utterance {name}")
+        recording, start, seconds = segments[name] if segments else _Segment(name, 0.0, math.inf)
         speaker = speakers[name] if speakers is not None else None
-        yield Listing(name, base / recordings[segment.recording], text, segment.start, seconds, speaker)
+        yield Utterance(name, base / recordings[recording], text, start, seconds, speaker)
 
 
 def _read_table(path: Path) -> dict[str, str]:
@@ -126,18 +120,21 @@ def _read_segments(path: Path, recordings: Mapping[str, str]) -> dict[str, _Segm
     for name, line in _read_table(path).items():
         try:
             recording, start, end = line.split()
-            segments[name] = _Segment(recording, float(start), float(end))
+            segments[name] = _Segment(recording, float(start), _find_seconds(float(start), float(end)))
         except ValueError:
-            raise CorpusError(f"{path}: {name}: expected a recording, start and end in seconds, got {line}") from None
+            raise CorpusError(
+                f"{path}: {name}: expected a recording and times in seconds, start before end; got {line}"
+            ) from None
         if recording not in recordings:
             raise CorpusError(f"{path}: {name} is part of {recording}, which wav.scp does not have")
     return segments
 
 
-def _find_seconds(segment: _Segment, what: str) -> float | None:
-    if segment.start < 0 or (segment.end != -1 and segment.end <= segment.start):
-        raise CorpusError(f"{what}: starts at {segment.start} s and ends at {segment.end} s")
-    return None if segment.end == -1 else segment.end - segment.start
+def _find_seconds(start: float, end: float) -> float:
+    """The duration of a segment; an end of -1 is that of the recording."""
+    if not start >= 0 or not (end == -1 or end > start):
+        raise ValueError
+    return math.inf if end == -1 else end - start
 
 
 def _check_same(folder: Path, texts: Mapping[str, object], others: Mapping[str, object], name: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from speechrnn.corpus.lines import open_lines
 from speechrnn.corpus.readers import shar
-from speechrnn.corpus.readers.cuts import Listing, compact_listings, find_inside
+from speechrnn.corpus.readers.recordings import find_inside
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -43,7 +44,7 @@ def fits(path: Path) -> bool:
     return has_manifests(path) and not shar.fits(path) if path.is_dir() else is_cuts(path)
 
 
-def list_lhotse(path: Path) -> Sequence[Listing]:
+def list_lhotse(path: Path) -> Sequence[Utterance]:
     """Read lhotse's manifests.
 
     Args:
@@ -58,14 +59,14 @@ def list_lhotse(path: Path) -> Sequence[Listing]:
         CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files.
     """
     folder = path if path.is_dir() else path.parent
-    listings = compact_listings(
+    utterances = compact_utterances(
         _list_supervision(cut, supervision, number, folder, path)
         for cut in _open_cuts(path)
         for number, supervision in enumerate(cut.supervisions)
     )
-    if not listings:
+    if not utterances:
         raise CorpusError(f"{path}: holds no supervision; expected one an utterance, with its text")
-    return listings
+    return utterances
 
 
 def _open_cuts(path: Path) -> Any:
@@ -83,7 +84,7 @@ def _open_cuts(path: Path) -> Any:
         raise CorpusError(f"{path}: lhotse cannot read its manifests ({' '.join(str(error).split())})") from error
 
 
-def _list_supervision(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Listing:
+def _list_supervision(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Utterance:
     where = f"{path}: cut {cut.id}"
     if type(cut).__name__ != "MonoCut":
         raise CorpusError(f"{where}: a {type(cut).__name__}; expected cuts of one channel of one recording")
@@ -97,8 +98,8 @@ def _list_supervision(cut: Any, supervision: Any, number: int, folder: Path, pat
     start = cut.start + max(0.0, supervision.start)
     end = cut.start + min(cut.duration, supervision.start + supervision.duration)
     if end <= start:
-        raise CorpusError(f"{where}: its supervision {supervision.id} lies outside of it; mend its times")
-    return Listing(name, recording, supervision.text or "", start, end - start, supervision.speaker)
+        raise CorpusError(f"{where}: its supervision {supervision.id} lies outside of it; correct its times")
+    return Utterance(name, recording, supervision.text or "", start, end - start, supervision.speaker)
 
 
 def _find(folder: Path, name: str) -> Path | None:

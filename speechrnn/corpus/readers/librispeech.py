@@ -11,8 +11,8 @@ from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import Entry
-from speechrnn.corpus.readers.cuts import Listing, compact_listings, complete, find_recordings, walk
+from speechrnn.corpus.readers.recordings import find_recordings, walk
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 TRANSCRIPTS = "*.trans.txt"
@@ -23,32 +23,26 @@ def fits(folder: Path) -> bool:
     return folder.is_dir() and any(path.name.endswith(TRANSCRIPTS[1:]) for path in walk(folder))
 
 
-def read_librispeech_entries(folder: Path) -> list[Entry]:
+def list_librispeech(folder: Path) -> Sequence[Utterance]:
     """Read a tree.
 
     Args:
         folder: A folder with transcripts anywhere under it: the whole corpus, one part of it, or one speaker's.
 
     Returns:
-        The utterances, sorted by chapter and number, each by its speaker; durations are those of the audio files, which
-        may have any ending of flac, wav, mp3, ogg and opus.
+        The utterances, sorted by chapter and number, each by its speaker. Recordings may have any known ending.
 
     Raises:
-        CorpusError: There are no transcripts, a line is wrong, or a recording is missing or unreadable.
+        CorpusError: There are no transcripts, a line is wrong, or a recording is missing.
     """
-    return complete(list_librispeech(Path(folder)), where=folder)[0]
-
-
-def list_librispeech(folder: Path) -> Sequence[Listing]:
-    """The utterances as they are listed; see :func:`read_librispeech_entries`."""
     chapters = sorted(folder.rglob(TRANSCRIPTS))
-    listings = compact_listings(each for transcripts in chapters for each in _read_chapter(transcripts))
-    if not listings:
+    utterances = compact_utterances(each for transcripts in chapters for each in _read_chapter(transcripts))
+    if not utterances:
         raise CorpusError(f"{folder}: no {TRANSCRIPTS} under it; pass the folder that LibriSpeech's archive makes")
-    return listings
+    return utterances
 
 
-def _read_chapter(transcripts: Path) -> Iterator[Listing]:
+def _read_chapter(transcripts: Path) -> Iterator[Utterance]:
     recordings = find_recordings(transcripts.parent)
     for number, line in read_lines(transcripts, kind="file"):
         name, _, text = line.strip().partition(" ")
@@ -56,4 +50,4 @@ def _read_chapter(transcripts: Path) -> Iterator[Listing]:
             raise CorpusError(
                 f"{transcripts} line {number}: no recording {name} beside it ({', '.join(AUDIO_ENDINGS)})"
             )
-        yield Listing(name, recordings[name], text.strip(), speaker=name.split("-")[0])
+        yield Utterance(name, recordings[name], text.strip(), speaker=name.split("-")[0])

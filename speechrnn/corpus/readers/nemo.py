@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from speechrnn.corpus.manifest import iterate_manifest
-from speechrnn.corpus.readers.cuts import Listing, compact_listings
+from speechrnn.corpus.compact import CompactList
+from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers.lhotse import is_cuts
 from speechrnn.corpus.readers.table import is_huggingface
+from speechrnn.corpus.utterance import Utterance
 
 MANIFEST = "manifest.jsonl"
 
@@ -20,11 +20,10 @@ def fits(path: Path) -> bool:
     return path.suffix in (".json", ".jsonl") and not is_cuts(path) and not is_huggingface(path)
 
 
-def list_nemo(path: Path) -> Sequence[Listing]:
+def list_nemo(path: Path) -> CompactList[Utterance]:
     """The utterances as a manifest, or ``manifest.jsonl`` in a folder, lists them.
 
     Raises:
         CorpusError: The file cannot be read or holds no utterance, or a line is wrong; the message names it.
     """
-    manifest = path / MANIFEST if path.is_dir() else path
-    return compact_listings(Listing.of(entry) for entry in iterate_manifest(manifest))
+    return read_manifest(path / MANIFEST if path.is_dir() else path)

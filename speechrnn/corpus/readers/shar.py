@@ -13,7 +13,7 @@ from typing import Any
 from speechrnn.audio.archives import list_members
 from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import open_lines
-from speechrnn.corpus.readers.cuts import Listing, compact_listings
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import AudioError, CorpusError
 
 _CUTS, _RECORDING = "cuts", "recording"
@@ -35,7 +35,7 @@ def fits(path: Path) -> bool:
     return path.is_dir() and bool(find_shards(path))
 
 
-def list_shar(path: Path) -> Sequence[Listing]:
+def list_shar(path: Path) -> Sequence[Utterance]:
     """Read a folder of shards.
 
     Args:
@@ -48,13 +48,13 @@ def list_shar(path: Path) -> Sequence[Listing]:
     Raises:
         CorpusError: There are no shards, or a cut is not as it should be; the message names its line.
     """
-    listings = compact_listings(_iterate(path))
-    if not listings:
+    utterances = compact_utterances(_iterate(path))
+    if not utterances:
         raise CorpusError(f"{path}: holds no utterance; expected {_CUTS}.000000.jsonl.gz and {_RECORDING}.000000.tar")
-    return listings
+    return utterances
 
 
-def _iterate(path: Path) -> Iterator[Listing]:
+def _iterate(path: Path) -> Iterator[Utterance]:
     for cuts, archive in find_shards(path):
         archive = archive.absolute()
         try:
@@ -69,12 +69,12 @@ def _iterate(path: Path) -> Iterator[Listing]:
                 raise CorpusError(f"{where}: not a cut with one recording and one supervision ({error!r})") from error
 
 
-def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> Listing:
+def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> Utterance:
     name, recording, (supervision,) = str(record["id"]), record["recording"], record["supervisions"]
     start, seconds = float(record["start"]), float(record["duration"])
     rate, samples = int(recording["sampling_rate"]), int(recording["num_samples"])
     speaker = supervision.get("speaker")
-    return Listing(
+    return Utterance(
         id=name,
         audio_path=archive / names.get(name, name),
         text=supervision.get("text") or "",
@@ -82,7 +82,7 @@ def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> L
         seconds=seconds,
         speaker=None if speaker is None else str(speaker),
         corpus=(record.get("custom") or {}).get("corpus"),
-        info=AudioInfo(samples / rate, rate, len(recording.get("channel_ids") or [0]), samples),
+        header=AudioInfo(samples / rate, rate, len(recording.get("channel_ids") or [0]), samples),
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.cuts import Listing, compact_listings, walk
+from speechrnn.corpus.readers.recordings import walk
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 TEXT_ENDINGS = (".txt", ".lab")
@@ -20,7 +21,7 @@ def fits(folder: Path) -> bool:
     )
 
 
-def list_sidecars(folder: Path) -> Sequence[Listing]:
+def list_sidecars(folder: Path) -> Sequence[Utterance]:
     """Read such a folder, and the folders in it.
 
     Returns:
@@ -30,14 +31,14 @@ def list_sidecars(folder: Path) -> Sequence[Listing]:
     Raises:
         CorpusError: A recording has no text or two, a text has no recording, or a recording is unreadable.
     """
-    listings = compact_listings(_iterate(folder))
-    if not listings:
+    utterances = compact_utterances(_iterate(folder))
+    if not utterances:
         raise CorpusError(f"{folder}: no recordings ({', '.join(AUDIO_ENDINGS)}) with a text beside them")
-    _refuse_twins(listings)
-    return listings
+    _refuse_twins(utterances)
+    return utterances
 
 
-def _iterate(folder: Path) -> Iterator[Listing]:
+def _iterate(folder: Path) -> Iterator[Utterance]:
     for path in walk(folder):
         if path.suffix.lower() not in AUDIO_ENDINGS:
             continue
@@ -46,7 +47,7 @@ def _iterate(folder: Path) -> Iterator[Listing]:
             raise CorpusError(f"{path}: no text beside it; expected {path.stem}.txt or {path.stem}.lab")
         text = " ".join(line.strip() for _, line in read_lines(text_file, kind="text"))
         name = path.relative_to(folder.absolute()).with_suffix("").as_posix()
-        yield Listing(name, path, text, speaker=path.parent.name if path.parent != folder.absolute() else None)
+        yield Utterance(name, path, text, speaker=path.parent.name if path.parent != folder.absolute() else None)
 
 
 def _find_text(recording: Path) -> Path | None:
@@ -61,9 +62,9 @@ def _find_text(recording: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _refuse_twins(listings: Sequence[Listing]) -> None:
+def _refuse_twins(utterances: Sequence[Utterance]) -> None:
     known: dict[str, Path] = {}
-    for entry in listings:
+    for entry in utterances:
         if entry.id in known:
             raise CorpusError(
                 f"{entry.audio_path}: {known[entry.id].name} beside it has the same name; keep one of them"

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.cuts import Listing, compact_listings, find_recordings
+from speechrnn.corpus.readers.recordings import find_recordings
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 _LABELS = re.compile(r"<[^>]*>\s*")
@@ -28,7 +29,7 @@ def fits(path: Path) -> bool:
     return bool(find_stm(path)) if path.is_dir() else path.suffix == ".stm"
 
 
-def list_stm(path: Path) -> Sequence[Listing]:
+def list_stm(path: Path) -> Sequence[Utterance]:
     """The utterances of an STM file, or of all those of a folder.
 
     Args:
@@ -45,13 +46,13 @@ def list_stm(path: Path) -> Sequence[Listing]:
     files = find_stm(path) if path.is_dir() else [path]
     if not files:
         raise CorpusError(f"{path}: no .stm file there, nor in {path / 'stm'}")
-    listings = compact_listings(each for file in files for each in _read_file(file))
-    if not listings:
+    utterances = compact_utterances(each for file in files for each in _read_file(file))
+    if not utterances:
         raise CorpusError(f"{path}: holds no utterance")
-    return listings
+    return utterances
 
 
-def _read_file(file: Path) -> Iterator[Listing]:
+def _read_file(file: Path) -> Iterator[Utterance]:
     recordings = _find_recordings(file)
     for number, line in read_lines(file, kind="file"):
         if not line.startswith(_COMMENT):
@@ -69,7 +70,7 @@ def _find_recordings(file: Path) -> dict[str, Path]:
     return found
 
 
-def _read_line(where: str, line: str, recordings: dict[str, Path]) -> list[Listing]:
+def _read_line(where: str, line: str, recordings: dict[str, Path]) -> list[Utterance]:
     parts = line.strip().split(maxsplit=5)
     if len(parts) < 5:
         raise CorpusError(f"{where}: expected recording, channel, speaker, start, end and text")
@@ -79,11 +80,11 @@ def _read_line(where: str, line: str, recordings: dict[str, Path]) -> list[Listi
     except ValueError:
         raise CorpusError(f"{where}: expected seconds, found {start_text} and {end_text}") from None
     if not 0 <= start < end < 1e9:
-        raise CorpusError(f"{where}: begins at {start_text} s and ends at {end_text} s; mend its times")
+        raise CorpusError(f"{where}: begins at {start_text} s and ends at {end_text} s; correct its times")
     text = _LABELS.sub("", parts[5]).strip() if len(parts) == 6 else ""
     if text == _NOT_SCORED:
         return []
     if name not in recordings:
         raise CorpusError(f"{where}: no recording {name} beside it, nor in sph, wav or audio there")
     id = f"{name}-{round(1000 * start):08d}-{round(1000 * end):08d}"
-    return [Listing(id, recordings[name], text, start, end - start, speaker)]
+    return [Utterance(id, recordings[name], text, start, end - start, speaker)]

@@ -16,13 +16,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from speechrnn.corpus.lines import read_lines, stream_lines
-from speechrnn.corpus.readers.cuts import Listing, compact_listings, find_inside
+from speechrnn.corpus.readers.recordings import find_inside
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
@@ -86,7 +88,7 @@ def is_huggingface(path: Path) -> bool:
     return first is not None and "file_name" in first.values
 
 
-def list_table(path: Path) -> Sequence[Listing]:
+def list_table(path: Path) -> Sequence[Utterance]:
     """The utterances of a table.
 
     Args:
@@ -103,10 +105,10 @@ def list_table(path: Path) -> Sequence[Listing]:
     """
     if path.is_dir():
         path = find_table(path) or path / METADATA[0]
-    return compact_listings(_iterate(path))
+    return compact_utterances(_iterate(path))
 
 
-def _iterate(path: Path) -> Iterator[Listing]:
+def _iterate(path: Path) -> Iterator[Utterance]:
     rows = _read_rows(path)
     first = next(rows, None)
     if first is None:
@@ -119,12 +121,12 @@ def _iterate(path: Path) -> Iterator[Listing]:
         )
     lines: dict[str, dict[str, int]] = {"the id": {}, "the recording": {}}
     for row in chain([first], rows):
-        listing = _read_row(path, row, columns)
-        _refuse_repeats(f"{path} line {row.number}", row.number, listing, lines)
-        yield listing
+        utterance = _read_row(path, row, columns)
+        _refuse_repeats(f"{path} line {row.number}", row.number, utterance, lines)
+        yield utterance
 
 
-def _read_row(path: Path, row: _Row, columns: _Columns) -> Listing:
+def _read_row(path: Path, row: _Row, columns: _Columns) -> Utterance:
     where = f"{path} line {row.number}"
     missing = [name for name in (columns.audio, columns.text) if name not in row.values]
     if missing:
@@ -135,14 +137,15 @@ def _read_row(path: Path, row: _Row, columns: _Columns) -> Listing:
     recording = find_inside(_bases(path.parent.absolute()), written.replace("{data_root}/", ""), where=where)
     start = _read_seconds(row, columns.start, where) or 0.0
     end = _read_seconds(row, columns.end, where)
-    seconds = None
+    seconds = math.inf
     if columns.start is not None:
-        seconds = _read_seconds(row, columns.seconds, where) if end is None else end - start
-        if seconds is not None and seconds <= 0:
-            raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; mend its times")
+        listed = _read_seconds(row, columns.seconds, where) if end is None else end - start
+        seconds = math.inf if listed is None else listed
+        if seconds <= 0:
+            raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; correct its times")
     name, speaker = (row.values.get(column or "", "").strip() for column in (columns.id, columns.speaker))
-    name = name or Path(written).with_suffix("").as_posix() + (f"-{start:g}" if seconds is not None else "")
-    return Listing(name, recording, row.values[columns.text].strip(), start, seconds, speaker or None)
+    name = name or Path(written).with_suffix("").as_posix() + (f"-{start:g}" if math.isfinite(seconds) else "")
+    return Utterance(name, recording, row.values[columns.text].strip(), start, seconds, speaker or None)
 
 
 def _bases(folder: Path) -> list[Path]:
@@ -162,10 +165,10 @@ def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
     return seconds
 
 
-def _refuse_repeats(where: str, number: int, listing: Listing, lines: dict[str, dict[str, int]]) -> None:
+def _refuse_repeats(where: str, number: int, utterance: Utterance, lines: dict[str, dict[str, int]]) -> None:
     """A name or a whole recording that comes twice is a mistake in the table; ``lines`` says where each stood first."""
-    for kind, key in (("the id", listing.id), ("the recording", str(listing.audio_path))):
-        if kind == "the recording" and listing.seconds is not None:
+    for kind, key in (("the id", utterance.id), ("the recording", str(utterance.audio_path))):
+        if kind == "the recording" and math.isfinite(utterance.seconds):
             continue  # a part of it
         first = lines[kind].setdefault(key, number)
         if first != number:

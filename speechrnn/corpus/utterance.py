@@ -1,0 +1,119 @@
+"""One utterance of a corpus: what every reader yields and what training, evaluation and recipes take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from speechrnn.audio.files import AudioInfo, read_audio
+from speechrnn.audio.resampling import resampled_length
+from speechrnn.corpus.compact import CompactList
+from speechrnn.types import Waveform
+
+_SLACK_SECONDS = 0.05  # corpora round durations
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One utterance: a recording or a part of one, and its text.
+
+    A reader lists what the corpus's files say. :func:`speechrnn.corpus.readers.read_corpus` adds the recording's header
+    and the duration, and :func:`speechrnn.corpus.check.check_corpus` normalises the text and adds the tokens.
+
+    Attributes:
+        id: Name of the utterance, unique in its corpus.
+        audio_path: The recording; a path into a tar archive is ``shard.tar/name.flac``.
+        text: Transcript; may be empty.
+        start: Where the utterance begins in the recording, in seconds.
+        seconds: Duration; infinite means up to the end of the recording.
+        speaker: Name of the speaker, where known.
+        corpus: Name of the corpus, where a manifest joins several.
+        header: Length, rate and channels of the recording; None until the header is read. Not compared.
+        tokens: Token ids of the text; empty until the text is encoded, and where the model lacks a character.
+    """
+
+    id: str
+    audio_path: Path
+    text: str
+    start: float = 0.0
+    seconds: float = math.inf
+    speaker: str | None = None
+    corpus: str | None = None
+    header: AudioInfo | None = field(default=None, compare=False)
+    tokens: Sequence[int] = ()
+
+    @property
+    def speaker_key(self) -> str | None:
+        """As :func:`make_speaker_key` makes it."""
+        return make_speaker_key(self.corpus, self.speaker)
+
+    def explain_misfit(self, header: AudioInfo) -> str | None:
+        """Why the utterance does not lie in a recording with this header; None if it does, up to rounding."""
+        is_inside = self.start * header.sample_rate + 0.5 < header.frames
+        end = self.start if math.isinf(self.seconds) else self.start + self.seconds
+        if is_inside and end <= header.seconds + _SLACK_SECONDS:
+            return None
+        edge = "begin" if not is_inside and math.isinf(self.seconds) else "end"
+        return (
+            f"listed to {edge} at {end:.2f} s, but {self.audio_path} ends at {header.seconds:.2f} s; correct the times "
+            "or the recording"
+        )
+
+    def with_header(self, header: AudioInfo) -> Utterance:
+        """Add the recording's header; the duration becomes finite and ends with the recording at the latest."""
+        is_whole = self.start == 0.0 and abs(self.seconds - header.seconds) <= _SLACK_SECONDS
+        seconds = header.seconds if is_whole else min(self.seconds, header.seconds - self.start)
+        return replace(self, seconds=seconds, header=header)
+
+    def count_samples(self, sample_rate: int) -> int:
+        """Number of samples at ``sample_rate`` in Hz, as :func:`read_utterance` returns them; needs the header."""
+        assert self.header is not None
+        rate = self.header.sample_rate
+        first = math.floor(self.start * rate + 0.5)
+        count = min(max(1, math.floor(self.seconds * rate + 0.5)), self.header.frames - first)
+        return resampled_length(count, rate, sample_rate)
+
+
+def make_speaker_key(corpus: str | None, speaker: str | None) -> str | None:
+    """A name for the speaker across corpora, which may use one name for different people; None where unknown."""
+    return None if speaker is None else f"{corpus or ''}\x1f{speaker}"
+
+
+def read_utterance(utterance: Utterance, *, sample_rate: int | None = None) -> Waveform:
+    """Read the samples of an utterance.
+
+    Args:
+        utterance: With or without its header.
+        sample_rate: Wanted rate, in Hz; None keeps the recording's own.
+
+    Raises:
+        AudioError: The recording cannot be read.
+    """
+    return read_audio(
+        utterance.audio_path,
+        sample_rate=sample_rate,
+        start=utterance.start,
+        seconds=None if math.isinf(utterance.seconds) else utterance.seconds,
+        check_levels=False,
+    )
+
+
+def compact_utterances(utterances: Iterable[Utterance] = ()) -> CompactList[Utterance]:
+    """Keep many utterances in little memory."""
+    return CompactList(_from_row, utterances, to_row=_to_row)
+
+
+def _to_row(each: Utterance) -> tuple[Any, ...]:
+    header = each.header
+    values = () if header is None else (header.seconds, header.sample_rate, header.channels, header.frames)
+    times = each.start, each.seconds
+    return each.id, str(each.audio_path), each.text, *times, each.speaker, each.corpus, each.tokens, *values
+
+
+def _from_row(id: str, path: str, *values: Any) -> Utterance:
+    text, start, seconds, speaker, corpus, tokens, *header = values
+    info = AudioInfo(*header) if header else None
+    return Utterance(id, Path(path), text, start, seconds, speaker, corpus, info, tokens)
