@@ -1,24 +1,30 @@
-"""What the headers of a recording promise, checked where libsndfile says nothing.
+"""What the headers of a recording promise, checked where libsndfile reports nothing.
 
-libsndfile shortens a cut-off WAV or Ogg file without a word, and where an MP3 has no length header it takes the length
-from the first bit rate. Half a recording must not pass for a whole one, so the few bytes that tell are read here.
+libsndfile shortens a WAV or Ogg file that was cut off, reads the first of several joined recordings, and takes the
+length of an MP3 without a length header from its first bit rate. Half a recording must not pass for a whole one.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import struct
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import BinaryIO
 
+from speechrnn.audio.ogg import OggSurvey, survey_ogg
 from speechrnn.errors import AudioError
+
+logger = logging.getLogger("speechrnn")
 
 # Some writers count their own 44-byte header as samples: at most 5.5 ms of 8 kHz, 8-bit sound.
 _WAV_TOLERANCE_SECONDS = 0.01
 # Programs that write to a pipe cannot go back to fill in the length: they leave the largest signed or unsigned 32-bit
 # number there, some less a header or rounded down to whole blocks.
 _UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-# Header, 255 lacing values, 255 segments of 255 bytes (RFC 3533).
-_LARGEST_OGG_PAGE = 27 + 255 + 255 * 255
+# What a WAV file may have behind its samples that is no chunk: a tag, or a few samples that its header does not count.
+_STALE_HEADER_SECONDS = 0.1
 AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
 """Endings of the files that are looked for as recordings where nothing names them whole."""
 
@@ -36,27 +42,32 @@ _FOREIGN = (
 _READABLE = ((b"RIFF", "WAV"), (b"RF64", "WAV"), (b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\xff", "MP3"))
 
 
-def check_container(stream: BinaryIO, name: str) -> BinaryIO:
-    """Refuse a WAV or Ogg file that ends before its headers say it does.
+def check_container(stream: BinaryIO, name: str, *, reads_whole: bool) -> tuple[BinaryIO, OggSurvey | None]:
+    """Refuse a WAV or Ogg file that ends before its headers say it does, and join the recordings that one file holds.
 
     Args:
         stream: The file, seekable, at any position.
-        name: What to call it in an error.
+        name: What to call it in messages.
+        reads_whole: Whether all of it is wanted; joined FLAC files are looked for only then, for all is read for it.
 
     Returns:
-        The stream, rewound; a copy in memory, with the length filled in, where a WAV header says 0 but sound follows.
+        What to decode, rewound: the stream, or a WAV in memory with corrected length or with all joined recordings.
+        And of an Ogg file what its pages say.
 
     Raises:
-        AudioError: The file is cut off.
+        AudioError: The file is cut off, or joined recordings differ in sample rate or channels or are damaged.
     """
-    stream.seek(0)
-    head = stream.read(12)
+    head = _read_at(stream, 0, 12)
+    survey = None
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         stream = _check_wav(stream, name)
     elif head[:4] == b"OggS":
-        _check_last_ogg_page(stream, name)
+        stream, survey = _check_ogg(stream, name)
+    elif head[:4] == b"fLaC" and reads_whole:
+        content = _read_at(stream, 0, -1)
+        stream = _join(stream, content, _find_flac_starts(content), name)
     stream.seek(0)
-    return stream
+    return stream, survey
 
 
 def explain_unreadable(stream: BinaryIO, name: str) -> str:
@@ -74,6 +85,13 @@ def explain_unreadable(stream: BinaryIO, name: str) -> str:
     return (
         f"{name}: not in a format that can be read (wav, flac, ogg, opus, mp3); convert it: ffmpeg -i in.xyz out.flac"
     )
+
+
+def may_be_mp3(stream: BinaryIO) -> bool:
+    """Whether a rewound file begins like none of the other formats, so that MPEG frames may be looked for in it."""
+    head = _read_at(stream, 0, 4)
+    stream.seek(0)
+    return head not in (b"RIFF", b"RF64", b"fLaC", b"OggS")
 
 
 def check_mp3_read_to_end(stream: BinaryIO, name: str) -> None:
@@ -118,18 +136,21 @@ def mp3_states_its_length(stream: BinaryIO) -> bool:
 def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
     size = stream.seek(0, io.SEEK_END)
     offset, promised, byte_rate = _find_wav_data(stream)
-    present = size - offset
-    missing = promised - present
-    if promised == 0 and present > 0 and _riff_size(stream) + 8 < size:
-        return _with_wav_size(stream, offset=offset, present=present)
-    is_known = promised > 0 and not any(promised in unknown for unknown in _UNKNOWN_SIZES)
-    if is_known and missing > _WAV_TOLERANCE_SECONDS * byte_rate:
-        lost, whole = missing / byte_rate, promised / byte_rate
+    if promised < 0 or any(promised in unknown for unknown in _UNKNOWN_SIZES):
+        return stream
+    missing = offset + promised - size
+    lost, whole = missing / byte_rate, promised / byte_rate
+    if missing > _WAV_TOLERANCE_SECONDS * byte_rate:
         raise AudioError(
             f"{name}: cut off: {lost:.2f} s are missing of the {whole:.2f} s that its header promises; "
             "copy it again, or keep what is there: ffmpeg -i in.wav out.wav"
         )
-    return stream
+    if -lost <= _STALE_HEADER_SECONDS or not _is_sound(rest := _read_at(stream, offset + promised, -1)):
+        return stream
+    logger.warning("%s: its header states %.2f s of sound, %.2f s follow; all is read", name, whole, whole - lost)
+    content = bytearray(_read_at(stream, 0, offset + promised) + rest)
+    content[offset - 4 : offset] = struct.pack("<I", min(size - offset, 0xFFFFFFFF))
+    return io.BytesIO(content)
 
 
 def _find_wav_data(stream: BinaryIO) -> tuple[int, int, int]:
@@ -145,27 +166,63 @@ def _find_wav_data(stream: BinaryIO) -> tuple[int, int, int]:
     return position, -1, byte_rate
 
 
-def _riff_size(stream: BinaryIO) -> int:
-    return struct.unpack("<I", _read_at(stream, 4, 4))[0]
+def _is_sound(rest: bytes) -> bool:
+    """Whether what stands behind the samples of a WAV file is neither chunks (after a byte of padding) nor zeros."""
+    return bool(rest.strip(b"\0")) and not _are_chunks(rest) and not _are_chunks(rest[1:])
 
 
-def _with_wav_size(stream: BinaryIO, *, offset: int, present: int) -> BinaryIO:
-    stream.seek(0)
-    copy = bytearray(stream.read())
-    copy[offset - 4 : offset] = struct.pack("<I", min(present, 0xFFFFFFFF))
-    return io.BytesIO(copy)
+def _are_chunks(content: bytes) -> bool:
+    position = 0
+    while position < len(content):
+        chunk, size = struct.unpack("<4sI", content[position : position + 8].ljust(8, b"\0"))
+        if not chunk.isascii() or not chunk.decode().isprintable():
+            return False
+        position += 8 + size + size % 2
+    return position <= len(content) + 1
 
 
-def _check_last_ogg_page(stream: BinaryIO, name: str) -> None:
-    size = stream.seek(0, io.SEEK_END)
-    tail = _read_at(stream, max(0, size - _LARGEST_OGG_PAGE), _LARGEST_OGG_PAGE)
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    if not page.startswith(b"OggS"):
-        return
-    num_segments = page[26] if len(page) > 26 else 255
-    page_bytes = 27 + num_segments + sum(page[27 : 27 + num_segments])
-    if page_bytes > len(page):
-        raise AudioError(f"{name}: cut off: its last Ogg page is {page_bytes - len(page)} bytes short; copy it again")
+def _check_ogg(stream: BinaryIO, name: str) -> tuple[BinaryIO, OggSurvey]:
+    content = _read_at(stream, 0, -1)
+    survey = survey_ogg(content)
+    if survey.missing_bytes:
+        raise AudioError(f"{name}: cut off: its last Ogg page is {survey.missing_bytes} bytes short; copy it again")
+    if len(survey.starts) > 1 and survey.intact is not None:
+        raise AudioError(f"{name}: damaged, in one of the {len(survey.starts)} recordings joined in it; copy it again")
+    if survey.intact is not None:
+        return io.BytesIO(survey.intact), survey
+    return _join(stream, content, survey.starts, name), survey
+
+
+def _find_flac_starts(content: bytes) -> list[int]:
+    """Where a FLAC file begins in what begins with one: its mark, and the header of the 34 bytes of STREAMINFO."""
+    starts, mark = [0], b"fLaC\0\0\0\x22"
+    while (found := content.find(mark, starts[-1] + 1)) > 0:
+        starts.append(found)
+    return starts
+
+
+def _join(stream: BinaryIO, content: bytes, starts: Sequence[int], name: str) -> BinaryIO:
+    """The stream itself where one recording starts in it; the sound of several, one after the other, as WAV."""
+    if len(starts) < 2:
+        return stream
+    import numpy as np
+    import soundfile
+
+    joined = io.BytesIO()
+    try:
+        spans = pairwise([*starts, len(content)])
+        parts = [soundfile.read(io.BytesIO(content[a:b]), dtype="float32", always_2d=True) for a, b in spans]
+    except soundfile.SoundFileError as error:
+        raise AudioError(
+            f"{name}: damaged, in one of the {len(starts)} recordings joined in it; copy it again"
+        ) from error
+    forms = sorted({(rate, samples.shape[1]) for samples, rate in parts})
+    if len(forms) > 1:
+        found = " and ".join(f"{rate} Hz with {channels} channels" for rate, channels in forms)
+        raise AudioError(f"{name}: {len(starts)} recordings joined in one file, {found}; split it")
+    soundfile.write(joined, np.concatenate([samples for samples, _ in parts]), forms[0][0], "FLOAT", format="WAV")
+    logger.info("%s: %d recordings joined in one file; all are read", name, len(starts))
+    return joined
 
 
 def _read_at(stream: BinaryIO, position: int, size: int) -> bytes:

@@ -1,31 +1,33 @@
-"""Anything a user has (path, bytes, open file, array, tensor) becomes a mono waveform at the wanted rate.
+"""Any recording (path, bytes, open file, array, tensor) as a mono waveform at the wanted rate.
 
-soundfile decodes and soxr resamples; both are imported where they are used, because start-up counts.
+soundfile decodes and soxr resamples; both are imported where they are used, because start-up time counts.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from speechrnn.audio.archives import find_archive, open_member
 from speechrnn.audio.containers import (
     check_container,
     check_mp3_read_to_end,
     explain_unreadable,
+    may_be_mp3,
     mp3_states_its_length,
 )
 from speechrnn.audio.levels import check_samples
+from speechrnn.audio.ogg import OggSurvey
+from speechrnn.audio.quiet import quiet_mpg123
 from speechrnn.audio.resampling import resample
+from speechrnn.audio.sources import open_source
 from speechrnn.errors import AudioError
 from speechrnn.types import Waveform
 
@@ -44,8 +46,8 @@ _UNKNOWN_FRAMES = 2**62
 _BLOCK_FRAMES = 2**18
 # Enough MPEG frames for the bit reservoir and the overlap to be those of an unbroken decode.
 _MP3_LEAD_IN = 16 * 1152
-
-_announced_rates: set[tuple[int, int]] = set()
+# A header with less or more is damaged: 1 Hz would become hours at the model's rate.
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,33 @@ class _Wanted:
     """Which part of a recording is asked for, and what to call it in messages."""
 
     name: str
-    channel: int | None
-    start: float
-    seconds: float | None
+    channel: int | None = None
+    start: float = 0.0
+    seconds: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.start == 0 and self.seconds is None
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """An encoded recording, open: what decodes it, the bytes it is decoded from, and of Ogg what its pages say."""
+
+    sound: soundfile.SoundFile
+    stream: BinaryIO
+    ogg: OggSurvey | None
+
+    @property
+    def is_length_estimated(self) -> bool:
+        """Whether the number of samples is known only after decoding."""
+        is_mp3 = self.sound.format == "MP3"
+        is_damaged = self.ogg is not None and self.ogg.intact is not None
+        return self.sound.frames >= _UNKNOWN_FRAMES or is_damaged or (is_mp3 and not mp3_states_its_length(self.stream))
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """Where libsndfile is called."""
+        return quiet_mpg123() if self.sound.format == "MP3" else nullcontext()
 
 
 def read_audio(
@@ -107,7 +133,8 @@ def read_audio(
 
     Raises:
         AudioError: The recording cannot be read, is damaged, cut off or empty, holds NaN or infinite samples, lacks the
-            channel or the part, or a rate is missing or not positive.
+            channel or the part, or a rate is missing or outside 1 kHz to 1 MHz. A damaged Ogg file draws a warning with
+            what is missing, unless a part is wanted.
     """
     wanted = _Wanted(_name_of(source) if name is None else name, channel, start, seconds)
     if isinstance(source, Waveform):
@@ -118,7 +145,7 @@ def read_audio(
     check_samples(samples, rate, name=wanted.name, warn_of_levels=check_levels)
     if sample_rate is None or sample_rate == rate:
         return Waveform(samples, rate)
-    _announce_resampling(rate, int(sample_rate), name=wanted.name)
+    logger.info("%s: resampled from %d Hz to %d Hz", wanted.name, rate, sample_rate)
     return Waveform(resample(samples, rate, sample_rate), int(sample_rate))
 
 
@@ -134,15 +161,16 @@ def audio_info(source: AudioSource) -> AudioInfo:
     Raises:
         AudioError: The recording cannot be opened, is cut off or has no samples.
     """
-    name = _name_of(source)
-    with _open_sound(source, name) as (sound, stream):
+    wanted = _Wanted(_name_of(source))
+    with _open_recording(source, wanted) as recording:
+        sound = recording.sound
         frames = sound.frames
-        if _is_length_estimated(sound, stream):
-            whole = _Wanted(name, channel=0, start=0.0, seconds=None)
-            frames = len(_decode(sound, 0, frames, whole))
-            _check_complete(sound, stream, frames, frames, whole)
+        if recording.is_length_estimated:
+            samples = _decode(recording, 0, frames, wanted)
+            _check_complete(recording, len(samples), frames, wanted)
+            frames = len(samples)
         if frames == 0:
-            raise AudioError(f"{name}: no samples, only a header; record it again")
+            raise AudioError(f"{wanted.name}: no samples, only a header; record it again")
         return AudioInfo(frames / sound.samplerate, sound.samplerate, sound.channels, frames)
 
 
@@ -159,7 +187,9 @@ def _name_of(source: Any) -> str:
 def _check_request(wanted: _Wanted, sample_rate: Any, input_rate: Any) -> None:
     for rate in (sample_rate, input_rate):
         if rate is not None and not _is_rate(rate):
-            raise AudioError(f"{wanted.name}: sample rate {rate!r}; give a positive whole number of Hz")
+            raise AudioError(
+                f"{wanted.name}: sample rate {rate!r}; give a whole number of Hz from {LOWEST_RATE} to {HIGHEST_RATE}"
+            )
     if not (wanted.start >= 0 and math.isfinite(wanted.start)):
         raise AudioError(f"{wanted.name}: start at {wanted.start} s; give 0 or more seconds")
     if wanted.seconds is not None and not (wanted.seconds > 0 and math.isfinite(wanted.seconds)):
@@ -168,7 +198,7 @@ def _check_request(wanted: _Wanted, sample_rate: Any, input_rate: Any) -> None:
 
 def _is_rate(rate: Any) -> bool:
     try:
-        return rate > 0 and rate == int(rate)
+        return LOWEST_RATE <= rate <= HIGHEST_RATE and rate == int(rate)
     except (TypeError, ValueError, OverflowError):
         return False
 
@@ -218,7 +248,8 @@ def _scale(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _read_encoded(source: AudioSource, input_rate: int | None, wanted: _Wanted) -> tuple[np.ndarray, int]:
-    with _open_sound(source, wanted.name) as (sound, stream):
+    with _open_recording(source, wanted) as recording:
+        sound = recording.sound
         rate = sound.samplerate
         if input_rate is not None and input_rate != rate:
             raise AudioError(f"{wanted.name}: its header says {rate} Hz, not {input_rate}; a rate is for arrays only")
@@ -226,73 +257,32 @@ def _read_encoded(source: AudioSource, input_rate: int | None, wanted: _Wanted) 
             raise AudioError(f"{wanted.name}: no samples, only a header; record it again")
         _check_channel(wanted, sound.channels)
         first, count = _locate(wanted, sound.frames, rate)
-        samples = _decode(sound, first, count, wanted)
-        _check_complete(sound, stream, len(samples), count, wanted)
+        samples = _decode(recording, first, count, wanted)
+        _check_complete(recording, len(samples), count, wanted)
     return samples, rate
 
 
 @contextmanager
-def _open_sound(source: Any, name: str) -> Iterator[tuple[soundfile.SoundFile, BinaryIO]]:
+def _open_recording(source: Any, wanted: _Wanted) -> Iterator[_Recording]:
     import soundfile
 
-    with _open_stream(source, name) as opened:
-        stream = check_container(opened, name)
+    name = wanted.name
+    with open_source(source, name) as opened:
+        stream, ogg = check_container(opened, name, reads_whole=wanted.is_whole)
         try:
-            sound = soundfile.SoundFile(stream)
+            with quiet_mpg123() if may_be_mp3(stream) else nullcontext():
+                sound = soundfile.SoundFile(stream)
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(explain_unreadable(stream, name)) from error
         with sound:
+            if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
+                raise AudioError(
+                    f"{name}: its header says {sound.samplerate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; convert "
+                    "it with the right rate, as in: ffmpeg -i in.wav -af asetrate=16000 out.wav"
+                )
             # soundfile seeks after every block in what it takes for seekable, and MP3 does not survive that.
             sound.seekable = lambda: False
-            yield sound, stream
-
-
-def _open_stream(source: Any, name: str) -> BinaryIO:
-    """Open a path, wrap bytes, or read a file object to its end; the result is seekable and not empty."""
-    if isinstance(source, str | os.PathLike):
-        stream = _open_path(source, name)
-    elif isinstance(source, bytes | bytearray | memoryview):
-        stream = io.BytesIO(source)
-    elif hasattr(source, "read"):
-        stream = io.BytesIO(_read_all(source, name))
-    else:
-        raise AudioError(f"{name}: not a recording; give a path, bytes, a binary file, a numpy array or a torch tensor")
-    if stream.seek(0, io.SEEK_END) == 0:
-        stream.close()
-        raise AudioError(f"{name}: empty, 0 bytes; copy or record it again")
-    return stream
-
-
-def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
-    if os.path.isdir(path):
-        raise AudioError(f"{name}: a folder, not a recording; name the files in it")
-    try:
-        stream = open(path, "rb")  # noqa: SIM115 (closed by _open_sound)
-        # A pipe, as in <(command), can be read only once.
-        return stream if stream.seekable() else io.BytesIO(_read_all(stream, name))
-    except NotADirectoryError:
-        inside = find_archive(path)
-        if inside is None:
-            raise AudioError(f"{name}: no such file; a part of the path is not a folder") from None
-        return open_member(*inside)
-    except FileNotFoundError:
-        raise AudioError(f"{name}: no such file") from None
-    except PermissionError:
-        raise AudioError(f"{name}: permission denied; make it readable for this user") from None
-    except (OSError, ValueError) as error:
-        raise AudioError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _read_all(file: Any, name: str) -> bytes:
-    try:
-        if hasattr(file, "seekable") and file.seekable():
-            file.seek(0)
-        content = file.read()
-    except (OSError, ValueError) as error:
-        raise AudioError(f"{name}: the file object cannot be read: {error}") from error
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise AudioError(f"{name}: the file object gives {type(content).__name__}, not bytes; open it with mode 'rb'")
-    return bytes(content)
+            yield _Recording(sound, stream, ogg)
 
 
 def _check_channel(wanted: _Wanted, channels: int) -> None:
@@ -314,16 +304,19 @@ def _locate(wanted: _Wanted, total: int, rate: int) -> tuple[int, int]:
     return first, min(count, total - first)
 
 
-def _decode(sound: soundfile.SoundFile, first: int, count: int, wanted: _Wanted) -> np.ndarray:
+def _decode(recording: _Recording, first: int, count: int, wanted: _Wanted) -> np.ndarray:
     import soundfile
 
+    sound = recording.sound
     blocks: list[np.ndarray] = []
     try:
         lead_in = _lead_in(sound, first)
-        sound.seek(first - lead_in)
-        for _ in _blocks(sound, lead_in):
+        if _can_seek(sound):
+            with recording.decoding():
+                sound.seek(first - lead_in)
+        for _ in _blocks(recording, lead_in):
             pass
-        blocks.extend(_mix(block, wanted.channel) for block in _blocks(sound, count))
+        blocks.extend(_mix(block, wanted.channel) for block in _blocks(recording, count))
     except soundfile.SoundFileError as error:
         reached = (first + sum(map(len, blocks))) / sound.samplerate
         reason = getattr(error, "error_string", str(error)).strip()
@@ -338,15 +331,21 @@ def _lead_in(sound: soundfile.SoundFile, first: int) -> int:
 
     libsndfile now and then lands somewhere else in Vorbis, which is therefore read through (an hour takes 1.5 s).
     """
-    if sound.subtype == "VORBIS":
+    if sound.subtype == "VORBIS" or not _can_seek(sound):
         return first
     return min(first, _MP3_LEAD_IN) if sound.format == "MP3" else 0
 
 
-def _blocks(sound: soundfile.SoundFile, count: int) -> Iterator[np.ndarray]:
+def _can_seek(sound: soundfile.SoundFile) -> bool:
+    """Whether the codec can (GSM 6.10 cannot), whatever the object itself answers since it was opened."""
+    return type(sound).seekable(sound)
+
+
+def _blocks(recording: _Recording, count: int) -> Iterator[np.ndarray]:
     """Up to `count` samples of each channel, in blocks of (N, C); libsndfile may give fewer."""
     while count > 0:
-        block = sound.read(min(count, _BLOCK_FRAMES), dtype="float32", always_2d=True)
+        with recording.decoding():
+            block = recording.sound.read(min(count, _BLOCK_FRAMES), dtype="float32", always_2d=True)
         if len(block) == 0:
             return
         count -= len(block)
@@ -362,22 +361,30 @@ def _mix(frames: np.ndarray, channel: int | None) -> np.ndarray:
     return frames[:, 0] if channels == 1 else frames @ np.full(channels, 1 / channels, np.float32)
 
 
-def _is_length_estimated(sound: soundfile.SoundFile, stream: BinaryIO) -> bool:
-    return sound.frames >= _UNKNOWN_FRAMES or (sound.format == "MP3" and not mp3_states_its_length(stream))
-
-
-def _check_complete(sound: soundfile.SoundFile, stream: BinaryIO, arrived: int, count: int, wanted: _Wanted) -> None:
+def _check_complete(recording: _Recording, arrived: int, count: int, wanted: _Wanted) -> None:
+    sound, ogg = recording.sound, recording.ogg
+    if arrived and ogg is not None:
+        _check_pages(ogg, sound, arrived, count, wanted)
+        return
     reads_to_end = wanted.seconds is None
     if reads_to_end and sound.format == "MP3":
-        check_mp3_read_to_end(stream, wanted.name)
+        check_mp3_read_to_end(recording.stream, wanted.name)
     missing = (count - arrived) / sound.samplerate
-    is_promised = not (reads_to_end and _is_length_estimated(sound, stream))
+    is_promised = not (reads_to_end and recording.is_length_estimated)
     if arrived == 0 or (is_promised and missing > _TOLERANCE_SECONDS):
         there = wanted.start + arrived / sound.samplerate
         raise AudioError(f"{wanted.name}: cut off: ends at {there:.2f} s, {missing:.2f} s are missing; copy it again")
 
 
-def _announce_resampling(from_rate: int, to_rate: int, *, name: str) -> None:
-    if (from_rate, to_rate) not in _announced_rates:
-        _announced_rates.add((from_rate, to_rate))
-        logger.warning("%s: resampled from %d Hz to %d Hz (said once for each pair of rates)", name, from_rate, to_rate)
+def _check_pages(ogg: OggSurvey, sound: soundfile.SoundFile, arrived: int, count: int, wanted: _Wanted) -> None:
+    """Warn of an Ogg file that is damaged, with what is missing; refuse a part of one: nothing says where it lies."""
+    promised = ogg.count_frames(count, sound.samplerate) if wanted.is_whole and len(ogg.starts) == 1 else count
+    missing = (promised - arrived) / sound.samplerate
+    if missing <= _TOLERANCE_SECONDS and ogg.intact is None:
+        if not ogg.is_ended and wanted.seconds is None:
+            logger.warning("%s: its last Ogg page is not marked as the last; the end may be missing", wanted.name)
+        return
+    whole = f"{missing:.2f} s of {promised / sound.samplerate:.2f} s are missing"
+    if not wanted.is_whole:
+        raise AudioError(f"{wanted.name}: damaged: a part of it cannot be found; copy it again")
+    logger.warning("%s: damaged: about %s; copy it again", wanted.name, whole)

@@ -57,6 +57,39 @@ def test_wav_of_unknown_length_is_read_to_its_end(size):
     assert audio_info(streamed).frames == 8000
 
 
+@pytest.mark.parametrize("size", [0, 1000])
+@pytest.mark.parametrize("has_riff_size", [True, False])
+def test_wav_of_a_crashed_recorder_is_read_to_its_end_with_a_warning(size, has_riff_size, caplog):
+    """The header is written when recording starts, and its sizes only when it ends."""
+    content = wav_bytes(tone(1.5, 16000))
+    crashed = with_wav_sizes(content, riff=len(content) - 8 if has_riff_size else 36, data=size)
+    waveform = read_audio(crashed, name="a.wav")
+    np.testing.assert_array_equal(waveform.samples, read_audio(content).samples)
+    (record,) = caplog.records
+    expected = f"a.wav: its header states {size / 32000:.2f} s of sound, 1.50 s follow; all is read"
+    assert (record.levelname, record.getMessage()) == ("WARNING", expected)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [bytes(20000), b"LIST" + struct.pack("<I", 9000) + bytes(9000), b"\0id3 " + struct.pack("<I", 5) + b"abcde\0"],
+    ids=["zeros", "chunk", "padded chunk"],
+)
+def test_what_follows_the_samples_of_a_wav_is_no_sound(tail, caplog):
+    content = wav_bytes(tone(0.5, 16000))
+    np.testing.assert_array_equal(read_audio(content + tail).samples, read_audio(content).samples)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "ALAW", "ULAW", "G721_32"])
+def test_compressed_wav_is_read_whole_and_in_part(subtype):
+    content = wav_bytes(tone(2.0, 8000), 8000, subtype=subtype)
+    expected, _ = soundfile.read(io.BytesIO(content), dtype="float32")
+    np.testing.assert_array_equal(read_audio(content).samples, expected)
+    assert audio_info(content).frames == len(expected)
+    np.testing.assert_array_equal(read_audio(content, start=0.5, seconds=0.25).samples, expected[4000:6000])
+
+
 def test_wav_that_says_it_is_empty_keeps_its_metadata_out_of_the_sound():
     content = wav_bytes(np.zeros(0)) + b"LIST" + struct.pack("<I", 400) + bytes(400)
     refuse(with_wav_sizes(content, riff=len(content) - 8, data=0), "no samples")

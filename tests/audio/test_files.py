@@ -292,6 +292,44 @@ def test_unreadable_file_is_refused(tmp_path, monkeypatch):
     refuse(path, r"pcm16\.wav: permission denied")
 
 
+class FailingDisk(io.RawIOBase):
+    """A file whose bytes cannot be read from some place on."""
+
+    def __init__(self, content, readable_bytes):
+        self._file, self._readable_bytes = io.BytesIO(content), readable_bytes
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=0):
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer):
+        if self._file.tell() >= self._readable_bytes:
+            raise OSError(5, "Input/output error")
+        return self._file.readinto(memoryview(buffer)[: self._readable_bytes - self._file.tell()])
+
+
+@pytest.mark.parametrize("file_name", FORMATS)
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_failed_read_is_refused_with_its_reason(tmp_path, rng, monkeypatch, capfd, file_name, share):
+    path = write(tmp_path, file_name, noise(rng, 160000))
+    content = path.read_bytes()
+    really_open = builtins.open
+
+    def open_on_failing_disk(file, *args, **options):
+        if file == path:
+            return FailingDisk(content, int(share * len(content)))
+        return really_open(file, *args, **options)
+
+    monkeypatch.setattr(builtins, "open", open_on_failing_disk)
+    refuse(path, rf"{file_name}: cannot be read: Input/output error")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("content", [b"", bytearray(), memoryview(b"")])
 def test_empty_file_is_refused(tmp_path, content):
     path = tmp_path / "empty.wav"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from recordings import refuse, tone, wav_bytes, write
 
-from speechrnn.audio import files
-from speechrnn.audio.files import read_audio
+from speechrnn.audio.files import audio_info, read_audio
 from speechrnn.audio.resampling import resample, resampled_length
 from speechrnn.errors import AudioError
 
@@ -15,11 +14,6 @@ from speechrnn.errors import AudioError
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)
-
-
-@pytest.fixture(autouse=True)
-def fresh_announcements(monkeypatch):
-    monkeypatch.setattr(files, "_announced_rates", set())
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), [(44100, 16000), (48000, 16000), (8000, 16000), (22050, 8000)])
@@ -76,21 +70,30 @@ def test_resampling_refuses_impossible_rates(rates):
         resample(np.zeros(4, np.float32), *rates)
 
 
-def test_resampling_is_said_once_for_each_pair_of_rates(caplog):
-    for _ in range(3):
-        read_audio(tone(0.1, 44100), input_rate=44100, sample_rate=16000, name="a.wav")
-        read_audio(tone(0.1, 8000), input_rate=8000, sample_rate=16000, name="b.wav")
-        read_audio(tone(0.1, 16000), input_rate=16000, sample_rate=16000, name="c.wav")
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
-    assert said[0].startswith("a.wav: resampled from 44100 Hz to 16000 Hz")
-    assert said[1].startswith("b.wav: resampled from 8000 Hz to 16000 Hz")
+def test_resampling_is_logged_as_information(caplog):
+    caplog.set_level("INFO", "speechrnn")
+    read_audio(tone(0.1, 44100), input_rate=44100, sample_rate=16000, name="a.wav")
+    read_audio(tone(0.1, 16000), input_rate=16000, sample_rate=16000, name="b.wav")
+    logged = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert logged == [("INFO", "a.wav: resampled from 44100 Hz to 16000 Hz")]
 
 
-@pytest.mark.parametrize("rate", [0, -16000, 16000.5, "16 kHz", math.nan])
-def test_rate_that_is_not_a_positive_whole_number_is_refused(rate):
-    refuse(np.full(100, 0.5), "sample rate", input_rate=rate)
-    refuse(wav_bytes(tone(0.1, 16000)), "sample rate", sample_rate=rate)
+@pytest.mark.parametrize(
+    "rate", [0, -16000, 16000.5, "16 kHz", math.nan, 1, 999, 2_000_000, pytest.param(10**400, id="10**400")]
+)
+def test_rate_that_is_no_whole_number_of_hz_in_range_is_refused(rate):
+    pattern = "sample rate .*; give a whole number of Hz from 1000 to 1000000"
+    refuse(np.full(100, 0.5), pattern, input_rate=rate)
+    refuse(wav_bytes(tone(0.1, 16000)), pattern, sample_rate=rate)
+
+
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
+def test_header_with_a_rate_that_no_recorder_has_is_refused(rate):
+    """A header that says 1 Hz once became 6.9 hours and 7.9 GB at the model's rate."""
+    content = wav_bytes(tone(0.1, 16000), rate)
+    refuse(content, rf"a\.wav: its header says {rate} Hz, expected 1000 to 1000000", name="a.wav", sample_rate=16000)
+    with pytest.raises(AudioError, match="its header says"):
+        audio_info(content)
 
 
 def test_file_read_with_another_rate_than_its_own_is_refused(tmp_path):

@@ -1,0 +1,137 @@
+"""Ogg pages: whether all are intact, how long the recording is by them, and where another one is joined to it.
+
+libsndfile skips damaged pages without an error, takes the length from what is left, and reads the first of several
+chained recordings only.
+
+Source:
+    RFC 3533 (pages, checksum), RFC 7845 (Opus counts at 48 kHz).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Capture pattern, version, flags, position, serial, sequence; checksum, segment count and lacing values follow.
+_HEADER = struct.Struct("<4sBBqII")
+_FIRST, _LAST = 2, 4
+_AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
+_OPUS_RATE = 48000
+_BIT_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass(frozen=True)
+class _Page:
+    offset: int
+    size: int
+    flags: int
+    position: int
+    serial: int
+    payload: int
+    is_intact: bool
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class OggSurvey:
+    """What the pages of an Ogg file say.
+
+    Attributes:
+        starts: First byte of each recording in the file, several where they are chained.
+        intact: The file without its damage, from which libsndfile can go on behind it; None where nothing is damaged.
+        missing_bytes: Bytes by which the last page is longer than what is left of the file.
+        is_ended: Whether the last intact page is marked as the last one.
+        is_start_damaged: Whether there is damage before the first intact page with sound.
+        reached: Position that the last intact page states, in samples of the codec's rate.
+        end: The same for the end of the file; estimated from the number of bytes where a page there is damaged.
+        is_opus: Whether positions count at 48 kHz whatever the recording's own rate.
+    """
+
+    starts: list[int]
+    intact: bytes | None
+    missing_bytes: int
+    is_ended: bool
+    is_start_damaged: bool
+    reached: int
+    end: int
+    is_opus: bool
+
+    def count_frames(self, decodable: int, sample_rate: int) -> int:
+        """Samples that the undamaged recording had.
+
+        Args:
+            decodable: Samples from the first intact page to the last one, by their positions.
+            sample_rate: Of these, in Hz.
+        """
+        scale = sample_rate / _OPUS_RATE if self.is_opus else 1.0
+        if self.is_start_damaged:
+            return round(self.end * scale)
+        return decodable + round((self.end - self.reached) * scale)
+
+
+def survey_ogg(content: bytes) -> OggSurvey:
+    """Look at every page of an Ogg file."""
+    pages = list(_find_pages(content))
+    intact = [page for page in pages if page.is_intact]
+    firsts = [page for page in intact if page.flags & _FIRST]
+    serials = {page.serial for page in firsts if content.startswith(_AUDIO, page.payload)}
+    sound = [page for page in intact if page.serial in serials and page.position > 0]
+    is_ended = bool(intact) and bool(intact[-1].flags & _LAST)
+    # What follows the last page, a tag for example, is no damage.
+    size = intact[-1].end if is_ended and pages[-1] is intact[-1] else len(content)
+    is_damaged = sum(page.size for page in intact) < size
+    before_sound = [page.size for page in intact if sound and page.offset < sound[0].offset]
+    return OggSurvey(
+        starts=[page.offset for before, page in zip([None, *intact], intact, strict=False) if _is_start(before, page)],
+        intact=b"".join(content[page.offset : page.end] for page in intact) if is_damaged else None,
+        missing_bytes=max(0, pages[-1].end - len(content)) if pages else 0,
+        is_ended=is_ended,
+        is_start_damaged=bool(sound) and sum(before_sound) < sound[0].offset,
+        reached=sound[-1].position if sound else 0,
+        end=_find_end(pages, sound, size) if sound else 0,
+        is_opus=any(content.startswith(b"OpusHead", page.payload) for page in firsts),
+    )
+
+
+def _is_start(before: _Page | None, page: _Page) -> bool:
+    """Whether a recording starts with a page; the first pages of streams that are mixed stand side by side."""
+    return bool(page.flags & _FIRST) and not (before is not None and before.flags & _FIRST)
+
+
+def _find_end(pages: list[_Page], sound: list[_Page], size: int) -> int:
+    """Position of the end, from the last page whose position can be right, and the bytes behind it."""
+    last = sound[-1]
+    per_byte = last.position / last.end
+    for page in pages:
+        most = last.position + 4 * per_byte * (size - last.end)
+        if page.offset >= last.end and page.serial == last.serial and last.position < page.position <= most:
+            last = page
+    return last.position + (0 if last.flags & _LAST else round(per_byte * max(0, size - last.end)))
+
+
+def _find_pages(content: bytes) -> Iterator[_Page]:
+    """The pages in their order, also damaged ones if they can be recognised; reading goes on at the next page."""
+    offset = 0
+    while (offset := content.find(b"OggS", offset)) >= 0:
+        lacing = content[offset + 27 : offset + 27 + content[offset + 26]] if offset + 26 < len(content) else bytes(255)
+        header = content[offset : offset + _HEADER.size]
+        if len(header) < _HEADER.size:
+            yield _Page(offset, len(header) + 1, 0, 0, 0, 0, is_intact=False)
+            return
+        _, _, flags, position, serial, _ = _HEADER.unpack(header)
+        size = 27 + len(lacing) + sum(lacing)
+        page = content[offset : offset + size]
+        is_intact = len(page) == size and _checksum(page[:22] + bytes(4) + page[26:]) == page[22:26]
+        yield _Page(offset, size, flags, position, serial, offset + 27 + len(lacing), is_intact)
+        offset += size if is_intact else 4
+
+
+def _checksum(page: bytes) -> bytes:
+    """CRC-32 with polynomial 0x04c11db7, most significant bit first: zlib's of reversed bits, without its masks."""
+    reversed_bits = zlib.crc32(page.translate(_BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return reversed_bits.to_bytes(4, "big").translate(_BIT_REVERSED)
