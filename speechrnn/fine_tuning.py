@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from speechrnn.atomic_io import write_atomic, write_json
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
-from speechrnn.recognition.confidence import add_calibration
-from speechrnn.recognition.hub import find_folder
+from speechrnn.model_folder import ModelFolder, add_results, find_folder, load_model, save_model
+from speechrnn.model_folder.additions import add_calibration
 from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.training.config import Alphabet, Config
@@ -305,6 +304,7 @@ def _evaluate_all(model: ModelFolder, corpora: Mapping[str, Path]) -> dict[str, 
     from speechrnn.recognition.recognizer import Recognizer
 
     recognizer = Recognizer(model)
+    recognizer.calibrations.clear()  # the words are calibrated anew
     return {name: evaluate(recognizer, corpus) for name, corpus in corpora.items()}
 
 

@@ -294,7 +294,7 @@ def _evaluate(recipe: Recipe) -> None:
     from speechrnn.evaluation.calibration import calibrate
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.evaluation.tables import UNHEARD
-    from speechrnn.recognition.confidence import add_calibration
+    from speechrnn.model_folder.additions import add_calibration
     from speechrnn.recognition.loading import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))

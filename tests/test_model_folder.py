@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.errors import ModelError
-from speechrnn.model_card import make_model_card
 from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
+from speechrnn.model_folder.card import make_model_card
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.tokens import PieceTokens, WordTokens
 
@@ -317,7 +317,7 @@ def test_a_save_that_fails_leaves_the_old_model(make_tiny_model, tiny_model, fol
     def fail(*_args, **_settings):
         raise error
 
-    monkeypatch.setattr("speechrnn.model_folder.save", fail)
+    monkeypatch.setattr("speechrnn.model_folder.format.save", fail)
     with pytest.raises(ModelError if isinstance(error, OSError) else KeyboardInterrupt):
         save_model(folder, make_tiny_model(seed=7))
     assert_same_weights(load_model(folder).acoustic, tiny_model.acoustic)
@@ -338,7 +338,7 @@ def test_saving_never_deletes_what_is_no_model(tiny_model, folder):
     with pytest.raises(ModelError, match=r"would delete thesis\.tex"):
         save_model(folder, tiny_model)
     assert (folder / "thesis.tex").exists()
-    with pytest.raises(ModelError, match="a file stands there"):
+    with pytest.raises(ModelError, match="this is a file; choose"):
         save_model(folder / "thesis.tex", tiny_model)
 
 

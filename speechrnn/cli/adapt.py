@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Adapt, keep the state, and say how it was found."""
+    from speechrnn.model_folder import find_folder
+    from speechrnn.model_folder.speakers import check_speaker_name, keep_speaker
     from speechrnn.recognition.adaptation import STEPS, adapt
-    from speechrnn.recognition.hub import find_folder
     from speechrnn.recognition.loading import load
-    from speechrnn.recognition.speakers import check_speaker_name, keep_speaker
 
     check_speaker_name(args.speaker)
     recognizer = load(args.model, device=args.device)

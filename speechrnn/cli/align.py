@@ -36,7 +36,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     from speechrnn.recognition.alignment import align
     from speechrnn.recognition.loading import load
-    from speechrnn.recognition.writers import write_ctm, write_srt
 
     alignment = align(load(args.model, device=args.device), args.audio, text, channel=args.channel)
     if args.format == "textgrid":
@@ -44,7 +43,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     elif args.format == "json":
         content = json.dumps(alignment.to_dict(), ensure_ascii=False, indent=2) + "\n"
     else:
-        content = {"ctm": write_ctm, "srt": write_srt}[args.format](alignment.to_transcript())
+        transcript = alignment.to_transcript()
+        content = transcript.to_ctm() if args.format == "ctm" else transcript.to_srt()
     if args.output is None:
         sys.stdout.write(content)
     else:

@@ -152,10 +152,9 @@ def _check(args: argparse.Namespace) -> int:
 def _view_model(model: str, texts: Sequence[str]) -> ModelView:
     from speechrnn.corpus.survey import ModelView
     from speechrnn.model_folder import load_model
-    from speechrnn.recognition.hub import find_folder
     from speechrnn.text.normalize import normalize_text
 
-    loaded = load_model(find_folder(model))
+    loaded = load_model(model)
     return ModelView(
         partial(normalize_text, config=loaded.text),
         loaded.tokens,

@@ -119,8 +119,8 @@ def _write(evaluation: Evaluation, folder: Path) -> None:
 
 def _calibrate(args: argparse.Namespace, decoder: str, evaluation: Evaluation) -> None:
     from speechrnn.evaluation.calibration import calibrate
-    from speechrnn.recognition.confidence import add_calibration
-    from speechrnn.recognition.hub import find_folder
+    from speechrnn.model_folder import find_folder
+    from speechrnn.model_folder.additions import add_calibration
 
     words = [utterance.words for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id)]
     calibration = calibrate(words, corpus=str(args.corpus))

@@ -90,9 +90,8 @@ def _read_map(given: str | None) -> dict[str, str]:
 
 def _count_moving_layers(model: str, freeze: str) -> int:
     from speechrnn.model_folder import load_model
-    from speechrnn.recognition.hub import find_folder
 
-    layers = load_model(find_folder(model)).acoustic.encoder.config.resolved_num_layers
+    layers = load_model(model).acoustic.encoder.config.resolved_num_layers
     if freeze == "encoder":
         return 0
     if not freeze.isdecimal() or not 0 <= int(freeze) < layers:

@@ -90,8 +90,8 @@ def _build(args: argparse.Namespace) -> int:
 def _tune(args: argparse.Namespace) -> int:
     from speechrnn.evaluation.tune import tune_weights
     from speechrnn.language.compiled import read_language_model
-    from speechrnn.recognition.hub import find_folder
-    from speechrnn.recognition.language_weights import TunedWeights, add_weights
+    from speechrnn.model_folder import find_folder
+    from speechrnn.model_folder.additions import TunedWeights, add_weights
     from speechrnn.recognition.loading import load
 
     model = read_language_model(args.language_model)
@@ -136,12 +136,11 @@ class _Sentences:
 
     def __init__(self, args: argparse.Namespace) -> None:
         from speechrnn.model_folder import load_model
-        from speechrnn.recognition.hub import find_folder
         from speechrnn.text.normalize import TextConfig
 
         if args.tokens == "pieces" and args.writer is None:
             raise ConfigError("--tokens pieces: say whose, with -m MODEL")
-        writer = load_model(find_folder(args.writer)) if args.writer is not None else None
+        writer = load_model(args.writer) if args.writer is not None else None
         chosen = {name: getattr(args, name) for name in ("case", "punctuation") if getattr(args, name) is not None}
         self.text = replace(writer.text if writer is not None else TextConfig(), **chosen)
         self.tokens = writer.tokens if writer is not None else None

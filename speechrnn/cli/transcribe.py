@@ -19,7 +19,7 @@ from speechrnn.cli.arguments import (
     read_decoding,
 )
 from speechrnn.errors import ConfigError, SpeechRNNError
-from speechrnn.recognition.writers import FORMATS
+from speechrnn.recognition.transcript import FORMATS
 
 if TYPE_CHECKING:
     from speechrnn.recognition.transcript import Transcript

@@ -12,7 +12,7 @@ import numpy as np
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import CorpusError
-from speechrnn.recognition.confidence import Calibration, logit
+from speechrnn.model_folder.additions import Calibration, logit
 from speechrnn.recognition.transcript import Word
 from speechrnn.text.metrics import align_words
 from speechrnn.text.normalize import normalize_for_scoring

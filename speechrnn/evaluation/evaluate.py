@@ -17,9 +17,9 @@ from speechrnn.corpus.streams import Carry, find_sequences
 from speechrnn.corpus.utterance import Utterance, make_speaker_key, read_utterance
 from speechrnn.errors import AudioError, CorpusError
 from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
+from speechrnn.model_folder.speakers import Voice
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.speakers import Voice
 from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.metrics import ErrorCounts, Score, align_words, character_errors, score, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters

@@ -17,9 +17,9 @@ from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import hear_speakers, read_all, stack_heard
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.padding import pad_sequences
-from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.decoders import DEFAULT_BEAM_SIZE, DecodingConfig, make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.transcriber import collect_batches
 from speechrnn.text.metrics import word_errors
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.types import Hypothesis

@@ -1,4 +1,4 @@
-"""Adapting a model to a speaker: a state to start from, found from a few recordings; the weights stay."""
+"""Adapting a model to a speaker: an initial state, estimated from a few recordings; the weights stay the same."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from speechrnn.acoustic.ctc import ctc_loss
-from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.model_folder.speakers import Voice
 from speechrnn.padding import pad_sequences
+from speechrnn.recognition.loading import as_recognizer
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.speakers import Voice
 from speechrnn.text.normalize import normalize_text
 from speechrnn.types import Waveform
 
@@ -57,7 +57,7 @@ class Adaptation:
 
 
 def adapt(
-    recognizer: Recognizer,
+    recognizer: Recognizer | str | os.PathLike[str],
     recordings: Sequence[AudioSource],
     texts: Sequence[str | None] | None = None,
     *,
@@ -71,7 +71,7 @@ def adapt(
     the model itself reads. A text with letters that the model lacks is not used.
 
     Args:
-        recognizer: The model.
+        recognizer: The model, or its path as :func:`~speechrnn.recognition.loading.load` takes it.
         recordings: Of the speaker, each as :meth:`Recognizer.transcribe` takes it, but for arrays.
         texts: What was said in each; None where that is not known.
         steps: Of gradient descent; 0: the state as it begins.
@@ -82,6 +82,7 @@ def adapt(
         ConfigError: There is no recording, or not one text for each.
         CorpusError: There is nothing to learn from: nothing was said or read.
     """
+    model = as_recognizer(recognizer, "adapt")
     if not recordings:
         raise ConfigError("no recording of the speaker; give one or more")
     if steps < 0 or learning_rate <= 0:
@@ -89,26 +90,19 @@ def adapt(
     known = list(texts) if texts is not None else [None] * len(recordings)
     if len(known) != len(recordings):
         raise ConfigError(f"{len(recordings)} recordings and {len(known)} texts; give one for each, None where unknown")
-    heard = [_read(recognizer, recording) for recording in recordings]
-    seconds = sum(map(len, heard)) / recognizer.sample_rate
-    start = recognizer.make_state(torch.cat(heard))
-    told = recognizer.hear(Waveform(samples.numpy(), recognizer.sample_rate) for samples in heard).heard
+    heard = [torch.from_numpy(model.read(recording).samples) for recording in recordings]
+    seconds = sum(map(len, heard)) / model.sample_rate
+    start = model.make_state(torch.cat(heard))
+    told = model.hear(Waveform(samples.numpy(), model.sample_rate) for samples in heard).heard
     if steps == 0:
         return Adaptation(start, told, seconds, 0, len(heard), float("nan"), float("nan"))
-    targets, with_texts = _choose_targets(recognizer, heard, known, told)
-    usable = [number for number, ids in enumerate(targets) if ids and _fits(recognizer, ids, len(heard[number]))]
+    targets, with_texts = _choose_targets(model, heard, known, told)
+    usable = [number for number, ids in enumerate(targets) if ids and _fits(model, ids, len(heard[number]))]
     if not usable:
         raise CorpusError("nothing to adapt to: the model reads no word in these recordings; give their texts")
     chosen = [heard[n] for n in usable], [targets[n] for n in usable]
-    learned = _learn(recognizer, *chosen, Voice(start, told), steps, learning_rate)
+    learned = _learn(model, *chosen, Voice(start, told), steps, learning_rate)
     return Adaptation(learned[0], told, seconds, with_texts, len(heard), *learned[1:])
-
-
-def _read(recognizer: Recognizer, recording: AudioSource) -> Tensor:
-    waveform = read_audio(recording, sample_rate=recognizer.sample_rate)
-    name = os.fspath(recording) if isinstance(recording, str | os.PathLike) else "recording"
-    recognizer.check_length(waveform, name=name)
-    return torch.from_numpy(waveform.samples)
 
 
 def _choose_targets(

@@ -1,4 +1,4 @@
-"""When each word of a known text is said, and each token of it; and where something else is said."""
+"""Forced alignment: the times of each word and token of a known text, and where the text does not fit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from speechrnn.audio.files import read_audio
 from speechrnn.decoding.alignment import align_tokens
 from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
-from speechrnn.recognition.longform import compute_log_probs
+from speechrnn.recognition.loading import as_recognizer
 from speechrnn.recognition.transcript import Segment, Transcript, Word
 from speechrnn.recognition.word_times import place_words
 from speechrnn.text.normalize import normalize_text
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource
     from speechrnn.recognition.recognizer import Recognizer
 
+PIECE_SECONDS = 30.0
+CONTEXT_SECONDS = 4.0
 _MISFIT_NATS = 2.5
 _MISFIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class AlignedToken(Word):
-    """A token of a text: a character, a phone, whatever the model writes, with its highest posterior as confidence."""
+    """A token of a text (a character, a phone, …), with its highest posterior as confidence."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ class AlignedWord(Word):
 
 @dataclass(frozen=True)
 class Misfit:
-    """A stretch where something else is said than the text says.
+    """A stretch where the text does not fit the recording.
 
     Attributes:
         start: In seconds.
         end: Likewise.
-        text: The words that were put there.
-        nats: By how much these are less probable than what the model hears, a frame.
+        text: The words that were aligned with it.
+        nats: How much less probable they are than the model's best tokens, per frame.
     """
 
     start: float
@@ -106,31 +108,33 @@ class Alignment:
 
 
 def align(
-    recognizer: Recognizer,
+    recognizer: Recognizer | str | os.PathLike[str],
     audio: AudioSource,
     text: str,
     *,
     sample_rate: int | None = None,
     channel: int | None = None,
 ) -> Alignment:
-    """Find when each word of a text is said.
+    """Find the times of each word of a text.
 
     Args:
-        recognizer: The model.
+        recognizer: The model, or its path as :func:`~speechrnn.recognition.loading.load` takes it.
         audio: A recording of any length, as :meth:`Recognizer.transcribe` takes it.
         text: What is said in it; the model's normalisation is applied.
         sample_rate: Rate of an array or tensor, in Hz; files say their own.
         channel: Channel to take, from 0; None: the mean of all.
 
     Raises:
+        ModelError: There is no such model.
         AudioError: The recording cannot be read, or is too short for a single frame.
-        ConfigError: The text is empty, holds what the model cannot write, or is too long for the recording.
+        ConfigError: The text is empty, has symbols that the model lacks, or is too long for the recording; or several
+            models are given.
     """
-    ids, spelled = _spell(recognizer, text)
+    model = as_recognizer(recognizer, "align")
+    ids, spelled = _spell(model, text)
     path = os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
-    waveform = read_audio(audio, input_rate=sample_rate, sample_rate=recognizer.sample_rate, channel=channel)
-    recognizer.check_length(waveform, name=path or "recording")
-    log_probs = compute_log_probs(recognizer, waveform.samples)
+    waveform = model.read(audio, sample_rate=sample_rate, channel=channel)
+    log_probs = compute_log_probs(model, waveform.samples)
     try:
         spans = align_tokens(log_probs, ids)
     except SpeechRNNError as error:
@@ -138,16 +142,47 @@ def align(
             f"{path or 'recording'}: {error}: {len(spelled)} words in {waveform.seconds:.1f} s; is it the text of this "
             "recording?"
         ) from error
-    words = _make_words(recognizer, spelled, ids, spans, log_probs, waveform)
-    misfits = tuple(_find_misfits(words, ids, spans, log_probs, recognizer.seconds_per_frame))
-    return Alignment(tuple(words), misfits, waveform.seconds, path, recognizer.name)
+    words = _make_words(model, spelled, ids, spans, log_probs, waveform)
+    misfits = tuple(_find_misfits(words, ids, spans, log_probs, model.seconds_per_frame))
+    return Alignment(tuple(words), misfits, waveform.seconds, path, model.name)
+
+
+def compute_log_probs(recognizer: Recognizer, samples: np.ndarray) -> np.ndarray:
+    """Compute log-probabilities of a recording of any length.
+
+    A long one is computed in pieces of :data:`PIECE_SECONDS`, each with :data:`CONTEXT_SECONDS` before and after it for
+    both directions of the recurrent layers.
+
+    Args:
+        recognizer: The model.
+        samples: The recording at the model's rate, (N,), float32; long enough for a frame.
+
+    Returns:
+        (T', V), natural log, float32.
+    """
+    step = recognizer.seconds_per_frame
+    hop = round(step * recognizer.sample_rate)
+    piece, context = (max(1, round(seconds / step)) for seconds in (PIECE_SECONDS, CONTEXT_SECONDS))
+    total = recognizer.count_frames(len(samples))
+    if total <= piece + 2 * context:
+        piece = total
+    parts = []
+    for first in range(0, total, piece):
+        begin, last = max(0, first - context), min(total, first + piece + context)
+        # The last frame reads past its hop: some more samples than frames times hop.
+        end = len(samples) if last == total else (last + 1) * hop
+        part = torch.from_numpy(np.ascontiguousarray(samples[begin * hop : end]))
+        emission = recognizer.emissions(part[None], torch.tensor([len(part)]))
+        parts.append(emission.log_probs[0, first - begin : min(first + piece, total) - begin].cpu().numpy())
+    return np.concatenate(parts)
 
 
 def _spell(recognizer: Recognizer, text: str) -> tuple[list[int], list[tuple[str, int, int]]]:
     """Token ids of a text, and of each of its words the first and last place among them."""
-    normalized = normalize_text(text, recognizer.model.text)
+    if not isinstance(text, str):
+        raise ConfigError(f"text: expected what is said in the recording, got {text!r:.80}")
     try:
-        ids, spelled = recognizer.tokens.spell(normalized)
+        ids, spelled = recognizer.tokens.spell(normalize_text(text, recognizer.model.text))
     except CorpusError as error:
         raise ConfigError(f"the text: {error}") from error
     if not spelled:
@@ -163,7 +198,7 @@ def _make_words(
     log_probs: np.ndarray,
     waveform: Waveform,
 ) -> list[AlignedWord]:
-    """Words where there is sound around the peaks of their tokens; within a word a token goes on until the next."""
+    """Words where there is sound around the peaks of their tokens; within a word a token lasts until the next."""
     step = recognizer.seconds_per_frame
     peaks = [(spans[first][0] * step, (spans[last][1] + 1) * step) for _, first, last in spelled]
     times = place_words(peaks, waveform.samples, waveform.sample_rate)
@@ -204,7 +239,7 @@ def _find_misfits(
             stretches.append([begin, end])
     for begin, end in stretches:
         if end - begin < width / 2:
-            continue  # a word that is badly heard
+            continue  # a single unclear word
         start, stop = begin * step, end * step
         said = " ".join(word.text for word in words if word.end > start and word.start < stop)
         yield Misfit(start, stop, said, float(lost[begin:end].mean()))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from speechrnn.decoding.fusion import Fusion, FusionConfig
     from speechrnn.decoding.grammar import Grammar
     from speechrnn.language.compiled import CompiledNgram
-    from speechrnn.recognition.language_weights import TunedWeights
+    from speechrnn.model_folder.additions import TunedWeights
     from speechrnn.text.normalize import TextConfig
     from speechrnn.text.tokens import Tokens
     from speechrnn.types import Hypothesis

@@ -23,6 +23,7 @@ ABOVE_FLOOR_DB = 6.0  # … and so is what is hardly louder than its background
 LEAST_CONTRAST_DB = 12.0  # with less between loud and background, levels tell nothing
 PAUSE_WITHIN_SECONDS = 0.12  # stops: the mouth is shut for a moment within a word
 REACH_SECONDS = 0.8  # farther from a peak nothing is taken for its word
+SILENCE = 1e-4  # half the range of samples, −80 dBFS: three steps of 16 bits, less than any microphone's noise
 
 
 def place_words(
@@ -53,6 +54,21 @@ def place_words(
         start, end = _reach(is_loud, min(first, high - 1), max(last, low), low, high)
         placed.append((min(start * FRAME_SECONDS, seconds), min(end * FRAME_SECONDS, seconds)))
     return placed
+
+
+def has_sound(samples: np.ndarray, sample_rate: int, start: float, end: float) -> bool:
+    """Whether a recording has any sound within :data:`REACH_SECONDS` of a word's peaks: more than :data:`SILENCE`.
+
+    A network trained on speech writes words in digital silence too, and with high confidence.
+
+    Args:
+        samples: The recording, (N,), float32 in [-1, 1].
+        sample_rate: In Hz.
+        start: Where the peak of the word's first token begins, in seconds.
+        end: Where that of its last token ends, likewise.
+    """
+    first, last = max(0, int((start - REACH_SECONDS) * sample_rate)), int((end + REACH_SECONDS) * sample_rate)
+    return bool(np.ptp(samples[first:last]) >= 2 * SILENCE) if first < len(samples) else False
 
 
 def measure_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:

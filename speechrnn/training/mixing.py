@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 from speechrnn.model_folder import ModelFolder
 
@@ -27,4 +26,4 @@ def mix_weights(tuned: ModelFolder, old: ModelFolder, old_share: float) -> Model
             if symbol in row_of:
                 value[row] = value[row].lerp(earlier[name][row_of[symbol]].to(value.device), old_share)
     acoustic.load_state_dict(weights)
-    return replace(tuned, acoustic=acoustic)
+    return ModelFolder(acoustic, tuned.tokens, tuned.text, tuned.provenance)

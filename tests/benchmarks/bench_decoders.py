@@ -55,7 +55,7 @@ def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
     """Log-probabilities of each part, which is a list of cuts."""
     from speechrnn.evaluation.evaluate import read_all
     from speechrnn.padding import pad_sequences
-    from speechrnn.recognition.batches import collect_batches
+    from speechrnn.recognition.transcriber import collect_batches
     from speechrnn.text.normalize import normalize_for_scoring
 
     computed = {}

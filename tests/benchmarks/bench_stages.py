@@ -17,8 +17,8 @@ import torch
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
 from speechrnn.padding import pad_sequences
-from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.loading import load
+from speechrnn.recognition.transcriber import collect_batches
 
 BATCH_SECONDS = 120.0
 

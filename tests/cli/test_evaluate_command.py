@@ -204,7 +204,7 @@ def test_references_that_the_model_cannot_write_are_named_and_count_as_errors(ca
         (["--batch", "60"], "unrecognized arguments: --batch 60"),
         (["--jso"], "unrecognized arguments: --jso"),
         (["--encoder.hidden_size", "3"], "unrecognized arguments: --encoder.hidden_size 3"),
-        (["--device", "gpu"], "device 'gpu': there is no such one"),
+        (["--device", "gpu"], "device 'gpu': expected auto, cpu, cuda or cuda:N"),
         (["another.jsonl"], "unrecognized arguments: another.jsonl"),
     ],
 )

@@ -141,7 +141,7 @@ def test_too_short_a_recording(capsys, transcribe, tmp_path):
         (["--batch-seconds", "0"], "batch_seconds: expected more than 0 seconds"),
         (["--batch", "60"], "unrecognized arguments: --batch"),
         (["--out", "x"], "unrecognized arguments: --out"),
-        (["--device", "gpu"], "device 'gpu': there is no such one"),
+        (["--device", "gpu"], "device 'gpu': expected auto, cpu, cuda or cuda:N"),
         (["-f", "all"], "-f all makes several files here; say where to with -o DIR"),
     ],
 )

@@ -13,10 +13,10 @@ from speechrnn.cli.main import main
 from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.model_folder import add_results, load_model, save_model
+from speechrnn.model_folder.speakers import Voice, keep_speaker, read_speaker
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.speakers import Voice, keep_speaker, list_speakers, read_speaker
 from speechrnn.types import Waveform
 
 
@@ -91,7 +91,7 @@ def test_a_kept_speaker_is_used_by_name_and_survives_new_results(folder, recordi
     path = keep_speaker(folder, "anna", Voice(state))
     assert path.stat().st_size < 8_000
     add_results(folder, {"interval_method": "none", "sets": {}})
-    assert list(list_speakers(folder)) == ["anna"]
+    assert list(load_model(folder).speakers) == ["anna"]
     recognizer = load(folder, device="cpu")
     torch.testing.assert_close(recognizer.find_speaker("anna").state, state)
     samples = torch.from_numpy(soundfile.read(recordings[0], dtype="float32")[0])[None]
@@ -121,7 +121,7 @@ def test_an_unknown_speaker_is_one_line_that_says_who_is_known(folder, recording
 def test_a_state_of_another_model_or_a_broken_file_is_one_line(folder, recordings):
     path = keep_speaker(folder, "anna", Voice(torch.zeros(3, 1, 2, 24)))
     with pytest.raises(
-        ModelError, match=r"expected a state of \(1, 1, 2, 24\), got \(3, 1, 2, 24\); remove it and adapt"
+        ModelError, match=r"state: expected \(1, 1, 2, 24\) float32, got \(3, 1, 2, 24\) float32; remove the file"
     ):
         load(folder, device="cpu").transcribe(recordings[0], speaker="anna")
     path.write_bytes(b"nothing")
@@ -167,7 +167,7 @@ def test_a_slip_is_one_line(folder, recordings, capsys, arguments, message):
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
     assert message in error[0]
-    assert not list_speakers(folder)
+    assert not load_model(folder).speakers
 
 
 def test_what_cannot_be_adapted_to_is_said(folder, recordings, tmp_path):

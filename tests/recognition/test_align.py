@@ -16,8 +16,7 @@ from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.cli.main import main
 from speechrnn.errors import AudioError, ConfigError
-from speechrnn.recognition.alignment import align
-from speechrnn.recognition.longform import compute_log_probs
+from speechrnn.recognition.alignment import align, compute_log_probs
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.types import Waveform
 
@@ -66,7 +65,7 @@ def test_what_is_not_said_is_named_with_its_place(recognizer):
     assert min(misfit.nats for misfit in found.misfits) > 2.5
 
 
-def test_pieces_say_what_the_whole_says(tiny_model, make_recording):
+def test_pieces_say_what_the_whole_says(tiny_model, make_recording, monkeypatch):
     """Of a model that forgets within a second and normalises nothing over a piece."""
     front_end = FrontEndConfig(sample_rate=8000, n_mels=20, num_coefficients=13, normalization="none")
     torch.manual_seed(0)
@@ -78,12 +77,15 @@ def test_pieces_say_what_the_whole_says(tiny_model, make_recording):
     recognizer = Recognizer(replace(tiny_model, acoustic=acoustic), device="cpu")
     samples = make_recording(20.0)
     whole = recognizer.emissions(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
-    pieces = compute_log_probs(recognizer, samples, piece_seconds=3.0, context_seconds=2.0)
+    monkeypatch.setattr("speechrnn.recognition.alignment.PIECE_SECONDS", 3.0)
+    monkeypatch.setattr("speechrnn.recognition.alignment.CONTEXT_SECONDS", 2.0)
+    pieces = compute_log_probs(recognizer, samples)
     assert pieces.shape == tuple(whole.log_probs.shape[1:])
     np.testing.assert_allclose(pieces, whole.log_probs[0].numpy(), atol=1e-4)
+    monkeypatch.setattr("speechrnn.recognition.alignment.CONTEXT_SECONDS", 1.0)
     for seconds in (5.9, 7.001, 9.0, 10.237):
         part = make_recording(seconds)
-        rows = compute_log_probs(recognizer, part, piece_seconds=3.0, context_seconds=1.0)
+        rows = compute_log_probs(recognizer, part)
         assert len(rows) == recognizer.count_frames(len(part))
 
 
@@ -100,7 +102,7 @@ def test_within_a_word_a_token_lasts_until_the_next(tiny_model_folder, make_reco
 
 
 def test_a_long_recording_is_aligned_in_pieces(recognizer, monkeypatch):
-    monkeypatch.setattr("speechrnn.recognition.longform.PIECE_SECONDS", 5.0)
+    monkeypatch.setattr("speechrnn.recognition.alignment.PIECE_SECONDS", 5.0)
     rng = np.random.default_rng(0)
     words = rng.choice(list(TONES_HZ), size=150).tolist()
     found = align(recognizer, say(words), " ".join(words), sample_rate=8000)

@@ -3,6 +3,7 @@ import json
 import math
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ SECONDS = (0.5, 2.0, 1.3, 0.2, 3.0, 1.0)
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_model):
-    return Recognizer(tiny_model, device="cpu", name="tiny")
+    return Recognizer(replace(tiny_model, name="tiny"), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,11 @@ def wav(make_recording, tmp_path):
     path = tmp_path / "tones.wav"
     soundfile.write(path, make_recording(1.5, seed=4), 8000, subtype="FLOAT")
     return path
+
+
+def make_buzz(num_samples):
+    """Sound of one level throughout, (N,), float32."""
+    return np.tile(np.float32([0.1, -0.1]), num_samples // 2)
 
 
 class Scripted(torch.nn.Module):
@@ -125,7 +131,7 @@ def test_word_times_and_confidences_by_hand(tiny_model):
     path = [0 if symbol is None else ids[symbol] for symbol in spelled]
     probabilities = [0.9, 0.5, 0.8, 0.9, 0.4, 0.9, 0.7, 0.7, 0.9, 1.0, 0.6, 0.3, 0.2]
     model = ModelFolder(Scripted(path, probabilities), tiny_model.tokens, tiny_model.text, {})
-    transcript = Recognizer(model, device="cpu").transcribe(np.full(12500, 0.1, np.float32), sample_rate=8000)
+    transcript = Recognizer(model, device="cpu").transcribe(make_buzz(12500), sample_rate=8000)
     assert transcript.text == "the fox"
     the, fox = transcript.words
     assert (the.start, the.end) == (0.125, 0.75)  # frames 1 to 5
@@ -149,7 +155,7 @@ def test_words_are_in_order_and_within_the_recording(recognizer, recordings):
 
 def test_nothing_heard_is_an_empty_transcript(tiny_model):
     model = ModelFolder(Scripted([0, 0], [0.9, 0.9]), tiny_model.tokens, tiny_model.text, {})
-    transcript = Recognizer(model, device="cpu").transcribe(np.full(2000, 0.1, np.float32), sample_rate=8000)
+    transcript = Recognizer(model, device="cpu").transcribe(make_buzz(2000), sample_rate=8000)
     assert (transcript.text, transcript.segments, transcript.words, transcript.seconds) == ("", (), (), 0.25)
 
 
@@ -226,9 +232,12 @@ def test_failing_files_are_reported_and_the_others_done(recognizer, recordings, 
     assert "too short" in failures[1][1]
 
 
-@pytest.mark.parametrize("device", ["gpu", "", "tpu0"])
+@pytest.mark.parametrize(
+    "device",
+    ["gpu", "", "tpu0", "mps", "xpu", "meta", "cpu:1", "cuda:", "cuda:x", "cuda:99999999999999999999", 3, None],
+)
 def test_unknown_device(tiny_model, device):
-    with pytest.raises(ConfigError, match="auto, cpu or cuda"):
+    with pytest.raises(ConfigError, match="expected auto, cpu, cuda or cuda:N"):
         Recognizer(tiny_model, device=device)
 
 

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from speechrnn.recognition.transcript import Segment, Transcript, Word
-from speechrnn.recognition.writers import FORMATS, cut_cues
+from speechrnn.recognition.transcript import FORMATS, Segment, Transcript, Word, cut_cues
 
 
 def make_transcript(words, *, seconds=10.0, audio="calls/my call.wav"):

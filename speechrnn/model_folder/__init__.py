@@ -1,0 +1,14 @@
+"""The release format of a model: one folder with everything that transcription needs, and the model's provenance.
+
+``config.json``            format version, front end, encoder, text, kind of tokens, provenance
+``model.safetensors``      the weights
+``tokens.json``            the output symbols (``tokenizer.model`` for SentencePiece, ``lexicon.txt`` for phones)
+``README.md``              the model card
+``confidence.json``        calibrations of word confidences, one per decoder
+``language/weights.json``  weights of language models, tuned for this model
+``speakers/``              one voice file per adapted speaker
+"""
+
+from speechrnn.model_folder.format import ModelFolder, add_results, find_folder, load_model, save_model
+
+__all__ = ["ModelFolder", "add_results", "find_folder", "load_model", "save_model"]

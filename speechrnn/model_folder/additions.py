@@ -1,0 +1,102 @@
+"""What is measured on a model after training and stored in its folder: calibrations and tuned weights, as JSON.
+
+CTC posteriors are overconfident. A calibration, fitted on validation data for one decoder, maps a word's raw confidence
+to the probability that the word is right; it keeps the order.
+
+Source:
+    J. Platt, "Probabilistic outputs for support vector machines", 1999 (a logistic function of the raw score);
+    C. Guo et al., "On calibration of modern neural networks", ICML 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechrnn.errors import ConfigError
+from speechrnn.model_folder.json_files import read_dataclasses, write_dataclasses
+
+LANGUAGE_FOLDER = "language"
+CONFIDENCE_FILE = "confidence.json"
+WEIGHTS_FILE = f"{LANGUAGE_FOLDER}/weights.json"
+ADVICE = "remove the file, and calibrate or tune again"
+
+_EDGE = 1e-6  # raw confidences closer to 0 or 1 are clipped to this distance
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The probability that a word is right: the logistic function of slope · logit(raw confidence) + offset.
+
+    Attributes:
+        slope: Above 0; below 1 for an overconfident model.
+        offset: Of the logit.
+        words: Number of words that it was fitted on.
+        corpus: Where they are from.
+        error: Expected calibration error of the calibrated confidences, on words that it was not fitted to; NaN if not
+            measured.
+        raw_error: The same of the raw confidences, on the same words.
+    """
+
+    slope: float
+    offset: float
+    words: int = 0
+    corpus: str = ""
+    error: float = math.nan
+    raw_error: float = math.nan
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.slope < math.inf and math.isfinite(self.offset)):
+            raise ConfigError(f"slope {self.slope}, offset {self.offset}: expected a positive and a finite number")
+
+    def apply(self, confidence: float) -> float:
+        """The probability that a word of this raw confidence, in [0, 1], is right."""
+        return 0.5 + 0.5 * math.tanh(0.5 * (self.slope * logit(confidence) + self.offset))
+
+
+@dataclass(frozen=True)
+class TunedWeights:
+    """Weights of a language model beside one acoustic model, and how they were found.
+
+    Attributes:
+        language_weight: As in :class:`speechrnn.decoding.fusion.FusionConfig`.
+        word_bonus: Likewise.
+        unknown_cost: Likewise.
+        wer: Word error rate on the corpus that they were tuned on, a fraction.
+        wer_without: The same without the language model.
+        corpus: That corpus.
+        utterances: Number of its utterances.
+        file: The language model's file.
+    """
+
+    language_weight: float
+    word_bonus: float
+    unknown_cost: float
+    wer: float
+    wer_without: float
+    corpus: str
+    utterances: int
+    file: str
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.language_weight, self.word_bonus, self.unknown_cost))):
+            raise ConfigError("language_weight, word_bonus and unknown_cost: expected finite numbers")
+
+
+def logit(confidence: float) -> float:
+    """The natural log of the odds, at most a million to one."""
+    clipped = min(max(confidence, _EDGE), 1.0 - _EDGE)
+    return math.log(clipped) - math.log1p(-clipped)
+
+
+def add_calibration(folder: Path, decoder: str, calibration: Calibration) -> None:
+    """Store a calibration in a model folder, replacing one for the same decoder."""
+    path = folder / CONFIDENCE_FILE
+    write_dataclasses(path, {**read_dataclasses(path, Calibration, advice=ADVICE), decoder: calibration})
+
+
+def add_weights(folder: Path, digest: str, weights: TunedWeights) -> None:
+    """Store tuned weights in a model folder, replacing those for the same language model."""
+    path = folder / WEIGHTS_FILE
+    write_dataclasses(path, {**read_dataclasses(path, TunedWeights, advice=ADVICE), digest: weights})

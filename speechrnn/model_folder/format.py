@@ -1,0 +1,378 @@
+"""Saving and loading model folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch.overrides import TorchFunctionMode
+
+import speechrnn
+from speechrnn.acoustic.encoder import EncoderConfig
+from speechrnn.acoustic.model import AcousticModel
+from speechrnn.atomic_io import write_atomic
+from speechrnn.audio.features import FrontEndConfig
+from speechrnn.errors import ConfigError, ModelError
+from speechrnn.model_folder.additions import (
+    ADVICE,
+    CONFIDENCE_FILE,
+    LANGUAGE_FOLDER,
+    WEIGHTS_FILE,
+    Calibration,
+    TunedWeights,
+)
+from speechrnn.model_folder.card import make_model_card
+from speechrnn.model_folder.json_files import build, check_types, read_dataclasses, read_json, write_dataclasses
+from speechrnn.model_folder.replacing import recover, replacing
+from speechrnn.model_folder.speakers import SPEAKERS_FOLDER, VOICE_ENDING
+from speechrnn.text.normalize import TextConfig
+from speechrnn.text.phone_tokens import LEXICON_FILE
+from speechrnn.text.pieces import PIECES_FILE
+from speechrnn.text.token_files import load_tokens
+from speechrnn.text.tokens import TOKENS_FILE, Tokens
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+TENSORS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+
+_FILES = frozenset({CONFIG_FILE, TENSORS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, LEXICON_FILE, CONFIDENCE_FILE})
+_FOLDERS = frozenset({LANGUAGE_FOLDER, SPEAKERS_FOLDER})
+_RESTORE = "restore the file"
+_TYPES: dict[str, Any] = {
+    "format_version": int,
+    "speechrnn_version": str,
+    "front_end": dict,
+    "encoder": dict,
+    "text": dict,
+    "tokens": dict,
+    "vocabulary_size": int,
+    "num_parameters": int,
+    "provenance": dict,
+}
+_PROVENANCE_TYPES: dict[str, Any] = {
+    "languages": list[str] | None,
+    "corpora": list[dict] | None,
+    "training": dict | None,
+    "results": dict | None,
+}
+_ADDED = frozenset(
+    {
+        *("encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout", "encoder.output"),
+        *("text.apostrophes", "text.numbers", "text.language", "text.replacements"),
+    }
+)
+"""Settings that models of an earlier speechrnn do not have; each has a default that means what those models were."""
+
+Config = TypeVar("Config", FrontEndConfig, EncoderConfig, TextConfig)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The content of a model folder.
+
+    Attributes:
+        acoustic: Waveforms to log-probabilities.
+        tokens: The symbols of its outputs.
+        text: How its training transcripts were normalised.
+        provenance: Where it comes from; plain JSON. Keys that the model card shows: ``languages`` (list of tags such
+            as "en"), ``corpora`` (list of ``{"corpus", "license", "source", "attribution"}``), ``training`` (dict of
+            whatever describes it) and ``results`` (as a recipe's ``results.json``:
+            ``{"interval_method", "sets": {name: {"utterances", "words", "wer", "wer_low", "wer_high"}}}``).
+        name: What transcripts call the model: the name or path that it was loaded from.
+        path: The folder that it was loaded from.
+        tuned: Weights of language models that were tuned for it, by the digest of the language model.
+        calibrations: Of its word confidences, by the name of the decoder.
+        speakers: Voice file of each speaker that it was adapted to, by name.
+    """
+
+    acoustic: AcousticModel
+    tokens: Tokens
+    text: TextConfig
+    provenance: dict[str, Any]
+    name: str | None = None
+    path: Path | None = None
+    tuned: Mapping[str, TunedWeights] = field(default_factory=dict)
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    speakers: Mapping[str, Path] = field(default_factory=dict)
+
+
+def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
+    """Find a model's folder; a model of the Hugging Face Hub is downloaded.
+
+    Args:
+        name_or_path: A path, or ``owner/name`` of a model on the Hub. An existing path is never looked up there.
+
+    Returns:
+        The folder, not yet checked. If a save was killed between its two renames, the old model is back in its place.
+
+    Raises:
+        ModelError: There is no such folder, and no such model on the Hub; the message says what was tried.
+    """
+    path = Path(name_or_path).expanduser()
+    try:
+        if not path.exists():
+            recover(path.resolve())
+        if path.exists():
+            return path
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ModelError(f"{str(path)[:200]}: cannot be opened ({error.strerror}); check the path") from error
+    from speechrnn.model_folder.hub import download
+
+    return download(os.fspath(name_or_path), [*_FILES, *(f"{name}/*" for name in _FOLDERS)])
+
+
+def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = None) -> None:
+    """Write a model folder; at every instant the old or the new one stands there, whole.
+
+    Args:
+        folder: Where to; parents are created. An existing model folder is replaced once the new one is complete.
+        model: What to write.
+        card: Text of README.md; None: :func:`speechrnn.model_folder.card.make_model_card` of the provenance.
+
+    Raises:
+        ModelError: The tokens do not fit the model, the provenance is not JSON, ``folder`` holds something else than a
+            model, or it cannot be written.
+    """
+    folder = Path(folder).resolve()
+    with _reporting(folder):
+        _check_replaceable(folder)
+        with replacing(folder) as new:
+            _fill(new, model, card)
+
+
+def _fill(new: Path, model: ModelFolder, card: str | None) -> None:
+    config = _write_config(model)
+    # Cloned, because cuDNN keeps a layer's weights in one block of memory, and safetensors refuses shared memory.
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.acoustic.state_dict().items()}
+    (new / CONFIG_FILE).write_text(config, encoding="utf-8")
+    # Not with save_file, which makes the file readable for the user alone.
+    (new / TENSORS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
+    model.tokens.save(new)
+    (new / CARD_FILE).write_text(_make_card(model) if card is None else card, encoding="utf-8")
+    if model.calibrations:
+        write_dataclasses(new / CONFIDENCE_FILE, model.calibrations)
+    if model.tuned:
+        write_dataclasses(new / WEIGHTS_FILE, model.tuned)
+    for path in model.speakers.values():
+        write_atomic(new / SPEAKERS_FOLDER / path.name, path.read_bytes())
+
+
+def add_results(folder: str | Path, results: dict[str, Any]) -> None:
+    """Write error rates into a model folder's provenance and its card; the rest stays as it is.
+
+    Args:
+        folder: A model folder.
+        results: As ``provenance["results"]`` in :class:`ModelFolder`; replaces what is there.
+
+    Raises:
+        ModelError: The folder holds no usable model, or cannot be written.
+    """
+    model = load_model(folder)
+    model = dataclasses.replace(model, provenance={**model.provenance, "results": results})
+    folder = find_folder(folder)
+    write_atomic(folder / CONFIG_FILE, _write_config(model), error=ModelError)
+    write_atomic(folder / CARD_FILE, _make_card(model), error=ModelError)
+
+
+def _make_card(model: ModelFolder) -> str:
+    acoustic = model.acoustic
+    return make_model_card(model.provenance, num_parameters=acoustic.num_parameters, sample_rate=acoustic.sample_rate)
+
+
+def _write_config(model: ModelFolder) -> str:
+    acoustic = model.acoustic
+    if len(model.tokens) != acoustic.vocabulary_size:
+        raise ModelError(
+            f"cannot save the model: it has {acoustic.vocabulary_size} outputs and {len(model.tokens)} tokens; "
+            "give the tokens it was trained with"
+        )
+    _check_provenance(model.provenance, Path("cannot save the model"), advice="correct it")
+    config = {
+        "format_version": FORMAT_VERSION,
+        "speechrnn_version": speechrnn.__version__,
+        "front_end": dataclasses.asdict(acoustic.front_end.config),
+        "encoder": dataclasses.asdict(acoustic.encoder.config),
+        "text": dataclasses.asdict(model.text),
+        "tokens": {"kind": model.tokens.kind},
+        "vocabulary_size": len(model.tokens),
+        "num_parameters": acoustic.num_parameters,
+        "provenance": model.provenance,
+    }
+    try:
+        return json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"cannot save the model: its provenance is not plain JSON ({error}); correct it") from error
+
+
+def _check_provenance(provenance: dict[str, Any], path: Path, *, advice: str) -> None:
+    shown = {name: provenance.get(name) for name in _PROVENANCE_TYPES}
+    check_types(shown, _PROVENANCE_TYPES, path=path, section="provenance.", advice=advice)
+
+
+@contextmanager
+def _reporting(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{folder}: the model cannot be written ({error.strerror or error})") from error
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: a model is a folder, and this is a file; choose another place")
+    names = sorted(entry.name for entry in folder.iterdir())
+    # A killed write_atomic leaves .NAME.PID.part.
+    foreign = [name for name in names if name not in _FILES | _FOLDERS and not name.endswith(".part")]
+    if foreign:
+        raise ModelError(
+            f"{folder}: saving would delete {foreign[0]}, which is no part of a model; choose a new or empty folder"
+        )
+
+
+def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> ModelFolder:
+    """Read a model folder; nothing in it is ever executed.
+
+    Args:
+        name_or_path: A folder that :func:`save_model` wrote, or a model of the Hugging Face Hub as ``owner/name``.
+        device: Where the weights go.
+
+    Returns:
+        The model, its weights bit for bit as they were saved, in evaluation mode, with what is stored beside them.
+
+    Raises:
+        ModelError: The folder or one of its files is missing, damaged or of a newer format, or the files do not fit
+            each other; the message names the file, and what was expected and arrived.
+    """
+    folder = find_folder(name_or_path)
+    _check_files(folder)
+    config = _read_config(folder / CONFIG_FILE)
+    front_end = _build_config(FrontEndConfig, config, "front_end", path=folder / CONFIG_FILE)
+    encoder = _build_config(EncoderConfig, config, "encoder", path=folder / CONFIG_FILE)
+    text = _build_config(TextConfig, config, "text", path=folder / CONFIG_FILE)
+    tokens = load_tokens(folder)
+    _check_tokens(tokens, config, folder)
+    weights = _read_weights(folder / TENSORS_FILE)
+    _check_size(encoder, weights, folder)
+    try:
+        with _WithoutWeights():
+            acoustic = AcousticModel(front_end, encoder, len(tokens))
+    except ConfigError as error:
+        raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
+    _check_weights(acoustic, weights, folder / TENSORS_FILE)
+    acoustic.load_state_dict(weights, assign=True)
+    return ModelFolder(
+        acoustic.to(device).eval(),
+        tokens,
+        text,
+        config["provenance"],
+        name=os.fspath(name_or_path),
+        path=folder,
+        tuned=read_dataclasses(folder / WEIGHTS_FILE, TunedWeights, advice=ADVICE),
+        calibrations=read_dataclasses(folder / CONFIDENCE_FILE, Calibration, advice=ADVICE),
+        speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{VOICE_ENDING}"))},
+    )
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: a model is a folder, this is a file; give the folder that holds {CONFIG_FILE}")
+    for name in (CONFIG_FILE, TENSORS_FILE, TOKENS_FILE):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: no model folder, {name} is missing; give a complete one")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_json(path, advice=_RESTORE)
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if type(version) is not int or version < 1:
+        raise ModelError(f"{path}: expected a format_version of 1 or more, got {version!r}; is this a speechrnn model?")
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: made by a newer speechrnn, format {version}; this one reads up to {FORMAT_VERSION}: "
+            "upgrade with pip install -U speechrnn"
+        )
+    check_types(config, _TYPES, path=path, advice=_RESTORE)
+    _check_provenance(config["provenance"], path, advice=_RESTORE)
+    return dict(config)
+
+
+def _build_config(kind: type[Config], config: dict[str, Any], section: str, *, path: Path) -> Config:
+    """Make a configuration dataclass of a section of config.json; every key must be there, and no other.
+
+    A setting that came after the format's first release is not in older files; its default applies.
+    """
+    added = {each.name: getattr(kind(), each.name) for each in fields(kind) if f"{section}.{each.name}" in _ADDED}
+    return build(kind, {**added, **config[section]}, path=path, section=f"{section}.", advice=_RESTORE)
+
+
+def _check_tokens(tokens: Tokens, config: dict[str, Any], folder: Path) -> None:
+    kind = config["tokens"].get("kind")
+    if tokens.kind != kind:
+        raise ModelError(f"{folder}: {CONFIG_FILE} says tokens of kind {kind}, {TOKENS_FILE} holds {tokens.kind}")
+    if len(tokens) != config["vocabulary_size"]:
+        raise ModelError(
+            f"{folder}: {CONFIG_FILE} says {config['vocabulary_size']} tokens, {TOKENS_FILE} holds {len(tokens)}; "
+            "restore both from the same model"
+        )
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        # Cloned, because safetensors maps the file into memory: later changes of the file would change the model.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: the file is damaged ({error}); restore it") from error
+
+
+def _check_size(encoder: EncoderConfig, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Refuse layers that the file cannot hold, before they are built: each has a tensor and a number for each unit."""
+    layers, units = encoder.resolved_num_layers, encoder.resolved_hidden_size
+    largest = max((tensor.numel() for tensor in weights.values()), default=0)
+    if layers > len(weights) or max(units, encoder.lookahead_frames) > largest:
+        raise ModelError(
+            f"{folder}: {CONFIG_FILE} says {layers} layers of {units} units, {TENSORS_FILE} holds {len(weights)} "
+            f"tensors of at most {largest:,} numbers; restore both from the same model"
+        )
+
+
+class _WithoutWeights(TorchFunctionMode):
+    """Modules made under this mode get parameters without memory; a file provides their values.
+
+    Drawing values to overwrite them would take longer than all else in loading, orthogonal ones above all. Modules make
+    their parameters with ``torch.empty``; what the front end computes is made otherwise and so is real.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def _check_weights(acoustic: AcousticModel, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    expected = acoustic.state_dict()
+    for name in sorted(expected.keys() - weights.keys()):
+        raise ModelError(f"{path}: tensor {name} is missing; restore the file, or {CONFIG_FILE}, from the same model")
+    for name in sorted(weights.keys() - expected.keys()):
+        raise ModelError(f"{path}: tensor {name} is none of this model's; restore the file, or {CONFIG_FILE}")
+    for name, tensor in expected.items():
+        wanted, arrived = (f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in (tensor, weights[name]))
+        if wanted != arrived:
+            raise ModelError(f"{path}: tensor {name}: expected {wanted} by {CONFIG_FILE}, got {arrived}")
+        if not math.isfinite(float(weights[name].sum())):  # much faster than to check each number
+            raise ModelError(f"{path}: tensor {name} holds values that are not finite; the training failed")

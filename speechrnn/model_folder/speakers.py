@@ -1,0 +1,91 @@
+"""What a model stores of a speaker it was adapted to: an initial state and feature statistics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from speechrnn.atomic_io import write_atomic
+from speechrnn.errors import ConfigError, ModelError
+
+SPEAKERS_FOLDER = "speakers"
+VOICE_ENDING = ".safetensors"
+
+_NAME = re.compile(r"[\w-][\w.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What is known of a speaker.
+
+    Attributes:
+        state: The state that the recurrent layers start from, (L, P, D, H); None for the model's own.
+        heard: Number of frames, and the mean features over them, (1 + F,), for models that normalise by speaker
+            (``front_end.normalization``); None without statistics.
+    """
+
+    state: Tensor | None = None
+    heard: Tensor | None = None
+
+
+def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> Voice:
+    """Read a voice file.
+
+    Args:
+        path: The file.
+        shape: Of the state that the model needs.
+        feature_size: F of the model.
+
+    Raises:
+        ModelError: The file is damaged, or belongs to another model.
+    """
+    advice = "remove the file and adapt again"
+    try:
+        tensors = load_file(path)
+        voice = Voice(tensors["state"], tensors.get("heard"))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); {advice}") from error
+    for name, tensor, wanted in (("state", voice.state, shape), ("heard", voice.heard, (1 + feature_size,))):
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != wanted or not tensor.is_floating_point():
+            arrived = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            raise ModelError(f"{path}: {name}: expected {wanted} float32, got {arrived}; {advice}")
+        if not tensor.isfinite().all():
+            raise ModelError(f"{path}: {name} holds values that are not finite; {advice}")
+    return voice
+
+
+def check_speaker_name(name: str) -> None:
+    """Refuse a name that cannot be a file name.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"--speaker {name[:80]!r}: expected letters, digits, dots, - and _, at most 64, no dot at the front"
+        )
+
+
+def keep_speaker(folder: Path, name: str, voice: Voice) -> Path:
+    """Store a speaker's voice, its state at least, in a model folder, replacing one of the same name.
+
+    Returns:
+        The voice file.
+
+    Raises:
+        ConfigError: The name cannot be a file name.
+        ModelError: The file cannot be written.
+    """
+    check_speaker_name(name)
+    path = folder / SPEAKERS_FOLDER / f"{name}{VOICE_ENDING}"
+    tensors = {"state": voice.state, "heard": voice.heard}
+    kept = {key: each.detach().cpu().contiguous() for key, each in tensors.items() if each is not None}
+    write_atomic(path, save(kept), error=ModelError)
+    return path
