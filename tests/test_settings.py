@@ -1,14 +1,20 @@
 """Types and bounds of settings: each field of each configuration dataclass, at its bounds and just past them."""
 
 import dataclasses
+import importlib
+import inspect
 import math
+import pkgutil
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+import speechrnn
 from speechrnn.errors import ConfigError
-from speechrnn.settings import bounded, check_settings, describe
+from speechrnn.settings import bounded, check_settings, describe, shorten
+from speechrnn.training.config_file import load_config
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,123 @@ def test_bounds_can_be_read_from_the_class():
     count = dataclasses.fields(Sample)[0]
     assert dict(count.metadata) == {"low": 1, "high": 64, "open": "", "unit": ""}
     assert describe(count, get_type_hints(Sample)["count"]) == "a whole number in [1, 64]"
+
+
+def find_configurations() -> list[type]:
+    """Every dataclass of the package that checks its settings, and every one that is named as a configuration."""
+    names = [each.name for each in pkgutil.walk_packages(speechrnn.__path__, "speechrnn.")]
+    found = [each for name in names for each in vars(importlib.import_module(name)).values()]
+    return sorted(
+        {
+            each
+            for each in found
+            if isinstance(each, type)
+            and dataclasses.is_dataclass(each)
+            and each.__module__.startswith("speechrnn.")
+            and (each.__name__.endswith("Config") or "check_settings" in inspect.getsource(each))
+        },
+        key=lambda each: each.__qualname__,
+    )
+
+
+def is_numeric(hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return False
+    return hint in (int, float) or any(is_numeric(each) for each in get_args(hint))
+
+
+CONFIGURATIONS = find_configurations()
+NUMERIC = [
+    pytest.param(kind, each, id=f"{kind.__name__}.{each.name}")
+    for kind in CONFIGURATIONS
+    for each in dataclasses.fields(kind)
+    if is_numeric(get_type_hints(kind)[each.name])
+]
+
+
+def test_all_configurations_are_found():
+    names = {kind.__name__ for kind in CONFIGURATIONS}
+    assert names >= {"Config", "DataConfig", "FrontEndConfig", "EncoderConfig", "SequenceTraining", "FusionConfig"}
+    assert len(names) >= 23
+    assert len(NUMERIC) >= 80
+
+
+def wrap(kind: type, each: dataclasses.Field, number: float) -> Any:
+    """A number in the form that the field takes: itself, twice, as a tuple or by a name."""
+    hint = get_type_hints(kind)[each.name]
+    if get_origin(hint) is tuple:
+        return (number,) if get_args(hint)[-1] is ... else (number, number)
+    return {"name": number} if get_origin(hint) is dict else number
+
+
+def is_whole(kind: type, each: dataclasses.Field) -> bool:
+    hint = get_type_hints(kind)[each.name]
+    return float not in (hint, *get_args(hint))
+
+
+def is_taken(kind: type, each: dataclasses.Field, number: float) -> bool:
+    """Whether a field takes a number, whatever the other fields say."""
+    config = kind()
+    object.__setattr__(config, each.name, wrap(kind, each, number))
+    try:
+        check_settings(config)
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("kind", "each"), NUMERIC)
+def test_every_numeric_setting_has_bounds_that_hold_to_the_last_digit(kind, each):
+    assert each.metadata, f"{kind.__name__}.{each.name}: declare it with speechrnn.settings.bounded"
+    low, high, opened = (each.metadata[name] for name in ("low", "high", "open"))
+    assert math.isfinite(low)
+    assert math.isfinite(high)
+    assert is_taken(kind, each, low) == (opened not in ("low", "both"))
+    assert is_taken(kind, each, high) == (opened not in ("high", "both"))
+    if is_whole(kind, each):
+        assert not is_taken(kind, each, low - 1)
+        assert not is_taken(kind, each, high + 1)
+    else:
+        assert not is_taken(kind, each, math.nextafter(low, -math.inf))
+        assert not is_taken(kind, each, math.nextafter(high, math.inf))
+        assert is_taken(kind, each, math.nextafter(low, math.inf))
+        assert is_taken(kind, each, math.nextafter(high, -math.inf))
+
+
+@pytest.mark.parametrize(("kind", "each"), NUMERIC)
+def test_absurd_numbers_are_refused_when_the_configuration_is_made(kind, each):
+    for number in (-(10**10), 10**12, -1e308, 1e308, math.inf, -math.inf, math.nan):
+        value = wrap(kind, each, number)
+        with pytest.raises(ConfigError) as caught:
+            kind(**{each.name: value})
+        message = str(caught.value)
+        assert "\n" not in message
+        assert re.match(rf"([a-z_]+\.)*{each.name}: expected ", message)
+        assert f"{each.metadata['low']}, {each.metadata['high']}" in message
+        assert message.endswith(f"got {shorten(value)}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data.num_workers", "100000"),
+        ("encoder.num_layers", "1000"),
+        ("encoder.hidden_size", "1000000000"),
+        ("encoder.subsampling_factor", "1000000"),
+        ("augment.spec_augment.time_masks", "1000000000"),
+        ("front_end.sample_rate", "1000000000"),
+        ("front_end.window_seconds", "1e9"),
+        ("front_end.window_seconds", "1e308"),
+        ("front_end.n_mels", "1000000"),
+        ("optimizer.learning_rate", "1e400"),
+        ("optimizer.learning_rate", ".inf"),
+        ("optimizer.learning_rate", ".nan"),
+        ("augment.noise.snr_db", "[-.inf, .inf]"),
+        ("start.layers", "1000000"),
+        ("seed", "-1"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_absurd_settings_of_a_run_are_refused_at_once_by_their_name(name, value):
+    with pytest.raises(ConfigError, match=rf"{re.escape(name)}: expected .* in .*, got .*"):
+        load_config(None, [f"--{name}", value])

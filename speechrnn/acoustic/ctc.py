@@ -13,8 +13,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from speechrnn.acoustic.recurrent import MOST_LAYERS
 from speechrnn.errors import ConfigError
 from speechrnn.padding import mask_padding, valid_mask
+from speechrnn.settings import bounded, check_settings
 from speechrnn.types import BLANK_ID
 
 
@@ -43,22 +45,15 @@ class CTCConfig:
         et al., "Sequence Labelling in Structured Domains with Hierarchical Recurrent Neural Networks", IJCAI 2007.
     """
 
-    blank_bias: float = 0.0
-    consistency: float = 0.0
-    consistency_warmup_steps: int = 2000
-    intermediate_layers: tuple[int, ...] = ()
-    intermediate_weight: float = 0.3
+    blank_bias: float = bounded(0.0, -20, 20, unit="nats")
+    consistency: float = bounded(0.0, 0, 100)
+    consistency_warmup_steps: int = bounded(2000, 0, 10**9)
+    intermediate_layers: tuple[int, ...] = bounded((), 1, MOST_LAYERS)
+    intermediate_weight: float = bounded(0.3, 0, 1, open="high")
     lexicon: str | None = None
 
     def __post_init__(self) -> None:
-        if not abs(self.blank_bias) <= 20.0:
-            raise ConfigError(f"ctc.blank_bias: expected nats between -20 and 20, got {self.blank_bias}")
-        if self.consistency < 0 or self.consistency_warmup_steps < 0:
-            raise ConfigError("ctc: consistency and consistency_warmup_steps must be 0 or more")
-        if not 0.0 <= self.intermediate_weight < 1.0:
-            raise ConfigError(f"ctc.intermediate_weight: expected a share in [0, 1), got {self.intermediate_weight}")
-        if any(layer < 1 for layer in self.intermediate_layers):
-            raise ConfigError(f"ctc.intermediate_layers: layers are counted from 1, got {self.intermediate_layers}")
+        check_settings(self, "ctc")
         if self.lexicon is not None and not self.intermediate_layers:
             raise ConfigError("ctc.lexicon: say which layers are to learn the phones, ctc.intermediate_layers")
 

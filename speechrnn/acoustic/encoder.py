@@ -9,11 +9,12 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from speechrnn.acoustic.recurrent import Cell, RecurrentStack
+from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentStack
 from speechrnn.acoustic.reference import ReferenceEncoder
 from speechrnn.acoustic.subsampling import Convolution2d, FrameStacking, StridedConvolution
 from speechrnn.errors import ConfigError
 from speechrnn.padding import mask_padding
+from speechrnn.settings import bounded, check_settings
 
 SIZES: dict[str, tuple[int, int]] = {
     # name: (units of each direction, layers)
@@ -55,34 +56,24 @@ class EncoderConfig:
 
     size: Literal["tiny", "small", "medium", "large"] = "small"
     cell: Cell = "gru"
-    hidden_size: int | None = None
-    num_layers: int | None = None
+    hidden_size: int | None = bounded(None, 1, MOST_UNITS)
+    num_layers: int | None = bounded(None, 1, MOST_LAYERS)
     bidirectional: bool = True
-    dropout: float = 0.1
-    input_dropout: float = 0.0
+    dropout: float = bounded(0.1, 0, 1, open="high")
+    input_dropout: float = bounded(0.0, 0, 1, open="high")
     locked_dropout: bool = False
-    recurrent_dropout: float = 0.0
+    recurrent_dropout: float = bounded(0.0, 0, 1, open="high")
     layer_norm: bool = True
     residual: bool = True
     subsampling: Literal["stack", "convolution", "convolution_2d"] = "stack"
-    subsampling_factor: int = 2
-    subsampling_channels: int | None = None
-    lookahead_frames: int = 0
+    subsampling_factor: int = bounded(2, 1, 64)
+    subsampling_channels: int | None = bounded(None, 1, 4096)
+    lookahead_frames: int = bounded(0, 0, 1000)
     initial_state: Literal["zero", "learned", "encoded"] = "zero"
     output: Literal["frames", "final_state"] = "frames"
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"encoder.{name}: expected 1 or more, got {value}")
-        for name in ("dropout", "input_dropout", "recurrent_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"encoder.{name}: expected a share in [0, 1), got {getattr(self, name)}")
-        if self.subsampling_factor < 1 or self.resolved_subsampling_channels < 1:
-            raise ConfigError("encoder.subsampling_factor and encoder.subsampling_channels: expected 1 or more")
-        if self.lookahead_frames < 0:
-            raise ConfigError(f"encoder.lookahead_frames: expected 0 or more, got {self.lookahead_frames}")
+        check_settings(self, "encoder")
         if self.lookahead_frames and self.bidirectional:
             raise ConfigError(
                 "encoder.lookahead_frames: a bidirectional encoder sees the whole future already; "

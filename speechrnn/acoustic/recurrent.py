@@ -22,6 +22,9 @@ from speechrnn.padding import mask_padding, valid_mask
 
 Cell = Literal["tanh", "elementwise", "gru", "lstm"]
 
+MOST_UNITS, MOST_LAYERS = 16_384, 64
+"""Bounds of what a configuration may ask for."""
+
 _GATES = {"tanh": 1, "gru": 3, "lstm": 4}
 _SLOWEST_UNIT_FRAMES = 100.0
 

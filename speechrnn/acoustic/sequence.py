@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from speechrnn.acoustic.recurrent import Cell, RecurrentLayer, RecurrentStack
+from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights
 from speechrnn.acoustic.unrolled_model import UnrolledLayer, unroll_stack
 from speechrnn.errors import ConfigError
+from speechrnn.settings import bounded, check_settings
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,14 @@ class SequenceConfig:
     """
 
     cell: Cell = "gru"
-    hidden_size: int = 64
-    num_layers: int = 1
-    dropout: float = 0.0
+    hidden_size: int = bounded(64, 1, MOST_UNITS)
+    num_layers: int = bounded(1, 1, MOST_LAYERS)
+    dropout: float = bounded(0.0, 0, 1, open="high")
     initial_state: Literal["zero", "learned", "encoded"] = "zero"
-    spectral_radius: float | None = None
+    spectral_radius: float | None = bounded(None, 0, 1000, open="low")
 
     def __post_init__(self) -> None:
-        if self.hidden_size < 1 or self.num_layers < 1:
-            raise ConfigError("hidden_size and num_layers: expected 1 or more")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout: expected a share in [0, 1), got {self.dropout}")
-        if self.spectral_radius is not None and self.spectral_radius <= 0:
-            raise ConfigError(f"spectral_radius: expected a number above 0, got {self.spectral_radius}")
+        check_settings(self)
 
 
 class SequenceModel(nn.Module):

@@ -22,8 +22,8 @@ from speechrnn.audio.channel import (
 )
 from speechrnn.audio.noise import DrawOther, NoiseConfig, add_noise
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
-from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
+from speechrnn.settings import bounded, check_settings
 
 _SPEECH_DB = 25.0
 """Speech, where its ends are looked for, is within so many dB of the loudest 10 ms."""
@@ -38,14 +38,11 @@ class GateConfig:
         threshold_db: Least and greatest distance of the gate below the loudest 10 ms, in dB; drawn uniformly between.
     """
 
-    probability: float = 0.0
-    threshold_db: tuple[float, float] = (10.0, 40.0)
+    probability: float = bounded(0.0, 0, 1)
+    threshold_db: tuple[float, float] = bounded((10.0, 40.0), 0, 200, unit="dB")
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ConfigError(f"augment.gate.probability: expected a share in [0, 1], got {self.probability}")
-        if not 0.0 <= self.threshold_db[0] <= self.threshold_db[1]:
-            raise ConfigError(f"augment.gate.threshold_db: expected least and greatest, got {list(self.threshold_db)}")
+        check_settings(self, "augment.gate")
 
 
 @dataclass(frozen=True)
@@ -58,14 +55,11 @@ class TruncateConfig:
             quarter of what lies between the first and the last loud moment. All before or after the cut goes too.
     """
 
-    probability: float = 0.0
-    seconds: float = 0.1
+    probability: float = bounded(0.0, 0, 1)
+    seconds: float = bounded(0.1, 0, 60, open="low", unit="seconds")
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ConfigError(f"augment.truncate.probability: expected a share in [0, 1], got {self.probability}")
-        if self.seconds <= 0:
-            raise ConfigError(f"augment.truncate.seconds: expected seconds above 0, got {self.seconds}")
+        check_settings(self, "augment.truncate")
 
 
 @dataclass(frozen=True)
@@ -80,19 +74,12 @@ class RemainsConfig:
         attenuation_db: Least and greatest attenuation, in dB, besides the fading; drawn uniformly between.
     """
 
-    probability: float = 0.0
-    seconds: tuple[float, float] = (0.03, 0.2)
-    attenuation_db: tuple[float, float] = (6.0, 20.0)
+    probability: float = bounded(0.0, 0, 1)
+    seconds: tuple[float, float] = bounded((0.03, 0.2), 0, 60, open="low", unit="seconds")
+    attenuation_db: tuple[float, float] = bounded((6.0, 20.0), 0, 200, unit="dB")
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ConfigError(f"augment.remains.probability: expected a share in [0, 1], got {self.probability}")
-        if not 0.0 < self.seconds[0] <= self.seconds[1]:
-            raise ConfigError(f"augment.remains.seconds: expected shortest and longest, got {list(self.seconds)}")
-        if not 0.0 <= self.attenuation_db[0] <= self.attenuation_db[1]:
-            raise ConfigError(
-                f"augment.remains.attenuation_db: expected least and greatest, got {list(self.attenuation_db)}"
-            )
+        check_settings(self, "augment.remains")
 
 
 @dataclass(frozen=True)
@@ -120,13 +107,13 @@ class AugmentConfig:
         spec_augment: Masks over the log-mels.
     """
 
-    speed: tuple[float, ...] = (1.0,)
+    speed: tuple[float, ...] = bounded((1.0,), 0.25, 4)
     truncate: TruncateConfig = field(default_factory=TruncateConfig)
     gate: GateConfig = field(default_factory=GateConfig)
-    gain_db: tuple[float, float] = (0.0, 0.0)
-    equalizer_db: float = 0.0
-    padding_seconds: float = 0.0
-    padding_probability: float = 1.0
+    gain_db: tuple[float, float] = bounded((0.0, 0.0), -120, 120, unit="dB")
+    equalizer_db: float = bounded(0.0, 0, 60, unit="dB")
+    padding_seconds: float = bounded(0.0, 0, 60, unit="seconds")
+    padding_probability: float = bounded(1.0, 0, 1)
     remains: RemainsConfig = field(default_factory=RemainsConfig)
     reverberation: ReverberationConfig = field(default_factory=ReverberationConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
@@ -136,18 +123,7 @@ class AugmentConfig:
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
     def __post_init__(self) -> None:
-        if not self.speed or any(not 0.25 <= speed <= 4.0 for speed in self.speed):
-            raise ConfigError(f"augment.speed: expected factors between 0.25 and 4, got {list(self.speed)}")
-        if not self.gain_db[0] <= self.gain_db[1]:
-            raise ConfigError(f"augment.gain_db: expected lowest and highest, got {list(self.gain_db)}")
-        if self.equalizer_db < 0:
-            raise ConfigError(f"augment.equalizer_db: expected 0 or more, got {self.equalizer_db}")
-        if self.padding_seconds < 0:
-            raise ConfigError(f"augment.padding_seconds: expected 0 or more, got {self.padding_seconds}")
-        if not 0.0 <= self.padding_probability <= 1.0:
-            raise ConfigError(
-                f"augment.padding_probability: expected a share in [0, 1], got {self.padding_probability}"
-            )
+        check_settings(self, "augment")
 
 
 def draw_speed(config: AugmentConfig, seed: int) -> float:

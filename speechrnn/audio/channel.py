@@ -6,12 +6,13 @@ import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from speechrnn.audio.noise import find_recordings
 from speechrnn.errors import AudioError, ConfigError
+from speechrnn.settings import bounded, check_settings
 
 Codec = Literal["mp3", "opus", "vorbis", "gsm", "mulaw"]
 
@@ -26,11 +27,6 @@ _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _FIRST_REFLECTION_SECONDS = 0.003
 _DECAY_60_DB = 6.907755  # ln(10^3): an amplitude's decay by 60 dB
 _RAMP = 0.1
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"augment.{name}.probability: expected a share in [0, 1], got {value}")
 
 
 @dataclass(frozen=True)
@@ -49,21 +45,13 @@ class ReverberationConfig:
         1988, as in M. Jeub et al., DSP 2009.
     """
 
-    probability: float = 0.0
-    decay_seconds: tuple[float, float] = (0.2, 0.8)
-    direct_db: tuple[float, float] = (0.0, 12.0)
+    probability: float = bounded(0.0, 0, 1)
+    decay_seconds: tuple[float, float] = bounded((0.2, 0.8), 0, 20, open="low", unit="seconds")
+    direct_db: tuple[float, float] = bounded((0.0, 12.0), -60, 120, unit="dB")
     responses: str | None = None
 
     def __post_init__(self) -> None:
-        _check_probability("reverberation", self.probability)
-        if not 0.0 < self.decay_seconds[0] <= self.decay_seconds[1]:
-            raise ConfigError(
-                f"augment.reverberation.decay_seconds: expected shortest and longest, got {list(self.decay_seconds)}"
-            )
-        if not self.direct_db[0] <= self.direct_db[1]:
-            raise ConfigError(
-                f"augment.reverberation.direct_db: expected least and greatest, got {list(self.direct_db)}"
-            )
+        check_settings(self, "augment.reverberation")
 
 
 @dataclass(frozen=True)
@@ -76,14 +64,14 @@ class BandConfig:
         high_hz: Upper edge.
     """
 
-    probability: float = 0.0
-    low_hz: float = 300.0
-    high_hz: float = 3400.0
+    probability: float = bounded(0.0, 0, 1)
+    low_hz: float = bounded(300.0, 0, 192000, unit="Hz")
+    high_hz: float = bounded(3400.0, 0, 192000, open="low", unit="Hz")
 
     def __post_init__(self) -> None:
-        _check_probability("band", self.probability)
-        if not 0.0 <= self.low_hz < self.high_hz:
-            raise ConfigError(f"augment.band: expected 0 <= low_hz < high_hz, got {self.low_hz} and {self.high_hz}")
+        check_settings(self, "augment.band")
+        if self.low_hz >= self.high_hz:
+            raise ConfigError(f"augment.band: expected low_hz below high_hz, got {self.low_hz} and {self.high_hz}")
 
 
 @dataclass(frozen=True)
@@ -96,17 +84,12 @@ class CodecConfig:
         compression: Least and strongest compression of mp3, opus and vorbis, in [0, 1]; drawn uniformly between.
     """
 
-    probability: float = 0.0
+    probability: float = bounded(0.0, 0, 1)
     kinds: tuple[Codec, ...] = ("mp3", "opus")
-    compression: tuple[float, float] = (0.6, 1.0)
+    compression: tuple[float, float] = bounded((0.6, 1.0), 0, 1)
 
     def __post_init__(self) -> None:
-        _check_probability("codec", self.probability)
-        known = get_args(Codec)
-        if not self.kinds or any(kind not in known for kind in self.kinds):
-            raise ConfigError(f"augment.codec.kinds: expected some of {', '.join(known)}, got {list(self.kinds)}")
-        if not 0.0 <= self.compression[0] <= self.compression[1] <= 1.0:
-            raise ConfigError(f"augment.codec.compression: expected least and strongest, got {list(self.compression)}")
+        check_settings(self, "augment.codec")
 
 
 def reverberate(samples: np.ndarray, config: ReverberationConfig, *, sample_rate: int, seed: int) -> np.ndarray:

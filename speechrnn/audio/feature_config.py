@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from speechrnn.audio.cepstrum import MelScale
 from speechrnn.errors import ConfigError
+from speechrnn.settings import bounded, check_settings
+
+_LARGEST_FFT = 65536
 
 
 @dataclass(frozen=True)
@@ -47,26 +48,26 @@ class FrontEndConfig:
         ConfigError: A value is impossible, or contradicts another.
     """
 
-    sample_rate: int = 16000
+    sample_rate: int = bounded(16000, 1000, 384000, unit="Hz")
     kind: Literal["mfcc", "log_mel"] = "mfcc"
-    num_coefficients: int = 40
-    n_mels: int = 40
-    window_seconds: float = 0.025
-    hop_seconds: float = 0.010
-    n_fft: int | None = None
-    f_min_hz: float = 20.0
-    f_max_hz: float | None = None
+    num_coefficients: int = bounded(40, 1, 1024)
+    n_mels: int = bounded(40, 1, 1024)
+    window_seconds: float = bounded(0.025, 0, 1, open="low", unit="seconds")
+    hop_seconds: float = bounded(0.010, 0, 1, open="low", unit="seconds")
+    n_fft: int | None = bounded(None, 2, _LARGEST_FFT)
+    f_min_hz: float = bounded(20.0, 0, 192000, unit="Hz")
+    f_max_hz: float | None = bounded(None, 0, 192000, open="low", unit="Hz")
     mel_scale: MelScale = "htk"
-    pre_emphasis: float = 0.97
-    log_floor: float = 1e-7
+    pre_emphasis: float = bounded(0.97, 0, 1)
+    log_floor: float = bounded(1e-7, 1e-30, 1)
     deltas: Literal[0, 1, 2] = 0
-    delta_width: int = 2
+    delta_width: int = bounded(2, 1, 100, unit="frames")
     normalization: Literal["none", "utterance", "corpus", "speaker", "sliding"] = "utterance"
-    normalization_seconds: float = 3.0
+    normalization_seconds: float = bounded(3.0, 0, 3600, open="low", unit="seconds")
     compatibility: Literal["none", "librosa", "torchaudio"] = "none"
 
     def __post_init__(self) -> None:
-        _check_values(self)
+        check_settings(self, "front_end")
         _check_relations(self)
 
     @property
@@ -107,46 +108,6 @@ class FrontEndConfig:
         return round(self.normalization_seconds * self.sample_rate / self.hop_length)
 
 
-_VALUES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
-    "sample_rate": (int, lambda value: value > 0, "a whole number of Hz above 0"),
-    "num_coefficients": (int, lambda value: value > 0, "a whole number above 0"),
-    "n_mels": (int, lambda value: value > 0, "a whole number above 0"),
-    "window_seconds": (float, lambda value: value > 0, "a time above 0 s"),
-    "hop_seconds": (float, lambda value: value > 0, "a time above 0 s"),
-    "n_fft": (int, lambda value: value > 0, "a whole number of points, or leave it out"),
-    "f_min_hz": (float, lambda value: value >= 0, "a frequency of 0 Hz or more"),
-    "f_max_hz": (float, lambda value: value > 0, "a frequency above 0 Hz, or leave it out"),
-    "pre_emphasis": (float, lambda value: 0 <= value <= 1, "a number from 0 (off) to 1"),
-    "log_floor": (float, lambda value: value > 0, "a power above 0"),
-    "delta_width": (int, lambda value: value > 0, "a whole number of frames above 0"),
-    "normalization_seconds": (float, lambda value: value > 0, "a time above 0 s"),
-}
-_MAY_BE_NONE = ("n_fft", "f_max_hz")
-
-
-def _check_values(config: FrontEndConfig) -> None:
-    """Check each setting by itself."""
-    for name, hint in get_type_hints(FrontEndConfig).items():
-        value = getattr(config, name)
-        if get_origin(hint) is Literal:
-            is_right = any(value == choice and type(value) is type(choice) for choice in get_args(hint))
-            wanted = "one of " + ", ".join(str(choice) for choice in get_args(hint))
-        elif value is None and name in _MAY_BE_NONE:
-            continue
-        else:
-            kind, is_possible, wanted = _VALUES[name]
-            is_right = _is_number(value, kind) and is_possible(value)
-        if not is_right:
-            raise ConfigError(f"front_end.{name} is {value!r}; choose {wanted}")
-
-
-def _is_number(value: object, kind: type) -> bool:
-    """Say whether a value is a finite number, whole where `kind` is int; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) if kind is int else math.isfinite(value)
-
-
 def _check_relations(config: FrontEndConfig) -> None:
     """Check the settings against one another."""
     nyquist = config.sample_rate / 2
@@ -157,6 +118,11 @@ def _check_relations(config: FrontEndConfig) -> None:
         (
             config.kind == "mfcc" and config.num_coefficients > config.n_mels,
             f"num_coefficients {config.num_coefficients} is more than n_mels {config.n_mels}; lower it or raise n_mels",
+        ),
+        (
+            config.fft_length > _LARGEST_FFT,
+            f"window_seconds {config.window_seconds} at {config.sample_rate} Hz needs a transform of "
+            f"{config.fft_length} points, more than {_LARGEST_FFT}; choose a shorter window",
         ),
         (config.fft_length < window, f"n_fft {config.n_fft} is less than the window's {window} samples; raise it"),
         (

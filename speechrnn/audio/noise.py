@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
+from speechrnn.settings import bounded, check_settings
 
 NoiseKind = Literal["colored", "pauses", "babble", "files"]
 
@@ -40,22 +41,14 @@ class NoiseConfig:
         folder: Where recordings of noise lie.
     """
 
-    probability: float = 0.0
-    snr_db: tuple[float, float] = (5.0, 30.0)
+    probability: float = bounded(0.0, 0, 1)
+    snr_db: tuple[float, float] = bounded((5.0, 30.0), -100, 200, unit="dB")
     kinds: tuple[NoiseKind, ...] = ("colored",)
-    voices: tuple[int, int] = (3, 7)
+    voices: tuple[int, int] = bounded((3, 7), 1, 100)
     folder: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ConfigError(f"augment.noise.probability: expected a share in [0, 1], got {self.probability}")
-        if not self.snr_db[0] <= self.snr_db[1]:
-            raise ConfigError(f"augment.noise.snr_db: expected lowest and highest, got {list(self.snr_db)}")
-        known = get_args(NoiseKind)
-        if not self.kinds or any(kind not in known for kind in self.kinds):
-            raise ConfigError(f"augment.noise.kinds: expected some of {', '.join(known)}, got {list(self.kinds)}")
-        if not 1 <= self.voices[0] <= self.voices[1]:
-            raise ConfigError(f"augment.noise.voices: expected fewest and most, got {list(self.voices)}")
+        check_settings(self, "augment.noise")
         if ("files" in self.kinds) != (self.folder is not None):
             raise ConfigError(
                 "augment.noise: kinds with files and a folder of recordings go together; set both or none"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from speechrnn.audio.cepstrum import hz_to_mel, mel_to_hz
 from speechrnn.audio.feature_config import FrontEndConfig
-from speechrnn.errors import ConfigError
+from speechrnn.settings import bounded, check_settings
 
 _KNEE_SHARE = 0.75
 
@@ -37,14 +37,11 @@ class WarpConfig:
         workshop; D. Park et al., "SpecAugment", Interspeech 2019 (time warp).
     """
 
-    vocal_tract: float = 0.0
-    time_seconds: float = 0.0
+    vocal_tract: float = bounded(0.0, 0, 0.5)
+    time_seconds: float = bounded(0.0, 0, 60, unit="seconds")
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.vocal_tract <= 0.5:
-            raise ConfigError(f"augment.warp.vocal_tract: expected a share in [0, 0.5], got {self.vocal_tract}")
-        if self.time_seconds < 0:
-            raise ConfigError(f"augment.warp.time_seconds: expected 0 or more, got {self.time_seconds}")
+        check_settings(self, "augment.warp")
 
 
 @dataclass(frozen=True)
@@ -62,20 +59,14 @@ class SpecAugmentConfig:
         D. Park et al., "SpecAugment", Interspeech 2019.
     """
 
-    time_masks: int = 0
-    time_mask_seconds: float = 0.4
-    time_mask_share: float = 0.2
-    frequency_masks: int = 0
-    frequency_mask_share: float = 0.2
+    time_masks: int = bounded(0, 0, 1000)
+    time_mask_seconds: float = bounded(0.4, 0, 3600, unit="seconds")
+    time_mask_share: float = bounded(0.2, 0, 1)
+    frequency_masks: int = bounded(0, 0, 1000)
+    frequency_mask_share: float = bounded(0.2, 0, 1)
 
     def __post_init__(self) -> None:
-        if self.time_masks < 0 or self.frequency_masks < 0:
-            raise ConfigError("augment.spec_augment: time_masks and frequency_masks must be 0 or more")
-        if self.time_mask_seconds < 0:
-            raise ConfigError(f"augment.spec_augment.time_mask_seconds: expected ≥ 0, got {self.time_mask_seconds}")
-        for name in ("time_mask_share", "frequency_mask_share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"augment.spec_augment.{name}: expected a share in [0, 1], got {getattr(self, name)}")
+        check_settings(self, "augment.spec_augment")
 
 
 class Warp:

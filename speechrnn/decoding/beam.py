@@ -30,6 +30,7 @@ from speechrnn.decoding.shapes import check_shapes
 from speechrnn.errors import ConfigError
 from speechrnn.language.hash_table import insert, make_table
 from speechrnn.processes import count_cores
+from speechrnn.settings import bounded, check_settings
 from speechrnn.types import BLANK_ID, Hypothesis
 
 _ROOT = 0
@@ -46,17 +47,13 @@ class BeamConfig:
         nbest: Hypotheses that come out, the best first.
     """
 
-    beam_size: int = 16
-    token_threshold: float = 12.0
-    most_tokens: int = 64
-    nbest: int = 1
+    beam_size: int = bounded(16, 1, 10_000)
+    token_threshold: float = bounded(12.0, 0, 10**9, open="low", unit="nats")
+    most_tokens: int = bounded(64, 1, 4096)
+    nbest: int = bounded(1, 1, 10_000)
 
     def __post_init__(self) -> None:
-        for name in ("beam_size", "most_tokens", "nbest"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        if self.token_threshold <= 0:
-            raise ConfigError(f"token_threshold: expected nats above 0, got {self.token_threshold}")
+        check_settings(self)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from speechrnn.decoding.kernels import begin_prefix, extend, finish_prefix
 from speechrnn.errors import ConfigError
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.hash_table import insert, make_table
+from speechrnn.settings import bounded, check_settings
 
 Unit = Literal["words", "characters", "tokens"]
 
@@ -45,16 +46,12 @@ class FusionConfig:
         unknown_cost: For each word that the language model does not know, on top of what it gives ``<unk>``.
     """
 
-    language_weight: float = 0.5
-    word_bonus: float = 1.0
-    unknown_cost: float = 8.0
+    language_weight: float = bounded(0.5, 0, 1000)
+    word_bonus: float = bounded(1.0, -1000, 1000, unit="nats")
+    unknown_cost: float = bounded(8.0, 0, 1000, unit="nats")
 
     def __post_init__(self) -> None:
-        for name in ("language_weight", "unknown_cost"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        if not np.isfinite(self.word_bonus):
-            raise ConfigError(f"word_bonus: expected a number, got {self.word_bonus}")
+        check_settings(self)
 
 
 def find_unit(model: CompiledNgram, symbols: Sequence[str]) -> Unit:

@@ -10,9 +10,10 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal
 
 from speechrnn.errors import ConfigError
+from speechrnn.settings import check_settings
 from speechrnn.text.numbers import spell_numbers
 
 Case = Literal["lower", "upper", "keep"]
@@ -57,15 +58,7 @@ class TextConfig:
     replacements: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("case", Case),
-            ("punctuation", Punctuation),
-            ("apostrophes", Apostrophes),
-            ("numbers", Numbers),
-        ):
-            value = getattr(self, name)
-            if value not in get_args(allowed):
-                raise ConfigError(f"text.{name} {value!r}: use one of {', '.join(get_args(allowed))}")
+        check_settings(self, "text")
         if self.numbers == "words" and not self.language:
             raise ConfigError("text.numbers words: say in which language, such as text.language: en")
         for old, new in self.replacements.items():

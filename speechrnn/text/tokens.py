@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, CorpusError, ModelError
+from speechrnn.settings import bounded, check_settings
 from speechrnn.text.pieces import PIECES_FILE, WORD_START, load_processor, train_pieces
 from speechrnn.types import BLANK_ID
 
@@ -42,15 +43,12 @@ class TokensConfig:
     """
 
     kind: Kind = "characters"
-    vocabulary_size: int = 500
+    vocabulary_size: int = bounded(500, 3, 200_000)
     alphabet: str | None = None
     lexicon: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ConfigError(f"tokens.kind {self.kind!r}: use one of {', '.join(get_args(Kind))}")
-        if self.vocabulary_size < 3:
-            raise ConfigError(f"tokens.vocabulary_size {self.vocabulary_size}: use 3 or more")
+        check_settings(self, "tokens")
         if self.alphabet is not None and self.kind != "characters":
             raise ConfigError(f"tokens.alphabet: is for tokens.kind characters, not {self.kind}; leave one of them out")
         if (self.lexicon is not None) != (self.kind == "phones"):

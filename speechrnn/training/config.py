@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from speechrnn.acoustic.ctc import CTCConfig
 from speechrnn.acoustic.encoder import EncoderConfig
+from speechrnn.acoustic.recurrent import MOST_LAYERS
 from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.corpus.streams import Carry
 from speechrnn.errors import ConfigError
+from speechrnn.settings import bounded, check_settings
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.tokens import TokensConfig
 
@@ -46,33 +48,21 @@ class DataConfig:
     train: str | None = None
     valid: str | None = None
     test: dict[str, str] = field(default_factory=dict)
-    batch_seconds: float = 120.0
+    batch_seconds: float = bounded(120.0, 0, 10**6, open="low", unit="seconds")
     format: str | None = None
-    weights: dict[str, float] = field(default_factory=dict)
-    num_buckets: int = 30
-    shards_at_once: int = 8
-    num_workers: int | None = None
+    weights: dict[str, float] = bounded(dict, 0, 100, open="low")
+    num_buckets: int = bounded(30, 1, 10_000)
+    shards_at_once: int = bounded(8, 1, 10_000)
+    num_workers: int | None = bounded(None, 0, 1024)
     carry_state: Carry = "no"
-    cache_gigabytes: float = 1.0
+    cache_gigabytes: float = bounded(1.0, 0, 100_000, unit="GB")
 
     def __post_init__(self) -> None:
-        if self.batch_seconds <= 0:
-            raise ConfigError(f"data.batch_seconds: expected seconds above 0, got {self.batch_seconds}")
-        for name, weight in self.weights.items():
-            if not 0.0 < weight <= 100.0:
-                raise ConfigError(f"data.weights.{name}: expected above 0 and at most 100, got {weight}")
-        if self.num_buckets < 1:
-            raise ConfigError(f"data.num_buckets: expected 1 or more, got {self.num_buckets}")
-        if self.shards_at_once < 1:
-            raise ConfigError(f"data.shards_at_once: expected 1 or more, got {self.shards_at_once}")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise ConfigError(f"data.num_workers: expected 0 or more, got {self.num_workers}")
+        check_settings(self, "data")
         if self.carry_state != "no" and self.weights:
             raise ConfigError(
                 "data.carry_state: what follows what leaves no room for data.weights; leave one of them out"
             )
-        if self.cache_gigabytes < 0:
-            raise ConfigError(f"data.cache_gigabytes: expected 0 or more, got {self.cache_gigabytes}")
         if "valid" in self.test:
             raise ConfigError("data.test: valid is the name of the validation set in the results; choose another")
 
@@ -97,21 +87,16 @@ class OptimizerConfig:
         A. Graves, "Practical Variational Inference for Neural Networks", NeurIPS 2011 (noise of fixed variance).
     """
 
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
+    learning_rate: float = bounded(1e-3, 0, 1000, open="low")
+    weight_decay: float = bounded(1e-2, 0, 1000)
     schedule: Literal["one_cycle", "plateau", "constant"] = "one_cycle"
-    warmup_share: float = 0.2
-    plateau_factor: float = 0.5
-    plateau_patience: int = 3
-    weight_noise: float = 0.0
+    warmup_share: float = bounded(0.2, 0, 1, open="high")
+    plateau_factor: float = bounded(0.5, 0, 1, open="both")
+    plateau_patience: int = bounded(3, 0, 10_000, unit="epochs")
+    weight_noise: float = bounded(0.0, 0, 100)
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ConfigError("optimizer: learning_rate must be above 0 and weight_decay at least 0")
-        if not 0.0 <= self.warmup_share < 1.0 or not 0.0 < self.plateau_factor < 1.0:
-            raise ConfigError("optimizer: warmup_share must lie in [0, 1) and plateau_factor in (0, 1)")
-        if self.weight_noise < 0:
-            raise ConfigError(f"optimizer.weight_noise: expected 0 or more, got {self.weight_noise}")
+        check_settings(self, "optimizer")
 
 
 @dataclass(frozen=True)
@@ -128,16 +113,13 @@ class CheckpointsConfig:
             and masking says too little or too much.
     """
 
-    every_minutes: float = 5.0
-    best: int = 1
+    every_minutes: float = bounded(5.0, 0, 10**6, unit="minutes")
+    best: int = bounded(1, 1, 1000)
     average: bool = False
     shift_blank: bool = False
 
     def __post_init__(self) -> None:
-        if self.every_minutes < 0:
-            raise ConfigError(f"checkpoints.every_minutes: expected 0 or more, got {self.every_minutes}")
-        if self.best < 1:
-            raise ConfigError(f"checkpoints.best: expected 1 or more, got {self.best}")
+        check_settings(self, "checkpoints")
         if self.average and self.best == 1:
             raise ConfigError("checkpoints.average: the mean of one is itself; set checkpoints.best to 2 or more")
 
@@ -153,14 +135,11 @@ class FaultsConfig:
             stops.
     """
 
-    unreadable_share: float = 0.01
-    nonfinite_in_a_row: int = 5
+    unreadable_share: float = bounded(0.01, 0, 1)
+    nonfinite_in_a_row: int = bounded(5, 1, 10**6)
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.unreadable_share <= 1.0:
-            raise ConfigError(f"faults.unreadable_share: expected a share in [0, 1], got {self.unreadable_share}")
-        if self.nonfinite_in_a_row < 1:
-            raise ConfigError(f"faults.nonfinite_in_a_row: expected 1 or more, got {self.nonfinite_in_a_row}")
+        check_settings(self, "faults")
 
 
 @dataclass(frozen=True)
@@ -173,12 +152,11 @@ class GradientsConfig:
         utterances: Validation utterances that a look is averaged over.
     """
 
-    every_steps: int = 2000
-    utterances: int = 32
+    every_steps: int = bounded(2000, 0, 10**9)
+    utterances: int = bounded(32, 1, 10_000)
 
     def __post_init__(self) -> None:
-        if self.every_steps < 0 or self.utterances < 1:
-            raise ConfigError("gradients: expected every_steps of 0 or more and utterances of 1 or more")
+        check_settings(self, "gradients")
 
 
 Alphabet = Literal["keep", "extend", "replace", "map"]
@@ -211,22 +189,15 @@ class StartConfig:
 
     model: str | None = None
     alphabet: Alphabet = "keep"
-    layers: int | None = None
-    unfreeze_every: int = 0
-    head_epochs: int = 0
-    layer_decay: float = 1.0
+    layers: int | None = bounded(None, 0, MOST_LAYERS)
+    unfreeze_every: int = bounded(0, 0, 10_000, unit="epochs")
+    head_epochs: int = bounded(0, 0, 10_000, unit="epochs")
+    layer_decay: float = bounded(1.0, 0, 1, open="low")
     replay: str | None = None
-    replay_share: float = 0.3
+    replay_share: float = bounded(0.3, 0, 1, open="both")
 
     def __post_init__(self) -> None:
-        for name in ("layers", "unfreeze_every", "head_epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"start.{name}: expected 0 or more, got {value}")
-        if not 0.0 < self.layer_decay <= 1.0:
-            raise ConfigError(f"start.layer_decay: expected a factor in (0, 1], got {self.layer_decay}")
-        if not 0.0 < self.replay_share < 1.0:
-            raise ConfigError(f"start.replay_share: expected a share in (0, 1), got {self.replay_share}")
+        check_settings(self, "start")
 
 
 @dataclass(frozen=True)
@@ -267,16 +238,13 @@ class Config:
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
     start: StartConfig = field(default_factory=StartConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
-    early_stopping_patience: int | None = None
-    seed: int = 0
+    early_stopping_patience: int | None = bounded(None, 1, 10**6)
+    seed: int = bounded(0, 0, 2**32 - 1)
     prepare: dict[str, Any] = field(default_factory=dict)
     output: str | None = None
 
     def __post_init__(self) -> None:
-        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
-            raise ConfigError(f"early_stopping_patience: expected 1 or more, got {self.early_stopping_patience}")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed: expected 0 or more, and less than 2**32, got {self.seed}")
+        check_settings(self)
         if self.data.carry_state != "no" and self.encoder.initial_state == "encoded":
             raise ConfigError("data.carry_state: a state is either carried on or encoded; set encoder.initial_state")
         layers = self.encoder.resolved_num_layers

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from speechrnn.acoustic.gradient_flow import LagCurve, LagSums
 from speechrnn.acoustic.sequence import SequenceConfig, SequenceModel
-from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
+from speechrnn.settings import bounded, check_settings
 from speechrnn.training.optimization import clip_gradients
 
 logger = logging.getLogger("speechrnn")
@@ -78,25 +78,19 @@ class SequenceTraining:
         seed: Of weights and draws.
     """
 
-    steps: int = 2000
-    batch_size: int = 32
-    learning_rate: float = 1e-3
+    steps: int = bounded(2000, 1, 10**9)
+    batch_size: int = bounded(32, 1, 10**6)
+    learning_rate: float = bounded(1e-3, 0, 1000, open="low")
     optimizer: Literal["adam", "sgd"] = "adam"
-    clip: float | None = 1.0
+    clip: float | None = bounded(1.0, 0, 10**6, open="low")
     clip_algorithm: Literal["norm", "value"] = "norm"
-    validate_every: int = 100
-    validation_size: int = 256
-    solved_below: float | None = None
-    seed: int = 0
+    validate_every: int = bounded(100, 1, 10**9)
+    validation_size: int = bounded(256, 1, 10**6)
+    solved_below: float | None = bounded(None, 0, 10**6)
+    seed: int = bounded(0, 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "validation_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
-        if self.clip is not None and self.clip <= 0:
-            raise ConfigError(f"clip: expected a number above 0, or none, got {self.clip}")
+        check_settings(self)
 
 
 @dataclass

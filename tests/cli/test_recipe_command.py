@@ -244,7 +244,7 @@ def test_a_trained_model_is_not_replaced_because_of_another_setting(capsys, fini
         (["--stage"], "argument --stage: expected one argument"),
         (["--fold", "s9"], "--fold s9: expected one of s0, s1, s2, or all"),
         (["--seed", "x"], "argument --seed: invalid int value: 'x'; see speechrnn recipe --help"),
-        (["--seed", "-1"], "seed: expected 0 or more"),
+        (["--seed", "-1"], "seed: expected a whole number in [0, 4294967295], got -1"),
         (["--source", "/no/such"], "--source /no/such: no such folder; pass the folder that the dataset's download"),
         (["--encoder.hiden_size", "12"], "unknown setting encoder.hiden_size; did you mean encoder.hidden_size"),
         (["--encoder.cel", "gru"], "unknown setting encoder.cel; did you mean encoder.cell"),

@@ -314,9 +314,9 @@ def test_what_a_language_model_knows_nothing_of_is_impossible_where_it_counts_an
 
 
 def test_settings_and_sizes_are_checked():
-    with pytest.raises(ConfigError, match="language_weight: expected 0 or more, got -1"):
+    with pytest.raises(ConfigError, match=r"language_weight: expected a number in \[0, 1000\], got -1"):
         FusionConfig(language_weight=-1)
-    with pytest.raises(ConfigError, match="word_bonus: expected a number, got nan"):
+    with pytest.raises(ConfigError, match=r"word_bonus: expected a number of nats in \[-1000, 1000\], got nan"):
         FusionConfig(word_bonus=math.nan)
     with pytest.raises(ConfigError, match="made for 5 tokens, not 7"):
         BeamSearch(7, fusion=Fusion(SPELLINGS))

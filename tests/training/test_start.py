@@ -191,12 +191,12 @@ def test_learning_rates_fall_by_layer(base):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layers": -1}, "start.layers: expected 0 or more, got -1"),
+        ({"layers": -1}, r"start.layers: expected a whole number in \[0, 64\] or null, got -1"),
         ({"head_epochs": -1}, "start.head_epochs"),
         ({"unfreeze_every": -2}, "start.unfreeze_every"),
-        ({"layer_decay": 0.0}, r"start.layer_decay: expected a factor in \(0, 1\], got 0.0"),
+        ({"layer_decay": 0.0}, r"start.layer_decay: expected a number in \(0, 1\], got 0.0"),
         ({"layer_decay": 1.5}, "start.layer_decay"),
-        ({"replay_share": 1.0}, r"start.replay_share: expected a share in \(0, 1\), got 1.0"),
+        ({"replay_share": 1.0}, r"start.replay_share: expected a number in \(0, 1\), got 1.0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
