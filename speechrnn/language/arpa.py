@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import zlib
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from speechrnn.language.ngram import NgramModel
 
 _LN10 = math.log(10.0)
 _NEVER = -99.0  # what ARPA writes for a probability of zero
+_MOST_BACKOFF = 1000.0  # of the logarithm, far above what any text leads to
 _ROWS_AT_ONCE = 100_000
 
 
@@ -86,7 +88,7 @@ def read_arpa(path: str | Path) -> NgramModel:
             return _parse(path, enumerate(file, start=1))
     except FileNotFoundError as error:
         raise ModelError(f"{path}: there is no such language model; check the path") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ModelError(f"{path}: cannot be read as an ARPA file ({error})") from error
 
 
@@ -123,8 +125,10 @@ class _Read:
             log_prob, backoff = float(parts[0]), float(parts[order + 1]) if len(parts) == order + 2 else 0.0
         except ValueError:
             raise ModelError(f"{where}: expected numbers at both ends, got {text[:60]}") from None
-        if log_prob > 1e-4:
-            raise ModelError(f"{where}: a probability above 1 (10^{log_prob:g})")
+        if not log_prob <= 1e-4:
+            raise ModelError(f"{where}: expected the logarithm of a probability from 0 to 1, got {parts[0]}")
+        if not abs(backoff) <= _MOST_BACKOFF:
+            raise ModelError(f"{where}: expected the logarithm of a back-off weight, got {parts[-1]}")
         if order == 1:
             if parts[1] in self.ids:
                 raise ModelError(f"{where}: {parts[1]} stands among the 1-grams twice")
@@ -159,7 +163,7 @@ def _parse(path: Path, lines: Iterator[tuple[int, str]]) -> NgramModel:
         where = f"{path} line {number}"
         if text.startswith("ngram ") and not read.order:
             order, _, count = text.removeprefix("ngram ").partition("=")
-            if not (order.strip().isdigit() and count.strip().isdigit()):
+            if not (order.strip().isdecimal() and count.strip().isdecimal()):
                 raise ModelError(f"{where}: expected ngram ORDER=COUNT, got {text}")
             counts[int(order)] = int(count)
         elif text.startswith("\\") and text.endswith("-grams:"):

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from speechrnn.language.arpa import read_arpa
 from speechrnn.language.hash_table import insert, make_table
 from speechrnn.language.ngram import BEGIN, END, UNKNOWN, NgramModel
 
-_MAGIC = b"speechrnn n-gram 1\n"
+_MAGIC = b"speechrnn n-gram 2\n"
+_MAGIC_WITHOUT_DIGEST = b"speechrnn n-gram 1\n"
 _ALIGNMENT = 64
-_ARRAYS = ("table", "log_probs", "next_states", "backoffs", "backoff_states")
+_ARRAYS = {"table": "<i8", "log_probs": "<f4", "next_states": "<i4", "backoffs": "<f4", "backoff_states": "<i4"}
+_MOST_LOG_PROB = 1e-3  # a probability of 1, rounded
 EMPTY_STATE = 0
 
 
@@ -118,44 +120,44 @@ def _find_suffixes(model: NgramModel) -> np.ndarray:
 
 
 def write_compiled(path: str | Path, model: CompiledNgram) -> None:
-    """Write a file to be memory-mapped, whole or not at all.
+    """Write a file to be memory-mapped, whole or not at all. Its header holds the model's digest.
 
     Raises:
         ModelError: It cannot be written.
     """
-    header: dict[str, Any] = {"words": model.words, "order": model.order, "begin_state": model.begin_state}
-    header["arrays"] = [[name, array.dtype.str, list(array.shape)] for name, array in _named(model)]
-    encoded = json.dumps(header, ensure_ascii=False).encode("utf-8")
+    header = {"words": model.words, "order": model.order, "begin_state": model.begin_state, "digest": model.digest}
+    shapes = [[name, array.dtype.str, list(array.shape)] for name, array in zip(_ARRAYS, model.arrays, strict=True)]
+    encoded = json.dumps(header | {"arrays": shapes}, ensure_ascii=False).encode("utf-8")
     with open_atomic(path, error=ModelError) as file:
         file.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
-        for _, array in _named(model):
+        for array in model.arrays:
             file.write(bytes(-file.tell() % _ALIGNMENT))
             file.write(np.ascontiguousarray(array).view(np.uint8).data)
-
-
-def _named(model: CompiledNgram) -> list[tuple[str, np.ndarray]]:
-    return list(zip(_ARRAYS, model.arrays, strict=True))
 
 
 def read_language_model(path: str | os.PathLike[str]) -> CompiledNgram:
     """Open what :func:`write_compiled` wrote, or compile an ARPA file.
 
+    A file's content is compared with its digest, and every index in it is checked: compiled code trusts both. Files
+    of version 1 have no digest; only their indices and probabilities are checked.
+
     Raises:
-        ModelError: It is neither, or cannot be read.
+        ModelError: It is neither, is damaged, or cannot be read.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            if file.read(len(_MAGIC)) == _MAGIC:
-                return _map(path)
+            magic = file.read(len(_MAGIC))
+        if magic in (_MAGIC, _MAGIC_WITHOUT_DIGEST):
+            return _map(path, has_digest=magic == _MAGIC)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: there is no such language model; check the path") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: a damaged language model ({error}); build it again") from error
     return CompiledNgram.of(read_arpa(path))
 
 
-def _map(path: Path) -> CompiledNgram:
+def _map(path: Path, *, has_digest: bool) -> CompiledNgram:
     whole = np.memmap(path, dtype=np.uint8, mode="c")  # private: nothing is written, and the arrays count as writable
     at = len(_MAGIC) + 8
     length = int.from_bytes(whole[len(_MAGIC) : at].tobytes(), "little")
@@ -164,11 +166,42 @@ def _map(path: Path) -> CompiledNgram:
     arrays = {}
     for name, kind, shape in header["arrays"]:
         at += -at % _ALIGNMENT
-        dtype = np.dtype(kind)
-        size = dtype.itemsize * int(np.prod(shape))
-        arrays[name] = whole[at : at + size].view(dtype).reshape(shape)
+        if kind != _ARRAYS[name]:
+            raise ValueError(f"{name}: expected {_ARRAYS[name]}, got {kind}")
+        size = np.dtype(kind).itemsize * math.prod(shape)
+        arrays[name] = np.asarray(whole[at : at + size].view(kind).reshape(shape))
         at += size
     if at != len(whole):
         raise ValueError(f"{len(whole)} bytes where {at} were written")
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    return CompiledNgram(header["words"], header["order"], begin_state=header["begin_state"], **arrays)
+    model = CompiledNgram(header["words"], header["order"], begin_state=header["begin_state"], **arrays)
+    _check(model)
+    if has_digest and model.digest != header["digest"]:
+        raise ValueError(f"its content has the digest {model.digest}, {header['digest']} was written")
+    return model
+
+
+def _check(model: CompiledNgram) -> None:
+    """Refuse what would lead the search out of its arrays or round in circles, and what is no probability."""
+    table, log_probs, next_states, backoffs, backoff_states = model.arrays
+    rows, states, num_words, slots = len(log_probs), len(backoffs), len(model.words), len(table)
+    keys, values = table.T
+    is_filled = keys >= 0
+    checks = {
+        "words": isinstance(model.words, list) and all(isinstance(word, str) for word in model.words),
+        "order": type(model.order) is int and model.order > 0,
+        "begin_state": type(model.begin_state) is int and 0 <= model.begin_state < states,
+        "shapes": log_probs.shape == next_states.shape == (rows,)
+        and backoffs.shape == backoff_states.shape == (states,),
+        "table": slots & (slots - 1) == 0 and np.count_nonzero(is_filled) == rows < slots,
+        "keys": keys.min() == -1 and keys.max() < states * num_words,
+        "rows": values.min() == -1 and values.max() < rows and ((values >= 0) == is_filled).all(),
+        "log_probs": log_probs.max() <= _MOST_LOG_PROB,  # false for NaN too
+        "next_states": next_states.min() >= 0 and next_states.max() < states,
+        "backoffs": np.isfinite(backoffs).all(),
+        "backoff_states": (backoff_states[:1] == -1).all()
+        and (backoff_states[1:] >= 0).all()
+        and (backoff_states < np.arange(states)).all(),
+    }
+    wrong = [name for name, is_right in checks.items() if not is_right]
+    if wrong:
+        raise ValueError(f"out of range: {', '.join(wrong)}")

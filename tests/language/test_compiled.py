@@ -1,7 +1,10 @@
 """Compiled n-gram models say what the models say, from memory and from a file."""
 
+import gzip
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -97,6 +100,92 @@ def test_broken_files_are_named(tmp_path):
     (tmp_path / "text").write_text("no model")
     with pytest.raises(ModelError, match="no ARPA file"):
         read_language_model(tmp_path / "text")
+
+
+def test_a_damaged_compressed_arpa_file_is_named(tmp_path):
+    write_arpa(tmp_path / "lm.arpa.gz", build_ngram(make_text(), order=2))
+    content = bytearray(gzip.compress(bytes(range(256)) * 20))
+    content[30:60] = bytes(30)
+    (tmp_path / "bad.arpa.gz").write_bytes(content)
+    with pytest.raises(ModelError, match=r"bad.arpa.gz: cannot be read as an ARPA file"):
+        read_language_model(tmp_path / "bad.arpa.gz")
+
+
+# Run in a process of its own: what is not noticed may crash it. Prints how many files were refused and read.
+FUZZ = """
+import sys
+import numpy as np
+from speechrnn.decoding.kernels import query
+from speechrnn.errors import ModelError
+from speechrnn.language.compiled import read_language_model
+
+folder, magic, count = sys.argv[1], sys.argv[2].encode(), int(sys.argv[3])
+content = open(f"{folder}/lm.bin", "rb").read().replace(b"n-gram 2", magic, 1)
+first = content.index(b"]]}") + 3
+original = read_language_model(f"{folder}/lm.bin")
+rng = np.random.default_rng(0)
+extreme = [np.array(v, t).tobytes() for t, v in (("<i4", -2), ("<i4", 2**31 - 1), ("<i4", -(2**31)), ("<f4", np.nan),
+    ("<f4", np.inf), ("<f4", 5.0), ("<i8", 2**62), ("<i8", -2), ("<i4", 3))]
+refused = read = 0
+for number in range(count):
+    damaged = bytearray(content)
+    start = rng.integers(20 if number % 8 == 0 else first, len(content) - 70)
+    if number % 2:
+        start -= (start - len(content)) % 8
+        new = extreme[rng.integers(len(extreme))]
+    else:
+        new = rng.bytes(rng.choice([1, 4, 64]))
+    damaged[start : start + len(new)] = new
+    open(f"{folder}/bad.bin", "wb").write(damaged)
+    try:
+        model = read_language_model(f"{folder}/bad.bin")
+    except ModelError:
+        refused += 1
+        continue
+    read += 1
+    if magic.endswith(b"2"):
+        assert model.words == original.words
+        assert all((a == b).all() for a, b in zip(model.arrays, original.arrays))
+    for state in range(len(model.backoffs)):
+        for word in range(len(model.words)):
+            log_prob, after = query(model.arrays, len(model.words), state, word)
+            assert not np.isnan(log_prob) and 0 <= after < len(model.backoffs)
+print(refused, read)
+"""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_damaged_files_are_refused_or_harmless(tmp_path, version):
+    """Of version 1, which has no digest, what is within its range passes; no index leads out of an array."""
+    write_compiled(tmp_path / "lm.bin", CompiledNgram.of(build_ngram(make_text(40), order=3)))
+    arguments = [sys.executable, "-c", FUZZ, tmp_path, f"n-gram {version}", "400"]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    refused, read = map(int, result.stdout.split())
+    assert refused + read == 400
+    if version == 2:
+        assert read <= 20  # the bytes between two arrays, and what was there before
+
+
+def test_a_file_of_version_1_without_a_digest_is_read(tmp_path):
+    compiled = CompiledNgram.of(build_ngram(make_text(), order=3))
+    write_compiled(tmp_path / "lm.bin", compiled)
+    digest = f'"digest": "{compiled.digest}", '.encode()
+    content = (tmp_path / "lm.bin").read_bytes().replace(b"n-gram 2", b"n-gram 1", 1)
+    assert digest in content
+    content = content.replace(digest, b" " * len(digest))
+    (tmp_path / "old.bin").write_bytes(content)
+    assert score(read_language_model(tmp_path / "old.bin"), ["one", "two"]) == score(compiled, ["one", "two"])
+
+
+def test_one_changed_probability_is_noticed(tmp_path):
+    compiled = CompiledNgram.of(build_ngram(make_text(), order=2))
+    write_compiled(tmp_path / "lm.bin", compiled)
+    content = (tmp_path / "lm.bin").read_bytes()
+    at = content.index(compiled.log_probs.tobytes()) + 4 * 3
+    (tmp_path / "bad.bin").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.raises(ModelError, match=r"bad.bin: a damaged language model \(its content has the digest"):
+        read_language_model(tmp_path / "bad.bin")
 
 
 def test_a_word_that_is_no_unigram_is_named():

@@ -183,7 +183,19 @@ def test_an_arpa_file_of_another_program_is_read(tmp_path):
         ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n\n\\end\\\n", r"says that it has {1: 2} n-grams, and has {1: 1}"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a b c\n\n\\end\\\n", "line 5: expected a logarithm, 1 words"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\nx a\n\n\\end\\\n", "line 5: expected numbers"),
-        ("\\data\\\nngram 1=1\n\n\\1-grams:\n1 a\n\n\\end\\\n", "line 5: a probability above 1"),
+        (
+            "\\data\\\nngram 1=1\n\n\\1-grams:\n1 a\n\n\\end\\\n",
+            "line 5: expected the logarithm of a probability .* got 1",
+        ),
+        (
+            "\\data\\\nngram 1=1\n\n\\1-grams:\nnan a\n\n\\end\\\n",
+            "line 5: expected the logarithm of a probability .* got nan",
+        ),
+        (
+            "\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a inf\n\n\\end\\\n",
+            "line 5: expected the logarithm of a back-off weight, got inf",
+        ),
+        ("\\data\\\nngram 1=²\n\n\\1-grams:\n-1 a\n\n\\end\\\n", "line 2: expected ngram ORDER=COUNT"),
         ("\\data\\\nngram 1=1\n\n\\2-grams:\n-1 a b\n\n\\end\\\n", r"line 4: expected \\1-grams:, got \\2-grams:"),
         ("\\data\\\nngram one=1\n", "line 2: expected ngram ORDER=COUNT"),
         ("\\data\\\n\n\\end\\\n", "expected unigrams, found none"),
