@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
+from speechrnn.decoding.shapes import check_frames
 from speechrnn.errors import SpeechRNNError
 from speechrnn.types import BLANK_ID
 
@@ -29,9 +30,11 @@ def align_tokens(log_probs: np.ndarray, tokens: Sequence[int], *, blank_id: int 
 
     Raises:
         SpeechRNNError: No path has room for the tokens, or has a probability above zero.
+        ConfigError: A frame's log-probabilities are not finite.
     """
     if not len(tokens):
         return []
+    check_frames(log_probs, name="align_tokens")
     every = max(16, int(len(log_probs) ** 0.5))
     spans = _align(
         np.ascontiguousarray(log_probs, dtype=np.float64), np.asarray(tokens, dtype=np.int64), blank_id, every

@@ -26,7 +26,7 @@ from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.fusion import Fusion
 from speechrnn.decoding.grammar import Grammar
 from speechrnn.decoding.kernels import advance, begin_prefix, finish_prefix
-from speechrnn.decoding.shapes import check_shapes
+from speechrnn.decoding.shapes import check_frames, check_log_probs
 from speechrnn.errors import ConfigError
 from speechrnn.language.hash_table import insert, make_table
 from speechrnn.processes import count_cores
@@ -110,12 +110,13 @@ class BeamSearch:
             log_probs: (T', V), natural log, any floating type.
 
         Raises:
-            ConfigError: The vocabulary is another one.
+            ConfigError: The vocabulary is another one, or a frame's log-probabilities are not finite.
         """
         if log_probs.ndim != 2 or log_probs.shape[1] != self.vocabulary_size:
             raise ConfigError(f"beam search: expected (T', {self.vocabulary_size}), got {tuple(log_probs.shape)}")
         if not len(log_probs):
             return
+        check_frames(log_probs, name="beam search")
         self._make_room(len(log_probs))
         self._count, self._size = advance(
             np.ascontiguousarray(log_probs, dtype=np.float64),
@@ -223,10 +224,11 @@ def decode_beam(
         path that says the whole hypothesis, its confidence the highest posterior in them.
 
     Raises:
-        ConfigError: The shapes do not fit each other, a length is not in [0, T'], or the blank is no token.
+        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is no token, or a frame's
+            log-probabilities are not finite; the message names the row.
     """
     config = config or BeamConfig()
-    check_shapes(log_probs, lengths, blank_id, name="decode_beam")
+    check_log_probs(log_probs, lengths, blank_id, name="decode_beam")
     rows = log_probs.detach().cpu().double().numpy()
     utterances = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
     with ThreadPoolExecutor(max_workers=count_cores()) as pool:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from speechrnn.decoding.beam import make_hypothesis
-from speechrnn.decoding.shapes import check_shapes
+from speechrnn.decoding.shapes import check_log_probs
 from speechrnn.errors import ConfigError
 from speechrnn.types import BLANK_ID, Hypothesis
 
@@ -66,7 +66,7 @@ def combine_hypotheses(
     if not len(found) == len(log_probs) == len(lengths) or len({each.shape[2] for each in log_probs}) != 1:
         raise ConfigError("combine_hypotheses: expected the same number of models, and of tokens, everywhere")
     for each, valid in zip(log_probs, lengths, strict=True):
-        check_shapes(each, valid, blank_id, name="combine_hypotheses")
+        check_log_probs(each, valid, blank_id, name="combine_hypotheses")
     rows = [each.detach().cpu().double() for each in log_probs]
     return [
         _combine_one(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from speechrnn.decoding.shapes import check_shapes
+from speechrnn.decoding.shapes import check_log_probs
 from speechrnn.padding import mask_padding, valid_mask
 from speechrnn.types import BLANK_ID, Hypothesis
 
@@ -23,9 +23,10 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
         posterior in that run; the acoustic score is the log probability of the best path, blanks included.
 
     Raises:
-        ConfigError: The shapes do not fit each other, a length is not in [0, T'], or the blank is no token.
+        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is no token, or a frame's
+            log-probabilities are not finite; the message names the row.
     """
-    check_shapes(log_probs, lengths, blank_id, name="decode_greedy")
+    check_log_probs(log_probs, lengths, blank_id, name="decode_greedy")
     lengths = lengths.to(log_probs.device)
     best_log_probs, best = log_probs.max(dim=-1)  # (B, T'), (B, T')
     best = best.masked_fill(~valid_mask(best, lengths), blank_id)

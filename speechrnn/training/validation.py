@@ -55,7 +55,10 @@ class Validation:
         self.sums["losses"] += len(losses)
         self.sums["frames"] += frames
         self.sums["blanks"] += float(compute_blank_rate(emission.log_probs, emission.lengths)) * frames
-        for hypothesis, reference in zip(decode_greedy(emission.log_probs, emission.lengths), batch.texts, strict=True):
+        # An utterance whose log-probabilities are not finite counts as not recognised, and training goes on.
+        is_finite = emission.log_probs.amax(dim=2).isfinite().all(dim=1)
+        hypotheses = decode_greedy(emission.log_probs, emission.lengths.where(is_finite, 0))
+        for hypothesis, reference in zip(hypotheses, batch.texts, strict=True):
             self.count(tokens.written(reference), tokens.decode(hypothesis.tokens))
 
     def fail(self, id: str, reference: str, reason: str) -> None:

@@ -33,6 +33,14 @@ def test_no_tokens_align_with_anything_and_too_many_with_nothing():
         align_tokens(log_probs[:0], [1])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_frames_that_are_not_finite_are_named(value):
+    log_probs = np.log(np.full((6, 3), 1 / 3))
+    log_probs[4, 1] = value
+    with pytest.raises(SpeechRNNError, match="align_tokens: frame 4: .* NaN or infinite"):
+        align_tokens(log_probs, [1, 2])
+
+
 def test_what_has_no_probability_is_not_aligned():
     with pytest.raises(SpeechRNNError, match="cannot be aligned"):
         align_tokens(np.array([[0.0, -np.inf]]), [1])

@@ -102,6 +102,26 @@ def test_piece_by_piece_it_finds_what_it_finds_at_once(piece):
     assert pieces.frames == whole.frames == 200
 
 
+def test_prefixes_outside_the_beam_survive_a_larger_table():
+    """Frame by frame the table is made anew as prefixes are added, at once it is made for all frames beforehand.
+
+    A prefix that left the beam, and whose longer prefixes are still in it, may come back: it must be the same one.
+    """
+    config = BeamConfig(beam_size=8, nbest=8)
+    tables = 0
+    for seed in range(40):
+        log_probs = make_log_probs(100, 3, seed=seed, sharpness=2.0).numpy()
+        at_once, by_frame = BeamSearch(3, config), BeamSearch(3, config)
+        at_once.feed(log_probs)
+        sizes = set()
+        for row in log_probs:
+            by_frame.feed(row[None])
+            sizes.add(len(by_frame._table))
+        tables += len(sizes)
+        assert by_frame.best() == at_once.best(), seed
+    assert tables >= 100  # it was made anew in the middle of a search, more than once
+
+
 def test_the_sum_over_paths_can_beat_the_best_path():
     """Greedy says nothing, for the blank is the best single path; the sum over a's paths is greater."""
     log_probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
@@ -159,6 +179,30 @@ def test_pruned_tokens_are_not_tried():
     assert [tokens for tokens, _ in every.best()] == [[1], [], [2]]
     assert [tokens for tokens, _ in some.best()] == [[1], []]
     assert [tokens for tokens, _ in one.best()] == [[1], []]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("decode", [decode_beam, decode_greedy])
+def test_log_probs_that_are_not_finite_are_refused_by_row_and_frame(decode, value):
+    log_probs = make_log_probs(30, 4)[None].repeat(3, 1, 1)
+    lengths = torch.tensor([30, 20, 25])
+    log_probs[1, 20:] = value  # padding
+    expected = decode(log_probs, lengths)
+    assert expected[1] == decode(log_probs[1:2, :20], lengths[1:2])[0]
+    log_probs[2, 7] = value
+    with pytest.raises(ConfigError, match=f"{decode.__name__}: row 2 of the batch, frame 7: .* NaN or infinite"):
+        decode(log_probs, lengths)
+
+
+def test_a_token_of_probability_zero_is_no_fault():
+    log_probs = make_log_probs(5, 3)[None]
+    log_probs[0, :, 2] = -math.inf
+    assert all(2 not in best.tokens for best in decode_beam(log_probs, torch.tensor([5]), BeamConfig(nbest=9))[0])
+
+
+def test_a_stream_of_frames_that_are_not_finite_is_refused():
+    with pytest.raises(ConfigError, match="beam search: frame 1: .* NaN"):
+        BeamSearch(3).feed(np.array([[-1.0, -1.0, -1.0], [-1.0, math.nan, -1.0]]))
 
 
 @pytest.mark.parametrize("settings", [{"beam_size": 0}, {"nbest": 0}, {"most_tokens": 0}, {"token_threshold": 0.0}])
