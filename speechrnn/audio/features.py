@@ -25,6 +25,7 @@ from speechrnn.audio.normalization import (
 )
 from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.padding import mask_padding, valid_mask
+from speechrnn.processes import torch_threads
 
 __all__ = ["FrontEnd", "FrontEndConfig", "StatisticsAccumulator"]
 
@@ -167,7 +168,7 @@ class FrontEnd(nn.Module):
         if 0 in (num_frames, len(waveforms)):
             shape = (len(waveforms), num_frames, self.config.n_mels)
             return waveforms.new_zeros(shape, dtype=torch.float32), frame_lengths
-        with torch.autocast(waveforms.device.type, enabled=False):
+        with torch.autocast(waveforms.device.type, enabled=False), torch_threads.one(waveforms.device):
             power = self._gather_power(waveforms.float(), lengths, num_frames)  # (B, T, n_mels)
             return mask_padding(self._take_log(power, frame_lengths), frame_lengths).float(), frame_lengths
 
@@ -186,12 +187,14 @@ class FrontEnd(nn.Module):
         Raises:
             ModelError: "corpus" or "speaker" normalisation before `set_statistics`.
         """
-        return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths, heard)
+        with torch_threads.one(log_mels.device):
+            return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths, heard)
 
     def compute_unnormalized(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what `forward` does, short of normalisation: (B, T, F) and (B,)."""
         log_mels, frame_lengths = self.log_mel(waveforms, lengths)
-        return self._derive(log_mels, frame_lengths), frame_lengths
+        with torch_threads.one(log_mels.device):
+            return self._derive(log_mels, frame_lengths), frame_lengths
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Give what "corpus" normalisation subtracts and divides by, and "speaker" where nothing else is known.
@@ -230,7 +233,7 @@ class FrontEnd(nn.Module):
                 stretch = _emphasise(stretch, lengths - first, pre_emphasis=config.pre_emphasis, width=width)
             frames = stretch[:, :width].unfold(1, config.fft_length, self.hop_length)  # (B, t, n_fft), a view
             spectrum = torch.fft.rfft(frames * window)
-            parts.append(torch.view_as_real(spectrum).flatten(2).square() @ power_filters)
+            parts.append(torch.view_as_real(spectrum).flatten(2).square_() @ power_filters)
         return torch.cat(parts, dim=1)
 
     def _take_log(self, power: Tensor, frame_lengths: Tensor) -> Tensor:
