@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import generated_pages
 import pytest
+import soundfile
 
 from speechrnn.cli import main as cli
 from speechrnn.training.config_file import build_parser, load_config
@@ -246,6 +247,38 @@ def quickstart(tmp_path_factory, shell) -> Path:
 
 def make_reader_files(folder: Path) -> None:
     """What a reader brings: recordings with texts, texts for a language model, a configuration, a model."""
+    run = folder / "runs" / "quickstart"
+    parts = {part: read_manifest(run / f"{part}.jsonl") for part in ("train", "valid", "test")}
+    (folder / "MODEL").symlink_to(run / "model")
+    (folder / "mine.yaml").write_text(MINE, encoding="utf-8")
+    for part, entries in parts.items():
+        lines = [{**entry, "audio_filepath": f"runs/quickstart/{entry['audio_filepath']}"} for entry in entries[:60]]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for name, entries in {"mine": parts["train"][:60], "mine-valid": parts["valid"][:15]}.items():
+        (folder / name).mkdir()
+        for number, entry in enumerate(entries):
+            shutil.copy(run / entry["audio_filepath"], folder / name / f"{number:04}.wav")
+            (folder / name / f"{number:04}.txt").write_text(entry["text"], encoding="utf-8")
+    (folder / "books").mkdir()
+    for name in ("transcripts.txt", "books/first.txt"):
+        (folder / name).write_text("\n".join(entry["text"] for entry in parts["train"]), encoding="utf-8")
+    samples, rate = soundfile.read(ROOT / "data" / "samples" / "command-3.flac")
+    for name in ("talk.flac", "interview.mp3", "chapter.mp3", "clip.wav", "memo.wav", "anna-1.wav", "anna-2.wav"):
+        soundfile.write(folder / name, samples, rate)
+    (folder / "chapter.txt").write_text("set a timer for seven minutes", encoding="utf-8")
+
+
+def read_manifest(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+MINE = """
+data: {train: train.jsonl, valid: valid.jsonl, batch_seconds: 10}
+encoder: {hidden_size: 32, num_layers: 1, subsampling_factor: 4}
+tokens: {kind: words}
+trainer: {max_epochs: 2}
+"""
+"""A configuration that trains in seconds."""
 
 
 @pytest.mark.slow
@@ -257,7 +290,7 @@ def test_examples_run(page, quickstart, shell, tmp_path):
         del examples[0]
     if not examples:
         pytest.skip("no example that runs")
-    folder = shutil.copytree(quickstart, tmp_path / "reader", symlinks=True)
+    folder = shutil.copytree(quickstart, tmp_path / "reader", symlinks=True, copy_function=os.link)
     names: dict[str, object] = {}
     for example in examples:
         run_example(example, folder, shell, names)
