@@ -252,9 +252,9 @@ def make_reader_files(folder: Path) -> None:
     (folder / "MODEL").symlink_to(run / "model")
     (folder / "mine.yaml").write_text(MINE, encoding="utf-8")
     for part, entries in parts.items():
-        lines = [{**entry, "audio_filepath": f"runs/quickstart/{entry['audio_filepath']}"} for entry in entries[:60]]
+        lines = [{**entry, "audio_filepath": f"runs/quickstart/{entry['audio_filepath']}"} for entry in entries[:30]]
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    for name, entries in {"mine": parts["train"][:60], "mine-valid": parts["valid"][:15]}.items():
+    for name, entries in {"mine": parts["train"][:24], "mine-valid": parts["valid"][:15]}.items():
         (folder / name).mkdir()
         for number, entry in enumerate(entries):
             shutil.copy(run / entry["audio_filepath"], folder / name / f"{number:04}.wav")
