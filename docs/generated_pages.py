@@ -105,13 +105,8 @@ def write_type(kind: Any) -> str:
 
 @cache
 def find_parsers() -> dict[str, argparse.ArgumentParser]:
-    """The parsers of all commands and of their subcommands, by name: ``speechrnn corpus check``."""
-    parsers = [cli._make_parser(name, cli._find_command(name)) for name in cli.COMMANDS]
-    for parser in parsers:  # grows as it goes
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                parsers += action.choices.values()
-    return {parser.prog: parser for parser in sorted(parsers, key=lambda parser: parser.prog)}
+    """The parsers of all commands, by name: ``speechrnn corpus check``."""
+    return {f"speechrnn {name}": cli._make_parser(name, cli._find_command(name)) for name in sorted(cli.COMMANDS)}
 
 
 def describe_commands() -> str:
@@ -141,8 +136,6 @@ def _describe_parser(parser: argparse.ArgumentParser) -> str:
 
 
 def _describe_option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    if isinstance(action, argparse._SubParsersAction):
-        return "\n".join(f"- `{parser.prog} {choice.dest}`: {choice.help}" for choice in action._choices_actions)
     formatter: Any = parser._get_formatter()
     written = formatter._format_action_invocation(action)
     if not action.help:

@@ -62,6 +62,7 @@ def finetune(
     output: str | Path,
     alphabet: Alphabet | None = None,
     replacements: Mapping[str, str] | None = None,
+    freeze: str | int | None = None,
     replay: str | Path | None = None,
     old_valid: str | Path | None = None,
     overrides: Mapping[str, Any] | Sequence[str] = (),
@@ -77,6 +78,8 @@ def finetune(
         alphabet: What becomes of symbols that the model lacks (:class:`speechrnn.training.config.StartConfig`); None:
             what suits the texts.
         replacements: For ``map``: what each of them is written as.
+        freeze: Which part keeps its weights: the subsampling and this many of the lowest recurrent layers, or
+            ``encoder`` (all but the output layer); None: nothing.
         replay: Corpus of what the model knew before, to be mixed into training, lest it be forgotten.
         old_valid: Corpus of what the model knew before, to see what it forgot, and whether the mean of old and new
             weights is better on both.
@@ -97,6 +100,8 @@ def finetune(
     settings |= {f"data.{name}": str(path) for name, path in paths.items()}
     settings |= {"output": str(output), "start.model": str(folder), **_take_replay(replay)}
     given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
+    if freeze is not None:
+        given += ["--start.layers", str(_count_moving_layers(base, freeze))]
     config = _configure(base, settings, given, alphabet=alphabet)
     corpora = {"valid": paths["valid"]} | ({} if old_valid is None else {"old": Path(old_valid)})
     # Before training, so that a corpus which cannot be read is not found out hours later.
@@ -104,6 +109,15 @@ def finetune(
     logger.info("before: %s", _describe_rates(before))
     result = _train(config, base, corpus=Path(train).name, overwrite=overwrite)
     return _compare(result, load_model(folder), corpora, before)
+
+
+def _count_moving_layers(base: ModelFolder, freeze: str | int) -> int:
+    layers = base.acoustic.encoder.config.resolved_num_layers
+    if freeze == "encoder":
+        return 0
+    if not str(freeze).isdecimal() or int(freeze) >= layers:
+        raise ConfigError(f"--freeze {freeze}: expected encoder, or 0 to {layers - 1} of the model's {layers} layers")
+    return layers - int(freeze)
 
 
 def _take_replay(replay: str | Path | None) -> dict[str, str]:

@@ -23,6 +23,7 @@ _TRAINING = _RELEASE | {"corpus"}
 _EVALUATION = _RELEASE | {"corpus", "recognition"}
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"errors", "recognition", "training", "fine_tuning"},
+    "__main__": {"cli"},
     "errors": set(),
     "types": {"errors"},
     "seeds": {"errors"},

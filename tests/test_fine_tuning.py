@@ -336,7 +336,7 @@ def test_a_model_of_letters_becomes_one_of_words(letters, german, caplog):
     [
         (["--freeze", "1"], "--freeze 1: expected encoder, or 0 to 0 of the model's 1 layers"),
         (["--freeze", "all"], "--freeze all: expected encoder"),
-        (["--map", "äae"], "--map äae: expected a letter, = and what it is written as, as in ä=ae"),
+        (["--map", "äae"], "--map äae: expected a letter, = and its replacement, as in ä=ae"),
         (["--alphabet", "map"], "--alphabet map and --map go together"),
         (["--alphabet", "add"], "invalid choice: 'add'"),
         (["--encoder.hidden_size", "99"], "encoder.hidden_size: 99, but the model to begin from"),

@@ -1,4 +1,4 @@
-"""Arguments that several commands have, and the bar that shows their progress."""
+"""Arguments that several commands share, and what prints results and progress."""
 
 from __future__ import annotations
 
@@ -10,27 +10,129 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from speechrnn.errors import ConfigError
 from speechrnn.recognition.decoders import DEFAULT_HOTWORD_BONUS, OLD_NAMES, DecodingConfig
+from speechrnn.text_files import read_text
+
+_LONGEST_MODEL = 1000
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+_COLUMN_CONTROLS = _CONTROLS | {ord("\t"): "\\t", ord("\n"): "\\n"}
+
+
+def add_group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """The parser's group of options with this title."""
+    known = (group for group in parser._action_groups if group.title == title)
+    return next(known, None) or parser.add_argument_group(title)
+
+
+def add_model_arguments(
+    parser: argparse.ArgumentParser, count: Literal["one", "several", "optional"] = "one", *, device: bool = True
+) -> None:
+    """Declare ``-m/--model``, to be read by :func:`read_model` once all is parsed, and ``--device``.
+
+    Args:
+        parser: Parser of the command.
+        count: How many models it takes.
+        device: Whether the model is computed with.
+    """
+    group = add_group(parser, "model")
+    more = "; several -m: the models decide together" if count == "several" else ""
+    group.add_argument(
+        "-m",
+        "--model",
+        metavar="M",
+        dest="models",
+        action="append",
+        help=f"model folder, or owner/name on the Hugging Face Hub (default: the variable SPEECHRNN_MODEL){more}",
+    )
+    parser.set_defaults(model_count=count)
+    if device:
+        group.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
+
+
+def read_model(args: argparse.Namespace) -> str | list[str] | None:
+    """The model of :func:`add_model_arguments`, or of SPEECHRNN_MODEL; of a run's folder, the model in it.
+
+    Returns:
+        A model, several as a list, or None where it is optional.
+
+    Raises:
+        ConfigError: There is none, or there are several where the command takes one.
+    """
+    models = args.models or [name for name in [os.environ.get("SPEECHRNN_MODEL")] if name]
+    for model in models:
+        if len(model) > _LONGEST_MODEL:
+            raise ConfigError(f"-m {model[:30]}…: expected a model folder, got a name of {len(model):,} characters")
+    models = [_find_in_run(model) for model in models]
+    if len(models) > 1 and args.model_count != "several":
+        raise ConfigError(
+            f"-m {' -m '.join(models)}: this command takes one model; transcribe and evaluate take several"
+        )
+    if models:
+        return models if len(models) > 1 else models[0]
+    if args.model_count == "optional":
+        return None
+    raise ConfigError("no model: give -m M, or set SPEECHRNN_MODEL")
+
+
+def _find_in_run(model: str) -> str:
+    inside = os.path.join(model, "model")
+    is_run = not os.path.exists(os.path.join(model, "config.json")) and os.path.exists(
+        os.path.join(inside, "config.json")
+    )
+    return inside if is_run else model
+
+
+def add_batch_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--batch-seconds``."""
+    add_group(parser, "model").add_argument(
+        "--batch-seconds",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
+    )
+
+
+def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--speaker``, who speaks in all recordings."""
+    add_group(parser, "model").add_argument(
+        "--speaker", metavar="NAME", help="speaker of all recordings: use what speechrnn adapt stored for this name"
+    )
+
+
+def add_channel_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--channel``."""
+    parser.add_argument("--channel", type=int, metavar="N", help="take channel N, from 0, instead of the mean of all")
+
+
+def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpus in any known format") -> None:
+    """Declare CORPUS, and ``--format`` for a corpus that two formats fit."""
+    parser.add_argument("corpus", metavar="CORPUS", help=meaning)
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="format of the corpus: nemo, kaldi, ljspeech, librispeech, table (CSV, TSV, audiofolder), stm, lhotse, "
+        "shar or sidecar (default: detected)",
+    )
 
 
 def add_decoding_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
     """Declare the fields of :class:`DecodingConfig` as options: those of these names, or all."""
-    chosen = [option for option in fields(DecodingConfig) if not names or option.name in names]
-    groups = {title: parser.add_argument_group(title) for title in ("decoding", "language model")}
-    for option in chosen:
+    for option in fields(DecodingConfig):
+        if names and option.name not in names:
+            continue
         is_language = option.name.startswith(("language", "word_", "hot"))
-        groups["language model" if is_language else "decoding"].add_argument(
-            _to_option(option.name),
-            type=option.metadata["kind"] if option.metadata["bounds"] else str,
-            metavar=option.metadata["metavar"],
-            help=option.metadata["help"],
+        group = add_group(parser, "language model" if is_language else "decoding")
+        kind = option.metadata["kind"] if option.metadata["bounds"] else str
+        about: dict[str, Any] = {"type": kind, "dest": option.name}
+        group.add_argument(
+            _to_option(option.name), metavar=option.metadata["metavar"], help=option.metadata["help"], **about
         )
-    for old, new in OLD_NAMES.items():
-        if new in {option.name for option in chosen}:
-            parser.add_argument(_to_option(old), dest=new, type=float, help=argparse.SUPPRESS)
+        for old in (old for old, new in OLD_NAMES.items() if new == option.name):
+            group.add_argument(_to_option(old), help=argparse.SUPPRESS, **about)
 
 
 def read_decoding(args: argparse.Namespace) -> dict[str, Any]:
@@ -75,9 +177,9 @@ def _parse_hotwords(written: str) -> dict[str, float]:
 def _read_allowed(option: str, path: str) -> list[str]:
     """Allowed texts, one a line."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{option} {path}: expected a text file in UTF-8: {error}") from error
+        lines = read_text(path, error=ConfigError, expected="a text file in UTF-8, one a line").splitlines()
+    except ConfigError as error:
+        raise ConfigError(f"{option} {error}") from None
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -88,78 +190,60 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+def make_output_folder(path: str) -> Path:
+    """Make the folder of ``-o`` before anything is computed.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"-o {folder}: this folder cannot be made ({error.strerror}); choose another") from error
+    return folder
+
+
+def escape_controls(text: str, *, is_column: bool = False) -> str:
+    """Show control characters as ``\\x1b``, so that no text moves a terminal's cursor or changes its colours.
+
+    Args:
+        text: What is printed.
+        is_column: Whether tabs and line breaks are shown likewise.
+    """
+    return text.translate(_COLUMN_CONTROLS if is_column else _CONTROLS)
+
+
+class OutputError(Exception):
+    """Standard output cannot be written."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"standard output: cannot be written ({cause.strerror}); check it, or write to a file")
+        self.is_closed_by_reader = isinstance(cause, BrokenPipeError)
+
+
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Print results at once, control characters escaped.
+
+    Raises:
+        OutputError: Standard output cannot be written.
+    """
+    try:
+        print(escape_controls(text), end=end, flush=True)
+    except OSError as error:
+        raise OutputError(error) from error
+
+
 @contextmanager
-def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; what it gives is told how much is done, and of how much."""
-    if not sys.stderr.isatty():
+def show_progress(name: str, *, is_wanted: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; it yields a function that takes how much is done, and of how much."""
+    if not (is_wanted and sys.stderr.isatty()):
         yield lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
+    # rich would otherwise send standard output to the terminal.
     with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
-        task = bar.add_task(Path(name).name)
+        task = bar.add_task(escape_controls(Path(name).name, is_column=True))
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--device`` and ``--batch-seconds``."""
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
-    parser.add_argument(
-        "--batch-seconds",
-        type=float,
-        default=120.0,
-        metavar="S",
-        help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
-    )
-
-
-def add_format_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--format``, for a corpus that two formats fit."""
-    parser.add_argument(
-        "--format",
-        metavar="NAME",
-        help="the corpus's format: nemo, kaldi, ljspeech, librispeech, table (CSV, TSV, audiofolder), stm, lhotse or "
-        "sidecar (default: found by looking)",
-    )
-
-
-def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--speaker``, who speaks in all recordings."""
-    parser.add_argument("--speaker", metavar="NAME", help="who speaks: use what speechrnn adapt found for this name")
-
-
-def add_model_argument(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Declare ``-m/--model``, to be read by :func:`read_model` once all is parsed.
-
-    Args:
-        parser: Of the command.
-        several: Whether it may be given more than once.
-    """
-    more = "; give -m again for each of several that are to decide together" if several else ""
-    parser.add_argument(
-        "-m",
-        "--model",
-        metavar="M",
-        action="append",
-        help=f"model folder, or owner/name on the Hugging Face Hub (default: the variable SPEECHRNN_MODEL){more}",
-    )
-    parser.set_defaults(takes_several_models=several)
-
-
-def read_model(args: argparse.Namespace) -> str | list[str]:
-    """What :func:`add_model_argument` has declared, or else SPEECHRNN_MODEL: a model, or several, as a list.
-
-    Raises:
-        ConfigError: There is none, or there are several where the command takes one.
-    """
-    models = args.model or [name for name in [os.environ.get("SPEECHRNN_MODEL")] if name]
-    if not models:
-        raise ConfigError("no model: give -m M, or set SPEECHRNN_MODEL")
-    if len(models) == 1:
-        return str(models[0])
-    if not args.takes_several_models:
-        raise ConfigError(
-            f"-m {' -m '.join(models)}: this command takes one model; transcribe and evaluate take several"
-        )
-    return list(models)

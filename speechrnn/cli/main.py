@@ -1,9 +1,9 @@
 """``speechrnn``: finds the command, parses its arguments, and turns errors into one line and an exit code.
 
 A command is a module of this folder with ``SUMMARY`` and ``EXAMPLE`` (one line each), ``add_arguments(parser)`` and
-``run(args, rest) -> exit code``; with ``TAKES_REST = True`` it gets what its parser does not know (``--KEY VALUE``) as
-``rest``; with ``HAS_ACTIONS = True`` it has commands of its own; with ``TRAINS = True`` it may be one of several
-processes that train together, of which the first one alone speaks. Nothing heavy is imported before ``run``, so that
+``run(args, rest) -> exit code``. ``corpus check`` is the module ``corpus_check``. With ``TAKES_REST = True`` a command
+gets what its parser does not know (``--KEY VALUE``) as ``rest``; with ``TRAINS = True`` it reports its progress, and
+where several processes train together only the first one does. Nothing heavy is imported before ``run``, so that
 ``--help`` is quick.
 """
 
@@ -11,37 +11,45 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 import speechrnn
+from speechrnn.cli.arguments import OutputError, escape_controls, print_text, read_model
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.processes import is_first_process
 
-COMMANDS: dict[str, int] = {
-    # name: what it logs without --verbose
-    "recipe": logging.INFO,
-    "train": logging.INFO,
-    "finetune": logging.INFO,
-    "adapt": logging.WARNING,
-    "transcribe": logging.WARNING,
-    "evaluate": logging.WARNING,
-    "align": logging.WARNING,
-    "inspect": logging.WARNING,
-    "corpus": logging.WARNING,
-    "lm": logging.WARNING,
-}
+COMMANDS = (
+    "recipe",
+    "train",
+    "finetune",
+    "adapt",
+    "transcribe",
+    "evaluate",
+    "align",
+    "inspect",
+    "corpus check",
+    "corpus convert",
+    "corpus pack",
+    "lm build",
+    "lm tune",
+)
 EXIT_CODES = """exit codes:
   0    done
-  1    done, but something you must know is on standard error (files that failed, utterances left out)
+  1    done, but read the messages on standard error (files that failed, utterances left out)
   2    the request or the input is wrong; one line says what
-  130  interrupted; what was finished is kept"""
+  130  interrupted; finished work is kept"""
+
+_LONGEST_MESSAGE = 2000
+_AFTER_DASHES = "\0"
+"""Marks, while they are parsed, the arguments after ``--``: they are no options."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,95 +59,131 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None: those of the process.
 
     Returns:
-        Exit code: 0 done; 1 done, but something the user must know; 2 a wrong request or input; 130 interrupted.
+        Exit code: 0 done; 1 done, but read the messages; 2 a wrong request or input; 130 interrupted.
     """
+    _prepare_streams()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        print_text("", end="")
         return code
     except SpeechRNNError as error:
-        sys.stderr.write(f"speechrnn: error: {' '.join(str(error).splitlines())}\n")  # at once: others may speak too
+        _report(f"error: {' '.join(str(error).splitlines())}")
         return 2
     except KeyboardInterrupt:
-        print("speechrnn: interrupted", file=sys.stderr)
+        _report("interrupted")
         return 130
-    except BrokenPipeError:
-        # Whoever read the output has gone. Python's documentation (signal, "Note on SIGPIPE") asks for this, lest
-        # closing standard output fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OutputError as error:
+        with suppress(OSError):  # the interpreter's own flush would fail once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = io.StringIO()
+        if error.is_closed_by_reader:
+            return 1
+        _report(f"error: {error}")
+        return 2
+
+
+class _ClosedOutput(io.StringIO):
+    """Standard output of a process that was started without one."""
+
+    def flush(self) -> None:
+        if self.tell():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _prepare_streams() -> None:
+    """Let no character of a message fail, and no file take the number of a closed stream."""
+    for name, stand_in in (("stdout", _ClosedOutput), ("stderr", io.StringIO)):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, stand_in())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _report(message: str) -> None:
+    """Write a line to whatever standard error is now (a progress bar may have replaced it), if it can be written."""
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}"
+    with suppress(OSError):
+        sys.stderr.write(f"speechrnn: {escape_controls(message)}\n")  # in one piece: other processes write too
+
+
+def _run(arguments: list[str]) -> int:
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    group, options = (arguments[:1], arguments[1:]) if arguments[:1] and arguments[0] in groups else ([], arguments)
+    if not arguments or options[:1] in (["-h"], ["--help"]):
+        if not arguments:
+            sys.stderr.write(_describe_commands() + "\n")
+            return 2
+        print_text(_describe_commands(*group))
+        return 0
+    if arguments[0] == "--version":
+        print_text(f"speechrnn {speechrnn.__version__}")
+        return 0
+    name = " ".join([*group, *options[:1]])
+    module = _find_command(name)
+    parser = _make_parser(name, module)
+    try:
+        args, rest = _parse(parser, options[1:] if group else arguments[1:], getattr(module, "TAKES_REST", False))
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    logger, handler = logging.getLogger("speechrnn"), _Handler()
+    earlier = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(_choose_level(args.verbose, getattr(module, "TRAINS", False)))
+    try:
+        return int(module.run(args, rest))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(earlier)
+
+
+def _choose_level(is_verbose: bool, trains: bool) -> int:
+    if trains and not is_first_process():
+        return logging.ERROR
+    return logging.INFO if trains or is_verbose else logging.WARNING
+
+
+class _Handler(logging.Handler):
+    """Writes ``speechrnn: warning: …`` to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        _report(level + record.getMessage())
+
+
+def _describe_commands(group: str = "") -> str:
+    """The help of the program, or of the commands whose names begin with a word."""
+    names = [name for name in COMMANDS if name.startswith(f"{group} " if group else "")]
+    lines = [f"usage: {' '.join(['speechrnn', *([group] if group else [])])} COMMAND … | --help", ""]
+    if not group:
+        lines[0] += " | --version"
+        lines += ["Train, transcribe and fine-tune recurrent CTC speech recognisers on your own recordings.", ""]
+    lines += ["commands:", *(f"  {name:<14} {_find_command(name).SUMMARY}" for name in names), ""]
+    if group:
+        return "\n".join([*lines, f"example:\n  {_find_command(names[0]).EXAMPLE}"])
+    return "\n".join([*lines, "speechrnn COMMAND --help describes the options, with an example.", "", EXIT_CODES])
+
+
+def _find_command(name: str) -> Any:
+    if name in COMMANDS:
+        return import_module(f"speechrnn.cli.{name.replace(' ', '_')}")
+    group = [each for each in COMMANDS if each.startswith(name.split()[0] + " ")] if name.split() else []
+    if group:
+        raise ConfigError(f"{name}: expected one of the commands {', '.join(group)}")
+    kind = "option" if name.startswith("-") else "command"
+    near = difflib.get_close_matches(name, [*COMMANDS, *{each.split()[0] for each in COMMANDS}], n=1)
+    raise ConfigError(f"{name}: unknown {kind}; {f'did you mean {near[0]}?' if near else 'see speechrnn --help'}")
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line, as for every other error."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
+        raise ConfigError(f"{message.replace(_AFTER_DASHES, '')}; see {self.prog} --help")
 
-
-def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_describe_commands(), file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(f"speechrnn {speechrnn.__version__}")
-        return 0
-    module = _find_command(arguments[0])
-    try:
-        args, rest = _parse(arguments, module)
-    except SystemExit as done:  # --help
-        return int(done.code or 0)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    level = logging.INFO if args.verbose else COMMANDS[arguments[0]]
-    is_heard = is_first_process() or not getattr(module, "TRAINS", False)
-    with _logging_to_stderr(level if is_heard else logging.ERROR):
-        return module.run(args, rest)
-
-
-def _describe_commands() -> str:
-    summaries = [f"  {name:<12} {_find_command(name).SUMMARY}" for name in COMMANDS]
-    return "\n".join(
-        [
-            "usage: speechrnn COMMAND … | --help | --version",
-            "",
-            "Train, transcribe and fine-tune recurrent CTC speech recognisers on your own recordings.",
-            "",
-            "commands:",
-            *summaries,
-            "",
-            "speechrnn COMMAND --help says more, with an example.",
-            "",
-            EXIT_CODES,
-        ]
-    )
-
-
-def _find_command(name: str) -> Any:
-    if name in COMMANDS:
-        return import_module(f"speechrnn.cli.{name}")
-    kind = "option" if name.startswith("-") else "command"
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else "see speechrnn --help"
-    raise ConfigError(f"{name}: there is no such {kind}; {hint}")
-
-
-def _parse(arguments: list[str], module: Any) -> tuple[argparse.Namespace, list[str]]:
-    parser = _make_parser(arguments[0], module)
-    if getattr(module, "TAKES_REST", False):
-        args, rest = parser.parse_known_args(arguments[1:])
-    elif getattr(module, "HAS_ACTIONS", False):
-        args, rest = parser.parse_args(arguments[1:]), []
-    else:
-        args, rest = parser.parse_intermixed_args(arguments[1:]), []  # AUDIO … -m M AUDIO …
-    if "takes_several_models" in args:
-        from speechrnn.cli.arguments import read_model
-
-        try:
-            args.model = read_model(args)
-        except ConfigError as error:
-            parser.error(str(error))
-    return args, rest
+    def print_help(self, file: Any = None) -> None:
+        print_text(self.format_help(), end="")
 
 
 def _make_parser(name: str, module: Any) -> _Parser:
@@ -151,29 +195,39 @@ def _make_parser(name: str, module: Any) -> _Parser:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print more messages on standard error")
     return parser
 
 
-class _Handler(logging.Handler):
-    """Writes ``speechrnn: warning: …`` to whatever standard error is then: a progress bar may have taken its place."""
+def _parse(parser: _Parser, arguments: list[str], takes_rest: bool) -> tuple[argparse.Namespace, list[str]]:
+    if takes_rest:
+        args, rest = parser.parse_known_args(arguments)
+    else:
+        args, rest = _parse_all(parser, arguments), []
+    if "model_count" in args:
+        try:
+            args.model = read_model(args)
+        except ConfigError as error:
+            parser.error(str(error))
+    return args, rest
 
-    def emit(self, record: logging.LogRecord) -> None:
-        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        print(f"speechrnn: {level}{record.getMessage()}", file=sys.stderr)
 
-
-@contextmanager
-def _logging_to_stderr(level: int) -> Iterator[None]:
-    logger, handler = logging.getLogger("speechrnn"), _Handler()
-    earlier = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(earlier)
+def _parse_all(parser: _Parser, arguments: list[str]) -> argparse.Namespace:
+    """Parse options and positional arguments in any order (AUDIO … -m M AUDIO …); after ``--`` there are no options."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    marked = [_AFTER_DASHES + argument for argument in arguments[end + 1 :]]
+    args, unknown = parser.parse_known_intermixed_args([*arguments[:end], *marked])
+    if unknown:
+        known = [string for action in parser._actions for string in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    for name, value in vars(args).items() if marked else ():
+        if isinstance(value, list):
+            setattr(args, name, [each.removeprefix(_AFTER_DASHES) if isinstance(each, str) else each for each in value])
+        elif isinstance(value, str):
+            setattr(args, name, value.removeprefix(_AFTER_DASHES))
+    return args
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""``speechrnn recipe``: a dataset's whole path, from its published form to a released model and its error rates."""
+"""``speechrnn recipe``: from a published dataset to a released model and its error rates."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
+
+from speechrnn.cli.arguments import print_text
 
 if TYPE_CHECKING:
     from speechrnn.recipe import Recipe
@@ -11,9 +13,9 @@ if TYPE_CHECKING:
 SUMMARY = "run a recipe: prepare, check, train, evaluate, report"
 EXAMPLE = 'speechrnn recipe recipes/fsdd --source "$FSDD" --seed 1 --encoder.hidden_size 192'
 TAKES_REST = True
-"""Settings of the configuration stand on the command line as --KEY VALUE."""
+"""Settings of the configuration are passed on the command line as --KEY VALUE."""
 TRAINS = True
-"""Of several processes that train together the first one speaks."""
+"""Where several processes train together, only the first one reports."""
 
 _STAGES_WITH_RESULTS = (None, "evaluate", "report")
 
@@ -22,18 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.usage = "%(prog)s FOLDER [options] [--KEY VALUE …]"
     parser.add_argument("folder", metavar="FOLDER", help="a recipe: a folder with prepare.py and config.yaml")
-    parser.add_argument("--source", metavar="DIR", help="the dataset as its own download makes it; without: fetch it")
+    parser.add_argument("--source", metavar="DIR", help="the downloaded dataset (default: download it)")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/ and the recipe's name)")
     parser.add_argument(
-        "--stage", metavar="NAME", help="prepare, check, train, evaluate or report: stop there, and do that one anew"
+        "--stage", metavar="NAME", help="prepare, check, train, evaluate or report: run this one again, and stop there"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of everything (default: the configuration's)")
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed (default: from the configuration)")
     parser.add_argument(
-        "--fold", metavar="NAME", help="leave this part (a speaker, say) out and test on it; all: each in turn"
+        "--fold", metavar="NAME", help="leave out this part (such as a speaker) and test on it; all: each in turn"
     )
     parser.add_argument_group(
         "settings",
-        "--KEY VALUE wins over the recipe's config.yaml, as in --encoder.hidden_size 192, --trainer.max_epochs 10, or\n"
+        "--KEY VALUE overrides the recipe's config.yaml, as in --encoder.hidden_size 192, --trainer.max_epochs 10, or\n"
         "--augment.speed '[0.9, 1.0, 1.1]'; names are written in full. --print_config shows every setting with its\n"
         "value, and runs nothing.",
     )
@@ -50,16 +52,16 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         result = run_recipe(recipe, stage=args.stage)
         is_incomplete |= _has_left_out(recipe, args.stage)
         if args.stage in _STAGES_WITH_RESULTS:
-            print(describe_results(result, recipe.output), end="\n\n")
+            print_text(describe_results(result, recipe.output), end="\n\n")
             results[str(recipe.fold)] = result
             is_incomplete |= any(scores["failed"] for scores in result["sets"].values())
     if len(results) > 1:
-        print(describe_folds(results))
+        print_text(describe_folds(results))
     return 1 if is_incomplete else 0
 
 
 def _open(args: argparse.Namespace, rest: list[str]) -> list[Recipe]:
-    """The recipe as it was asked for: once, or once for each fold."""
+    """The recipe as requested: once, or once for each fold."""
     from speechrnn.recipe import list_folds, open_recipe
 
     def open_fold(fold: str | None) -> Recipe:
@@ -69,7 +71,7 @@ def _open(args: argparse.Namespace, rest: list[str]) -> list[Recipe]:
 
     if args.fold != "all":
         return [open_fold(args.fold)]
-    open_fold(None)  # so that a wrong request is refused before the data is looked at, or even fetched
+    open_fold(None)  # refuses a wrong request before the data is read or downloaded
     return [open_fold(fold) for fold in list_folds(args.folder, args.source)]
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from speechrnn.atomic_io import write_atomic
+from speechrnn.audio.archives import find_archive
 from speechrnn.corpus.manifest import write_manifest, write_path
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.utterance import Utterance
-from speechrnn.errors import CorpusError
+from speechrnn.errors import ConfigError, CorpusError
 
 
 def write_table(path: Path, utterances: Sequence[Utterance]) -> None:
@@ -129,3 +131,34 @@ def find_writer(path: Path, name: str | None = None) -> str:
             "(Kaldi), or say --to"
         )
     return endings[path.suffix]
+
+
+def convert_corpus(
+    source: str | Path, destination: Path, *, to: str | None = None, format: str | None = None
+) -> tuple[str, int]:
+    """Write a corpus in another format.
+
+    Args:
+        source: The corpus.
+        destination: A new file or folder.
+        to: Name of the writer; None: by the destination's name.
+        format: Format of the source; None: detected.
+
+    Returns:
+        Name of the writer, and number of utterances.
+
+    Raises:
+        ConfigError: The destination exists, or the recordings lie in archives.
+        CorpusError: The corpus cannot be read or written.
+    """
+    name = find_writer(destination, to)
+    if destination.exists() and (destination.is_dir() if name != "kaldi" else any(destination.iterdir())):
+        raise ConfigError(f"{destination}: exists already; choose a new name")
+    utterances = read_corpus(source, format)
+    if any(find_archive(each.audio_path) for each in utterances):
+        raise ConfigError(
+            f"{source}: its recordings lie in archives, where other programs do not find them; convert the corpus "
+            "that it was packed from"
+        )
+    WRITERS[name](destination, utterances)
+    return name, len(utterances)

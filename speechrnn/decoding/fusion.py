@@ -25,12 +25,10 @@ from speechrnn.decoding.kernels import begin_prefix, extend, finish_prefix
 from speechrnn.errors import ConfigError
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.hash_table import insert, make_table
+from speechrnn.language.sentences import SPACE
 from speechrnn.settings import bounded, check_settings
 
 Unit = Literal["words", "characters", "tokens"]
-
-SPACE = "<space>"
-"""What language models of characters call the space between words."""
 
 _UNITS: dict[Unit, int] = {"words": 1, "characters": 2, "tokens": 3}
 _BOUNDARY = 0  # the letter that parts words

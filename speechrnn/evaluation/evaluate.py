@@ -21,7 +21,7 @@ from speechrnn.model_folder.speakers import Voice
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcript import Transcript
-from speechrnn.text.metrics import ErrorCounts, Score, align_words, character_errors, score, word_errors
+from speechrnn.text.metrics import ErrorCounts, Score, character_errors, score, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
 from speechrnn.types import Waveform
 
@@ -327,29 +327,3 @@ def _score_utterance(
         word_counts=words,
         character_counts=characters,
     )
-
-
-def describe_score(name: str, score: Score) -> str:
-    """One line for a person: rates with their interval, and how it was made."""
-    return (
-        f"{name}: WER {100 * score.wer:.2f} % (95 % interval {100 * score.wer_low:.2f}–{100 * score.wer_high:.2f}), "
-        f"CER {100 * score.cer:.2f} %, sentences wrong {100 * score.sentence_error_rate:.2f} %; "
-        f"{score.utterances} utterances, {score.words} words; {score.interval_method}"
-    )
-
-
-def describe_errors(utterances: Iterable[ScoredUtterance], *, most: int = 5) -> list[str]:
-    """The worst utterances as text: ``-word`` was said and not recognised, ``+word`` was recognised and not said."""
-    lines: list[str] = []
-    for utterance in utterances:
-        if utterance.errors == 0 or len(lines) == most:
-            break
-        pairs = align_words(normalize_for_scoring(utterance.reference), normalize_for_scoring(utterance.hypothesis))
-        lines.append(f"{utterance.id}: {' '.join(_mark(*pair) for pair in pairs)}")
-    return lines
-
-
-def _mark(operation: str, reference: str | None, hypothesis: str | None) -> str:
-    if operation == "equal":
-        return str(reference)
-    return " ".join([*([f"-{reference}"] if reference else []), *([f"+{hypothesis}"] if hypothesis else [])])

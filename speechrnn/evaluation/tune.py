@@ -16,8 +16,9 @@ from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import hear_speakers, read_all, stack_heard
 from speechrnn.language.compiled import CompiledNgram
+from speechrnn.model_folder.additions import TunedWeights, add_weights
 from speechrnn.padding import pad_sequences
-from speechrnn.recognition.decoders import DEFAULT_BEAM_SIZE, DecodingConfig, make_beam_decoder
+from speechrnn.recognition.decoders import DecodingConfig, make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import collect_batches
 from speechrnn.text.metrics import word_errors
@@ -55,13 +56,23 @@ class Tuning:
     utterances: int
     tried: int
 
+    @property
+    def wer_without(self) -> float:
+        """The lowest rate without the language model."""
+        return min(self.beam_wer, self.greedy_wer)
+
+    @property
+    def gain(self) -> float:
+        """By how much the language model lowers the word error rate, a fraction."""
+        return self.wer_without - self.wer
+
 
 def tune_weights(
     recognizer: Recognizer,
     corpus: str | Path,
     model: CompiledNgram,
     *,
-    beam_size: int = DEFAULT_BEAM_SIZE,
+    beam_size: int | None = None,
     format: str | None = None,
     batch_seconds: float = 120.0,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -72,7 +83,7 @@ def tune_weights(
         recognizer: The acoustic model.
         corpus: Validation data, neither trained nor tested on.
         model: The language model.
-        beam_size: Prefixes that the beam search keeps.
+        beam_size: Prefixes that the beam search keeps; None: the default of decoding.
         format: Of the corpus; None: it is found by looking.
         batch_seconds: Budget of a batch, padding included, in seconds.
         advance: Told how many settings were tried, and of about how many.
@@ -81,7 +92,7 @@ def tune_weights(
         ConfigError: The language model does not fit the acoustic one.
         CorpusError: The corpus cannot be read, or holds no words to score against.
     """
-    DecodingConfig(decoder="beam", beam_size=beam_size)  # checks the size
+    beam_size = DecodingConfig(decoder="beam", beam_size=beam_size).width
     fusion = Fusion(recognizer.tokens.spellings, model, symbols=recognizer.tokens.symbols)
     assert fusion.unit is not None
     search = _Search(recognizer, fusion, *_compute(recognizer, corpus, format, batch_seconds), beam_size, advance)
@@ -164,3 +175,26 @@ def _compute(
     if not order:
         raise CorpusError(f"{corpus}: no recording can be transcribed; {next(iter(problems.values()))}")
     return batches, [references[id] for id in order]
+
+
+def describe_tuning(found: Tuning) -> str:
+    """The weights and the error rates with and without the language model, in a line."""
+    config = found.config
+    return (
+        f"language_weight {config.language_weight:g}, word_bonus {config.word_bonus:g}, unknown_cost "
+        f"{config.unknown_cost:g}: WER {100 * found.wer:.2f} % on {found.utterances:,} utterances; beam without it "
+        f"{100 * found.beam_wer:.2f} %, greedy {100 * found.greedy_wer:.2f} % ({found.unit}, {found.tried} settings)"
+    )
+
+
+def store_weights(folder: Path, model: CompiledNgram, found: Tuning, *, corpus: str, file: str | Path) -> None:
+    """Store tuned weights in the folder of the acoustic model, under the digest of the language model."""
+    weights = TunedWeights(
+        **vars(found.config),
+        wer=found.wer,
+        wer_without=found.wer_without,
+        corpus=corpus,
+        utterances=found.utterances,
+        file=Path(file).name,
+    )
+    add_weights(folder, model.digest, weights)

@@ -8,15 +8,37 @@ import io
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 import soundfile
 
+from speechrnn.atomic_io import write_atomic
+from speechrnn.errors import ConfigError
 from speechrnn.inspection.inspect import ComparedWord, DirectionStates, Inspection
-from speechrnn.inspection.pictures import MARKS, choose_rows, require_matplotlib
+from speechrnn.inspection.pictures import MARKS, choose_rows, draw_inspection, require_matplotlib, to_png
 
 _WAVEFORM_POINTS = 2000
+
+
+def write_inspection(inspection: Inspection, folder: Path, name: str, *, has_states: bool = False) -> list[Path]:
+    """Write page and picture, and the states as ``.npz`` if asked for.
+
+    Returns:
+        The files: ``NAME.inspect.html`` and so on.
+
+    Raises:
+        ConfigError: A file cannot be written.
+    """
+    contents: dict[str, str | bytes] = {"html": to_page(inspection), "png": to_png(draw_inspection(inspection))}
+    if has_states:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **inspection.export_states())
+        contents["npz"] = buffer.getvalue()
+    paths = [folder / f"{name}.inspect.{ending}" for ending in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        write_atomic(path, content, error=ConfigError)
+    return paths
 
 
 def to_page(inspection: Inspection) -> str:

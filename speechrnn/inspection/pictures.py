@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from speechrnn.acoustic.gradient_flow import LagCurve
-from speechrnn.errors import SpeechRNNError
+from speechrnn.atomic_io import write_atomic
+from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.types import BLANK_ID
 
 if TYPE_CHECKING:
@@ -66,6 +68,19 @@ def to_pixels(figure: Any) -> np.ndarray:
     """A figure as pixels, (height, width, 3), uint8."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def write_histograms(values: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Write histograms side by side as PNG; the names are those of the axes.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    figure = new_figure(4.5 * len(values), 3.5)
+    for axes, (name, numbers) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
+        axes.hist(numbers, bins=50)
+        axes.set(xlabel=name, ylabel="utterances")
+    write_atomic(path, to_png(figure), error=ConfigError)
 
 
 def draw_lag_curves(curves: Sequence[LagCurve], *, title: str = "") -> Any:

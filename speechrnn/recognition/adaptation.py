@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,7 @@ from speechrnn.padding import pad_sequences
 from speechrnn.recognition.loading import as_recognizer
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.normalize import normalize_text
+from speechrnn.text_files import read_text
 from speechrnn.types import Waveform
 
 if TYPE_CHECKING:
@@ -168,3 +170,26 @@ def _learn(
         for parameter in moving:
             parameter.requires_grad_(True)
     return state.detach().cpu(), losses[0], losses[-1]
+
+
+def find_text(recording: str | os.PathLike[str]) -> str | None:
+    """The text of a recording, from the ``.txt`` or ``.lab`` file beside it; None where there is none.
+
+    Raises:
+        ConfigError: The file cannot be read as UTF-8.
+    """
+    paths = [Path(recording).with_suffix(ending) for ending in (".txt", ".lab")]
+    path = next((path for path in paths if path.is_file()), None)
+    return None if path is None else read_text(path, error=ConfigError).strip()
+
+
+def describe_adaptation(found: Adaptation, recognizer: Recognizer, *, steps: int) -> str:
+    """How much speech was used, and how the state was found, in a line."""
+    if steps == 0:
+        is_encoded = recognizer.model.acoustic.encoder.reference is not None
+        return f"{found.seconds:.0f} s of speech, {'encoded' if is_encoded else 'own state of the model'}"
+    own = found.recordings - found.with_texts
+    return (
+        f"{found.seconds:.0f} s of speech, learned from {found.with_texts} given texts and {own} transcripts of the "
+        f"model; loss {found.loss_before:.2f} to {found.loss:.2f} nats an utterance"
+    )

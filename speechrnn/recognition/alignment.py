@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -90,6 +91,15 @@ class Alignment:
     def to_dict(self) -> dict[str, Any]:
         """Plain values: ``words`` with their ``tokens``, ``misfits``, ``seconds``, ``audio``, ``model``."""
         return _round(asdict(self))
+
+    def write(self, format_name: str) -> str:
+        """The content of a file: ``textgrid``, ``json``, ``ctm`` or ``srt``."""
+        if format_name == "textgrid":
+            return self.to_textgrid()
+        if format_name == "json":
+            return json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
+        transcript = self.to_transcript()
+        return transcript.to_ctm() if format_name == "ctm" else transcript.to_srt()
 
     def to_textgrid(self) -> str:
         """Praat's TextGrid, with a tier of words and one of tokens.

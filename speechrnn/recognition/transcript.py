@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import reprlib
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
+
+from speechrnn.atomic_io import write_atomic
+from speechrnn.errors import ConfigError
 
 # What a viewer can read in time, as subtitling guides commonly set it.
 LINE_CHARACTERS = 42
@@ -194,6 +197,39 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 60
+
+
+def choose_names(paths: Sequence[str]) -> dict[str, str]:
+    """Choose a file name, without ending, for each recording: its own, or with a number where that is taken.
+
+    Args:
+        paths: Recordings; the same path gets the same name.
+
+    Returns:
+        The name of each path: no two equal, upper and lower case being the same.
+    """
+    own = {Path(path).stem.casefold() for path in paths}
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(paths):
+        name, number = Path(path).stem, 1
+        while name.casefold() in taken or (number > 1 and name.casefold() in own):
+            number += 1
+            name = f"{Path(path).stem}-{number}"
+        names[path] = name
+        taken.add(name.casefold())
+    return names
+
+
+def write_files(transcript: Transcript, formats: Sequence[str], path: Path) -> None:
+    """Write a transcript in several formats: the path with a point and the format's name after it.
+
+    Raises:
+        ConfigError: A file cannot be written.
+    """
+    for name in formats:
+        content = transcript.to_json(indent=2) if name == "json" else FORMATS[name](transcript)
+        write_atomic(path.with_name(f"{path.name}.{name}"), content, error=ConfigError)
 
 
 def _round_words(words: Iterable[Word]) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -
         tokens = make_tokens(base.tokens, config, texts)
     else:
         normalize = partial(normalize_text, config=config.text)
-        tokens = build_tokens(_find_files(config.tokens, folders), texts, normalize=normalize)
+        tokens = build_tokens(find_token_files(config.tokens, folders), texts, normalize=normalize)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if base is not None:
         return tokens, start_from(base, config, tokens)
@@ -157,8 +157,12 @@ def _mix_in(
     return share / (1.0 - share) * new_seconds / old_seconds
 
 
-def _find_files(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:
-    """The same, with the places of an alphabet and a lexicon."""
+def find_token_files(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:
+    """The same, with the paths of an alphabet and a lexicon, which may be relative to one of the folders.
+
+    Raises:
+        CorpusError: A file does not exist.
+    """
     found: dict[str, Any] = {
         name: str(_find(getattr(config, name), f"tokens.{name}", folders))
         for name in ("alphabet", "lexicon")

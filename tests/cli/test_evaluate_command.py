@@ -76,13 +76,13 @@ def test_the_worst_utterances_are_shown_with_what_went_wrong(capsys, evaluate, c
         lines[number]["text"] += " low" * (number + 1)
     assert evaluate(write_lines(path, lines)) == 0
     shown = capsys.readouterr().out.splitlines()[3:]
-    assert shown[0] == "3 utterances with errors, all here (-said +recognised):"
+    assert shown[0] == "3 utterances with errors, all here (-reference +recognised):"
     assert {line.split(":")[0]: line.count("-low") for line in shown[1:]} == {"test-0": 1, "test-1": 2, "test-2": 3}
     for line in lines:
         line["text"] = "high low high low"
     assert evaluate(write_lines(path, lines)) == 0
     shown = capsys.readouterr().out.splitlines()[3:]
-    assert shown[0] == "15 utterances with errors, the worst 5 here (-said +recognised):"
+    assert shown[0] == "15 utterances with errors, the worst 5 here (-reference +recognised):"
     assert len(shown) == 6
 
 
@@ -259,7 +259,7 @@ def test_output_that_cannot_be_made_is_refused_before_anything_is_transcribed(ca
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "inside"):
         assert main(["evaluate", str(test_set), "-m", "/no/such/model", "-o", str(output)]) == 2
-        assert error_of(capsys).startswith(f"-o {output}: no folder can be made there (")
+        assert error_of(capsys).startswith(f"-o {output}: this folder cannot be made (")
 
 
 def test_output_that_cannot_be_written_is_one_line(capsys, evaluate, test_set, tmp_path):

@@ -67,7 +67,7 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
     (tmp_path / "other.txt").write_text("seven\nq3\nseven one\n")
     arguments = ["lm", "build", str(tmp_path / "other.txt"), "--tokens", "pieces", "-m", str(tmp_path / "model")]
     assert main([*arguments, "-o", str(output)]) == 1
-    assert "1 lines were left out, for the model cannot write them; the first: 'Q3' (it has no '3')" in (
+    assert "1 lines were left out because the model cannot write them; the first: 'Q3' (it has no '3')" in (
         capsys.readouterr().err
     )
 
@@ -75,7 +75,10 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["build", "TEXT", "--tokens", "pieces", "-o", "a.arpa"], "--tokens pieces: say whose, with -m MODEL"),
+        (
+            ["build", "TEXT", "--tokens", "pieces", "-o", "a.arpa"],
+            "--tokens pieces: needs the model whose tokens they are",
+        ),
         (["build", "TEXT", "-m", "gone", "-o", "a.arpa"], "gone"),
         (["build", "gone.txt", "-o", "a.arpa"], "gone.txt: the text cannot be read"),
         (["build", "TEXT", "-o", "a.lm"], "expected a name that ends in .arpa"),
@@ -84,7 +87,8 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
         (["build", "empty.txt", "-o", "a.arpa"], "expected sentences, found none"),
         (["build", "latin.txt", "-o", "a.arpa"], "latin.txt: not UTF-8 at byte"),
         (["build", "TEXT"], "--output"),
-        (["tune"], "tune"),
+        (["tune"], "--language-model"),
+        (["mix"], "lm mix: expected one of the commands lm build, lm tune"),
     ],
 )
 def test_slips_end_with_one_line_and_exit_code_2(text, tmp_path, monkeypatch, capsys, arguments, message):

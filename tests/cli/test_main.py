@@ -1,9 +1,11 @@
 import importlib
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from speechrnn.errors import ConfigError
 
 @pytest.fixture
 def command(monkeypatch):
-    """A command of the test's own making, in the place of one there is."""
+    """A command made by the test, in place of an existing one."""
 
     def install(run, **attributes):
         module = types.ModuleType("speechrnn.cli.evaluate")
@@ -36,8 +38,8 @@ def test_help_lists_every_command_with_its_summary(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     for name in COMMANDS:
-        summary = importlib.import_module(f"speechrnn.cli.{name}").SUMMARY
-        assert f"  {name:<12} {summary}\n" in out
+        summary = importlib.import_module(f"speechrnn.cli.{name.replace(' ', '_')}").SUMMARY
+        assert f"  {name:<14} {summary}\n" in out
 
 
 def test_no_command_shows_the_help_and_fails(capsys):
@@ -49,14 +51,16 @@ def test_no_command_shows_the_help_and_fails(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_its_example(capsys, name):
-    assert main([name, "--help"]) == 0
+    assert main([*name.split(), "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: speechrnn {name}" in out
     assert f"example:\n  speechrnn {name} " in out
     assert "--verbose" in out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["corpus", "--help"], *([*name.split(), "--help"] for name in COMMANDS)]
+)
 def test_help_needs_nothing_heavy(arguments):
     script = (
         "import sys; from speechrnn.cli.main import main; code = main(sys.argv[1:]); "
@@ -72,16 +76,19 @@ def test_only_the_chosen_command_is_imported():
         "print(sorted(name for name in sys.modules if name.startswith('speechrnn.cli.')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr == "['speechrnn.cli.main', 'speechrnn.cli.train']\n"
+    assert done.stderr == "['speechrnn.cli.arguments', 'speechrnn.cli.main', 'speechrnn.cli.train']\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["transcibe"], "transcibe: there is no such command; did you mean transcribe?"),
-        (["sing"], "sing: there is no such command; see speechrnn --help"),
-        (["--verson"], "--verson: there is no such option; see speechrnn --help"),
-        (["evaluate", "--numb", "3"], "unrecognized arguments: --numb 3; see speechrnn evaluate --help"),
+        (["transcibe"], "transcibe: unknown command; did you mean transcribe?"),
+        (["sing"], "sing: unknown command; see speechrnn --help"),
+        (["--verson"], "--verson: unknown option; see speechrnn --help"),
+        (
+            ["evaluate", "--numb", "3"],
+            "unrecognized arguments: --numb 3; did you mean --number?; see speechrnn evaluate --help",
+        ),
         (["evaluate", "--number", "x"], "argument --number: invalid int value: 'x'; see speechrnn evaluate --help"),
         (["evaluate", "extra"], "unrecognized arguments: extra; see speechrnn evaluate --help"),
     ],
@@ -158,8 +165,74 @@ def test_the_log_goes_to_standard_error(capsys, command, arguments, lines):
     assert (logger.level, logger.handlers) == before
 
 
-def test_training_tells_how_it_goes():
-    assert COMMANDS["train"] == COMMANDS["recipe"] == logging.INFO
+def test_training_reports_its_progress(capsys, command):
+    command(lambda args, rest: logging.getLogger("speechrnn").info("epoch 1") or 0, TRAINS=True)
+    assert main(["evaluate"]) == 0
+    assert capsys.readouterr().err == "speechrnn: epoch 1\n"
+
+
+def test_every_command_module_is_a_command():
+    modules = {path.stem for path in Path(speechrnn.__file__).parent.glob("cli/*.py")}
+    assert modules == {name.replace(" ", "_") for name in COMMANDS} | {"__init__", "arguments", "main"}
+
+
+@pytest.mark.parametrize("group", ["corpus", "lm"])
+def test_a_group_has_a_help_with_its_commands_and_an_example(capsys, group):
+    assert main([group, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"usage: speechrnn {group} COMMAND" in out
+    assert f"example:\n  speechrnn {group} " in out
+    assert [name for name in COMMANDS if f"  {name} " in out] == [name for name in COMMANDS if name.startswith(group)]
+
+
+def test_commands_of_a_group_take_the_common_options(capsys, tmp_path):
+    (tmp_path / "text.txt").write_text("one two\n")
+    arguments = ["lm", "build", "-v", str(tmp_path / "text.txt"), "-o", str(tmp_path / "a.arpa")]
+    assert main(arguments) == 0
+    assert (tmp_path / "a.arpa").exists()
+
+
+def run_shell(command, **environment):
+    script = f"{shlex.quote(sys.executable)} -m speechrnn {command}"
+    return subprocess.run(script, shell=True, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "--version"])
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+def test_standard_output_that_takes_nothing_is_one_line(arguments, redirection, reason):
+    done = run_shell(f"{arguments} {redirection}")
+    line = f"speechrnn: error: standard output: cannot be written ({reason}); check it, or write to a file\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+def test_standard_error_that_takes_nothing_changes_no_result():
+    for redirection in ("2>/dev/full", "2>&-"):
+        assert run_shell(f"nonsense {redirection}").returncode == 2
+
+
+def test_help_in_an_encoding_without_its_characters():
+    done = run_shell("train --help", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--config FILE" in done.stdout
+
+
+def test_a_hint_names_the_nearest_option(capsys):
+    assert main(["transcribe", "a.wav", "-m", "model", "--fromat", "srt"]) == 2
+    assert "unrecognized arguments: --fromat srt; did you mean --format?" in capsys.readouterr().err
+
+
+def test_control_characters_of_a_message_are_shown(capsys):
+    assert main(["\x1b[31mred"]) == 2
+    assert capsys.readouterr().err.startswith("speechrnn: error: \\x1b[31mred: unknown command")
+
+
+def test_a_long_message_is_shortened(capsys):
+    assert main(["x" * 5000]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert len(line) < 2100
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes")

@@ -260,7 +260,7 @@ def test_a_validation_utterance_shorter_than_a_frame_is_named(capsys, train, con
 
 def test_no_configuration_and_a_folder_for_one(capsys, tmp_path):
     assert main(["train"]) == 2
-    assert error_of(capsys) == "expected one of --config FILE, --resume DIR and --replay DIR, got none of them"
+    assert error_of(capsys) == "expected one of --config FILE, --resume DIR and --rerun-step DIR, got none of them"
     assert main(["train", "--config", str(tmp_path)]) == 2
     assert "is a folder; expected a YAML file" in error_of(capsys)
 
@@ -332,7 +332,7 @@ def test_help_explains_settings_and_shows_an_example(capsys):
     assert main(["train", "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "[--KEY VALUE …]" in out
-    assert "--KEY VALUE wins over the file, as in --encoder.hidden_size 256" in out
+    assert "--KEY VALUE overrides the file, as in --encoder.hidden_size 256" in out
     assert "--trainer.*" in out
     assert "example: speechrnn train --config recipes/fsdd/config.yaml --encoder.hidden_size 256" in out
 
@@ -361,9 +361,9 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
     ("arguments", "words"),
     [
         (["--resume", "nowhere"], "nowhere: no run was begun there (no run.json); train one with --config"),
-        (["--resume", "x", "--seed", "3"], "--resume: takes its settings from the run itself; leave --seed out"),
-        (["--resume", "x", "--overwrite"], "--resume: takes its settings from the run itself; leave --overwrite out"),
-        (["--resume", "x", "--config", "y"], "expected one of --config FILE, --resume DIR and --replay DIR, got"),
+        (["--resume", "x", "--seed", "3"], "--resume: takes its settings from the run itself; remove --seed"),
+        (["--resume", "x", "--overwrite"], "--resume: takes its settings from the run itself; remove --overwrite"),
+        (["--resume", "x", "--config", "y"], "expected one of --config FILE, --resume DIR and --rerun-step DIR, got"),
         (["--replay", "nowhere"], "--replay nowhere: no saved step there; give a folder of a run's faults/"),
     ],
 )

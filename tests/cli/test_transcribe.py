@@ -6,8 +6,8 @@ import pytest
 import soundfile
 
 from speechrnn.cli.main import main
-from speechrnn.cli.transcribe import choose_names
 from speechrnn.recognition.loading import load
+from speechrnn.recognition.transcript import choose_names
 
 
 @pytest.fixture(autouse=True)
@@ -136,13 +136,13 @@ def test_too_short_a_recording(capsys, transcribe, tmp_path):
         (["--channel", "left"], "argument --channel: invalid int value: 'left'"),
         (["--decoder", "psychic"], "--decoder: expected one of greedy, beam, lexicon, got 'psychic'"),
         (["--decoder", "lexicon"], "--decoder: lexicon needs words or sentences to choose from"),
-        (["--decoder", "lexicon", "--words", "gone.txt"], "--words gone.txt: expected a text file"),
-        (["--words", "."], "--words .: expected a text file"),
+        (["--decoder", "lexicon", "--words", "gone.txt"], "--words gone.txt: no such file; expected a text file"),
+        (["--words", "."], "--words .: is a folder; expected a text file"),
         (["--batch-seconds", "0"], "batch_seconds: expected more than 0 seconds"),
         (["--batch", "60"], "unrecognized arguments: --batch"),
         (["--out", "x"], "unrecognized arguments: --out"),
         (["--device", "gpu"], "device 'gpu': expected auto, cpu, cuda or cuda:N"),
-        (["-f", "all"], "-f all makes several files here; say where to with -o DIR"),
+        (["-f", "all"], "-f all makes several files here; choose their folder with -o DIR"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(capsys, recordings, tiny_model_folder, arguments, message):
@@ -156,7 +156,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(capsys, recordings, tiny_mo
 
 def test_several_subtitles_need_a_folder(capsys, transcribe, recordings):
     assert transcribe(*recordings, "-f", "srt") == 2
-    assert "-f srt makes several files here; say where to with -o DIR" in capsys.readouterr().err
+    assert "-f srt makes several files here; choose their folder with -o DIR" in capsys.readouterr().err
 
 
 def test_options_may_stand_between_recordings(capsys, transcribe, recordings):
@@ -182,7 +182,7 @@ def test_missing_model(capsys, recordings):
 
 def test_output_that_is_a_file(capsys, transcribe, recordings):
     assert transcribe(recordings[0], "-o", recordings[1]) == 2
-    assert f"-o {recordings[1]}: no folder can be made there" in capsys.readouterr().err
+    assert f"-o {recordings[1]}: this folder cannot be made" in capsys.readouterr().err
 
 
 def test_warnings_say_what_was_measured(capsys, transcribe, tmp_path):

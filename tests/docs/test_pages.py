@@ -128,12 +128,12 @@ def check_command(words: list[str]) -> list[str]:
     """What does not exist in the words of one command, up to an operator of the shell."""
     parsers = generated_pages.find_parsers()
     name = "speechrnn"
-    while words and f"{name} {words[0]}" in parsers:
+    while words and any(f"{parser} ".startswith(f"{name} {words[0]} ") for parser in parsers):
         name = f"{name} {words.pop(0)}"
-    if name == "speechrnn":
+    if name not in parsers:
         return [] if not words or words[0].isupper() or words[0] in ("--help", "--version") else words[:1]
     known = set(parsers[name]._option_string_actions)
-    if getattr(cli._find_command(name.split()[1]), "TAKES_REST", False):
+    if getattr(cli._find_command(name.removeprefix("speechrnn ")), "TAKES_REST", False):
         known |= read_settings()
     slips = []
     for word in words:

@@ -85,7 +85,7 @@ def test_the_values_that_a_setting_takes_are_described(settings, name, kind):
 
 def test_every_option_is_in_the_command_reference(capsys, commands):
     sections = dict(re.findall(r"^## (speechrnn .+?)\n(.*?)(?=^## |\Z)", commands, flags=re.MULTILINE | re.DOTALL))
-    assert {title.split()[1] for title in sections} == set(cli.COMMANDS)
+    assert {title.removeprefix("speechrnn ") for title in sections} == set(cli.COMMANDS)
     assert "speechrnn corpus check" in sections
     for title, section in sections.items():
         assert cli.main([*title.split()[1:], "--help"]) == 0
@@ -94,8 +94,6 @@ def test_every_option_is_in_the_command_reference(capsys, commands):
         assert "--help" in options
         for option in options:
             assert re.search(rf"^```\{{option\}} .*{option}\b.*\n\S", section, flags=re.MULTILINE), f"{title} {option}"
-        actions = re.findall(r"^    (\w[\w-]*)  +\S", printed.partition("positional arguments:")[2], flags=re.MULTILINE)
-        assert {f"{title} {action}" for action in actions} <= set(sections)
 
 
 def find_class(name: str) -> type | None:

@@ -10,7 +10,8 @@ import soundfile
 import speechrnn
 from speechrnn.atomic_io import write_json_lines
 from speechrnn.errors import CorpusError
-from speechrnn.evaluation.evaluate import describe_errors, describe_score, evaluate
+from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.evaluation.report import describe_errors, describe_score
 
 
 @pytest.fixture(scope="module")

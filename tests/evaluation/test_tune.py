@@ -93,7 +93,7 @@ def test_a_language_model_that_does_not_help_is_not_kept(folder, tone_run, tmp_p
     write_compiled(tmp_path / "lm.bin", CompiledNgram.of(build_ngram([["low"], ["high", "high"]], order=2)))
     valid = str(tone_run.folder / "valid.jsonl")
     assert main(["lm", "tune", valid, "-m", str(folder), "--language-model", str(tmp_path / "lm.bin")]) == 1
-    assert "makes nothing better here" in capsys.readouterr().err
+    assert "gave no improvement" in capsys.readouterr().err
     assert not (folder / "language").exists()
 
 

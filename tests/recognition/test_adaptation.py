@@ -133,7 +133,7 @@ def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, c
     command = ["adapt", "-m", str(folder), "--speaker", "anna", *map(str, recordings), "--device", "cpu"]
     assert main([*command, "--steps", "5"]) == 0
     said = capsys.readouterr().out
-    assert " s heard, learned from given texts: 3, from the model's own readings: 0, loss" in said
+    assert " s of speech, learned from 3 given texts and 0 transcripts of the model; loss" in said
     assert main(["transcribe", "-m", str(folder), "--speaker", "anna", str(recordings[0]), "--device", "cpu"]) == 0
     assert set(capsys.readouterr().out.split()) <= {"low", "middle", "high"}
     for path in recordings:
@@ -143,9 +143,9 @@ def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, c
         assert main([*command, "--steps", "1"]) == 0
     finally:
         recordings[0].with_suffix(".aside").rename(recordings[0].with_suffix(".txt"))
-    assert "learned from given texts: 2, from the model's own readings: 1" in capsys.readouterr().out
+    assert "learned from 2 given texts and 1 transcripts of the model" in capsys.readouterr().out
     assert main([*command, "--steps", "0"]) == 0
-    assert "the model's own state" in capsys.readouterr().out
+    assert "own state of the model" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

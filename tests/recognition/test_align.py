@@ -168,14 +168,14 @@ def test_words_may_stand_on_the_command_line_and_misfits_end_with_1(tone_run, cl
     assert main(["align", str(audio), " ".join(WORDS), "-m", str(tone_run.model)]) == 0
     assert main(["align", str(audio), " ".join(["low"] * 6), "-m", str(tone_run.model)]) == 1
     said = capsys.readouterr().err
-    assert re.search(r"speechrnn: \d\.\d\d to \d\.\d\d s: something else is said than 'low", said)
+    assert re.search(r"speechrnn: warning: \d\.\d\d to \d\.\d\d s: the recording does not match 'low", said)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gone.txt"], "there is no such text file"),
-        (["low", "-f", "praat"], "use textgrid, ctm, json, srt"),
+        (["gone.txt"], "no such text file"),
+        (["low", "-f", "praat"], "invalid choice: 'praat'"),
         (["low", "-m", "gone"], "gone"),
     ],
 )

@@ -289,7 +289,7 @@ class TestOnTheCommandLine:
         assert main(["transcribe", wav, "-m", folders[0], "-m", folders[1], "--carry-state"]) == 2
         assert "several models together have no state to carry on; give one of them" in capsys.readouterr().err
         assert main(["evaluate", wav, "-m", folders[0], "-m", folders[1], "--calibrate"]) == 2
-        assert "--calibrate: what it finds is kept with a model; give -m once" in capsys.readouterr().err
+        assert "--calibrate: the calibration is stored with one model; give -m once" in capsys.readouterr().err
 
     def test_models_that_do_not_go_together(self, capsys, folders, tone_run, wav):
         assert main(["transcribe", wav, "-m", folders[0], "-m", str(tone_run.model)]) == 2

@@ -1,0 +1,62 @@
+"""``speechrnn lm tune``: the weights of a language model, chosen on validation data."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from speechrnn.cli.arguments import (
+    add_batch_argument,
+    add_corpus_argument,
+    add_decoding_arguments,
+    add_group,
+    add_model_arguments,
+    print_text,
+    read_decoding,
+    show_progress,
+)
+
+SUMMARY = "tune the weights of a language model on validation data, and store them with the acoustic model"
+EXAMPLE = "speechrnn lm tune mine/valid -m runs/mine/model --language-model lm.bin"
+
+logger = logging.getLogger("speechrnn")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's own arguments."""
+    add_corpus_argument(parser, "validation data: used neither for training nor as a test set")
+    add_model_arguments(parser)
+    add_batch_argument(parser)
+    add_group(parser, "language model").add_argument(
+        "--language-model", required=True, metavar="FILE", help="output of lm build, or any ARPA file"
+    )
+    add_decoding_arguments(parser, "beam_size")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Tune, and store the weights; 1 if the language model does not lower the error rate."""
+    from speechrnn.evaluation.tune import describe_tuning, store_weights, tune_weights
+    from speechrnn.language.compiled import read_language_model
+    from speechrnn.model_folder import find_folder
+    from speechrnn.recognition.loading import load
+
+    decoding = read_decoding(args)
+    model = read_language_model(args.language_model)
+    with show_progress(args.corpus) as advance:
+        found = tune_weights(
+            load(args.model, device=args.device),
+            args.corpus,
+            model,
+            beam_size=decoding.get("beam_size"),
+            format=args.format,
+            batch_seconds=args.batch_seconds,
+            advance=advance,
+        )
+    print_text(describe_tuning(found))
+    if found.gain <= 0:
+        logger.warning(
+            "this language model gave no improvement; do without it, or build it from text that is closer to the speech"
+        )
+        return 1
+    store_weights(find_folder(args.model), model, found, corpus=args.corpus, file=args.language_model)
+    return 0
