@@ -32,6 +32,8 @@ Results go to standard output, everything else to standard error. This page is w
 """
 TRAINER = "Options of Lightning's `Trainer`, described in Lightning's words. The defaults are those of speechrnn."
 
+COPIED = ("CHANGELOG.md", "CONTRIBUTING.md")
+
 
 def setup(app: Any) -> None:
     """Make the pages before Sphinx looks for pages."""
@@ -40,16 +42,19 @@ def setup(app: Any) -> None:
 
 
 def write_pages(docs: Path) -> None:
-    """Write the generated pages, and copy the recipes with the files that their pages link to."""
+    """Write the generated pages, and copy those outside of docs: the recipes' with the files that they link to."""
     for name, describe_code in GENERATED.items():
         (docs / name).write_text(describe_code(), encoding="utf-8")
+    for name in COPIED:
+        shutil.copy(docs.parent / name, docs / name)
     shutil.rmtree(docs / "recipes", ignore_errors=True)
     shutil.copytree(docs.parent / "recipes", docs / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def point_to_copies(app: Any, page: str, source: list[str]) -> None:
-    """Make links to recipes lead to their copies; the page of a folder is its README."""
-    source[0] = source[0].replace("](../recipes/", "](recipes/")
+    """Make links lead to the copies, and from these to the pages of docs; a recipe's folder is its README."""
+    source[0] = source[0].replace("](../", "](") if "/" not in page else source[0]
+    source[0] = source[0].replace("](docs/", "](") if f"{page}.md" in COPIED else source[0]
     if page.startswith("recipes/"):
         source[0] = re.sub(r"\]\((\w+)\)", r"](\1/README.md)", source[0])
 

@@ -30,9 +30,8 @@ README = ROOT / "README.md"
 OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob(".github/**/*.md")]
 GENERATED = {ROOT / "docs" / name: describe for name, describe in generated_pages.GENERATED.items()}
 DOCS = sorted(path for path in ROOT.glob("docs/**/*.md") if path.parent.name in ("docs", "reference"))
-DOCS = [path for path in DOCS if path not in GENERATED]
+DOCS = [path for path in DOCS if path not in GENERATED and path.name not in generated_pages.COPIED]
 PAGES = sorted({*OTHERS, *DOCS})
-by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 class Example(NamedTuple):
@@ -66,9 +65,14 @@ def find_examples(text: str, name: str = "page") -> list[Example]:
     return examples
 
 
-def find_page_examples(page: Path, *languages: str) -> list[Example]:
-    examples = find_examples(read(page), page.relative_to(ROOT).as_posix())
-    return [example for example in examples if example.language in languages]
+def find_all(language: str) -> list[Example]:
+    """The examples of all pages in a language."""
+    examples = [example for page in PAGES for example in find_examples(read(page), name_page(page))]
+    return [example for example in examples if example.language == language]
+
+
+def name_page(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def test_examples_are_found_with_their_marks_and_outputs():
@@ -97,15 +101,23 @@ def find_broken_links(page: Path, text: str) -> list[str]:
     return broken
 
 
-@by_page
-def test_links_lead_somewhere(page):
-    assert not find_broken_links(page, read(page))
+def test_links_lead_somewhere():
+    assert not [f"{name_page(page)}: {link}" for page in PAGES for link in find_broken_links(page, read(page))]
 
 
 def test_a_broken_link_is_found():
     text = "[1](README.md) [2](LICENCE) [3](README.md#nothing) [4](#nothing) [5](https://x)"
     text += "[6](docs/reference/commands.md) [7](docs/reference/commands.md#speechrnn-train)"
     assert find_broken_links(README, text) == ["LICENCE", "README.md#nothing", "#nothing"]
+
+
+def test_files_that_the_text_names_exist():
+    named = {
+        (name_page(page), name)
+        for page in PAGES
+        for name in re.findall(r"`((?:speechrnn|tests|docs|recipes|\.github)/[\w./-]+\.\w+)`", read(page))
+    }
+    assert not [missing for missing in named if missing[0] != "CHANGELOG.md" and not (ROOT / missing[1]).exists()]
 
 
 @cache
@@ -158,47 +170,41 @@ def test_slips_in_commands_are_found():
     assert find_slips("speechrnn corpus check a --tset b") == ["speechrnn corpus check --tset"]
 
 
-@by_page
-def test_commands_in_the_text_exist(page):
-    spans = re.findall(r"`(speechrnn [^`\n]+)`", read(page))
-    assert not [slip for span in spans for slip in find_slips(span)]
+def test_commands_in_the_text_exist():
+    spans = [(page, span) for page in PAGES for span in re.findall(r"`(speechrnn [^`\n]+)`", read(page))]
+    assert spans
+    assert not [f"{name_page(page)}: {slip}" for page, span in spans for slip in find_slips(span)]
 
 
-@by_page
-def test_shell_examples_parse_and_their_commands_exist(page):
-    for example in find_page_examples(page, "sh"):
+def test_shell_examples_parse_and_their_commands_exist():
+    for example in find_all("sh"):
         parsed = subprocess.run(["bash", "-n"], input=example.text, text=True, capture_output=True, check=False)
         assert not parsed.stderr, f"{example.place}: {parsed.stderr}"
-        assert not find_slips(example.text), example.place
+    assert not [f"{example.place}: {slip}" for example in find_all("sh") for slip in find_slips(example.text)]
 
 
-@by_page
-def test_python_examples_compile(page):
-    for example in find_page_examples(page, "python"):
+def test_python_and_json_examples_parse():
+    for example in find_all("python"):
         compile(example.text, example.place, "exec")
+    for line in [line for example in find_all("json") for line in example.text.splitlines()]:
+        json.loads(line)
 
 
-@by_page
-def test_json_examples_parse(page):
-    for example in find_page_examples(page, "json"):
-        for line in example.text.splitlines():
-            json.loads(line)
+def test_yaml_examples_are_configurations(tmp_path):
+    for example in [example for example in find_all("yaml") if example.not_run is None]:
+        path = tmp_path / example.place.replace("/", "-")
+        path.write_text(example.text, encoding="utf-8")
+        load_config(path)
 
 
-@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.name)
-def test_yaml_examples_are_configurations(page, tmp_path):
-    for example in [example for example in find_page_examples(page, "yaml") if example.not_run is None]:
-        (tmp_path / "config.yaml").write_text(example.text, encoding="utf-8")
-        load_config(tmp_path / "config.yaml")
-
-
-@by_page
-def test_no_page_waits_for_a_number(page):
-    assert not re.search(r"\b[A-Z]+_(?:RESULT|TABLE|OUTPUT)\b|TODO|TBD", read(page))
+def test_no_page_waits_for_a_number():
+    waits = re.compile(r"\b[A-Z]+_(?:RESULT|TABLE|OUTPUT)\b|TODO|TBD")
+    assert not [f"{name_page(page)}: {found}" for page in PAGES for found in waits.findall(read(page))]
 
 
 def test_python_examples_of_the_readme_are_short():
-    assert all(len(example.text.splitlines()) <= 10 for example in find_page_examples(README, "python"))
+    examples = [example for example in find_examples(read(README)) if example.language == "python"]
+    assert all(len(example.text.splitlines()) <= 10 for example in examples)
 
 
 # Examples are run below.
@@ -238,7 +244,7 @@ def quickstart(tmp_path_factory, shell) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     for name in ("recipes", "data"):
         (folder / name).symlink_to(ROOT / name)
-    [first, *_] = find_page_examples(README, "sh")
+    first = next(example for example in find_examples(read(README)) if example.language == "sh")
     assert "speechrnn recipe recipes/quickstart" in first.text
     run_example(first, folder, shell, {})
     make_reader_files(folder)
@@ -283,11 +289,10 @@ trainer: {max_epochs: 2}
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("docs")
-@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", [README, *DOCS], ids=name_page)
 def test_examples_run(page, quickstart, shell, tmp_path):
-    examples = [example for example in find_page_examples(page, "sh", "python") if example.not_run is None]
-    if page == README:
-        del examples[0]
+    examples = [each for each in find_examples(read(page), name_page(page)) if each.language in ("sh", "python")]
+    examples = [each for each in examples if each.not_run is None][1 if page == README else 0 :]
     if not examples:
         pytest.skip("no example that runs")
     folder = shutil.copytree(quickstart, tmp_path / "reader", symlinks=True, copy_function=os.link)
