@@ -21,10 +21,12 @@ from speechrnn.audio.channel import (
     reverberate,
 )
 from speechrnn.audio.noise import DrawOther, NoiseConfig, add_noise
+from speechrnn.audio.resampling import resample
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.seeds import derive_seed
 from speechrnn.settings import bounded, check_settings
 
+_VOCODER_SECONDS = 0.064
 _SPEECH_DB = 25.0
 """Speech, where its ends are looked for, is within so many dB of the loudest 10 ms."""
 
@@ -88,6 +90,9 @@ class AugmentConfig:
 
     Attributes:
         speed: Factors of tempo and pitch together, one drawn for each utterance and epoch; (1.0,) changes nothing.
+        pitch_semitones: Lowest and highest change of pitch at the same tempo, in semitones; drawn uniformly between for
+            each utterance and epoch.
+        tempo: Lowest and highest factor of tempo at the same pitch, likewise.
         truncate: Cuts into the first and the last word.
         gate: Cuts of what is quiet at both ends.
         gain_db: Lowest and highest gain, in dB; drawn uniformly between for each utterance and epoch.
@@ -108,6 +113,8 @@ class AugmentConfig:
     """
 
     speed: tuple[float, ...] = bounded((1.0,), 0.25, 4)
+    pitch_semitones: tuple[float, float] = bounded((0.0, 0.0), -12, 12, unit="semitones")
+    tempo: tuple[float, float] = bounded((1.0, 1.0), 0.5, 2)
     truncate: TruncateConfig = field(default_factory=TruncateConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     gain_db: tuple[float, float] = bounded((0.0, 0.0), -120, 120, unit="dB")
@@ -131,6 +138,34 @@ def draw_speed(config: AugmentConfig, seed: int) -> float:
     if len(config.speed) == 1:
         return config.speed[0]
     return config.speed[int(np.random.default_rng(seed).integers(len(config.speed)))]
+
+
+def change_pitch_and_tempo(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
+    """Change the pitch and the tempo of one utterance, each by itself, with a phase vocoder.
+
+    Args:
+        samples: (N,), float32.
+        config: How far.
+        sample_rate: In Hz.
+        seed: Both draws are functions of it.
+
+    Returns:
+        (N / tempo,), float32; the samples themselves where they are shorter than a window of the vocoder, 64 ms.
+
+    Source:
+        ``librosa.effects.time_stretch``: a pitch that is p times as high is a recording stretched p times, then
+        resampled to p times the speed.
+    """
+    rng = np.random.default_rng(seed)
+    pitch = 2.0 ** (rng.uniform(*config.pitch_semitones) / 12.0)
+    tempo = rng.uniform(*config.tempo)
+    n_fft = 1 << (round(_VOCODER_SECONDS * sample_rate) - 1).bit_length()
+    if len(samples) < n_fft:
+        return samples
+    from librosa.effects import time_stretch
+
+    stretched = time_stretch(samples, rate=tempo / pitch, n_fft=n_fft)
+    return resample(stretched.astype(np.float32), sample_rate * pitch, sample_rate)
 
 
 def change_gain(samples: np.ndarray, config: AugmentConfig, seed: int) -> np.ndarray:
@@ -265,6 +300,9 @@ def augment(
     Returns:
         (n,), float32: shorter by what was cut, longer by the pauses.
     """
+    if config.pitch_semitones != (0.0, 0.0) or config.tempo != (1.0, 1.0):
+        pitch_seed = derive_seed(seed, "pitch and tempo")
+        samples = change_pitch_and_tempo(samples, config, sample_rate=sample_rate, seed=pitch_seed)
     if config.truncate.probability:
         samples = truncate_ends(samples, config.truncate, sample_rate=sample_rate, seed=derive_seed(seed, "truncate"))
     if config.gate.probability:

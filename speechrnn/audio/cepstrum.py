@@ -6,8 +6,10 @@ Constants are made in float64; who uses them rounds them. Letters: B batch, T fr
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +38,16 @@ def mel_to_hz(mels: Tensor, mel_scale: MelScale) -> Tensor:
     return torch.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * torch.exp((mels - 15.0) * math.log(6.4) / 27.0))
 
 
+def space_bands(f_min_hz: float, f_max_hz: float, n_mels: int, mel_scale: MelScale) -> Tensor:
+    """Space the lower edge, the centre and the upper edge of bands evenly over mels.
+
+    Returns:
+        In Hz, (n_mels + 2,), float64: band m has its edges at m and m + 2, its centre at m + 1.
+    """
+    limits = hz_to_mel(torch.tensor([f_min_hz, f_max_hz], dtype=torch.float64), mel_scale)
+    return mel_to_hz(torch.linspace(float(limits[0]), float(limits[1]), n_mels + 2, dtype=torch.float64), mel_scale)
+
+
 def make_mel_filters(
     sample_rate: int,
     n_fft: int,
@@ -44,9 +56,9 @@ def make_mel_filters(
     f_min_hz: float,
     f_max_hz: float,
     mel_scale: MelScale,
-    has_unit_area: bool = False,
+    library: Literal["none", "librosa", "torchaudio"] = "none",
 ) -> Tensor:
-    """Make the triangles that gather Fourier bins into mel bands.
+    """Make the triangles over frequency, with peak 1, that gather Fourier bins into mel bands.
 
     Args:
         sample_rate: Samples a second, in Hz.
@@ -55,20 +67,41 @@ def make_mel_filters(
         f_min_hz: Lower edge of the lowest band.
         f_max_hz: Upper edge of the highest band.
         mel_scale: On which the bands' centres are evenly spaced.
-        has_unit_area: Whether a triangle over Hz has area 1 (as librosa's); else it has peak 1.
+        library: Whose filters to take instead: librosa's have area 1 over Hz and Slaney's scale, torchaudio's are
+            computed in float32. It is imported only for that.
 
     Returns:
         (n_fft // 2 + 1, n_mels), float64, non-negative.
     """
+    if library != "none":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bands without a bin
+            return _make_library_filters(library, sample_rate, n_fft, n_mels, (f_min_hz, f_max_hz), mel_scale)
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
-    limits = hz_to_mel(torch.tensor([f_min_hz, f_max_hz], dtype=torch.float64), mel_scale)
-    mels = torch.linspace(float(limits[0]), float(limits[1]), n_mels + 2, dtype=torch.float64)
-    edges = mel_to_hz(mels, mel_scale)
+    edges = space_bands(f_min_hz, f_max_hz, n_mels, mel_scale)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - lower) / (centre - lower)
     falling = (upper - bins[:, None]) / (upper - centre)
-    filters = torch.minimum(rising, falling).clamp(min=0.0)
-    return filters * 2.0 / (upper - lower) if has_unit_area else filters
+    return torch.minimum(rising, falling).clamp(min=0.0)
+
+
+def _make_library_filters(
+    library: Literal["librosa", "torchaudio"],
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    edges_hz: tuple[float, float],
+    mel_scale: MelScale,
+) -> Tensor:
+    low, high = edges_hz
+    if library == "librosa":
+        from librosa.filters import mel
+
+        filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=low, fmax=high, dtype=np.float64)
+        return torch.from_numpy(filters.T.copy())
+    from torchaudio.functional import melscale_fbanks
+
+    return melscale_fbanks(n_fft // 2 + 1, low, high, n_mels, sample_rate, mel_scale=mel_scale).double()
 
 
 def make_dct(n_mels: int, num_coefficients: int) -> Tensor:

@@ -71,14 +71,13 @@ class FrontEnd(nn.Module):
         super().__init__()
         self.config = config = config if config is not None else FrontEndConfig()
         filters = make_mel_filters(
-            # torchaudio counts with half the sample rate as a whole number.
-            config.sample_rate // 2 * 2 if config.compatibility == "torchaudio" else config.sample_rate,
+            config.sample_rate,
             config.fft_length,
             n_mels=config.n_mels,
             f_min_hz=config.f_min_hz,
             f_max_hz=config.upper_edge_hz,
             mel_scale=config.mel_scale,
-            has_unit_area=config.compatibility == "librosa",
+            library=config.compatibility,
         )
         _check_filters(config, filters)
         self.register_buffer("window", _make_window(config), persistent=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from speechrnn.acoustic.unrolled import Unrolled
 from speechrnn.acoustic.unrolled_model import unroll_model
+from speechrnn.audio.cepstrum import space_bands
+from speechrnn.audio.feature_config import FrontEndConfig
 from speechrnn.audio.files import audio_info, read_audio
 from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.greedy import decode_greedy
@@ -98,6 +100,7 @@ class Inspection:
         path: Tokens of the best path: id, first and last frame.
         heard: Words that were heard.
         said: Words of the reference, aligned with the recording; None where there is no reference.
+        bands_hz: Centre of each band where the features are log-mels and nothing else, in Hz; else empty.
     """
 
     name: str
@@ -115,6 +118,7 @@ class Inspection:
     path: list[tuple[int, int, int]]
     heard: list[ComparedWord]
     said: list[ComparedWord] | None
+    bands_hz: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @property
     def seconds(self) -> float:
@@ -201,7 +205,14 @@ def _inspect_waveform(
         path=path,
         heard=heard,
         said=said,
+        bands_hz=_find_bands(acoustic.front_end.config),
     )
+
+
+def _find_bands(config: FrontEndConfig) -> np.ndarray:
+    if config.kind != "log_mel" or config.deltas:
+        return np.zeros(0)
+    return space_bands(config.f_min_hz, config.upper_edge_hz, config.n_mels, config.mel_scale)[1:-1].numpy()
 
 
 def _run(recognizer: Recognizer, waveform: Waveform) -> tuple[np.ndarray, list[DirectionStates], Tensor]:

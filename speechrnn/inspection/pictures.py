@@ -146,8 +146,7 @@ def draw_inspection(inspection: Inspection) -> Any:
     samples = inspection.waveform.samples
     panels[0].plot(np.linspace(start, end, len(samples), endpoint=False), samples, linewidth=0.4, color="C2")
     panels[0].set_ylabel("waveform")
-    _show_matrix(panels[1], inspection.features.T, start, inspection.frame_seconds, "magma")
-    panels[1].set_ylabel("MFCCs" if inspection.feature_kind == "mfcc" else "log-mels")
+    _show_features(panels[1], inspection)
     for axes, layer in zip(panels[2:], layers, strict=False):
         _show_matrix(axes, layer.states.T, start, inspection.encoder_seconds, "RdBu_r", limits=(-1, 1))
         axes.set_ylabel(layer.name.replace(" ", "\n", 2).replace("\n", " ", 1))
@@ -165,11 +164,26 @@ def draw_inspection(inspection: Inspection) -> Any:
     _write_words(panels[3 + len(layers)], inspection.heard, "heard")
     if inspection.said is not None:
         _write_words(panels[4 + len(layers)], inspection.said, "said")
-    for axes in panels[: 2 + len(layers)]:
+    for axes in (panels[0], *panels[2 : 2 + len(layers)]):
         axes.set_yticks([])
     panels[-1].set_xlim(start, end)
     panels[-1].set_xlabel("seconds")
     return figure
+
+
+def _show_features(axes: Any, inspection: Inspection) -> None:
+    """Log-mels over Hz, on the mel scale; other features by their number."""
+    axes.set_ylabel("MFCCs" if inspection.feature_kind == "mfcc" else "log-mels")
+    if not len(inspection.bands_hz):
+        _show_matrix(axes, inspection.features.T, inspection.start, inspection.frame_seconds, "magma")
+        axes.set_yticks([])
+    elif len(inspection.features):
+        from librosa.display import specshow
+
+        times = inspection.start + inspection.frame_seconds * (0.5 + np.arange(len(inspection.features)))
+        hz = inspection.bands_hz
+        specshow(inspection.features.T, x_coords=times, y_coords=hz, y_axis="mel", cmap="magma", ax=axes)
+        axes.set_ylabel("log-mels, Hz")
 
 
 def choose_rows(inspection: Inspection) -> list[int]:

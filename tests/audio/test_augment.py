@@ -1,5 +1,8 @@
 """What augmentation does to the sound, and that it is a function of its seed alone."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from speechrnn.audio.augment import (
     add_remains,
     augment,
     change_gain,
+    change_pitch_and_tempo,
     cut_quiet_ends,
     draw_speed,
     equalize,
@@ -226,3 +230,58 @@ def test_truncation_leaves_half_of_the_speech_and_each_end_its_own_chance():
     assert len(truncate_ends(samples, TruncateConfig(), sample_rate=8000, seed=0)) == len(samples)
     for quiet in (np.zeros(500, np.float32), np.zeros(0, np.float32), samples[:10]):
         assert len(truncate_ends(quiet, TruncateConfig(probability=1.0), sample_rate=8000, seed=1)) == len(quiet)
+
+
+# Pitch and tempo
+
+
+def find_peak_hz(samples, rate):
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum)) * rate / len(samples)
+
+
+@pytest.mark.parametrize(("semitones", "tempo"), [(12.0, 1.0), (-5.0, 1.0), (0.0, 1.5), (0.0, 0.8), (3.0, 1.25)])
+def test_pitch_and_tempo_change_by_themselves(semitones, tempo):
+    config = AugmentConfig(pitch_semitones=(semitones, semitones), tempo=(tempo, tempo))
+    tone = np.sin(2 * np.pi * 440.0 * np.arange(32000) / 16000).astype(np.float32)
+    changed = change_pitch_and_tempo(tone, config, sample_rate=16000, seed=1)
+    assert changed.dtype == np.float32
+    assert len(changed) == pytest.approx(32000 / tempo, abs=4)
+    assert find_peak_hz(changed, 16000) == pytest.approx(440.0 * 2 ** (semitones / 12), rel=0.01)
+
+
+def test_pitch_is_that_of_librosa():
+    """Away from the ends, and up to the phase of each partial: its pitch shift resamples with the same filter."""
+    import librosa
+
+    rng = np.random.default_rng(3)
+    samples = (0.1 * np.cumsum(rng.standard_normal(16000)) / 30).astype(np.float32)
+    config = AugmentConfig(pitch_semitones=(4.0, 4.0))
+    ours = change_pitch_and_tempo(samples, config, sample_rate=16000, seed=1)
+    theirs = librosa.effects.pitch_shift(samples, sr=16000, n_steps=4.0, n_fft=1024)
+    assert len(ours) == len(theirs) == 16000
+    np.testing.assert_allclose(ours[2000:-2000], theirs[2000:-2000], atol=1e-3)
+
+
+def test_pitch_and_tempo_are_functions_of_the_seed():
+    config = AugmentConfig(pitch_semitones=(-3.0, 3.0), tempo=(0.8, 1.2))
+    samples = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    first, again, other = (augment(samples, config, sample_rate=16000, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert len(first) != len(other)
+
+
+def test_recording_shorter_than_a_vocoder_window_is_left_alone():
+    config = AugmentConfig(pitch_semitones=(2.0, 2.0), tempo=(1.2, 1.2))
+    for count in (0, 1, 500, 1023):
+        samples = np.random.default_rng(0).standard_normal(count).astype(np.float32)
+        np.testing.assert_array_equal(change_pitch_and_tempo(samples, config, sample_rate=16000, seed=1), samples)
+
+
+def test_pitch_and_tempo_are_off_by_default_and_librosa_is_not_imported():
+    code = (
+        "import sys, numpy; from speechrnn.audio.augment import AugmentConfig, augment; "
+        "x = numpy.ones(8000, numpy.float32); assert augment(x, AugmentConfig(), sample_rate=8000, seed=1) is x; "
+        "assert 'librosa' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+import speechrnn
 from speechrnn.acoustic.gradient_flow import LagCurve
+from speechrnn.audio.features import FrontEnd, FrontEndConfig
 from speechrnn.errors import SpeechRNNError
-from speechrnn.inspection.pictures import draw_lag_curves, to_pixels, to_png
+from speechrnn.inspection.inspect import inspect_recording
+from speechrnn.inspection.pictures import draw_inspection, draw_lag_curves, to_pixels, to_png
+from speechrnn.model_folder import save_model
+from speechrnn.types import Waveform
 
 
 def make_curve(direction="forward", *, share=0.5, layer=1):
@@ -48,3 +53,22 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("speechrnn.inspection.pictures.has_matplotlib", lambda: False)
     with pytest.raises(SpeechRNNError, match="pip install matplotlib"):
         draw_lag_curves([make_curve()])
+
+
+def test_log_mels_are_drawn_over_hz_on_the_mel_scale(make_tiny_model, make_recording, tmp_path):
+    model = make_tiny_model()
+    model.acoustic.front_end = FrontEnd(FrontEndConfig(sample_rate=8000, kind="log_mel", n_mels=13))
+    save_model(tmp_path / "model", model)
+    inspection = inspect_recording(
+        speechrnn.load(tmp_path / "model", device="cpu"), Waveform(make_recording(0.5), 8000)
+    )
+    bands = inspection.bands_hz
+    assert len(bands) == inspection.features.shape[1]
+    assert (np.diff(bands) > 0).all()
+    assert 20.0 < bands[0] < bands[-1] < 4000.0
+    axes = draw_inspection(inspection).axes[1]
+    (mesh,) = axes.collections
+    np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(len(bands), -1), inspection.features.T)
+    assert axes.get_ylabel() == "log-mels, Hz"
+    assert axes.get_yscale() == "symlog"
+    assert 1024.0 in axes.get_yticks()
