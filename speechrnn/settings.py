@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -10,7 +11,37 @@ from speechrnn.errors import ConfigError
 
 _LONGEST = 80
 _KINDS = {int: "whole number", float: "number"}
-_NAMES = {str: "text", bool: "true or false", dict: "a mapping", type(None): "null"}
+_MAPPINGS, _SEQUENCES = (dict, Mapping), (list, tuple, Sequence)
+_NAMES: dict[Any, str] = {
+    **{str: "text", bool: "true or false"},
+    **dict.fromkeys(_MAPPINGS, "a mapping"),
+    **dict.fromkeys(_SEQUENCES, "a list such as [a, b]"),
+}
+
+
+RENAMED = {"augment.remains": "augment.word_fragments"}
+"""Settings that had another name in an earlier version; both names are read."""
+
+
+def rename_settings(settings: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Give settings that an earlier version wrote their present names.
+
+    Args:
+        settings: Plain values by name, sections nested.
+        section: Name of the section that they are, such as ``augment``; empty at the top level.
+
+    Raises:
+        ConfigError: A setting is given under its old and its new name.
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in settings.items():
+        old = f"{section}.{name}" if section else str(name)
+        new = RENAMED.get(old, old)
+        key = new.rpartition(".")[2] if new != old else name
+        if key in renamed or (key != name and key in settings):
+            raise ConfigError(f"{new}: given twice, as {old} too; remove one of them")
+        renamed[key] = rename_settings(value, new) if isinstance(value, dict) else value
+    return renamed
 
 
 def bounded(
@@ -47,28 +78,34 @@ def check_settings(config: Any, section: str = "") -> None:
     hints = get_type_hints(type(config))
     for each in fields(config):
         value, hint = getattr(config, each.name), hints[each.name]
-        if not (is_of(value, hint) and _is_within(value, each) and _is_range(value, hint)):
+        if not (is_of(value, hint) and _is_within(value, each) and (not _is_pair(hint) or value[0] <= value[-1])):
             name = f"{section}.{each.name}" if section else each.name
             raise ConfigError(f"{name}: expected {describe(each, hint)}, got {shorten(value)}")
 
 
 def is_of(value: Any, hint: Any) -> bool:
     """Whether a plain value has an annotated type; a whole number is a number, true and false are neither."""
-    origin, choices = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
+    origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in choices)
+        return any(value == choice and type(value) is type(choice) for choice in inner)
     if origin in (Union, UnionType):
-        return any(is_of(value, choice) for choice in choices)
-    if origin is dict:
-        return isinstance(value, dict) and all(is_of(k, choices[0]) and is_of(v, choices[1]) for k, v in value.items())
-    if origin is tuple:
-        is_long_enough = choices[-1] is ... or (isinstance(value, tuple | list) and len(value) == len(choices))
-        return isinstance(value, tuple | list) and is_long_enough and all(is_of(each, choices[0]) for each in value)
+        return any(is_of(value, choice) for choice in inner)
+    if origin in _MAPPINGS:
+        return isinstance(value, dict) and all(is_of(each, inner[-1]) for each in value.values() if inner)
+    if origin in _SEQUENCES:
+        is_right = isinstance(value, tuple | list) and (not _is_pair(hint) or len(value) == len(inner))
+        return is_right and all(is_of(each, inner[0]) for each in value if inner)
     if hint in _KINDS:
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return hint is Any or not isinstance(origin, type) or isinstance(value, origin)
+
+
+def find_field(config: type, name: str) -> Field[Any]:
+    """The field of a configuration dataclass, or of one in it, by its full name; one without bounds for other names."""
+    first, _, rest = name.partition(".")
+    each = next((each for each in fields(config) if each.name == first), field())
+    section = get_type_hints(config).get(first)
+    return find_field(section, rest) if rest and isinstance(section, type) and is_dataclass(section) else each
 
 
 def describe(each: Field[Any], hint: Any) -> str:
@@ -88,23 +125,24 @@ def shorten(value: Any) -> str:
 
 
 def _describe_type(hint: Any, each: Field[Any]) -> str:
-    inner = get_args(hint)
-    if get_origin(hint) is Literal:
+    origin, inner = get_origin(hint) or hint, get_args(hint)
+    if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
-    if get_origin(hint) is tuple and get_origin(inner[0]) is Literal:
+    if inner and get_origin(inner[0]) is Literal:
         return "some of " + ", ".join(map(str, get_args(inner[0])))
     if hint in _KINDS:
         return f"a {_KINDS[hint]}{_describe_bounds(each)}"
-    kind = _KINDS.get(inner[0 if get_origin(hint) is tuple else -1]) if inner else None
-    if kind is None:
-        return _NAMES.get(get_origin(hint) or hint) or f"settings ({getattr(hint, '__name__', hint)})"
-    if inner[-1] is ... or get_origin(hint) is dict:
-        return f"{kind}s{_describe_bounds(each)}" + (" by name" if get_origin(hint) is dict else "")
-    return f"two {kind}s{_describe_bounds(each)}, lowest first"
+    numbers = next((f"{_KINDS[part]}s{_describe_bounds(each)}" for part in inner if part in _KINDS), None)
+    if numbers is None:
+        name = str(getattr(origin, "__name__", origin))
+        return "settings" if is_dataclass(origin) else _NAMES.get(origin, name)
+    if origin in _MAPPINGS:
+        return f"{numbers} by name"
+    return f"two {numbers}, lowest first" if _is_pair(hint) else numbers
 
 
 def _describe_bounds(each: Field[Any]) -> str:
-    if not each.metadata:
+    if "low" not in each.metadata:
         return ""
     low, high, opened, unit = (each.metadata[key] for key in ("low", "high", "open", "unit"))
     brackets = "(" if opened in ("low", "both") else "[", ")" if opened in ("high", "both") else "]"
@@ -115,7 +153,7 @@ def _is_within(value: Any, each: Field[Any]) -> bool:
     """Whether all numbers of a value lie within the field's bounds; NaN and infinities do not."""
     if isinstance(value, tuple | list) and not value:
         return each.default is MISSING or not each.default
-    if not each.metadata or value is None:
+    if "low" not in each.metadata or value is None:
         return True
     numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else [value]
     low, high, opened = (each.metadata[key] for key in ("low", "high", "open"))
@@ -123,9 +161,8 @@ def _is_within(value: Any, each: Field[Any]) -> bool:
     return is_above and all(n < high if opened in ("high", "both") else n <= high for n in numbers)
 
 
-def _is_range(value: Any, hint: Any) -> bool:
-    is_pair = get_origin(hint) is tuple and get_args(hint)[-1] is not ...
-    return not is_pair or value[0] <= value[-1]
+def _is_pair(hint: Any) -> bool:
+    return get_origin(hint) is tuple and get_args(hint)[-1] is not ...
 
 
 def _is_optional(hint: Any) -> bool:

@@ -224,12 +224,12 @@ def prepare(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--prepare.rows", "abc"], "prepare.rows: expected int, got abc"),
-        (["--prepare.rows", "2.5"], "prepare.rows: expected int, got 2.5"),
-        (["--prepare.rows", "true"], "prepare.rows: expected int, got True"),
-        (["--prepare.rows", "null"], "prepare.rows: expected a value, got null; leave it out for the default"),
-        (["--prepare.parts", "abc"], r"prepare.parts: expected list, got abc; write \[abc\]"),
-        (["--prepare.minutes", "[3]"], r"prepare.minutes: expected float or null, got \[3\]"),
+        (["--prepare.rows", "abc"], "prepare.rows: expected a whole number, got 'abc'"),
+        (["--prepare.rows", "2.5"], "prepare.rows: expected a whole number, got 2.5"),
+        (["--prepare.rows", "true"], "prepare.rows: expected a whole number, got True"),
+        (["--prepare.rows", "null"], "prepare.rows: expected a whole number, got None"),
+        (["--prepare.parts", "abc"], r"prepare.parts: expected a list such as \[a, b\], got 'abc'"),
+        (["--prepare.minutes", "[3]"], r"prepare.minutes: expected a number or null, got \[3\]"),
     ],
 )
 def test_a_setting_of_another_kind_than_prepare_wants_is_refused(folder, options, complaint):
@@ -240,7 +240,7 @@ def test_a_setting_of_another_kind_than_prepare_wants_is_refused(folder, options
 
 def test_a_setting_that_prepare_cannot_do_without_is_named(folder):
     (folder / "prepare.py").write_text(KINDS)
-    with pytest.raises(ConfigError, match="prepare.name: it has no default; say --prepare.name VALUE"):
+    with pytest.raises(ConfigError, match="prepare.name: it has no default; add --prepare.name VALUE"):
         run_recipe(open_tones(folder), stage="prepare")
 
 

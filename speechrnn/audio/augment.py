@@ -65,13 +65,13 @@ class TruncateConfig:
 
 
 @dataclass(frozen=True)
-class RemainsConfig:
-    """Faint remains of a word at an end, as where a recording was cut out of a longer one: they are no word to write.
+class WordFragmentsConfig:
+    """Faint fragments of a word at an end, as in recordings cut out of longer ones; they are not transcribed.
 
-    The remains are a loud piece of the utterance itself, made quieter; at the beginning they fade out, at the end in.
+    A fragment is a loud piece of the utterance itself, attenuated; it fades out at the beginning and in at the end.
 
     Attributes:
-        probability: Share of ends that get remains, in [0, 1]; 0 is off.
+        probability: Share of ends that get a fragment, in [0, 1]; 0 is off.
         seconds: Shortest and longest piece, in seconds; drawn uniformly between.
         attenuation_db: Least and greatest attenuation, in dB, besides the fading; drawn uniformly between.
     """
@@ -81,7 +81,7 @@ class RemainsConfig:
     attenuation_db: tuple[float, float] = bounded((6.0, 20.0), 0, 200, unit="dB")
 
     def __post_init__(self) -> None:
-        check_settings(self, "augment.remains")
+        check_settings(self, "augment.word_fragments")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class AugmentConfig:
             of silence in a recording for a feature of the word.
         padding_probability: Share of ends that get a pause, in [0, 1]. Below 1 a model also hears recordings that begin
             and end at once, as those that it is to transcribe may do.
-        remains: Remains of a word at both ends, laid over what is there (a pause, say).
+        word_fragments: Faint fragments of a word at both ends, added to what is there (a pause, for example).
         reverberation: Rooms.
         noise: Noise over the whole utterance.
         band: A telephone's band.
@@ -121,7 +121,7 @@ class AugmentConfig:
     equalizer_db: float = bounded(0.0, 0, 60, unit="dB")
     padding_seconds: float = bounded(0.0, 0, 60, unit="seconds")
     padding_probability: float = bounded(1.0, 0, 1)
-    remains: RemainsConfig = field(default_factory=RemainsConfig)
+    word_fragments: WordFragmentsConfig = field(default_factory=WordFragmentsConfig)
     reverberation: ReverberationConfig = field(default_factory=ReverberationConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     band: BandConfig = field(default_factory=BandConfig)
@@ -199,8 +199,8 @@ def add_pauses(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, 
     return np.concatenate([pauses[:before], samples, pauses[before:]])
 
 
-def add_remains(samples: np.ndarray, config: RemainsConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Lay remains of a word over the ends of one utterance, or leave it as it is.
+def add_word_fragments(samples: np.ndarray, config: WordFragmentsConfig, *, sample_rate: int, seed: int) -> np.ndarray:
+    """Add a word fragment to the ends of one utterance, or to none.
 
     Args:
         samples: (N,), float32.
@@ -216,10 +216,10 @@ def add_remains(samples: np.ndarray, config: RemainsConfig, *, sample_rate: int,
     loud = np.flatnonzero(levels >= levels.max() / 2.0) if len(levels) and levels.any() else np.zeros(0, int)
     changed = samples.copy()
     for is_end in (False, True):
-        has_remains, length_s = rng.random() < config.probability, rng.uniform(*config.seconds)
+        has_fragment, length_s = rng.random() < config.probability, rng.uniform(*config.seconds)
         length = min(round(length_s * sample_rate), len(samples))
         gain, place = 10.0 ** (-rng.uniform(*config.attenuation_db) / 20.0), rng.random()
-        if not has_remains or not len(loud):
+        if not has_fragment or not len(loud):
             continue
         # At the beginning the piece starts with something loud, at the end it ends with it.
         size = max(1, sample_rate // 100)
@@ -309,8 +309,10 @@ def augment(
         samples = cut_quiet_ends(samples, config.gate, sample_rate=sample_rate, seed=derive_seed(seed, "gate"))
     if config.padding_seconds:
         samples = add_pauses(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "padding"))
-    if config.remains.probability:
-        samples = add_remains(samples, config.remains, sample_rate=sample_rate, seed=derive_seed(seed, "remains"))
+    if config.word_fragments.probability:
+        samples = add_word_fragments(
+            samples, config.word_fragments, sample_rate=sample_rate, seed=derive_seed(seed, "remains")
+        )
     if config.equalizer_db:
         samples = equalize(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "equalizer"))
     if config.gain_db != (0.0, 0.0):

@@ -87,7 +87,7 @@ class OptimizerConfig:
         A. Graves, "Practical Variational Inference for Neural Networks", NeurIPS 2011 (noise of fixed variance).
     """
 
-    learning_rate: float = bounded(1e-3, 0, 1000, open="low")
+    learning_rate: float = bounded(1e-3, 0, 10**9, open="low")
     weight_decay: float = bounded(1e-2, 0, 1000)
     schedule: Literal["one_cycle", "plateau", "constant"] = "one_cycle"
     warmup_share: float = bounded(0.2, 0, 1, open="high")

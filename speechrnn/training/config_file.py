@@ -12,13 +12,21 @@ import inspect
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jsonargparse
 
 from speechrnn.errors import ConfigError
+from speechrnn.settings import RENAMED, describe, find_field, is_of, rename_settings, shorten
+from speechrnn.text_files import parse_yaml, read_yaml
 from speechrnn.training.config import Config
+
+_YAML = "speechrnn"
+_LONGEST = 200
+_RENAMED_ARGUMENT = re.compile(rf"^--({'|'.join(map(re.escape, RENAMED))})\b")
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 30,
@@ -59,7 +67,10 @@ def build_parser() -> jsonargparse.ArgumentParser:
     """The parser of a configuration: every setting once, typed by the dataclasses and by Trainer's signature."""
     from lightning.pytorch import Trainer
 
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    jsonargparse.set_loader(_YAML, partial(parse_yaml, where="value"), exceptions=(ConfigError,))
+    parser = jsonargparse.ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, add_help=False, parser_mode=_YAML, default_env=False
+    )
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
     parser.add_class_arguments(Config, None, skip={"trainer"})
     parser.add_class_arguments(Trainer, "trainer", skip=set(_TRAINER_OURS), instantiate=False)
@@ -78,13 +89,28 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     Raises:
         ConfigError: There is no such file, it is no YAML mapping, or a setting is unknown, abbreviated or impossible.
     """
-    if isinstance(overrides, Mapping):
-        overrides = to_arguments(overrides)
+    given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
+    given = [_RENAMED_ARGUMENT.sub(lambda found: f"--{RENAMED[found[1]]}", argument) for argument in given]
     where = str(path) if path is not None else "configuration"
-    if path is not None and not Path(path).is_file():
-        raise ConfigError(f"{path}: {'is a folder' if Path(path).is_dir() else 'no such file'}; expected a YAML file")
-    arguments = (["--config", str(path)] if path is not None else []) + list(overrides)
-    return _parse(lambda parser: parser.parse_args(arguments), where)
+    settings = None if path is None else read_yaml(path, expected="a YAML file of settings")
+    if not isinstance(settings, dict | None):
+        raise ConfigError(f"{where}: expected settings, as in encoder: {{cell: gru}}, got {shorten(settings)}")
+    settings = rename_settings(settings or {})
+    _check_size(settings, given, where)
+    return _parse(lambda parser: parser.parse_args(given, namespace=parser.parse_object(settings)), where)
+
+
+def _check_size(settings: Mapping[str, Any], arguments: Sequence[str], where: str) -> None:
+    """Refuse ``--encoder.size`` where the file sets what it stands for, and so would win over the command line."""
+    names = {argument.split("=")[0].removeprefix("--") for argument in arguments}
+    encoder = settings.get("encoder")
+    for name in ("hidden_size", "num_layers"):
+        value = encoder.get(name) if isinstance(encoder, dict) else None
+        if value is not None and "encoder.size" in names and f"encoder.{name}" not in names:
+            raise ConfigError(
+                f"--encoder.size: {where} sets encoder.{name} to {shorten(value)}, which takes precedence; "
+                f"add --encoder.{name} null"
+            )
 
 
 def to_arguments(settings: Mapping[str, Any]) -> list[str]:
@@ -102,7 +128,7 @@ def config_from_dict(settings: Mapping[str, Any], *, where: str) -> Config:
     Raises:
         ConfigError: A setting is unknown or impossible.
     """
-    return _parse(lambda parser: parser.parse_object(dict(settings)), where)
+    return _parse(lambda parser: parser.parse_object(rename_settings(settings)), where)
 
 
 def _parse(parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace], where: str) -> Config:
@@ -131,19 +157,21 @@ def check_arguments(function: Callable[..., None], settings: Mapping[str, Any], 
     Raises:
         ConfigError: One has another type, or is missing and has no default.
     """
-    arguments = inspect.signature(function).parameters
+    arguments, hints = inspect.signature(function).parameters, _get_hints(function)
     for name, argument in arguments.items():
         if argument.default is argument.empty and name not in {*skip, *settings}:
-            raise ConfigError(f"{where}.{name}: it has no default; say --{where}.{name} VALUE")
+            raise ConfigError(f"{where}.{name}: it has no default; add --{where}.{name} VALUE")
     for name, value in settings.items():
-        if value is None and arguments[name].default is not None:  # the parser takes it for no setting at all
-            raise ConfigError(f"{where}.{name}: expected a value, got null; leave it out for the default")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(function, where, skip=set(skip), fail_untyped=False)
+        hint = hints.get(name, Any)
+        if not is_of(value, hint) or (value is None and arguments[name].default is not None):
+            raise ConfigError(f"{where}.{name}: expected {describe(field(), hint)}, got {shorten(value)}")
+
+
+def _get_hints(function: Callable[..., None]) -> dict[str, Any]:
     try:
-        parser.parse_object({where: dict(settings)})
-    except ArgumentError as error:
-        raise ConfigError(_shorten_type_error(" ".join(str(error).split()))) from None
+        return get_type_hints(function)
+    except NameError:  # a type that is imported for type checkers only
+        return {}
 
 
 _PLAIN = ("prepare",)  # whose names are a recipe's own
@@ -179,7 +207,7 @@ def _explain(error: Exception, where: str, parser: jsonargparse.ArgumentParser) 
         return ConfigError(f"{where}: unknown setting {name}{hint} (names cannot be shortened)")
     if message.startswith("Unexpected config"):
         message = "expected settings, as in encoder: {cell: gru}"
-    return ConfigError(f"{where}: {_shorten_type_error(message)}")
+    return ConfigError(f"{where}: {_explain_type(message, parser)}")
 
 
 def _find_unknown_name(message: str) -> str | None:
@@ -190,16 +218,12 @@ def _find_unknown_name(message: str) -> str | None:
     return ".".join(part for part in option.groups() if part) if option is not None else None
 
 
-_TYPES = {"NoneType": "null", "Sequence": "list", "Mapping": "settings"}
-
-
-def _shorten_type_error(message: str) -> str:
-    """Setting, expected types and what arrived, out of the parser's report on every member of a union."""
+def _explain_type(message: str, parser: jsonargparse.ArgumentParser) -> str:
+    """Setting, expected values and what arrived, out of the parser's report on every member of a union."""
     key = re.search(r'Parser key "([\w.]+)":', message)
-    expected = re.findall(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[([^\]]*)\])", message)
     given = re.search(r"(?:Given value|Got value): (.+)$", message)
-    if key is None or not expected or given is None:
-        return message
-    wanted = " or ".join(_TYPES.get(kind, kind) or f"one of {choices}" for kind, choices in expected)
-    hint = f"; write [{given[1]}]" if any(kind == "Sequence" for kind, _ in expected) else ""
-    return f"{key[1]}: expected {wanted}, got {given[1]}{hint}"
+    hints = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
+    hint = hints.get(key[1]) if key is not None else None
+    if key is None or hint is None or given is None:
+        return message[:_LONGEST]
+    return f"{key[1]}: expected {describe(find_field(Config, key[1]), hint)}, got {given[1][:_LONGEST]}"

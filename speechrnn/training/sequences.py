@@ -80,7 +80,7 @@ class SequenceTraining:
 
     steps: int = bounded(2000, 1, 10**9)
     batch_size: int = bounded(32, 1, 10**6)
-    learning_rate: float = bounded(1e-3, 0, 1000, open="low")
+    learning_rate: float = bounded(1e-3, 0, 10**9, open="low")
     optimizer: Literal["adam", "sgd"] = "adam"
     clip: float | None = bounded(1.0, 0, 10**6, open="low")
     clip_algorithm: Literal["norm", "value"] = "norm"

@@ -9,10 +9,10 @@ import pytest
 from speechrnn.audio.augment import (
     AugmentConfig,
     GateConfig,
-    RemainsConfig,
     TruncateConfig,
+    WordFragmentsConfig,
     add_pauses,
-    add_remains,
+    add_word_fragments,
     augment,
     change_gain,
     change_pitch_and_tempo,
@@ -113,7 +113,7 @@ def test_what_is_off_leaves_an_utterance_untouched():
         {"truncate": TruncateConfig(probability=1.0)},
         {"gate": GateConfig(probability=1.0)},
         {"padding_seconds": 0.2},
-        {"remains": RemainsConfig(probability=1.0)},
+        {"word_fragments": WordFragmentsConfig(probability=1.0)},
         {"equalizer_db": 3.0},
         {"gain_db": (3.0, 6.0)},
         {"noise": NoiseConfig(probability=1.0)},
@@ -149,9 +149,9 @@ def test_all_together_is_a_function_of_the_seed():
         (GateConfig, {"threshold_db": (40.0, 10.0)}),
         (TruncateConfig, {"probability": 1.5}),
         (TruncateConfig, {"seconds": 0.0}),
-        (RemainsConfig, {"probability": -0.1}),
-        (RemainsConfig, {"seconds": (0.2, 0.1)}),
-        (RemainsConfig, {"attenuation_db": (20.0, 6.0)}),
+        (WordFragmentsConfig, {"probability": -0.1}),
+        (WordFragmentsConfig, {"seconds": (0.2, 0.1)}),
+        (WordFragmentsConfig, {"attenuation_db": (20.0, 6.0)}),
         (WarpConfig, {"vocal_tract": 0.6}),
         (WarpConfig, {"time_seconds": -0.1}),
         (SpecAugmentConfig, {"time_masks": -1}),
@@ -173,10 +173,10 @@ def make_word_between_pauses():
 
 def test_remains_are_faint_short_and_fade_towards_the_word():
     samples = make_word_between_pauses()
-    config = RemainsConfig(probability=1.0, seconds=(0.1, 0.1), attenuation_db=(12.0, 12.0))
+    config = WordFragmentsConfig(probability=1.0, seconds=(0.1, 0.1), attenuation_db=(12.0, 12.0))
     levels = []
     for seed in range(40):
-        remains = add_remains(samples, config, sample_rate=8000, seed=seed) - samples
+        remains = add_word_fragments(samples, config, sample_rate=8000, seed=seed) - samples
         assert set(np.flatnonzero(remains)) <= {*range(800), *range(11200, 12000)}
         halves = [np.sqrt(np.mean(part**2)) for part in np.split(remains[:800], 2) + np.split(remains[-800:], 2)]
         assert halves[0] > 1.5 * halves[1]
@@ -188,20 +188,20 @@ def test_remains_are_faint_short_and_fade_towards_the_word():
 
 
 def test_remains_come_to_their_share_of_ends_by_their_seeds():
-    samples, config = make_word_between_pauses(), RemainsConfig(probability=0.3)
-    changed = [add_remains(samples, config, sample_rate=8000, seed=seed) - samples for seed in range(500)]
+    samples, config = make_word_between_pauses(), WordFragmentsConfig(probability=0.3)
+    changed = [add_word_fragments(samples, config, sample_rate=8000, seed=seed) - samples for seed in range(500)]
     assert sum(bool(remains[:4000].any()) for remains in changed) == pytest.approx(150, abs=35)
     assert sum(bool(remains[8000:].any()) for remains in changed) == pytest.approx(150, abs=35)
-    np.testing.assert_array_equal(changed[3], add_remains(samples, config, sample_rate=8000, seed=3) - samples)
+    np.testing.assert_array_equal(changed[3], add_word_fragments(samples, config, sample_rate=8000, seed=3) - samples)
 
 
 @pytest.mark.parametrize("size", [1, 50, 100, 1000])
 def test_remains_of_silence_and_of_next_to_nothing(size):
-    config = RemainsConfig(probability=1.0)
+    config = WordFragmentsConfig(probability=1.0)
     silence = np.zeros(size, dtype=np.float32)
-    np.testing.assert_array_equal(add_remains(silence, config, sample_rate=8000, seed=0), silence)
+    np.testing.assert_array_equal(add_word_fragments(silence, config, sample_rate=8000, seed=0), silence)
     short = np.ones(size, dtype=np.float32)
-    assert add_remains(short, config, sample_rate=8000, seed=0).shape == (size,)
+    assert add_word_fragments(short, config, sample_rate=8000, seed=0).shape == (size,)
 
 
 def test_truncation_cuts_into_the_first_and_the_last_word():

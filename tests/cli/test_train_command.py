@@ -146,7 +146,7 @@ def test_a_trained_model_is_replaced_only_when_asked(capsys, train, output):
         (["--encoder.hidden_size", "0"], "encoder.hidden_size: expected a whole number in [1, 16384] or null, got 0"),
         (["--encoder.dropout", "1.5"], "encoder.dropout: expected a number in [0, 1), got 1.5"),
         (["--encoder.lookahead_frames", "3"], "encoder.lookahead_frames: a bidirectional encoder"),
-        (["--optimizer.learning_rate", "-1"], "optimizer.learning_rate: expected a number in (0, 1000], got -1"),
+        (["--optimizer.learning_rate", "-1"], "optimizer.learning_rate: expected a number in (0, 1000000000], got -1"),
         (["--data.batch_seconds", "nan"], "data.batch_seconds"),
         (["--augment.speed", "[9]"], "augment.speed: expected numbers in [0.25, 4], got [9.0]"),
         (["--tokens.kind", "sentencepiece"], "tokens.vocabulary_size 500: these texts support at most"),
@@ -183,11 +183,11 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys, train, output, argu
     [
         ("encoder: {cel: gru}", "unknown setting encoder.cel; did you mean encoder.cell"),
         ("encoder: {cell: transformer}", "encoder.cell"),
-        ("data: [1", "config.yaml: "),
+        ("data: [1", "config.yaml line 1: cannot be read as YAML"),
         ("just words", "config.yaml: expected settings, as in encoder: {cell: gru}"),
-        ("", "config.yaml: expected settings, as in encoder: {cell: gru}"),
+        ("", "data.train: expected a manifest"),
         ("encoder: 3", "config.yaml: encoder: expected settings, as in encoder: {…}, got 3"),
-        (b"\xff\xfe\x00", "config.yaml: "),
+        (b"\xff\xfe\x00", "config.yaml line 1: not UTF-8"),
         (None, "no such file"),
     ],
 )

@@ -135,7 +135,7 @@ def test_librispeech_says_what_it_lacks(tmp_path, voices, capsys):
     for arguments, message in (
         (["--source", tmp_path], "no test-clean there; download the parts from https://www.openslr.org/12/"),
         ([], "no --source: download the parts"),
-        (["--source", tmp_path, "--prepare.train", "train-clean-100"], "write [train-clean-100]"),
+        (["--source", tmp_path, "--prepare.train", "train-clean-100"], "prepare.train: expected a list such as [a, b]"),
         (["--source", tmp_path, "--prepare.trian", "[a]"], "prepare.trian: "),
     ):
         argv = ["recipe", RECIPES / "librispeech", "--output", tmp_path / "out", *arguments]

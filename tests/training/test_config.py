@@ -58,7 +58,7 @@ def test_overrides_may_be_a_mapping():
         ("encoder: {hidden_size: many}", "encoder.hidden_size"),
         ("data: {batch_seconds: -1}", "data.batch_seconds: expected a number of seconds in (0, 1000000], got -1"),
         ("augment: {speed: fast}", "augment.speed"),
-        ("optimizer: {learning_rate: 0}", "optimizer.learning_rate: expected a number in (0, 1000], got 0"),
+        ("optimizer: {learning_rate: 0}", "optimizer.learning_rate: expected a number in (0, 1000000000], got 0"),
         ("front_end: {num_coefficients: 80}", "num_coefficients"),
         ("seed: -1", "seed: expected a whole number in [0, 4294967295], got -1"),
         ("trainer: {gradient_clip_val: -1.0}", "trainer.gradient_clip_val"),
@@ -93,8 +93,8 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, words):
         (["--encoder.hidden", "3"], "did you mean encoder.hidden_size"),
         (["--see", "3"], "unknown setting see"),
         (["--trainer.max_epoch", "3"], "did you mean trainer.max_epochs"),
-        (["--trainer.max_epochs", "x"], "trainer.max_epochs: expected int or null, got x"),
-        (["--encoder.cell", "cnn"], "encoder.cell: expected one of 'tanh', 'elementwise', 'gru', 'lstm', got cnn"),
+        (["--trainer.max_epochs", "x"], "trainer.max_epochs: expected a whole number or null, got x"),
+        (["--encoder.cell", "cnn"], "encoder.cell: expected one of tanh, elementwise, gru, lstm, got cnn"),
         (["stray"], "stray"),
         (["--seed"], "seed"),
     ],
@@ -125,3 +125,58 @@ def test_a_configuration_is_plain_data():
     import json
 
     assert json.loads(json.dumps(Config().to_dict()))["encoder"]["cell"] == "gru"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nencoder: {cell: gru}\nseed: 2\n", "config.yaml line 3: seed is given twice"),
+        ("encoder:\n  cell: gru\n  cell: lstm\n", "config.yaml line 3: cell is given twice"),
+        ("data: &a\n  test: *a\n", "config.yaml: nested too deeply or recursively"),
+        ("[" * 10_000, "config.yaml: nested too deeply"),
+        ("augment: {remains: {probability: 1}, word_fragments: {}}", "augment.word_fragments: given twice"),
+        ("optimizer: {learning_rate: 1e400}", "optimizer.learning_rate: expected a number in (0, 1000000000], got inf"),
+    ],
+)
+def test_a_hostile_file_is_refused_at_once(tmp_path, text, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(20)
+def test_a_hostile_value_is_refused_at_once():
+    levels = ", ".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))
+    bomb = f"{{a0: &a0 x, {levels}}}"
+    for value in (bomb, "{a: &a [*a]}", "[" * 10_000):
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, ["--prepare", value])
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+
+def test_an_empty_file_leaves_the_defaults(tmp_path):
+    assert load_config(write(tmp_path, "# nothing\n"), {"seed": 3}) == load_config(None, {"seed": 3})
+
+
+def test_a_size_beside_the_hidden_size_of_the_file_is_refused(tmp_path):
+    path = write(tmp_path, "encoder: {hidden_size: 96}")
+    with pytest.raises(ConfigError, match=r"--encoder.size: .*config.yaml sets encoder.hidden_size to 96, which takes"):
+        load_config(path, ["--encoder.size=large"])
+    config = load_config(path, {"encoder.size": "large", "encoder.hidden_size": None})
+    assert config.encoder.resolved_hidden_size == 800
+    assert load_config(path, {"encoder.size": "tiny", "encoder.hidden_size": 64}).encoder.resolved_num_layers == 2
+
+
+def test_names_of_earlier_versions_are_read(tmp_path):
+    old = {"augment": {"remains": {"probability": 0.5}}}
+    for config in (
+        load_config(write(tmp_path, str(old))),
+        load_config(None, ["--augment.remains.probability", "0.5"]),
+        load_config(None, ["--augment.remains.probability=0.5"]),
+        load_config(None, {"augment.remains": {"probability": 0.5}}),
+        config_from_dict(old, where="run.json"),
+    ):
+        assert config.augment.word_fragments.probability == 0.5
