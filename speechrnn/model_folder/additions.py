@@ -11,16 +11,15 @@ Source:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from speechrnn.errors import ConfigError
 from speechrnn.model_folder.json_files import read_dataclasses, write_dataclasses
+from speechrnn.settings import bounded, check_settings
 
 LANGUAGE_FOLDER = "language"
 CONFIDENCE_FILE = "confidence.json"
 WEIGHTS_FILE = f"{LANGUAGE_FOLDER}/weights.json"
-ADVICE = "remove the file, and calibrate or tune again"
 
 _EDGE = 1e-6  # raw confidences closer to 0 or 1 are clipped to this distance
 
@@ -39,20 +38,19 @@ class Calibration:
         raw_error: The same of the raw confidences, on the same words.
     """
 
-    slope: float
-    offset: float
-    words: int = 0
+    slope: float = bounded(MISSING, 0, 1e6, open="low")
+    offset: float = bounded(MISSING, -1e6, 1e6)
+    words: int = bounded(0, 0, 1e12)
     corpus: str = ""
     error: float = math.nan
     raw_error: float = math.nan
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.slope < math.inf and math.isfinite(self.offset)):
-            raise ConfigError(f"slope {self.slope}, offset {self.offset}: expected a positive and a finite number")
+        check_settings(self)
 
     def apply(self, confidence: float) -> float:
         """The probability that a word of this raw confidence, in [0, 1], is right."""
-        return 0.5 + 0.5 * math.tanh(0.5 * (self.slope * logit(confidence) + self.offset))
+        return 0.5 + 0.5 * math.tanh(0.5 * (self.slope * logit(confidence) + self.offset))  # never overflows
 
 
 @dataclass(frozen=True)
@@ -70,18 +68,17 @@ class TunedWeights:
         file: The language model's file.
     """
 
-    language_weight: float
-    word_bonus: float
-    unknown_cost: float
-    wer: float
-    wer_without: float
-    corpus: str
-    utterances: int
-    file: str
+    language_weight: float = bounded(MISSING, 0, 1000)
+    word_bonus: float = bounded(MISSING, -1000, 1000)
+    unknown_cost: float = bounded(MISSING, 0, 1000)
+    wer: float = bounded(MISSING, 0, 1e6)
+    wer_without: float = bounded(MISSING, 0, 1e6)
+    corpus: str = ""
+    utterances: int = bounded(0, 0, 1e12)
+    file: str = ""
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.language_weight, self.word_bonus, self.unknown_cost))):
-            raise ConfigError("language_weight, word_bonus and unknown_cost: expected finite numbers")
+        check_settings(self)
 
 
 def logit(confidence: float) -> float:
@@ -93,10 +90,10 @@ def logit(confidence: float) -> float:
 def add_calibration(folder: Path, decoder: str, calibration: Calibration) -> None:
     """Store a calibration in a model folder, replacing one for the same decoder."""
     path = folder / CONFIDENCE_FILE
-    write_dataclasses(path, {**read_dataclasses(path, Calibration, advice=ADVICE), decoder: calibration})
+    write_dataclasses(path, {**read_dataclasses(path, Calibration), decoder: calibration})
 
 
 def add_weights(folder: Path, digest: str, weights: TunedWeights) -> None:
     """Store tuned weights in a model folder, replacing those for the same language model."""
     path = folder / WEIGHTS_FILE
-    write_dataclasses(path, {**read_dataclasses(path, TunedWeights, advice=ADVICE), digest: weights})
+    write_dataclasses(path, {**read_dataclasses(path, TunedWeights), digest: weights})

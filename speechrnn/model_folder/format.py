@@ -8,9 +8,9 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,6 @@ from speechrnn.atomic_io import write_atomic
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder.additions import (
-    ADVICE,
     CONFIDENCE_FILE,
     LANGUAGE_FOLDER,
     WEIGHTS_FILE,
@@ -32,14 +31,16 @@ from speechrnn.model_folder.additions import (
     TunedWeights,
 )
 from speechrnn.model_folder.card import make_model_card
-from speechrnn.model_folder.json_files import build, check_types, read_dataclasses, read_json, write_dataclasses
+from speechrnn.model_folder.json_files import build, read_dataclasses, write_dataclasses
 from speechrnn.model_folder.replacing import recover, replacing
 from speechrnn.model_folder.speakers import SPEAKERS_FOLDER, VOICE_ENDING
+from speechrnn.settings import check_settings, is_of, shorten
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.pieces import PIECES_FILE
 from speechrnn.text.token_files import load_tokens
 from speechrnn.text.tokens import TOKENS_FILE, Tokens
+from speechrnn.text_files import read_json
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -48,33 +49,40 @@ CARD_FILE = "README.md"
 
 _FILES = frozenset({CONFIG_FILE, TENSORS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, LEXICON_FILE, CONFIDENCE_FILE})
 _FOLDERS = frozenset({LANGUAGE_FOLDER, SPEAKERS_FOLDER})
-_RESTORE = "restore the file"
-_TYPES: dict[str, Any] = {
-    "format_version": int,
-    "speechrnn_version": str,
-    "front_end": dict,
-    "encoder": dict,
-    "text": dict,
-    "tokens": dict,
-    "vocabulary_size": int,
-    "num_parameters": int,
-    "provenance": dict,
+_SHOWN = {
+    "languages": (tuple[str, ...] | None, 'a list of tags such as "en"'),
+    "corpora": (tuple[dict[str, Any], ...] | None, "a list of mappings"),
+    "training": (dict[str, Any] | None, "a mapping"),
+    "results": (dict[str, Any] | None, "a mapping"),
 }
-_PROVENANCE_TYPES: dict[str, Any] = {
-    "languages": list[str] | None,
-    "corpora": list[dict] | None,
-    "training": dict | None,
-    "results": dict | None,
+"""Keys of the provenance that the model card shows: their types, and these in words."""
+
+_ADDED = {
+    "encoder": ("input_dropout", "locked_dropout", "recurrent_dropout", "output"),
+    "text": ("apostrophes", "numbers", "language", "replacements"),
 }
-_ADDED = frozenset(
-    {
-        *("encoder.input_dropout", "encoder.locked_dropout", "encoder.recurrent_dropout", "encoder.output"),
-        *("text.apostrophes", "text.numbers", "text.language", "text.replacements"),
-    }
-)
 """Settings that models of an earlier speechrnn do not have; each has a default that means what those models were."""
 
-Config = TypeVar("Config", FrontEndConfig, EncoderConfig, TextConfig)
+
+@dataclass(frozen=True)
+class _Config:
+    """The keys of config.json."""
+
+    format_version: int
+    speechrnn_version: str
+    front_end: dict[str, Any]
+    encoder: dict[str, Any]
+    text: dict[str, Any]
+    tokens: dict[str, Any]
+    vocabulary_size: int
+    num_parameters: int
+    provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for name, (hint, wanted) in _SHOWN.items():
+            if not is_of(self.provenance.get(name), hint):
+                raise ConfigError(f"provenance.{name}: expected {wanted}, got {shorten(self.provenance.get(name))}")
 
 
 @dataclass(frozen=True)
@@ -197,27 +205,23 @@ def _write_config(model: ModelFolder) -> str:
             f"cannot save the model: it has {acoustic.vocabulary_size} outputs and {len(model.tokens)} tokens; "
             "give the tokens it was trained with"
         )
-    _check_provenance(model.provenance, Path("cannot save the model"), advice="correct it")
-    config = {
-        "format_version": FORMAT_VERSION,
-        "speechrnn_version": speechrnn.__version__,
-        "front_end": dataclasses.asdict(acoustic.front_end.config),
-        "encoder": dataclasses.asdict(acoustic.encoder.config),
-        "text": dataclasses.asdict(model.text),
-        "tokens": {"kind": model.tokens.kind},
-        "vocabulary_size": len(model.tokens),
-        "num_parameters": acoustic.num_parameters,
-        "provenance": model.provenance,
-    }
     try:
-        return json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        config = _Config(
+            FORMAT_VERSION,
+            speechrnn.__version__,
+            dataclasses.asdict(acoustic.front_end.config),
+            dataclasses.asdict(acoustic.encoder.config),
+            dataclasses.asdict(model.text),
+            {"kind": model.tokens.kind},
+            len(model.tokens),
+            acoustic.num_parameters,
+            model.provenance,
+        )
+        return json.dumps(vars(config), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ConfigError as error:
+        raise ModelError(f"cannot save the model: {error}; correct it") from error
     except (TypeError, ValueError) as error:
         raise ModelError(f"cannot save the model: its provenance is not plain JSON ({error}); correct it") from error
-
-
-def _check_provenance(provenance: dict[str, Any], path: Path, *, advice: str) -> None:
-    shown = {name: provenance.get(name) for name in _PROVENANCE_TYPES}
-    check_types(shown, _PROVENANCE_TYPES, path=path, section="provenance.", advice=advice)
 
 
 @contextmanager
@@ -259,9 +263,12 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.devi
     folder = find_folder(name_or_path)
     _check_files(folder)
     config = _read_config(folder / CONFIG_FILE)
-    front_end = _build_config(FrontEndConfig, config, "front_end", path=folder / CONFIG_FILE)
-    encoder = _build_config(EncoderConfig, config, "encoder", path=folder / CONFIG_FILE)
-    text = _build_config(TextConfig, config, "text", path=folder / CONFIG_FILE)
+    path = folder / CONFIG_FILE
+    front_end, encoder, text = (
+        build(FrontEndConfig, config.front_end, path=path, section="front_end"),
+        build(EncoderConfig, config.encoder, path=path, section="encoder", optional=_ADDED["encoder"]),
+        build(TextConfig, config.text, path=path, section="text", optional=_ADDED["text"]),
+    )
     tokens = load_tokens(folder)
     _check_tokens(tokens, config, folder)
     weights = _read_weights(folder / TENSORS_FILE)
@@ -277,11 +284,11 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.devi
         acoustic.to(device).eval(),
         tokens,
         text,
-        config["provenance"],
+        config.provenance,
         name=os.fspath(name_or_path),
         path=folder,
-        tuned=read_dataclasses(folder / WEIGHTS_FILE, TunedWeights, advice=ADVICE),
-        calibrations=read_dataclasses(folder / CONFIDENCE_FILE, Calibration, advice=ADVICE),
+        tuned=read_dataclasses(folder / WEIGHTS_FILE, TunedWeights),
+        calibrations=read_dataclasses(folder / CONFIDENCE_FILE, Calibration),
         speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{VOICE_ENDING}"))},
     )
 
@@ -294,9 +301,9 @@ def _check_files(folder: Path) -> None:
             raise ModelError(f"{folder}: no model folder, {name} is missing; give a complete one")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    config = read_json(path, advice=_RESTORE)
-    version = config.get("format_version") if isinstance(config, dict) else None
+def _read_config(path: Path) -> _Config:
+    values = read_json(path, error=ModelError)
+    version = values.get("format_version") if isinstance(values, dict) else None
     if type(version) is not int or version < 1:
         raise ModelError(f"{path}: expected a format_version of 1 or more, got {version!r}; is this a speechrnn model?")
     if version > FORMAT_VERSION:
@@ -304,27 +311,16 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path}: made by a newer speechrnn, format {version}; this one reads up to {FORMAT_VERSION}: "
             "upgrade with pip install -U speechrnn"
         )
-    check_types(config, _TYPES, path=path, advice=_RESTORE)
-    _check_provenance(config["provenance"], path, advice=_RESTORE)
-    return dict(config)
+    return build(_Config, values, path=path)
 
 
-def _build_config(kind: type[Config], config: dict[str, Any], section: str, *, path: Path) -> Config:
-    """Make a configuration dataclass of a section of config.json; every key must be there, and no other.
-
-    A setting that came after the format's first release is not in older files; its default applies.
-    """
-    added = {each.name: getattr(kind(), each.name) for each in fields(kind) if f"{section}.{each.name}" in _ADDED}
-    return build(kind, {**added, **config[section]}, path=path, section=f"{section}.", advice=_RESTORE)
-
-
-def _check_tokens(tokens: Tokens, config: dict[str, Any], folder: Path) -> None:
-    kind = config["tokens"].get("kind")
+def _check_tokens(tokens: Tokens, config: _Config, folder: Path) -> None:
+    kind = config.tokens.get("kind")
     if tokens.kind != kind:
         raise ModelError(f"{folder}: {CONFIG_FILE} says tokens of kind {kind}, {TOKENS_FILE} holds {tokens.kind}")
-    if len(tokens) != config["vocabulary_size"]:
+    if len(tokens) != config.vocabulary_size:
         raise ModelError(
-            f"{folder}: {CONFIG_FILE} says {config['vocabulary_size']} tokens, {TOKENS_FILE} holds {len(tokens)}; "
+            f"{folder}: {CONFIG_FILE} says {config.vocabulary_size} tokens, {TOKENS_FILE} holds {len(tokens)}; "
             "restore both from the same model"
         )
 

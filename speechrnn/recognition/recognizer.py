@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from speechrnn.recognition.decoders import Decoder
     from speechrnn.recognition.transcript import Transcript
 
-if hasattr(os, "register_at_fork"):
-    # The threads of torch are not in a forked child, which would wait for them without end.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-
 
 class Recognizer(Transcriber):
     """A model, ready to transcribe.

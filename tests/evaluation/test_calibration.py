@@ -88,7 +88,7 @@ def test_one_is_not_infinitely_sure():
 
 
 def read_calibrations(folder):
-    return read_dataclasses(folder / "confidence.json", Calibration, advice="calibrate again")
+    return read_dataclasses(folder / "confidence.json", Calibration)
 
 
 def test_calibrations_are_kept_by_decoder(tmp_path):

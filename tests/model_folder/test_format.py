@@ -6,9 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from speechrnn.acoustic.encoder import EncoderConfig
-from speechrnn.errors import ModelError
+from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
+from speechrnn.model_folder.additions import Calibration, TunedWeights, add_calibration, add_weights
 from speechrnn.model_folder.card import make_model_card
+from speechrnn.model_folder.speakers import Voice, keep_speaker, read_speaker
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.tokens import PieceTokens, WordTokens
 
@@ -220,16 +222,16 @@ def test_newer_format_asks_for_an_upgrade(folder):
     [
         (lambda c: c.pop("provenance"), "provenance is missing"),
         (lambda c: c.update(colour="red"), "unknown setting colour"),
-        (lambda c: c.update(vocabulary_size="10"), "vocabulary_size is '10', expected int"),
+        (lambda c: c.update(vocabulary_size="10"), "vocabulary_size: expected a whole number, got '10'"),
         (lambda c: c["front_end"].update(n_mel=4), r"unknown setting front_end\.n_mel"),
         (lambda c: c["front_end"].pop("n_mels"), r"front_end\.n_mels is missing"),
         (lambda c: c["front_end"].update(hop_seconds=-1.0), r"front_end\.hop_seconds"),
-        (lambda c: c["encoder"].update(cell="transformer"), r"encoder\.cell is 'transformer'"),
-        (lambda c: c["encoder"].update(num_layers="2"), r"encoder\.num_layers is '2', expected int \| None"),
-        (lambda c: c["encoder"].update(bidirectional=1), r"encoder\.bidirectional is 1, expected bool"),
+        (lambda c: c["encoder"].update(cell="transformer"), r"encoder\.cell: expected one of .*, got 'transformer'"),
+        (lambda c: c["encoder"].update(num_layers="2"), r"encoder\.num_layers: expected a whole number .*, got '2'"),
+        (lambda c: c["encoder"].update(bidirectional=1), r"encoder\.bidirectional: expected true or false, got 1"),
         (lambda c: c["encoder"].update(dropout=2), r"encoder\.dropout"),
         (lambda c: c["text"].update(case="Upper"), r"text\.case"),
-        (lambda c: c.update(text=[]), "text is .*, expected dict"),
+        (lambda c: c.update(text=[]), "text: expected a mapping, got "),
         (lambda c: c.update(tokens={"kind": "words"}), r"says tokens of kind words, tokens\.json holds characters"),
         (lambda c: c.update(vocabulary_size=99), r"says 99 tokens, tokens\.json holds 13"),
     ],
@@ -380,6 +382,149 @@ def test_card_says_what_is_not_known():
     assert "16,000 Hz" in card
     assert "No results are recorded." in card
     assert "The corpora are not recorded." in card
+
+
+# Hostile folders
+
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [
+        ("encoder", {"num_layers": HUGE}),
+        ("encoder", {"num_layers": 50, "hidden_size": 16384}),
+        ("encoder", {"hidden_size": HUGE}),
+        ("encoder", {"lookahead_frames": HUGE, "bidirectional": False}),
+        ("encoder", {"lookahead_frames": 1000, "hidden_size": 16384, "bidirectional": False}),
+        ("encoder", {"subsampling_factor": HUGE}),
+        ("encoder", {"hidden_size": 1e308}),
+        ("front_end", {"sample_rate": HUGE}),
+        ("front_end", {"n_mels": HUGE}),
+        ("front_end", {"n_fft": HUGE}),
+        ("front_end", {"window_seconds": HUGE}),
+        ("front_end", {"window_seconds": 1e308}),
+        ("front_end", {"hop_seconds": 1e308}),
+        ("front_end", {"hop_seconds": float("nan")}),
+        ("front_end", {"normalization_seconds": 1e308}),
+        ("provenance", {"languages": 5}),
+        ("provenance", {"languages": [5]}),
+        ("provenance", {"corpora": "mine"}),
+        ("provenance", {"training": 3}),
+        ("provenance", {"results": [1]}),
+    ],
+)
+def test_an_absurd_setting_is_refused_before_anything_is_built(folder, monkeypatch, section, settings):
+    built = []
+    monkeypatch.setattr("speechrnn.model_folder.format.AcousticModel", lambda *_args: built.append(1))
+    edit_config(folder, lambda config: config[section].update(settings))
+    with pytest.raises(ModelError, match=r"config\.json") as caught:
+        load_model(folder)
+    assert not built
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_layers_that_the_weights_cannot_be_of_are_not_built(folder):
+    edit_config(folder, lambda config: config["encoder"].update(num_layers=40))
+    with pytest.raises(ModelError, match=r"config\.json says 40 layers of 16 units, model\.safetensors holds"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokens.json", "confidence.json", "language/weights.json"])
+def test_json_nested_too_deeply_is_one_line(folder, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ModelError, match=name) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+CALIBRATION = {"slope": 0.5, "offset": 0.1, "words": 10, "corpus": "valid", "error": 0.01, "raw_error": 0.1}
+WEIGHTS = {
+    **{"language_weight": 0.5, "word_bonus": 1.0, "unknown_cost": 8.0, "wer": 0.1, "wer_without": 0.2},
+    **{"corpus": "valid", "utterances": 10, "file": "lm.bin"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "changes"),
+    [
+        ("confidence.json", CALIBRATION, {"slope": ["1", None, [], float("nan"), float("inf"), 0, -1, 1e308, 10**400]}),
+        ("confidence.json", CALIBRATION, {"offset": [float("nan"), True, "0"], "words": [1.5, -1], "corpus": [3]}),
+        ("confidence.json", CALIBRATION, {"colour": ["red"], "error": ["big"]}),
+        ("language/weights.json", WEIGHTS, {"language_weight": [float("nan"), float("inf"), "1", -1, 1e308]}),
+        ("language/weights.json", WEIGHTS, {"word_bonus": [None], "unknown_cost": [{}], "utterances": ["ten"]}),
+        ("language/weights.json", WEIGHTS, {"file": [5], "corpus": [None]}),
+    ],
+)
+def test_wrong_additions_are_named(folder, name, values, changes):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"greedy": values}))
+    load_model(folder)
+    for key, wrong in changes.items():
+        for value in wrong:
+            path.write_text(json.dumps({"greedy": {**values, key: value}}))
+            with pytest.raises(ModelError, match=rf"{name}: .*{key}") as caught:
+                load_model(folder)
+            assert "\n" not in str(caught.value)
+            assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"greedy": {"slope": 1}}', '{"greedy": 3}', '{"greedy": {}, "greedy": {}}']
+)
+def test_damaged_additions_are_named(folder, content):
+    (folder / "confidence.json").write_text(content)
+    with pytest.raises(ModelError, match=r"confidence\.json: "):
+        load_model(folder)
+
+
+def test_a_name_of_5000_letters_is_one_line():
+    for name in ("m" * 5000, "m/" * 2500, "m" * 200 + "/" + "m" * 4000):
+        with pytest.raises(ModelError, match="check the path") as caught:
+            load_model(name)
+        assert len(str(caught.value)) < 500
+
+
+def test_a_format_newer_by_one_is_refused(folder):
+    edit_config(folder, lambda config: config.update(format_version=config["format_version"] + 1))
+    with pytest.raises(ModelError, match="format 2; this one reads up to 1"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["a/../../x", "../x", "a/b", "", ".x", "/x", "x\n", "x" * 65])
+def test_a_speaker_name_cannot_leave_the_folder(folder, name):
+    before = sorted(folder.parent.rglob("*"))
+    with pytest.raises(ConfigError, match="--speaker"):
+        keep_speaker(folder, name, Voice(torch.zeros(1)))
+    assert sorted(folder.parent.rglob("*")) == before
+
+
+def test_calibrations_weights_and_speakers_are_saved_with_the_model(folder, tiny_model, tmp_path):
+    calibration, weights = Calibration(**CALIBRATION), TunedWeights(**WEIGHTS)
+    add_calibration(folder, "greedy", calibration)
+    add_weights(folder, "0123", weights)
+    voice = Voice(torch.ones(tiny_model.acoustic.encoder.stack.state_shape))
+    keep_speaker(folder, "anna", voice)
+    loaded = load_model(folder)
+    save_model(tmp_path / "copy", loaded)
+    for each in (loaded, load_model(tmp_path / "copy")):
+        assert (each.calibrations, each.tuned) == ({"greedy": calibration}, {"0123": weights})
+        stored = read_speaker(each.speakers["anna"], shape=tuple(voice.state.shape), feature_size=13)
+        assert torch.equal(stored.state, voice.state)
+    assert load_model(tmp_path / "copy").path == tmp_path / "copy"
+
+
+@pytest.mark.parametrize(
+    "state", [torch.full((2, 1, 2, 16), float("nan")), torch.zeros(2, 1, 2, 16, dtype=torch.int64)]
+)
+def test_a_voice_of_wrong_numbers_is_named(folder, state):
+    path = keep_speaker(folder, "anna", Voice(state))
+    with pytest.raises(ModelError, match=r"anna\.safetensors: state.*remove the file and adapt again"):
+        read_speaker(path, shape=(2, 1, 2, 16), feature_size=13)
 
 
 @pytest.mark.parametrize("name", ["input_dropout", "locked_dropout", "recurrent_dropout"])
