@@ -108,7 +108,8 @@ def test_bounds_can_be_read_from_the_class():
 
 def find_configurations() -> list[type]:
     """Every dataclass of the package that checks its settings, and every one that is named as a configuration."""
-    names = [each.name for each in pkgutil.walk_packages(speechrnn.__path__, "speechrnn.")]
+    modules = pkgutil.walk_packages(speechrnn.__path__, "speechrnn.")
+    names = [each.name for each in modules if not each.name.endswith("__main__")]
     found = [each for name in names for each in vars(importlib.import_module(name)).values()]
     return sorted(
         {
