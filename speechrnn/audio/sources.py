@@ -72,11 +72,19 @@ def open_source(source: Any, name: str) -> Iterator[BinaryIO]:
         raise AudioError(f"{name}: not a recording; give a path, bytes, a binary file, a numpy array or a torch tensor")
     with stream:
         try:
-            if stream.seek(0, io.SEEK_END) == 0:
+            if _measure(stream, name) == 0:
                 raise AudioError(f"{name}: empty, 0 bytes; copy or record it again")
             yield stream
         finally:
             _check_reads(stream, name)
+
+
+def _measure(stream: BinaryIO, name: str) -> int:
+    """Its bytes; some files of the system say that they can be sought and cannot."""
+    try:
+        return stream.seek(0, io.SEEK_END)
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read: {error.strerror or error}; check the path") from error
 
 
 def _check_reads(stream: Any, name: str) -> None:

@@ -1,12 +1,14 @@
 """``speechrnn corpus``: what is printed and written, exit codes, one line for every slip."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from speechrnn.cli.main import main
 from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.readers import list_formats
 
 
 @pytest.fixture
@@ -135,3 +137,9 @@ def test_what_is_packed_is_not_converted(train, tmp_path, capsys):
     assert main(["corpus", "convert", str(tmp_path / "shards"), str(tmp_path / "kaldi")]) == 2
     assert "convert the corpus that it was packed from" in capsys.readouterr().err
     assert not (tmp_path / "kaldi").exists()
+
+
+def test_help_names_every_format_and_every_reader_has_a_name(capsys):
+    assert main(["corpus", "check", "--help"]) == 0
+    named = re.search(r"format of the corpus: (.*?) \(default", " ".join(capsys.readouterr().out.split()))[1]
+    assert re.findall(r"[a-z]+(?![\w)])", re.sub(r"\(.*?\)", "", named).replace(" or ", " ")) == list(list_formats())

@@ -311,3 +311,13 @@ def test_help_says_what_is_written_and_shows_an_example(capsys):
         "speechrnn evaluate r",
     ):
         assert words in " ".join(out.split())
+
+
+def test_escapes_in_names_do_not_reach_the_terminal(capsys, evaluate, corpus):
+    path, lines = corpus
+    for line in lines:
+        line["text"], line["id"] = "high low high low", f"\x1b[31m{line['audio_filepath']}"
+    assert evaluate(write_lines(path, lines)) == 0
+    printed = capsys.readouterr().out
+    assert "\\x1b[31mtest/" in printed
+    assert "\x1b" not in printed

@@ -80,6 +80,7 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
             "--tokens pieces: needs the model whose tokens they are",
         ),
         (["build", "TEXT", "-m", "gone", "-o", "a.arpa"], "gone"),
+        (["build", "/dev/zero", "-o", "a.arpa"], "/dev/zero: expected a sentence a line, found a line above"),
         (["build", "gone.txt", "-o", "a.arpa"], "gone.txt: the text cannot be read"),
         (["build", "TEXT", "-o", "a.lm"], "expected a name that ends in .arpa"),
         (["build", "TEXT", "--order", "0", "-o", "a.arpa"], "order: expected 1 or more"),

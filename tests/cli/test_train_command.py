@@ -382,3 +382,38 @@ def test_a_step_that_was_not_taken_is_replayed_as_a_table(capsys, train, output)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| utterance | seconds | tokens | loss, nats | gradient norm | largest sample |"
     assert "nan" in lines[2]
+
+
+def test_an_empty_configuration_takes_all_settings_from_the_command_line(configuration, output):
+    empty = configuration.with_name("empty.yaml")
+    empty.write_text("# nothing here\n")
+    data = [part for name in ("train", "valid") for part in (f"--data.{name}", f"{configuration.parent}/{name}.jsonl")]
+    settings = [*SETTINGS, *data, "--trainer.max_epochs", "1", "--output", str(output)]
+    assert main(["train", "--config", str(empty), *settings]) == 0
+    assert (output / "model" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--encoder.size", "tiny"],
+            "sets encoder.hidden_size to 8, which takes precedence; add --encoder.hidden_size null",
+        ),
+        (
+            ["--encoder.size=tiny", "--encoder.hidden_size", "null"],
+            "sets encoder.num_layers to 1, which takes precedence",
+        ),
+        (["--optimizer.learning_rate", "1e400"], "optimizer.learning_rate: expected a number in (0, 1000], got inf"),
+    ],
+)
+def test_a_setting_that_cannot_hold_is_one_line(capsys, configuration, arguments, message):
+    configuration.write_text("encoder: {hidden_size: 8, num_layers: 1}\n")
+    assert main(["train", "--config", str(configuration), *arguments]) == 2
+    assert message in error_of(capsys)
+
+
+def test_the_earlier_name_of_rerun_step_is_accepted(capsys):
+    for option in ("--rerun-step", "--replay"):
+        assert main(["train", option, "nowhere"]) == 2
+        assert "nowhere: no saved step there" in error_of(capsys)

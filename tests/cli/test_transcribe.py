@@ -1,13 +1,17 @@
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from speechrnn.cli.main import main
+from speechrnn.model_folder import save_model
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.transcript import choose_names
+from speechrnn.text.tokens import BLANK, CharacterTokens
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +207,74 @@ def test_the_progress_bar_keeps_out_of_standard_output(
     assert len(captured.out.splitlines()) == (0 if has_output else 3)
     assert "transcribing" in captured.err
     assert "no such file" in " ".join(captured.err.split())  # the bar breaks long lines
+
+
+def test_a_recording_whose_name_begins_with_a_dash_follows_two_dashes(
+    capsys, tiny_model_folder, recordings, tmp_path, monkeypatch, recognizer
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(recordings[0], "-dash.wav")
+    assert main(["transcribe", "-m", str(tiny_model_folder), "b.wav", "--", "-dash.wav"]) == 0
+    expected = [
+        f"{name}\t{recognizer.transcribe(path).text}"
+        for name, path in zip(("b.wav", "-dash.wav"), recordings[1::-1], strict=True)
+    ]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_the_folder_of_a_run_stands_for_the_model_in_it(capsys, tiny_model_folder, recordings, tmp_path):
+    shutil.copytree(tiny_model_folder, tmp_path / "run" / "model")
+    assert main(["transcribe", recordings[0], "-m", str(tmp_path / "run"), "--device", "cpu", "-f", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == str(tmp_path / "run" / "model")
+
+
+def test_a_model_of_five_thousand_letters_is_a_short_line(capsys, recordings):
+    assert main(["transcribe", recordings[0], "-m", "x" * 5000]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "expected a model folder, got a name of 5,000 characters" in line
+    assert len(line) < 200
+
+
+def test_an_output_that_cannot_be_written_does_not_end_the_run(capsys, transcribe, recordings, tmp_path, recognizer):
+    long = tmp_path / f"{'n' * 245}.wav"
+    shutil.copy(recordings[0], long)
+    assert transcribe(str(long), recordings[1], "-o", str(tmp_path / "out"), "-f", "json") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"speechrnn: error: {tmp_path / 'out' / long.stem}.json: cannot be written (")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.json"]
+    assert transcribe(str(long), "-o", str(tmp_path / "out"), "-f", "json") == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that fails to be read")
+def test_a_read_error_of_one_recording_does_not_end_the_run(capsys, transcribe, recordings, recognizer):
+    assert transcribe("/proc/self/mem", recordings[1]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"{recordings[1]}\t{recognizer.transcribe(recordings[1]).text}\n"
+    assert captured.err.startswith("speechrnn: error: /proc/self/mem: cannot be read")
+
+
+def test_a_file_name_breaks_no_column(capsys, transcribe, recordings, tmp_path, recognizer):
+    path = tmp_path / "ta\tb\nnew \x1b[31m.wav"
+    shutil.copy(recordings[0], path)
+    assert transcribe(str(path), recordings[1]) == 0
+    first, _ = capsys.readouterr().out.splitlines()
+    assert first == f"{tmp_path}/ta\\tb\\nnew \\x1b[31m.wav\t{recognizer.transcribe(recordings[0]).text}"
+
+
+def test_escapes_in_tokens_do_not_reach_the_terminal(capsys, make_tiny_model, recordings, tmp_path):
+    save_model(tmp_path / "model", make_tiny_model(tokens=CharacterTokens([BLANK, "\x1b", "\x9b", "a", "["])))
+    assert main(["transcribe", recordings[0], "-m", str(tmp_path / "model"), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "\\x1b" in printed
+    assert "\\x9b" in printed
+    assert not {"\x1b", "\x9b"} & set(printed)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file")
+@pytest.mark.parametrize("option", ["--words", "--sentences"])
+def test_an_endless_list_of_texts_is_refused(capsys, transcribe, recordings, option):
+    assert transcribe(recordings[0], option, "/dev/zero") == 2
+    expected = (
+        f"speechrnn: error: {option} /dev/zero: is not a regular file; expected a text file in UTF-8, one a line\n"
+    )
+    assert capsys.readouterr().err == expected
