@@ -23,7 +23,7 @@ from typing import Any
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.corpus.compact import CompactList
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.lines import read_records
 from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
@@ -49,9 +49,8 @@ def read_manifest(path: str | Path) -> CompactList[Utterance]:
     folder = path.parent.absolute()
     utterances, numbers, unnamed = compact_utterances(), array("Q"), bytearray()
     counts: Counter[str] = Counter()
-    for number, line in read_lines(path, kind="manifest"):
+    for number, record in read_records(path, kind="manifest"):
         try:
-            record = _parse(line)
             utterance = _to_utterance(record, folder)
         except CorpusError as error:
             raise CorpusError(f"{path.name} line {number}: {error}") from error
@@ -97,20 +96,12 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     write_atomic(path, "".join(lines), error=CorpusError)
 
 
-def _parse(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "numbers too long or nested too deeply"
-        raise CorpusError(f"not JSON ({reason}); expected one object a line") from error
-    if not isinstance(record, dict):
-        raise CorpusError(f"expected a JSON object, found {_kind(record)}")
+def _check_fields(record: dict[str, Any]) -> None:
     missing = [key for key in ("audio_filepath", "duration", "text") if key not in record]
     if "offset" in record and "duration" in missing:
         raise CorpusError("has an offset without a duration; say how long the utterance is")
     if missing:
         raise CorpusError(f"lacks {' and '.join(repr(key) for key in missing)}")
-    return record
 
 
 def _check_text(record: dict[str, Any], key: str, *, may_be_empty: bool) -> str:
@@ -152,6 +143,7 @@ def _check_label(record: dict[str, Any], key: str) -> str | None:
 
 def _to_utterance(record: dict[str, Any], folder: Path) -> Utterance:
     """Check the types; absent optional fields (also NeMo's null) take their defaults."""
+    _check_fields(record)
     written = _check_text(record, "audio_filepath", may_be_empty=False)
     offset = None if record.get("offset") is None else _check_number(record, "offset", above_zero=False)
     stem = Path(written).stem

@@ -13,6 +13,7 @@ from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.compact import CompactList
 from speechrnn.types import Waveform
 
+_MOST_CHARACTERS = 200_000  # three hours of speech; what aligns texts takes the square of it
 _SLACK_SECONDS = 0.05  # corpora round durations
 
 
@@ -49,6 +50,12 @@ class Utterance:
     def speaker_key(self) -> str | None:
         """As :func:`make_speaker_key` makes it."""
         return make_speaker_key(self.corpus, self.speaker)
+
+    def explain_text(self) -> str | None:
+        """Why the text is not that of one utterance; None where it may be."""
+        if len(self.text) <= _MOST_CHARACTERS:
+            return None
+        return f"its text has {len(self.text):,} characters, at most {_MOST_CHARACTERS:,} are read; split the recording"
 
     def explain_misfit(self, header: AudioInfo) -> str | None:
         """Why the utterance does not lie in a recording with this header; None if it does, up to rounding."""

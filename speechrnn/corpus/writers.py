@@ -19,7 +19,7 @@ def write_table(path: Path, utterances: Sequence[Utterance]) -> None:
     """CSV, or TSV where the name ends so: id, path, start, duration, text, speaker; paths as in a manifest.
 
     Raises:
-        CorpusError: A text has a tab or a line break in it and the table is TSV, or the file cannot be written.
+        CorpusError: A value has a line break in it, or a tab where the table is TSV, or the file cannot be written.
     """
     is_tsv = path.suffix.lower() == ".tsv"
     folder = path.parent.absolute()
@@ -27,14 +27,15 @@ def write_table(path: Path, utterances: Sequence[Utterance]) -> None:
     for each in utterances:
         times = [repr(each.start), repr(each.seconds)]
         rows.append([each.id, write_path(each.audio_path, folder), *times, each.text, each.speaker or ""])
-    if is_tsv:
-        for row in rows:
-            if any("\t" in value or "\n" in value for value in row):
-                raise CorpusError(f"{path}: {row[0]} has a tab or a line break in it; write CSV, which can quote it")
-        write_atomic(path, "".join("\t".join(row) + "\n" for row in rows), error=CorpusError)
-        return
+    for row in rows:
+        if any(character in value for value in row for character in ("\t\r\n" if is_tsv else "\r\n")):
+            what = "a tab or a line break" if is_tsv else "a line break"
+            raise CorpusError(f"{path}: {row[0]!r} has {what} in a value, which the table cannot hold; write .jsonl")
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    if is_tsv:
+        text.writelines("\t".join(row) + "\n" for row in rows)
+    else:
+        csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomic(path, text.getvalue(), error=CorpusError)
 
 
@@ -51,10 +52,13 @@ def write_kaldi(folder: Path, utterances: Sequence[Utterance]) -> None:
     repeated = next((name for number, name in enumerate(names) if name in set(names[:number])), None)
     if len(set(names)) < len(names):
         raise CorpusError(f"{folder}: two utterances would be called {repeated}; give them other ids")
-    broken = next((each.id for each in utterances if "\n" in each.text), None)
+    broken = next((each.id for each in utterances if set("\r\n") & set(each.text)), None)
     if broken is not None:
-        raise CorpusError(f"{folder}: the text of {broken} has a line break in it, which Kaldi's cannot have")
+        raise CorpusError(f"{folder}: the text of {broken!r} has a line break in it, which Kaldi's cannot have")
     paths = list(dict.fromkeys(each.audio_path.absolute() for each in utterances))
+    odd = next((name for name in map(str, paths) if set("\r\n") & set(name) or name != name.strip(" \t|")), None)
+    if odd is not None:
+        raise CorpusError(f"{folder}: {odd!r} has a line break in it or ends in a blank or |; rename the recording")
     is_whole = len(paths) == len(utterances) and not any(each.start for each in utterances)
     if is_whole:
         recordings = dict(zip(paths, names, strict=True))

@@ -15,7 +15,7 @@ import torch
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.streams import Carry, find_sequences
 from speechrnn.corpus.utterance import Utterance, make_speaker_key, read_utterance
-from speechrnn.errors import AudioError, CorpusError
+from speechrnn.errors import AudioError, CorpusError, name_some
 from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
 from speechrnn.model_folder.speakers import Voice
 from speechrnn.recognition.decoders import takes_decoding
@@ -26,8 +26,6 @@ from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, nor
 from speechrnn.types import Waveform
 
 logger = logging.getLogger("speechrnn")
-
-_NAMED_AT_MOST = 10
 
 
 @dataclass(frozen=True)
@@ -221,14 +219,11 @@ def _warn_of_unwritable(recognizer: Recognizer, references: list[str]) -> None:
     lacking = [_find_unwritable(recognizer, reference) for reference in references]
     symbols = sorted(set().union(*lacking))
     if symbols:
-        named = ", ".join(map(repr, symbols[:_NAMED_AT_MOST]))
-        more = f" and {len(symbols) - _NAMED_AT_MOST} more" if len(symbols) > _NAMED_AT_MOST else ""
         logger.warning(
-            "%d of %d references hold what the model has no token for, and so counts as errors: %s%s",
+            "%d of %d references hold what the model has no token for, and so counts as errors: %s",
             sum(map(bool, lacking)),
             len(references),
-            named,
-            more,
+            name_some(map(repr, symbols)),
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.errors import ConfigError, CorpusError, ModelError
+from speechrnn.errors import ConfigError, CorpusError, ModelError, name_some
 from speechrnn.settings import bounded, check_settings
 from speechrnn.text.pieces import PIECES_FILE, WORD_START, load_processor, train_pieces
 from speechrnn.types import BLANK_ID
@@ -24,7 +24,6 @@ Kind = Literal["characters", "words", "sentencepiece", "phones"]
 BLANK = "<blank>"
 TOKENS_FILE = "tokens.json"
 
-_NAMED_AT_MOST = 12
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
@@ -375,6 +374,4 @@ def _clean_all(texts: Iterable[str]) -> Iterator[str]:
 
 def _name(symbols: Sequence[str]) -> str:
     """Name symbols in one line, single characters with their code point."""
-    named = [f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else repr(s) for s in symbols[:_NAMED_AT_MOST]]
-    more = len(symbols) - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")
+    return name_some(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else repr(s) for s in symbols)

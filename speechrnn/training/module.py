@@ -19,7 +19,7 @@ import torch
 
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.corpus.batches import split_batch
-from speechrnn.errors import SpeechRNNError
+from speechrnn.errors import SpeechRNNError, name_some
 from speechrnn.seeds import derive_seed
 from speechrnn.text.tokens import Tokens
 from speechrnn.training.carried import CarriedStates
@@ -280,7 +280,7 @@ class SpeechModule(pl.LightningModule):
         if not any(of_all):
             of_all = gather_from_processes([[id for batch in batches for id in batch.ids]])
         suspects = list(dict.fromkeys(id for ids in of_all for id in ids))  # each of two passes may have named it
-        named = ", ".join(suspects[:5]) + (f" and {len(suspects) - 5} others" if len(suspects) > 5 else "")
+        named = name_some(suspects)
         folder = Path(self.config.output or ".") / "faults" / f"epoch-{self.current_epoch + 1}-batch-{batch_idx + 1}"
         folders = [folder / f"process-{rank}" if len(of_all) > 1 else folder for rank in range(len(of_all))]
         if any(batch.ids for batch in batches):

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 
 from speechrnn.acoustic.ctc import CTCHead
 from speechrnn.acoustic.model import AcousticModel
-from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.errors import ConfigError, CorpusError, name_some
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text.similar import find_similar
@@ -27,8 +27,6 @@ logger = logging.getLogger("speechrnn")
 
 MAY_DIFFER = frozenset({"dropout", "input_dropout", "locked_dropout", "recurrent_dropout", "initial_state"})
 """Settings of the encoder that need not be the model's: they change training alone, or begin as nothing."""
-
-_NAMED_AT_MOST = 12
 
 
 def load_start(config: Config) -> ModelFolder:
@@ -78,8 +76,8 @@ def make_tokens(base: Tokens, config: Config, texts: Iterable[str]) -> Tokens:
     known, unknown = count_symbols(base, texts)
     if not known:
         raise CorpusError(
-            f"the training texts share no symbol with the model: it writes {_list(base.symbols[1:])}, they have "
-            f"{_list(unknown)}; --alphabet replace begins a new output layer, or write the texts as the model does "
+            f"the training texts share no symbol with the model: it writes {name_some(base.symbols[1:])}, they have "
+            f"{name_some(unknown)}; --alphabet replace begins a new output layer, or write the texts as the model does "
             "(phones for a model of phones)"
         )
     if config.start.alphabet != "extend" or not unknown:
@@ -116,7 +114,7 @@ def propose_alphabet(tokens: Tokens, texts: Sequence[str], *, kind: str | None =
     if not unknown:
         return "keep", "the model knows every symbol of these texts"
     share = sum(bool(tokens.unknown(text)) for text in texts) / len(texts)
-    lacking = f"the model lacks {_list([symbol for symbol, _ in unknown.most_common()])}"
+    lacking = f"the model lacks {name_some((symbol for symbol, _ in unknown.most_common()), 12)}"
     if tokens.kind == "phones":
         return "keep", f"{lacking}, in {100 * share:.0f} % of the utterances: its lexicon does not have them"
     if not isinstance(tokens, CharacterTokens | WordTokens):
@@ -159,14 +157,8 @@ def _start_head(base: ModelFolder, head: CTCHead, tokens: Tokens) -> dict[str, T
             bias[row] = near[1]
             begun.append(f"{symbol} near {similar}" if similar else symbol)
     if begun:
-        logger.info("new symbols: %s", _list(begun))
+        logger.info("new symbols: %s", name_some(begun, 12))
     return {"projection.weight": weight, "projection.bias": bias}
-
-
-def _list(symbols: Iterable[str]) -> str:
-    symbols = list(symbols)
-    more = f" and {len(symbols) - _NAMED_AT_MOST} more" if len(symbols) > _NAMED_AT_MOST else ""
-    return ", ".join(symbols[:_NAMED_AT_MOST]) + more
 
 
 class Movement:

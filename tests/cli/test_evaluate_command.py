@@ -229,7 +229,7 @@ def test_a_corpus_that_is_none_is_one_line(capsys, evaluate, tone_run, name, mes
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{low", "test.jsonl line 1: not JSON"),
+        ("{low", "test.jsonl line 1: cannot be read as JSON"),
         ('{"audio_filepath": "gone.wav", "duration": 1, "text": "low"}', "gone.wav: no such file"),
         (
             '{"audio_filepath": "test/test-0.wav", "duration": 99, "text": "low"}',

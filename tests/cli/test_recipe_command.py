@@ -294,7 +294,7 @@ def test_a_wrong_configuration_is_one_line(capsys, recipe, folder, text, message
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("'{low'", "train.jsonl line 1: not JSON"),
+        ("'{low'", "train.jsonl line 1: cannot be read as JSON"),
         ("""'{"audio_filepath": "gone.wav", "duration": 1, "text": "low"}'""", "gone.wav: no such file"),
         ("''", "the manifest holds no utterance"),
     ],

@@ -268,7 +268,7 @@ def test_no_configuration_and_a_folder_for_one(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{low", "train.jsonl line 2: not JSON"),
+        ("{low", "train.jsonl line 2: cannot be read as JSON"),
         ('{"audio_filepath": "gone.wav", "duration": 1, "text": "low", "id": "u"}', "utterance u: "),
         (
             '{"audio_filepath": "short.wav", "duration": 99, "text": "low", "id": "u"}',

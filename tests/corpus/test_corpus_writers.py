@@ -59,14 +59,26 @@ def test_from_format_to_format_and_round_again(tmp_path, entries):
 
 def test_tabs_and_breaks_go_where_they_can_be_written(tmp_path, entries):
     entries = [replace(entries[0], text="one\ttwo\nthree")]
-    with pytest.raises(CorpusError, match="u0 has a tab or a line break in it; write CSV"):
+    with pytest.raises(CorpusError, match="'u0' has a tab or a line break in a value"):
         WRITERS["table"](tmp_path / "a.tsv", entries)
-    with pytest.raises(CorpusError, match="the text of u0 has a line break in it"):
+    with pytest.raises(CorpusError, match="'u0' has a line break in a value"):
+        WRITERS["table"](tmp_path / "a.csv", entries)
+    with pytest.raises(CorpusError, match="the text of 'u0' has a line break in it"):
         WRITERS["kaldi"](tmp_path / "kaldi", entries)
-    WRITERS["table"](tmp_path / "a.csv", entries)
-    assert read_corpus(tmp_path / "a.csv") == entries
+    tabbed = [replace(entries[0], id="u\t0", text="one\ttwo")]
+    with pytest.raises(CorpusError, match=r"'u\\t0' has a tab"):
+        WRITERS["table"](tmp_path / "a.tsv", tabbed)
+    WRITERS["table"](tmp_path / "a.csv", tabbed)
+    assert read_corpus(tmp_path / "a.csv") == tabbed
     WRITERS["table"](tmp_path / "b.tsv", [replace(entries[0], text='"quoted')])
     assert read_corpus(tmp_path / "b.tsv")[0].text == '"quoted'
+
+
+@pytest.mark.parametrize("name", ["a\nb.wav", "a.wav ", "a|"])
+def test_paths_that_a_kaldi_folder_cannot_hold_are_refused(tmp_path, entries, name):
+    path = entries[0].audio_path.rename(tmp_path / name)
+    with pytest.raises(CorpusError, match="has a line break in it or ends in a blank or |; rename the recording"):
+        WRITERS["kaldi"](tmp_path / "kaldi", [replace(entries[0], audio_path=path)])
 
 
 def test_ids_with_blanks_become_kaldis_and_stay_apart(tmp_path, entries):

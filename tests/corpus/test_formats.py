@@ -129,7 +129,7 @@ def test_what_is_wrong_with_a_table_is_named(put, text, content, message):
     [
         ('{"file_name": "a.wav"}', "line 2: lacks 'text'"),
         ("[1]", "line 2: expected a JSON object"),
-        ("{", "line 2: not JSON"),
+        ("{", "line 2: cannot be read as JSON"),
     ],
 )
 def test_what_is_wrong_with_an_audiofolders_lines_is_named(put, text, line, message):

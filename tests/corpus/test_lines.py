@@ -37,9 +37,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         list(read_lines(tmp_path, kind="table"))
 
 
-def test_tables_may_have_the_line_ends_of_any_system_and_breaks_within_quotes(tmp_path):
-    for end in ("\n", "\r\n", "\r"):
-        path = tmp_path / "t.csv"
-        path.write_bytes(f'path,text{end}a.wav,"one{end}two"{end}b.wav,three{end}'.encode())
-        kept = "\r" if end == "\r" else "\n"
-        assert [(each.id, each.text) for each in list_table(path)] == [("a", f"one{kept}two"), ("b", "three")]
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_tables_may_have_the_line_ends_of_any_system(tmp_path, end):
+    path = tmp_path / "t.csv"
+    path.write_bytes(f'path,text{end}a.wav,"one, two"{end}b.wav,three{end}'.encode())
+    assert [(each.id, each.text) for each in list_table(path)] == [("a", "one, two"), ("b", "three")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_quote_that_is_not_closed_makes_no_long_text(tmp_path, end):
+    """Three rows became one utterance, and nothing was said."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(f'path,text{end}a.wav,one{end}b.wav,"two{end}c.wav,three{end}d.wav,"four{end}'.encode())
+    with pytest.raises(CorpusError, match=r"t\.csv line 3: a value goes on over the end of its line; close the quote"):
+        list_table(path)

@@ -87,11 +87,11 @@ def test_a_stem_gives_way_to_an_explicit_id(write):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("{not json}", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ('{"audio_filepath": "a.wav", "text": "x", "duration": ' + "1" * 5000 + "}", "not JSON"),
+        ("{not json}", "cannot be read as JSON"),
+        ("[" * 100_000, "nested too deeply for JSON"),
+        ('{"audio_filepath": "a.wav", "text": "x", "duration": ' + "1" * 5000 + "}", "cannot be read as JSON"),
         ('{"audio_filepath": "a.wav", "text": "x", "duration": ' + "1" * 400 + "}", "finite and above zero"),
-        ([1, 2], "expected a JSON object, found a list"),
+        ([1, 2], "expected a JSON object"),
         ({"duration": 1, "text": ""}, "lacks 'audio_filepath'"),
         ({"audio_filepath": "a.wav"}, "lacks 'duration' and 'text'"),
         ({"audio_filepath": "a.wav", "text": "", "offset": 1}, "offset without a duration"),

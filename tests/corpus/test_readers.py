@@ -168,8 +168,8 @@ def test_a_folder_without_a_manifest_is_refused(put, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{not json", "line 2: not JSON"),
-        ("[1, 2]", "line 2: expected a JSON object, found a list"),
+        ("{not json", "line 2: cannot be read as JSON"),
+        ("[1, 2]", "line 2: expected a JSON object"),
         ('{"audio_filepath": "a.wav", "duration": 1}', "line 2: lacks 'text'"),
     ],
 )

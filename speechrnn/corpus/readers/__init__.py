@@ -71,6 +71,8 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
         raise CorpusError(f"format {name!r}: there is no such one; use {', '.join(formats)}")
     if not path.exists():
         raise CorpusError(f"{path}: there is no such file or folder; check the path")
+    if not (path.is_file() or path.is_dir()):
+        raise CorpusError(f"{path}: is neither a regular file nor a folder; check the path")
     if name is not None:
         return formats[name]
     fitting = [each for each in formats.values() if each.name not in _DEEP and each.fits(path)]

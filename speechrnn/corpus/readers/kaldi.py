@@ -19,9 +19,7 @@ from typing import NamedTuple
 
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.utterance import Utterance, compact_utterances
-from speechrnn.errors import CorpusError
-
-_NAMED_AT_MOST = 3
+from speechrnn.errors import CorpusError, name_some
 
 
 class _Segment(NamedTuple):
@@ -145,7 +143,6 @@ def _check_same(folder: Path, texts: Mapping[str, object], others: Mapping[str, 
     """
     for lacking, missing in ((name, texts.keys() - others.keys()), ("text", others.keys() - texts.keys())):
         if missing:
-            shown = ", ".join(sorted(missing)[:_NAMED_AT_MOST])
-            more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
             other = "text" if lacking == name else name
-            raise CorpusError(f"{folder}: {lacking} lacks {shown}{more}, which {other} has; add them or take them out")
+            shown = name_some(sorted(missing), 3)
+            raise CorpusError(f"{folder}: {lacking} lacks {shown}, which {other} has; add them or take them out")

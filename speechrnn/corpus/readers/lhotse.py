@@ -5,17 +5,17 @@ Source: lhotse's documentation, "Representing a corpus" and "Cuts".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speechrnn.corpus.lines import open_lines
+from speechrnn.corpus.lines import read_records
 from speechrnn.corpus.readers import shar
 from speechrnn.corpus.readers.recordings import find_inside
 from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, EOFError, RecursionError)
 _ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
@@ -32,11 +32,10 @@ def has_manifests(folder: Path) -> bool:
 def is_cuts(path: Path) -> bool:
     """Whether a file's first record is a cut of lhotse's."""
     try:
-        with open_lines(path) as file:
-            record = json.loads(file.readline())
-    except (OSError, ValueError, EOFError):
+        _, record = next(read_records(path, kind="file of cuts"), (0, {}))
+    except CorpusError:
         return False
-    return isinstance(record, dict) and record.get("type") in ("MonoCut", "MultiCut") and "recording" in record
+    return record.get("type") in ("MonoCut", "MultiCut") and "recording" in record
 
 
 def fits(path: Path) -> bool:
@@ -59,11 +58,14 @@ def list_lhotse(path: Path) -> Sequence[Utterance]:
         CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files.
     """
     folder = path if path.is_dir() else path.parent
-    utterances = compact_utterances(
-        _list_supervision(cut, supervision, number, folder, path)
-        for cut in _open_cuts(path)
-        for number, supervision in enumerate(cut.supervisions)
-    )
+    try:
+        utterances = compact_utterances(
+            _list_supervision(cut, supervision, number, folder, path)
+            for cut in _open_cuts(path)
+            for number, supervision in enumerate(cut.supervisions)
+        )
+    except _UNREADABLE as error:
+        raise CorpusError(f"{path}: lhotse cannot read its manifests ({' '.join(str(error).split())})") from error
     if not utterances:
         raise CorpusError(f"{path}: holds no supervision; expected one an utterance, with its text")
     return utterances
@@ -72,16 +74,11 @@ def list_lhotse(path: Path) -> Sequence[Utterance]:
 def _open_cuts(path: Path) -> Any:
     from lhotse import CutSet, RecordingSet, SupervisionSet
 
-    try:
-        if not path.is_dir():
-            return CutSet.from_file(path)
-        cuts = find_cuts(path)
-        if cuts is not None:
-            return CutSet.from_file(cuts)
-        files = [_find(path, name) for name in ("recordings", "supervisions")]
-        return CutSet.from_manifests(RecordingSet.from_file(files[0]), SupervisionSet.from_file(files[1]))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, EOFError) as error:
-        raise CorpusError(f"{path}: lhotse cannot read its manifests ({' '.join(str(error).split())})") from error
+    cuts = find_cuts(path) if path.is_dir() else path
+    if cuts is not None:
+        return CutSet.from_file(cuts)
+    files = [_find(path, name) for name in ("recordings", "supervisions")]
+    return CutSet.from_manifests(RecordingSet.from_file(files[0]), SupervisionSet.from_file(files[1]))
 
 
 def _list_supervision(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Utterance:

@@ -35,7 +35,7 @@ def list_librispeech(folder: Path) -> Sequence[Utterance]:
     Raises:
         CorpusError: There are no transcripts, a line is wrong, or a recording is missing.
     """
-    chapters = sorted(folder.rglob(TRANSCRIPTS))
+    chapters = (path for path in walk(folder) if path.name.endswith(TRANSCRIPTS[1:]))
     utterances = compact_utterances(each for transcripts in chapters for each in _read_chapter(transcripts))
     if not utterances:
         raise CorpusError(f"{folder}: no {TRANSCRIPTS} under it; pass the folder that LibriSpeech's archive makes")

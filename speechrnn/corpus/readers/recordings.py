@@ -14,6 +14,7 @@ from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import AudioError, CorpusError
 
 _THREADS = 4  # headers wait for the disk, not for the interpreter
+_RESOURCE_FORK = "._"
 _AT_ONCE = 1000  # utterances whose headers are read at a time
 
 
@@ -36,7 +37,7 @@ def read_headers(
     """
     found = compact_utterances()
     for each, header in _find_headers(utterances):
-        problem = header if isinstance(header, str) else each.explain_misfit(header)
+        problem = header if isinstance(header, str) else each.explain_text() or each.explain_misfit(header)
         if not isinstance(header, str) and problem is None:
             found.append(each.with_header(header))
         elif on_error is None:
@@ -59,6 +60,8 @@ def _find_headers(utterances: Iterable[Utterance]) -> Iterator[tuple[Utterance, 
 
 
 def _read_header(path: Path) -> AudioInfo | str:
+    if not path.is_file() and path.exists():
+        return f"{path}: no regular file"  # a pipe or a device may never end
     try:
         return audio_info(path)
     except AudioError as error:
@@ -69,7 +72,12 @@ def find_recordings(folder: Path) -> dict[str, Path]:
     """The recordings in a folder, those in folders below it not, by their names without ending."""
     if not folder.is_dir():
         return {}
-    return {path.stem: path.absolute() for path in sorted(folder.iterdir()) if path.suffix.lower() in AUDIO_ENDINGS}
+    return {path.stem: path.absolute() for path in sorted(folder.iterdir()) if is_recording(path)}
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file's name is that of a recording; ``._a.flac`` is what macOS keeps beside ``a.flac``."""
+    return path.suffix.lower() in AUDIO_ENDINGS and not path.name.startswith(_RESOURCE_FORK)
 
 
 def find_inside(bases: Sequence[Path], written: str, *, where: str) -> Path:
@@ -97,7 +105,7 @@ def find_inside(bases: Sequence[Path], written: str, *, where: str) -> Path:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files under a folder, sorted; a link that leads back to a folder above it is not followed."""
+    """All files under a folder, sorted, but for macOS's ``._*``; a link back to a folder above it is not followed."""
     yield from _walk(folder.absolute(), frozenset())
 
 
@@ -108,5 +116,5 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _walk(path, above | {real})
-        elif path.is_file():
+        elif path.is_file() and not path.name.startswith(_RESOURCE_FORK):
             yield path

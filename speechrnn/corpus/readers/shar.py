@@ -5,14 +5,13 @@ Source: lhotse's documentation, "Lhotse Shar: storage format optimized for seque
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechrnn.audio.archives import list_members
 from speechrnn.audio.files import AudioInfo
-from speechrnn.corpus.lines import open_lines
+from speechrnn.corpus.lines import read_records
 from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import AudioError, CorpusError
 
@@ -61,7 +60,7 @@ def _iterate(path: Path) -> Iterator[Utterance]:
             names = {name.rpartition(".")[0]: name for name in list_members(archive) if not name.endswith(".json")}
         except AudioError:
             names = {}  # reading will say so, of each utterance
-        for number, record in _read_records(cuts):
+        for number, record in read_records(cuts, kind="file of cuts"):
             where = f"{cuts} line {number}"
             try:
                 yield _list_cut(record, archive, names)
@@ -84,13 +83,3 @@ def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> U
         corpus=(record.get("custom") or {}).get("corpus"),
         header=AudioInfo(samples / rate, rate, len(recording.get("channel_ids") or [0]), samples),
     )
-
-
-def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with open_lines(path) as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (OSError, EOFError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy or pack it again") from error

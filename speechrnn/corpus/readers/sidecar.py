@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.recordings import walk
+from speechrnn.corpus.readers.recordings import is_recording, walk
 from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
@@ -16,9 +16,7 @@ TEXT_ENDINGS = (".txt", ".lab")
 
 def fits(folder: Path) -> bool:
     """Whether some recording under a folder has its text beside it."""
-    return folder.is_dir() and any(
-        _find_text(path) is not None for path in walk(folder) if path.suffix.lower() in AUDIO_ENDINGS
-    )
+    return folder.is_dir() and any(_find_text(path) is not None for path in walk(folder) if is_recording(path))
 
 
 def list_sidecars(folder: Path) -> Sequence[Utterance]:
@@ -40,7 +38,7 @@ def list_sidecars(folder: Path) -> Sequence[Utterance]:
 
 def _iterate(folder: Path) -> Iterator[Utterance]:
     for path in walk(folder):
-        if path.suffix.lower() not in AUDIO_ENDINGS:
+        if not is_recording(path):
             continue
         text_file = _find_text(path)
         if text_file is None:

@@ -21,7 +21,7 @@ _COMMENT = ";;"
 
 def find_stm(folder: Path) -> list[Path]:
     """The STM files of a folder, or of ``stm`` in it."""
-    return sorted(folder.glob("*.stm")) or sorted((folder / "stm").glob("*.stm"))
+    return sorted(folder.glob("[!.]*.stm")) or sorted((folder / "stm").glob("[!.]*.stm"))
 
 
 def fits(path: Path) -> bool:

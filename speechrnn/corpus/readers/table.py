@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from speechrnn.corpus.lines import read_lines, stream_lines
+from speechrnn.corpus.lines import read_lines, read_records, stream_lines
 from speechrnn.corpus.readers.recordings import find_inside
 from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
@@ -194,18 +193,19 @@ def _find_columns(path: Path, names: Sequence[str]) -> _Columns | None:
 
 def _read_rows(path: Path) -> Iterator[_Row]:
     if path.suffix.lower() in (".jsonl", ".json"):
-        yield from _read_objects(path)
+        for number, record in read_records(path, kind="table"):
+            yield _Row(number, {key: "" if value is None else str(value) for key, value in record.items()})
         return
     _, head = next(read_lines(path, kind="table"), (0, ""))
     is_tsv = path.suffix.lower() == ".tsv"
     delimiter = "\t" if is_tsv else max(_DELIMITERS, key=head.count)
-    # Common Voice writes quotes into its TSV as they are; elsewhere they may hide delimiters and line breaks.
+    # Common Voice writes quotes into its TSV as they are; elsewhere they may hide delimiters.
     reader = csv.reader(
         _split_lines(path), delimiter=delimiter, quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
     )
     header: list[str] = []
     try:
-        for values in reader:
+        for values in _refuse_breaks(path, reader):
             if not any(value.strip() for value in values):
                 continue
             if not header:
@@ -222,6 +222,19 @@ def _read_rows(path: Path) -> Iterator[_Row]:
         raise CorpusError(f"{path} line {reader.line_num}: {error}") from error
 
 
+def _refuse_breaks(path: Path, reader: Any) -> Iterator[list[str]]:
+    """The rows of a CSV reader; a line break inside a value is a quote that is not closed."""
+    first = 1
+    for values in reader:
+        if any("\n" in value or "\r" in value for value in values):
+            raise CorpusError(
+                f"{path} line {first}: a value goes on over the end of its line; close the quote, or write the text in "
+                "one line"
+            )
+        yield values
+        first = reader.line_num + 1
+
+
 def _split_lines(path: Path) -> Iterator[str]:
     """Lines as csv wants them: ended by line feeds, or carriage returns alone."""
     for line in stream_lines(path, kind="table"):
@@ -232,14 +245,3 @@ def _refuse_repeated_columns(path: Path, header: Sequence[str]) -> None:
     repeated = [name for number, name in enumerate(header) if name and name in header[:number]]
     if repeated:
         raise CorpusError(f"{path}: two columns are called {repeated[0]!r}; rename one")
-
-
-def _read_objects(path: Path) -> Iterator[_Row]:
-    for number, line in read_lines(path, kind="table"):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(f"{path} line {number}: not JSON; expected one object a line") from error
-        if not isinstance(record, dict):
-            raise CorpusError(f"{path} line {number}: expected a JSON object")
-        yield _Row(number, {key: "" if value is None else str(value) for key, value in record.items()})
