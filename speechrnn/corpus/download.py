@@ -8,25 +8,16 @@ checked.
 from __future__ import annotations
 
 import hashlib
-import http.client
-import logging
-import os
-import re
 import shutil
 import sys
 import tarfile
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
 
 from speechrnn.errors import CorpusError
 
-logger = logging.getLogger("speechrnn")
-
-_CHUNK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 30
 _BY_HAND = "fetch it by hand, unpack it and pass its folder with --source"
 
@@ -71,10 +62,7 @@ def fetch_corpus(
 
 
 def download(url: str, destination_folder: Path, *, sha256: str | None) -> Path:
-    """Download one file, unless it is there already.
-
-    The file is written beside its place and moved there when it is whole and its hash is right. With a hash, a download
-    that was cut short goes on where it stopped; without one nothing could prove the joint, so it starts anew.
+    """Download one file with pooch, whole or not at all, unless it is there already.
 
     Args:
         url: Where to fetch; http or https. The file keeps the name at the end of it.
@@ -87,24 +75,19 @@ def download(url: str, destination_folder: Path, *, sha256: str | None) -> Path:
     Raises:
         CorpusError: The address cannot be reached, the file did not arrive whole, or its hash is another one.
     """
+    import pooch
+
     target = destination_folder / _file_name(url)
     if target.exists():
-        _check_hash(target, sha256, advice=f"delete {target} and run again")
+        if sha256 is not None and pooch.file_hash(str(target)) != sha256:
+            raise CorpusError(f"{target}: its sha256 is not {sha256}; delete it and run again")
         return target
-    part = target.with_name(target.name + ".part")
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT_SECONDS)
     try:
-        destination_folder.mkdir(parents=True, exist_ok=True)
-        if sha256 is None:
-            part.unlink(missing_ok=True)
-        _fetch(url, part)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise CorpusError(f"{url}: the download failed ({_reason(error)}); {_BY_HAND}") from error
-    try:
-        _check_hash(part, sha256, advice=f"run again, or {_BY_HAND}", name=url)
-    except CorpusError:
-        part.unlink()
-        raise
-    os.replace(part, target)
+        pooch.retrieve(url, sha256, fname=target.name, path=destination_folder, downloader=downloader)
+    except (OSError, ValueError) as error:  # those of requests are OSErrors
+        raise CorpusError(f"{url}: the download failed ({' '.join(str(error).split())}); {_BY_HAND}") from error
     return target
 
 
@@ -127,12 +110,27 @@ def extract(archive: Path, folder: Path) -> Path:
     shutil.rmtree(beside, ignore_errors=True)
     try:
         _unpack(archive, beside)
-        os.replace(beside, folder)
+        beside.replace(folder)
     except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-        raise CorpusError(f"{archive}: cannot be unpacked ({_reason(error)}); delete it and fetch it again") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CorpusError(f"{archive}: cannot be unpacked ({reason}); delete it and fetch it again") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as members:
+            for name in members.namelist():
+                parts = name.replace("\\", "/").split("/")
+                if ".." in parts or parts[0] == "" or ":" in parts[0]:
+                    raise OSError(f"the member {name!r} would land outside the folder")
+            members.extractall(folder)
+        return
+    with tarfile.open(archive) as members:
+        members.extractall(folder, filter="data")
 
 
 def content_hash(folder: Path, pattern: str) -> str:
@@ -156,72 +154,6 @@ def content_hash(folder: Path, pattern: str) -> str:
     return digest.hexdigest()
 
 
-def _fetch(url: str, part: Path) -> None:
-    """Bring a part file to its full length, from the bytes that it holds already."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "speechrnn"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
-            raise
-        part.unlink()  # it holds all there is, or more: only a fresh start can tell
-        return _fetch(url, part)
-    with response:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise OSError("the server sent another part of the file than was asked for")
-        _copy(response, part, start=have if resumed else 0)
-
-
-def _copy(response: http.client.HTTPResponse, part: Path, *, start: int) -> None:
-    announced = response.headers.get("Content-Length")
-    total = start + int(announced) if announced else None
-    arrived = start
-    logger.info("downloading %s", response.url)
-    try:
-        with part.open("ab" if start else "wb") as file:
-            while chunk := response.read(_CHUNK_BYTES):
-                file.write(chunk)
-                arrived += len(chunk)
-                _show_progress(arrived, total)
-    finally:
-        _end_progress()
-    if total is not None and arrived != total:
-        raise OSError(f"{arrived} of {total} bytes arrived")
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as members:
-            for name in members.namelist():
-                _check_member(name, folder)
-            members.extractall(folder)
-        return
-    if not hasattr(tarfile, "data_filter"):
-        raise OSError("this Python unpacks tar files without checks; use 3.11.4 or later")
-    with tarfile.open(archive) as members:
-        members.extractall(folder, filter="data")
-
-
-def _check_member(name: str, folder: Path) -> None:
-    parts = re.split(r"[/\\]", name)
-    if ".." in parts or parts[0] == "" or ":" in parts[0] or not (folder / name).is_relative_to(folder):
-        raise OSError(f"the member {name!r} would land outside the folder")
-
-
-def _check_hash(path: Path, sha256: str | None, *, advice: str, name: str | None = None) -> None:
-    if sha256 is None:
-        return
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    if actual != sha256:
-        raise CorpusError(f"{name or path}: expected sha256 {sha256}, {actual} arrived; {advice}")
-
-
 def _file_name(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     name = urllib.parse.unquote(parts.path).rsplit("/", 1)[-1]
@@ -230,21 +162,5 @@ def _file_name(url: str) -> str:
     return name
 
 
-def _show_progress(arrived: int, total: int | None) -> None:
-    if sys.stderr.isatty():
-        of = f" of {total / 1e6:.1f}" if total else ""
-        sys.stderr.write(f"\r{arrived / 1e6:.1f}{of} MB")
-
-
-def _end_progress() -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-
-
 def _again(folder: Path) -> str:
     return f"delete {folder} and the archive beside it and run again"
-
-
-def _reason(error: Exception) -> str:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    return " ".join(str(cause).split()) or type(error).__name__

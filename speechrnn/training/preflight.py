@@ -36,7 +36,7 @@ logger = logging.getLogger("speechrnn")
 REPLAY = "replay"
 """The corpus that a fine-tuned model knew before, among the names of corpora."""
 
-_NAMED_AT_MOST = 10
+_NAMED_AT_MOST = 5
 _STATISTICS_BATCH_SECONDS = 120.0
 
 
@@ -76,20 +76,19 @@ class Preflight:
         return digest.hexdigest()
 
 
-def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
+def prepare_run(
+    config: Config, *, folders: Sequence[Path], corpora: Mapping[str, Sequence[Utterance]] | None = None
+) -> Preflight:
     """Read the corpora, build tokens and model, and sort out what CTC cannot align.
 
     Args:
         config: The run's configuration.
         folders: Where relative manifest paths are looked for, in this order.
+        corpora: Corpora that are read already, by setting: ``data.train``, ``data.valid``, ``start.replay``.
     """
-    train, valid_corpus = (
-        read_corpus(_find(getattr(config.data, name), f"data.{name}", folders), config.data.format)
-        for name in ("train", "valid")
-    )
+    corpora = _read_corpora(config, folders, corpora or {})
     normalize = partial(normalize_text, config=config.text)
-    texts = (normalize(each.text) for each in train)
-    tokens, model = _make_model(config, texts, folders)
+    tokens, model = _make_model(config, (normalize(each.text) for each in corpora["data.train"]), folders)
     check = partial(
         check_corpus,
         tokens=tokens,
@@ -97,33 +96,34 @@ def prepare_run(config: Config, *, folders: Sequence[Path]) -> Preflight:
         sample_rate=model.sample_rate,
         explain_infeasible=model.explain_infeasible,
     )
-    usable, left_out = check(train)
-    _report_left_out(left_out, total=len(usable) + len(left_out))
-    if config.output is not None:
-        write_json_lines(Path(config.output) / "left_out.jsonl", (vars(item) for item in left_out))
-    if not usable:
-        raise CorpusError(
-            f"{config.data.train}: none of {len(left_out)} utterances can be trained on; "
-            f"the first, {left_out[0].id}: {left_out[0].reason}"
-        )
-    _warn_of_unused_weights(config.data.weights, usable)
-    pronunciations = _find_pronunciations(config, folders, usable, normalize)
-    valid = _describe_valid(valid_corpus, tokens, normalize, model)
+    train, left_out = check(corpora["data.train"])
+    _report_left_out(config, train, left_out)
+    _warn_of_unused_weights(config.data.weights, train)
+    pronunciations = _find_pronunciations(config, folders, train, normalize)
+    valid = _check_valid(corpora["data.valid"], tokens, normalize, model)
     if not valid:
         raise CorpusError(
             f"{config.data.valid}: no utterance is as long as one frame; nothing to choose checkpoints on"
         )
     weights = dict(config.data.weights)
+    if "start.replay" in corpora:
+        weights[REPLAY] = _mix_in(train, *check(corpora["start.replay"]), share=config.start.replay_share)
+    heard = _measure_features(model, train, valid, is_new=config.start.model is None)
+    return Preflight(model, tokens, train, valid, left_out, weights, pronunciations, heard)
+
+
+def _read_corpora(
+    config: Config, folders: Sequence[Path], known: Mapping[str, Sequence[Utterance]]
+) -> dict[str, Sequence[Utterance]]:
+    settings = {"data.train": config.data.train, "data.valid": config.data.valid}
     if config.start.replay is not None:
-        old = read_corpus(_find(config.start.replay, "start.replay", folders))
-        weights[REPLAY] = _mix_in(usable, *check(old), share=config.start.replay_share)
-    heard = None
-    if model.front_end.config.normalization == "speaker":
-        is_new = config.start.model is None
-        heard = (_hear(model, usable, fits_statistics=is_new), _hear(model, valid, fits_statistics=False))
-    elif model.front_end.config.normalization == "corpus" and config.start.model is None:
-        _hear(model, usable, fits_statistics=True)
-    return Preflight(model, tokens, usable, valid, left_out, weights, pronunciations, heard)
+        settings["start.replay"] = config.start.replay
+    return {
+        name: known[name]
+        if name in known
+        else read_corpus(_find(path, name, folders), config.data.format if name.startswith("data.") else None)
+        for name, path in settings.items()
+    }
 
 
 def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -> tuple[Tokens, AcousticModel]:
@@ -184,13 +184,30 @@ def _find(name: str | None, setting: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def _report_left_out(left_out: Sequence[LeftOut], *, total: int) -> None:
-    for item in left_out[:_NAMED_AT_MOST]:
-        logger.warning("left out of training: %s: %s", item.id, item.reason)
-    if len(left_out) > _NAMED_AT_MOST:
-        logger.warning("… and %d more; all are listed in left_out.jsonl", len(left_out) - _NAMED_AT_MOST)
+def _report_left_out(config: Config, usable: Sequence[Utterance], left_out: Sequence[LeftOut]) -> None:
+    """Name what cannot be trained on, list all of it in the run's folder, and refuse a corpus that holds nothing else.
+
+    Raises:
+        CorpusError: No utterance can be trained on.
+    """
     if left_out:
+        _warn_of_some("left out of training", left_out)
+        total = len(usable) + len(left_out)
         logger.warning("%d of %d utterances are left out of training", len(left_out), total)
+    if config.output is not None:
+        write_json_lines(Path(config.output) / "left_out.jsonl", (vars(item) for item in left_out))
+    if not usable:
+        raise CorpusError(
+            f"{config.data.train}: none of {len(left_out)} utterances can be trained on; "
+            f"the first, {left_out[0].id}: {left_out[0].reason}"
+        )
+
+
+def _warn_of_some(what: str, items: Sequence[LeftOut]) -> None:
+    for item in items[:_NAMED_AT_MOST]:
+        logger.warning("%s: %s: %s", what, item.id, item.reason)
+    if len(items) > _NAMED_AT_MOST:
+        logger.warning("%s: and %d more", what, len(items) - _NAMED_AT_MOST)
 
 
 def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Iterable[Utterance]) -> None:
@@ -200,21 +217,24 @@ def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Iterable[U
         logger.warning("data.weights.%s: the training manifest has nothing of this corpus (%s)", name, has)
 
 
-def _describe_valid(
+def _check_valid(
     utterances: Iterable[Utterance], tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
 ) -> CompactList[Utterance]:
     """Every utterance that makes a frame: what cannot be trained on must still be scored."""
     valid = compact_utterances()
+    too_short, without_loss = [], []
     for each in utterances:
         utterance, reason = encode_utterance(each, tokens=tokens, normalize=normalize)
         samples = utterance.count_samples(model.sample_rate)
-        reason = reason or model.explain_infeasible(utterance.tokens, samples)
         if model.count_frames(samples) == 0:
-            logger.warning("left out of validation: %s: shorter than one frame", utterance.id)
+            too_short.append(LeftOut(utterance.id, "shorter than one frame"))
             continue
+        reason = reason or model.explain_infeasible(utterance.tokens, samples)
         if reason:
-            logger.warning("validation utterance %s counts in the WER, not in the loss: %s", utterance.id, reason)
+            without_loss.append(LeftOut(utterance.id, reason))
         valid.append(utterance)
+    _warn_of_some("left out of validation", too_short)
+    _warn_of_some("counts in the WER, not in the loss", without_loss)
     return valid
 
 
@@ -240,6 +260,18 @@ def _find_pronunciations(
             path, len(unknown), len(words), ", ".join(unknown[:5]),
         )  # fmt: skip
     return {word: known[word] for word in sorted(words) if word in known}
+
+
+def _measure_features(
+    model: AcousticModel, train: Sequence[Utterance], valid: Sequence[Utterance], *, is_new: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Set the corpus's statistics in a new model; features of each utterance where it normalises by speaker."""
+    normalization = model.front_end.config.normalization
+    if normalization == "speaker":
+        return _hear(model, train, fits_statistics=is_new), _hear(model, valid, fits_statistics=False)
+    if normalization == "corpus" and is_new:
+        _hear(model, train, fits_statistics=True)
+    return None
 
 
 def _hear(model: AcousticModel, utterances: Sequence[Utterance], *, fits_statistics: bool) -> np.ndarray:

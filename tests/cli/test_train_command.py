@@ -305,7 +305,7 @@ def test_a_validation_text_that_the_model_cannot_write_is_named_and_scored(capsy
     write_lines(manifest, lines)
     assert train() == 0
     assert (
-        "speechrnn: warning: validation utterance valid-0 counts in the WER, not in the loss: "
+        "speechrnn: warning: counts in the WER, not in the loss: valid-0: "
         "transcript 'seven': the model has no token for 'seven'"
     ) in capsys.readouterr().err
 

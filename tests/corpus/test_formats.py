@@ -63,8 +63,8 @@ def text(tmp_path):
         ),
         (
             "metadata.csv",
-            '\ufefffile_name,transcription\r\naudio/a.wav,Grüße\r\n\r\naudio/b.wav,"zwei\r\nZeilen"\r\n',
-            [("audio/a", "Grüße", None), ("audio/b", "zwei\nZeilen", None)],
+            '\ufefffile_name,transcription\r\naudio/a.wav,Grüße\r\n\r\naudio/b.wav,"zwei, Teile"\r\n',
+            [("audio/a", "Grüße", None), ("audio/b", "zwei, Teile", None)],
         ),
         (
             "metadata.jsonl",

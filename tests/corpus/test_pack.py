@@ -166,7 +166,7 @@ def test_cuts_with_faults_are_named_by_their_line(tmp_path, entries, spoil, mess
     with pytest.raises(CorpusError, match=message):
         read_corpus(tmp_path / "shards")
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(CorpusError, match=r"cuts\.000000\.jsonl\.gz: cannot be read"):
+    with pytest.raises(CorpusError, match=r"cuts\.000000\.jsonl\.gz: the file of cuts cannot be read"):
         read_corpus(tmp_path / "shards")
 
 

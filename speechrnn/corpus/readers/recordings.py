@@ -60,7 +60,7 @@ def _find_headers(utterances: Iterable[Utterance]) -> Iterator[tuple[Utterance, 
 
 
 def _read_header(path: Path) -> AudioInfo | str:
-    if not path.is_file() and path.exists():
+    if not path.is_file() and not path.is_dir() and path.exists():
         return f"{path}: no regular file"  # a pipe or a device may never end
     try:
         return audio_info(path)

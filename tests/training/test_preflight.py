@@ -1,0 +1,62 @@
+"""What stands before the first step: corpora are read once, and what is wrong with many utterances is said briefly."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.training import preflight
+from speechrnn.training.config_file import load_config
+from speechrnn.training.preflight import prepare_run
+
+
+def change_texts(path: Path, change) -> None:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [{**line, "id": f"u{number}", "text": change(number, line["text"])} for number, line in enumerate(lines)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_of_many_texts_with_an_unknown_letter_five_are_named_and_the_rest_counted(tone_configuration, caplog, part):
+    """340 such texts made 340 warnings."""
+    folder = tone_configuration.parent
+    (folder / "letters.txt").write_text("\n".join("abcdefghijklmnopqrstuvwxyz "))
+    change_texts(folder / f"{part}.jsonl", lambda number, text: text + "ß" if number % 3 else text)
+    settings = {"tokens.kind": "characters", "tokens.alphabet": str(folder / "letters.txt")}
+    count = sum(number % 3 > 0 for number in range(len(read_corpus(folder / f"{part}.jsonl"))))
+    with caplog.at_level(logging.WARNING, "speechrnn"):
+        found = prepare_run(load_config(tone_configuration, settings), folders=[folder])
+    about = [message for message in caplog.messages if "'ß' (U+00DF)" in message]
+    assert len(about) == 5
+    assert f"and {count - 5} more" in caplog.text
+    assert len(caplog.messages) <= 7
+    assert len(found.left_out) == (count if part == "train" else 0)
+
+
+def test_corpora_that_are_read_already_are_not_read_again(tone_configuration, monkeypatch):
+    config, folders = load_config(tone_configuration), [tone_configuration.parent]
+    expected = prepare_run(config, folders=folders)
+    corpora = {f"data.{name}": read_corpus(folders[0] / f"{name}.jsonl") for name in ("train", "valid")}
+    monkeypatch.setattr(preflight, "read_corpus", lambda *arguments: pytest.fail(f"read again: {arguments}"))
+    found = prepare_run(config, folders=[], corpora={name: list(corpus) for name, corpus in corpora.items()})
+    assert found.describe_data() == expected.describe_data()
+    assert (found.train, found.valid) == (expected.train, expected.valid)
+
+
+def test_neither_training_nor_scoring_imports_lhotse(tone_configuration):
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from speechrnn.evaluation import evaluate, tune\n"
+        "from speechrnn.training.config_file import load_config\n"
+        "from speechrnn.training import data, train\n"
+        "from speechrnn.training.preflight import prepare_run\n"
+        "prepare_run(load_config(sys.argv[1]), folders=[Path(sys.argv[1]).parent])\n"
+        "assert 'lhotse' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tone_configuration)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
