@@ -6,6 +6,7 @@ module chooses its settings, compares the model before and after, and says both.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,6 @@ from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.training.config import Alphabet, Config
 from speechrnn.training.config_file import load_config, to_arguments
-from speechrnn.training.mixing import mix_weights
 from speechrnn.training.run import is_resumable, make_output_folder, read_run, refuse_to_replace
 from speechrnn.training.start import propose_alphabet
 from speechrnn.training.train import TrainingResult, resume, train
@@ -403,3 +403,25 @@ def describe_finetuning(outcome: FineTuning) -> str:
     )
     lines += ["", f"Trained in {training.seconds:.0f} s; model: {training.model}{mean}"]
     return "\n".join(lines)
+
+
+def mix_weights(tuned: ModelFolder, old: ModelFolder, old_share: float) -> ModelFolder:
+    """A model with the mean of two models' weights; outputs that the old one lacks stay as they are.
+
+    Source:
+        M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
+    """
+    acoustic = copy.deepcopy(tuned.acoustic)
+    weights, earlier = acoustic.state_dict(), old.acoustic.state_dict()
+    row_of = {symbol: row for row, symbol in enumerate(old.tokens.symbols)}
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            continue
+        if not name.startswith("head."):
+            value.lerp_(earlier[name].to(value.device), old_share)
+            continue
+        for row, symbol in enumerate(tuned.tokens.symbols):
+            if symbol in row_of:
+                value[row] = value[row].lerp(earlier[name][row_of[symbol]].to(value.device), old_share)
+    acoustic.load_state_dict(weights)
+    return replace(tuned, acoustic=acoustic)

@@ -17,6 +17,11 @@ def pad_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
 
 
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on another device. The host does not wait: a copy to a GPU is queued, one to the CPU is complete."""
+    return tensor.to(device, non_blocking=device.type != "cpu")
+
+
 def valid_mask(sequences: Tensor, lengths: Tensor) -> Tensor:
     """Mark the positions that belong to each sequence.
 
@@ -27,7 +32,7 @@ def valid_mask(sequences: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         (B, T), bool, on the device of the sequences; False is padding.
     """
-    return torch.arange(sequences.shape[1], device=sequences.device) < lengths.to(sequences.device)[:, None]
+    return torch.arange(sequences.shape[1], device=sequences.device) < move(lengths, sequences.device)[:, None]
 
 
 def mask_padding(sequences: Tensor, lengths: Tensor) -> Tensor:

@@ -19,12 +19,18 @@ from speechrnn.cli.main import main
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.evaluation.comparison import Comparison
-from speechrnn.fine_tuning import choose_settings, describe_finetuning, describe_plan, finetune, take_settings
+from speechrnn.fine_tuning import (
+    choose_settings,
+    describe_finetuning,
+    describe_plan,
+    finetune,
+    mix_weights,
+    take_settings,
+)
 from speechrnn.model_folder import load_model
 from speechrnn.text.normalize import TextConfig
 from speechrnn.training.config import Config, StartConfig
 from speechrnn.training.config_file import load_config
-from speechrnn.training.mixing import mix_weights
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.preflight import REPLAY, prepare_run
 from speechrnn.training.train import train

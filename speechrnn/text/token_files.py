@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args
 
 from speechrnn.errors import CorpusError, ModelError
@@ -74,6 +75,21 @@ def load_tokens(folder: str | Path) -> Tokens:
     if tokens.symbols != symbols:
         raise ModelError(f"{path}: its symbols are not those of {PIECES_FILE}; restore both from the same model")
     return tokens
+
+
+def pack_tokens(tokens: Tokens) -> dict[str, bytes]:
+    """Tokens as plain data, such as a checkpoint holds: the files that `save` writes, by name."""
+    with TemporaryDirectory() as folder:
+        tokens.save(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def unpack_tokens(files: Mapping[str, bytes]) -> Tokens:
+    """The tokens that `pack_tokens` packed."""
+    with TemporaryDirectory() as folder:
+        for name in files:
+            (Path(folder) / name).write_bytes(files[name])
+        return load_tokens(folder)
 
 
 def _parse_tokens(content: bytes, path: Path) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a bar or a line an epoch, and plain words when only blanks come out."""
+"""What is shown while a model trains: a progress bar, a line for each epoch, and a hint when only blanks come out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from speechrnn.training.module import SpeechModule
+from speechrnn.training.optimization import count_steps
 
 logger = logging.getLogger("speechrnn")
 
@@ -20,6 +21,12 @@ _BLANK_EPOCHS = 3
 
 def _metric(trainer: pl.Trainer, name: str) -> float:
     return float(trainer.callback_metrics.get(name, float("nan")))
+
+
+def is_log_step(trainer: pl.Trainer) -> bool:
+    """Whether this step is logged: only then are tensors read."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and trainer.global_step % every == 0
 
 
 class Progress(pl.Callback):
@@ -36,9 +43,9 @@ class Progress(pl.Callback):
         self._wer = float("nan")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock, and open the bar where there is a terminal to draw it on."""
+        """Start the clock, and the bar on a terminal."""
         assert isinstance(pl_module, SpeechModule)
-        self._resumed = time.perf_counter()
+        self._resumed = self._asked = time.perf_counter()
         self._audio_before = pl_module.totals.seconds  # a resumed epoch has some already
         if not sys.stderr.isatty() or not trainer.is_global_zero:
             return
@@ -53,7 +60,7 @@ class Progress(pl.Callback):
         )
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
-        steps = pl_module.count_steps()
+        steps = count_steps(trainer)
         total = steps if steps != float("inf") else None
         self._task = self._bar.add_task("train", total=total, epoch="1", state="")
 
@@ -66,17 +73,18 @@ class Progress(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The batch that was waited for has come."""
+        """Count the time waited for this batch."""
         self._waited_seconds += time.perf_counter() - self._asked
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Wait for the next batch; move the bar."""
+        """Start waiting for the next batch; update the bar."""
         self._asked = time.perf_counter()
         if self._bar is None:
             return
-        self._loss = _metric(trainer, "train/loss_step")
+        if is_log_step(trainer):
+            self._loss = _metric(trainer, "train/loss_step")
         speed = self._audio_hours_an_hour(pl_module)
         state = f"loss {self._loss:.2f}  WER {100 * self._wer:.1f} %  {speed:,.0f} h of audio/h"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -95,13 +103,13 @@ class Progress(pl.Callback):
         self._train_seconds += time.perf_counter() - self._resumed
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the clock go on."""
+        """Restart the clock."""
         self._resumed = self._asked = time.perf_counter()
-        self._is_validated = True
+        self._is_validated = not trainer.sanity_checking
         self._wer = _metric(trainer, "valid/wer")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say in one line how the epoch went."""
+        """Log the epoch in one line."""
         assert isinstance(pl_module, SpeechModule)
         totals = pl_module.gather_totals()
         speed, waiting = self._audio_hours_an_hour(pl_module), self._waited_seconds / self._seconds()
@@ -113,7 +121,7 @@ class Progress(pl.Callback):
             self._describe_validation(trainer) if self._is_validated else "",
             totals.mean("norms"),
             100 * totals.mean("clipped"),
-            f", {totals.skipped} not taken" if totals.skipped else "",
+            f", {totals.skipped:.0f} skipped" if totals.skipped else "",
             100 * waiting,
             f"{speed:,.0f}",
         )
@@ -132,7 +140,7 @@ class Progress(pl.Callback):
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar before anything is said about the fault."""
+        """Close the bar before the error is reported."""
         self._close()
 
     def _close(self) -> None:
@@ -142,7 +150,7 @@ class Progress(pl.Callback):
 
 
 class BlankHint(pl.Callback):
-    """Says in plain words when a model goes on emitting nothing but blanks."""
+    """Warns when a model still emits only blanks."""
 
     def __init__(self) -> None:
         self._epochs = 0
@@ -161,12 +169,14 @@ class BlankHint(pl.Callback):
 
 
 class LogLearningRate(pl.Callback):
-    """Logs the learning rate of each step."""
+    """Logs the learning rate at each logged step."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log it."""
+        if not is_log_step(trainer):
+            return
         optimizer = trainer.optimizers[0]
         assert isinstance(optimizer, torch.optim.Optimizer)
         pl_module.log("train/learning_rate", optimizer.param_groups[0]["lr"])

@@ -1,9 +1,8 @@
-"""What a run keeps while it trains: its whole state, to be resumed from; the weights of its best validations.
+"""Checkpoints of a run: its whole state, to resume from, and the weights of its best validations.
 
-A checkpoint is written beside its place and renamed, so a kill or a full disk leaves the one before it whole. It is
-taken at the end of a batch or at the start of an epoch, and says how many batches are done; batches, augmentation and
-dropout are functions of the seed, the epoch and the batch alone, so nothing else is needed to go on as if nothing had
-happened.
+A checkpoint is written atomically, so that a kill or a full disk leaves the one before it. It is saved at the end of a
+batch or of an epoch. Batches, augmentation and dropout are functions of the seed, the epoch and the batch alone, and
+:class:`~speechrnn.training.data.SpeechData` holds how many batches are consumed, so a resumed run needs nothing else.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors.torch import load_file, save
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.errors import ConfigError
+from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.training.collectives import sum_over_processes
 from speechrnn.training.config import CheckpointsConfig
 from speechrnn.training.module import SpeechModule
+from speechrnn.training.run import RUN_FILE
 
 logger = logging.getLogger("speechrnn")
-
-_PROGRESS = ("ready", "started", "processed", "completed")
 
 
 class WholeCheckpointIO(CheckpointIO):
@@ -41,7 +40,7 @@ class WholeCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write it beside its place, then rename it."""
+        """Write it atomically."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_atomic(Path(path), buffer.getvalue())
@@ -49,7 +48,7 @@ class WholeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read it; plain data and tensors only."""
+        """Read it; plain data and tensors only, so that nothing in it can run code."""
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # torch raises what its archive reader, pickle or the file system raise
@@ -64,21 +63,19 @@ class WholeCheckpointIO(CheckpointIO):
             os.unlink(path)
 
 
-class SaveProgress(pl.Callback):
-    """Saves the run's whole state every few minutes, at the start of an epoch, and when it is interrupted.
+class SaveProgress(Checkpoint):
+    """Saves the run's whole state every few minutes, at the end of an epoch, and when it is interrupted.
+
+    As a ``Checkpoint`` it comes after all other callbacks, and at the end of an epoch after the module.
 
     Args:
         path: Where the state is saved.
         config: How often.
-
-    Attributes:
-        data: What identifies the corpus.
     """
 
     def __init__(self, path: Path, config: CheckpointsConfig) -> None:
         self.path = path
         self.every_seconds = 60.0 * config.every_minutes
-        self.data = ""
         self._seconds_before = 0.0
         self._started_at = time.monotonic()
         self._saved_at = time.monotonic()
@@ -99,22 +96,20 @@ class SaveProgress(pl.Callback):
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, self._earlier_handlers[signal.SIGINT])
             if not self._is_interrupted:
-                again = " (once more: at once, without)" if number == signal.SIGINT else ""
+                again = " (once more: at once, without saving)" if number == signal.SIGINT else ""
                 logger.info("interrupted: saving after this batch%s", again)
             self._is_interrupted = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._earlier_handlers[number] = signal.signal(number, note)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what the epoch before has brought, validation included."""
-        if trainer.current_epoch > 0 and not _is_resuming(trainer):
-            self._save(trainer)
-
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time to; not in the middle of a step, and not before a validation is due."""
+        """Save when it is time to; not in the middle of a step, and not before a validation is due.
+
+        Several processes agree on it after each batch, as Lightning itself does about SIGTERM; one does not wait.
+        """
         assert isinstance(pl_module, SpeechModule)
         is_due = time.monotonic() - self._saved_at >= self.every_seconds
         wants = [is_due, self._is_interrupted or trainer.received_sigterm]
@@ -126,8 +121,12 @@ class SaveProgress(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Do not make whoever interrupts wait for a whole validation."""
+        """An interrupt does not wait for the end of the validation."""
         _stop_if(*sum_over_processes([self._is_interrupted], pl_module.device))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what the epoch has brought, validation included."""
+        self._save(trainer)
 
     @property
     def seconds(self) -> float:
@@ -135,67 +134,52 @@ class SaveProgress(pl.Callback):
         return self._seconds_before + max(0.0, time.monotonic() - self._started_at)
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        _check_in_place(self.path.parent)
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the interruption back to whoever had it."""
+        """Restore the signal handlers."""
         self._seconds_before, self._started_at = self.seconds, math.inf
-        self._give_back_signal()
+        self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the interruption back: after this there is no teardown."""
-        self._give_back_signal()
+        """Restore the signal handlers: after this there is no teardown."""
+        self._restore_handlers()
 
-    def _give_back_signal(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._earlier_handlers.items():
             signal.signal(number, handler)
         self._earlier_handlers = {}
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Say where in the run this is."""
-        loop = checkpoint["loops"]["fit_loop"]
-        is_epoch_start = loop["epoch_progress"]["current"]["started"] == trainer.current_epoch
-        done = 0 if is_epoch_start else loop["epoch_loop.batch_progress"]["current"]["processed"]
-        checkpoint["position"] = {
-            "epoch": trainer.current_epoch,
-            "batches_done": done,
-            "logged_steps": loop["epoch_loop.state_dict"]["_batches_that_stepped"],
-            "seconds": self.seconds,
-            "data": self.data,
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook: the time spent so far."""
+        return {"seconds": self.seconds}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Let the data begin where the run was, and let Lightning's loops see an epoch's start as a fresh one."""
-        position = checkpoint["position"]
-        self._seconds_before = position["seconds"]
-        trainer.datamodule.resume_at(position["epoch"], position["batches_done"])  # type: ignore[attr-defined]
-        if position["batches_done"] == 0:
-            loop = checkpoint["loops"]["fit_loop"]
-            loop["epoch_progress"]["total"] = loop["epoch_progress"]["current"] = dict.fromkeys(
-                _PROGRESS, position["epoch"]
-            )
-            batches = loop["epoch_loop.batch_progress"]
-            batches["current"] = dict.fromkeys(_PROGRESS, 0)
-            batches["is_last_batch"] = False
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        self._seconds_before = state_dict["seconds"]
+
+
+def _check_in_place(folder: Path) -> None:
+    """Refuse to write into a folder that replaced the run's own."""
+    if not (folder.parent / RUN_FILE).is_file():
+        raise SpeechRNNError(
+            f"{folder.parent}: this folder was moved or deleted while the run wrote to it; move it back and continue "
+            "with --resume"
+        )
 
 
 def _stop_if(interrupted: float) -> None:
-    """Stop where so many processes, not none, were interrupted; each of them knows the same number."""
+    """Stop where one process or more was interrupted; each of them knows the same number."""
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _is_resuming(trainer: pl.Trainer) -> bool:
-    return trainer.fit_loop.restarting
-
-
 def _is_validation_next(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether Lightning validates after this batch: then the state is saved at the start of what follows."""
+    """Whether Lightning validates after this batch: then the state is saved at a later moment."""
     every = trainer.val_check_batch
     done = trainer.fit_loop.epoch_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
     return trainer.is_last_batch or trainer.should_stop or (isinstance(every, int) and (done + 1) % every == 0)
@@ -213,22 +197,28 @@ class KeepBest(pl.Callback):
         self.folder = folder
         self.best = best
         self.kept: list[dict[str, Any]] = []
+        self._validated: dict[str, torch.Tensor] = {}
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy the weights that are validated: a callback that averages them puts others back after validation."""
+        assert isinstance(pl_module, SpeechModule)
+        self._validated = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep these weights if they are among the best."""
         assert isinstance(pl_module, SpeechModule)
-        validation = pl_module.last_validation
-        assert validation is not None
+        if trainer.sanity_checking or pl_module.last_validation is None:
+            return
         entry: dict[str, Any] = {
             "file": f"epoch-{trainer.current_epoch + 1}-step-{trainer.global_step}.safetensors",
             "epoch": trainer.current_epoch + 1,
-            **validation,
+            **pl_module.last_validation,
         }
         ranked = sorted([*self.kept, entry], key=lambda kept: kept["rank"])
         dropped = ranked[self.best :]
         if entry not in dropped and trainer.is_global_zero:
-            weights = {name: value.detach().cpu() for name, value in pl_module.model.state_dict().items()}
-            write_atomic(self.folder / entry["file"], save(weights))
+            _check_in_place(self.folder)
+            write_atomic(self.folder / entry["file"], save(self._validated))
         self.kept = ranked[: self.best]
         for old in dropped:
             if trainer.is_global_zero:

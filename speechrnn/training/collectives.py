@@ -1,4 +1,4 @@
-"""What processes that train together tell one another; a process that is alone talks to nobody."""
+"""Exchange between processes that train together; a single process exchanges nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from speechrnn.errors import SpeechRNNError
 
@@ -24,6 +25,15 @@ def sum_over_processes(values: Sequence[float], device: torch.device) -> list[fl
     return sums.tolist()
 
 
+def sum_on_device(value: Tensor) -> Tensor:
+    """A scalar added up over all processes, without waiting for it; to be called on each of them."""
+    if is_alone():
+        return value
+    summed = value.detach().to(torch.float32, copy=True)
+    torch.distributed.all_reduce(summed)
+    return summed
+
+
 def gather_from_processes(items: list[Any]) -> list[Any]:
     """The items of all processes, those of the first one first; to be called on each of them."""
     if is_alone():
@@ -34,8 +44,8 @@ def gather_from_processes(items: list[Any]) -> list[Any]:
 
 
 def stop_all(error: SpeechRNNError) -> NoReturn:
-    """Raise what every process has found; the first one says it, and the others end with the same exit code."""
-    if is_alone() or torch.distributed.get_rank() == 0:
+    """Raise an error that every process has found; the first one reports it, all end with the same exit code."""
+    if get_rank() == 0:
         raise error
     raise SystemExit(2) from error
 
@@ -43,3 +53,8 @@ def stop_all(error: SpeechRNNError) -> NoReturn:
 def is_alone() -> bool:
     """Whether this process trains without others."""
     return not torch.distributed.is_available() or not torch.distributed.is_initialized()
+
+
+def get_rank() -> int:
+    """Number of this process among those that train together, from 0."""
+    return 0 if is_alone() else torch.distributed.get_rank()

@@ -255,21 +255,6 @@ class Config:
             )
         _check_trainer(self.trainer)
 
-    @property
-    def gradient_clip_val(self) -> float | None:
-        """Norm or value that gradients are clipped at; None: not at all."""
-        return self.trainer.get("gradient_clip_val") or None
-
-    @property
-    def gradient_clip_algorithm(self) -> str:
-        """``norm`` or ``value``."""
-        return self.trainer.get("gradient_clip_algorithm") or "norm"
-
-    @property
-    def accumulate_grad_batches(self) -> int:
-        """Batches whose gradients make one step."""
-        return self.trainer.get("accumulate_grad_batches") or 1
-
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, as YAML would hold them."""
         return dataclasses.asdict(self)

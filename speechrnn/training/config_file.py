@@ -1,7 +1,7 @@
 """Reading a configuration: YAML and the command line into :class:`~speechrnn.training.config.Config`.
 
-Every setting stands once, as a field of the rooms' own dataclasses or an argument of Lightning's Trainer; the parser is
-made from them.
+Every setting is declared once, as a field of the packages' dataclasses or an argument of Lightning's Trainer; the
+parser is made from them.
 """
 
 from __future__ import annotations
@@ -37,30 +37,12 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 """Where speechrnn's defaults differ from those of ``lightning.pytorch.Trainer``."""
 
-_TRAINER_OURS = [
-    "logger",
-    "callbacks",
-    "plugins",
-    "strategy",
-    "profiler",
-    "model_registry",
-    "default_root_dir",
-    "enable_checkpointing",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "use_distributed_sampler",
-    "barebones",
-    "reload_dataloaders_every_n_epochs",
-    "sync_batchnorm",
-    "limit_test_batches",
-    "limit_predict_batches",
-    "fast_dev_run",
-    "num_sanity_val_steps",
-    "inference_mode",
-    "enable_autolog_hparams",
-    "overfit_batches",
-]
-"""Trainer arguments that the training code itself sets, and so are no settings."""
+TRAINER_REFUSED = {
+    "use_distributed_sampler": "every process gets its share of each batch already",
+    "default_root_dir": "set output, the run's folder",
+    "barebones": "a run is chosen by validation and resumed from checkpoints, which it switches off",
+}
+"""Options of ``lightning.pytorch.Trainer`` that a configuration cannot set, and why."""
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
@@ -73,7 +55,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
     parser.add_class_arguments(Config, None, skip={"trainer"})
-    parser.add_class_arguments(Trainer, "trainer", skip=set(_TRAINER_OURS), instantiate=False)
+    parser.add_class_arguments(Trainer, "trainer", skip=set(TRAINER_REFUSED), instantiate=False)
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
     return parser
 
@@ -113,6 +95,51 @@ def _check_size(settings: Mapping[str, Any], arguments: Sequence[str], where: st
             )
 
 
+def to_config(config: Config | str | Path | Mapping[str, Any]) -> Config:
+    """A configuration as it is, or read from a YAML file or from :meth:`Config.to_dict`'s plain values."""
+    if isinstance(config, Config):
+        return config
+    return config_from_dict(config, where="config") if isinstance(config, Mapping) else load_config(config)
+
+
+def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for ``lightning.pytorch.Trainer``, their classes instantiated, from a configuration's ``trainer``.
+
+    Args:
+        settings: Plain values; an object stands as ``class_path`` and ``init_args``.
+
+    Raises:
+        ConfigError: A class refuses its arguments.
+    """
+    parser = build_parser()
+    options: dict[str, Any] = {}
+    for name, value in settings.items():
+        if value is None:
+            continue
+        try:
+            parsed = parser.parse_object({"trainer": {name: value}}, defaults=False)
+            options[name] = parser.instantiate(parsed).trainer[name]
+        except Exception as error:  # whatever a user's class raises
+            message = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(f"trainer.{name}: {_name_classes(value)}: {message}") from error
+    return options
+
+
+def _to_plain(value: Any) -> Any:
+    """The same value as JSON holds it."""
+    if isinstance(value, dict):
+        return {name: _to_plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _name_classes(value: Any) -> str:
+    """The class paths in a setting."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return ", ".join(str(each.get("class_path", each)) if isinstance(each, Mapping) else str(each) for each in items)
+
+
 def to_arguments(settings: Mapping[str, Any]) -> list[str]:
     """Settings as they stand on a command line."""
     return [part for name, value in settings.items() for part in (f"--{name}", _to_yaml(value))]
@@ -136,7 +163,8 @@ def _parse(parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace
     try:
         parsed = parse(parser)
         _check_sections(parsed, where)
-        settings = parser.instantiate(parsed).as_dict()
+        trainer = parsed.pop("trainer")  # stays plain, so that run.json can hold it; see make_trainer_options
+        settings = {**parser.instantiate(parsed).as_dict(), "trainer": _to_plain(trainer.as_dict())}
     except ConfigError:
         raise
     except (ArgumentError, ValueError, TypeError) as error:
@@ -199,7 +227,12 @@ def _explain(error: Exception, where: str, parser: jsonargparse.ArgumentParser) 
             return cause
         cause = cause.__cause__ or cause.__context__
     message = " ".join(str(error).split())
+    wrong_class = _explain_class(message)
+    if wrong_class is not None:
+        return ConfigError(f"{where}: {wrong_class}")
     name = _find_unknown_name(message)
+    if name is not None and name.removeprefix("trainer.") in TRAINER_REFUSED:
+        return ConfigError(f"{where}: {name} cannot be set: {TRAINER_REFUSED[name.removeprefix('trainer.')]}")
     if name is not None:
         known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -208,6 +241,18 @@ def _explain(error: Exception, where: str, parser: jsonargparse.ArgumentParser) 
     if message.startswith("Unexpected config"):
         message = "expected settings, as in encoder: {cell: gru}"
     return ConfigError(f"{where}: {_explain_type(message, parser)}")
+
+
+def _explain_class(message: str) -> str | None:
+    """Which class of a callback, logger or the like does not exist, or refuses its arguments; None for other errors."""
+    key = re.search(r'Parser key "([\w.]+)":', message)
+    problem = re.search(r"Problem with given class_path '([^']*)': (.*?) - (?:Not a valid|Expected)", message)
+    path = re.search(r"Expected a dot import path string: ([^ ]*[A-Za-z][^ ]*)", message)
+    if key is not None and problem is not None:
+        return f"{key[1]}: {problem[1]}: {problem[2]}"
+    if key is not None and path is not None:
+        return f"{key[1]}: there is no class {path[1]}; expected class_path: package.module.Class"
+    return None
 
 
 def _find_unknown_name(message: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,6 +25,7 @@ from speechrnn.corpus.batches import BatchRequest
 from speechrnn.errors import SpeechRNNError
 from speechrnn.inspection.pictures import draw_lag_curves, has_matplotlib, to_pixels
 from speechrnn.training.config import GradientsConfig
+from speechrnn.training.loggers import tolerated
 from speechrnn.training.module import SpeechModule
 from speechrnn.types import Batch
 
@@ -45,14 +46,12 @@ class GradientWatch(pl.Callback):
 
     Args:
         config: How often, and over how many utterances.
-        clip: What gradients are clipped at; None for not at all.
     """
 
-    def __init__(self, config: GradientsConfig, *, clip: float | None) -> None:
+    def __init__(self, config: GradientsConfig) -> None:
         self._config = config
-        self._clip = clip
-        self._norms: dict[str, list[float]] = {}
-        self._totals: list[float] = []
+        self._norms: dict[str, list[Tensor]] = {}
+        self._totals: list[Tensor] = []
         self._groups: dict[str, list[torch.nn.Parameter]] = {}
         self._said: dict[tuple[int, str], str] = {}
         self._batches: list[Batch] | None = None
@@ -66,13 +65,11 @@ class GradientWatch(pl.Callback):
         if not self._groups:
             self._groups = group_by_layer(pl_module)
         found = {name: [p.grad for p in group if p.grad is not None] for name, group in self._groups.items()}
-        found = {name: gradients for name, gradients in found.items() if gradients}
-        # All at once: each number that leaves a GPU makes it wait.
-        norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in found.values()]).tolist()
-        for name, norm in zip(found, norms, strict=True):
-            self._norms.setdefault(name, []).append(norm)
+        norms = {name: torch.nn.utils.get_total_norm(each).detach() for name, each in found.items() if each}
+        for name, norm in norms.items():
+            self._norms.setdefault(name, []).append(norm)  # read at the end of the epoch: reading makes a GPU wait
             pl_module.log(f"gradients/norm/{name}", norm, on_step=True, on_epoch=False)
-        self._totals.append(math.hypot(*norms))
+        self._totals.append(torch.stack(list(norms.values())).norm())
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -130,12 +127,13 @@ class GradientWatch(pl.Callback):
         return [batch.to(module.device) for batch in self._batches if batch.ids]
 
     def _draw(self, trainer: pl.Trainer, curves: Sequence[LagCurve], step: int) -> None:
-        boards = list(_find_boards(trainer))
+        boards = _find_boards(trainer)
         if not boards or not has_matplotlib():
             return
         pixels = to_pixels(draw_lag_curves(curves, title=f"gradients through time, step {step:,}"))
-        for board in boards:
-            board.add_image("gradients/through_time", pixels, step, dataformats="HWC")
+        for log in boards:
+            with tolerated(log):
+                log.experiment.add_image("gradients/through_time", pixels, step, dataformats="HWC")
 
     def _say(self, curves: Sequence[LagCurve], step: int) -> None:
         """Say what gradients do where that is new."""
@@ -146,26 +144,27 @@ class GradientWatch(pl.Callback):
             self._said[place] = curve.kind
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the epoch's distribution of norms, and say when they explode."""
-        for board in _find_boards(trainer):
-            for name, norms in self._norms.items():
-                finite = [math.log10(norm) for norm in norms if 0.0 < norm < math.inf]
-                if finite:
-                    board.add_histogram(f"gradients/log10_norm/{name}", Tensor(finite), trainer.global_step)
-        if trainer.is_global_zero:
-            self._report_explosions(trainer)
+        """Log the epoch's distribution of norms, and warn when they explode."""
+        for name, norms in self._norms.items():
+            finite = [math.log10(norm) for norm in torch.stack(norms).tolist() if 0.0 < norm < math.inf]
+            for log in _find_boards(trainer) if finite else ():
+                with tolerated(log):
+                    title = f"gradients/log10_norm/{name}"
+                    log.experiment.add_histogram(title, Tensor(finite), trainer.global_step)
+        if trainer.is_global_zero and self._totals:
+            self._report_explosions(trainer, torch.stack(self._totals).tolist())
         self._norms, self._totals = {}, []
 
-    def _report_explosions(self, trainer: pl.Trainer) -> None:
-        finite = [norm for norm in self._totals if math.isfinite(norm)]
+    def _report_explosions(self, trainer: pl.Trainer, norms: Sequence[float]) -> None:
+        finite = [norm for norm in norms if math.isfinite(norm)]
         largest = max(finite, default=0.0)
-        if self._clip is None and (largest > _EXPLODED or len(finite) < len(self._totals)):
+        if not trainer.gradient_clip_val and (largest > _EXPLODED or len(finite) < len(norms)):
             logger.warning(
                 "epoch %d: gradients explode and nothing clips them: the norm is %.3g at its largest, %.3g in the "
                 "median, and not finite in %d of %d steps; set trainer.gradient_clip_val to 1.0, or take encoder.cell "
                 "lstm or gru",
                 trainer.current_epoch + 1, largest, statistics.median(finite or [math.inf]),
-                len(self._totals) - len(finite), len(self._totals),
+                len(norms) - len(finite), len(norms),
             )  # fmt: skip
 
 
@@ -185,7 +184,5 @@ def group_by_layer(module: SpeechModule) -> dict[str, list[torch.nn.Parameter]]:
     return groups
 
 
-def _find_boards(trainer: pl.Trainer) -> Iterator[Any]:
-    for log in trainer.loggers:
-        if isinstance(log, TensorBoardLogger) and trainer.is_global_zero:
-            yield log.experiment
+def _find_boards(trainer: pl.Trainer) -> list[TensorBoardLogger]:
+    return [log for log in trainer.loggers if isinstance(log, TensorBoardLogger) and trainer.is_global_zero]

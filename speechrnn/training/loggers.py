@@ -1,36 +1,94 @@
-"""Logs of a run, as CSV and for TensorBoard; a resumed run goes on in the files that it began."""
+"""Logs of a run: CSV, TensorBoard and the user's own; a resumed run continues its files, and no log ends a run."""
 
 from __future__ import annotations
 
 import csv
 import io
+import logging
 from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from speechrnn.atomic_io import write_atomic
+from speechrnn.errors import ConfigError
+
+logger = logging.getLogger("speechrnn")
 
 METRICS_FILE = "metrics.csv"
 _FLUSH_ROWS = 100
 
 
-def make_loggers(output: Path, *, resumed_after: int | None) -> list[Logger]:
-    """Loggers that write to ``logs/csv/metrics.csv`` and ``logs/tensorboard``.
+def make_loggers(output: Path, given: Logger | Iterable[Logger] | bool | None, *, resumed_after: int | None) -> Any:
+    """Loggers that write to ``logs/csv/metrics.csv`` and ``logs/tensorboard``, and those that are given beside them.
 
     Args:
         output: The run's folder.
+        given: Loggers of the user's own; False: no log at all.
         resumed_after: The last step that a resumed run keeps; what was logged after it will be logged again. None for a
             run that begins.
+
+    Returns:
+        Loggers whose errors are warnings, or False.
+
+    Raises:
+        ConfigError: One of those given cannot be opened.
     """
+    if given is False:
+        return False
+    own = [given] if isinstance(given, Logger) else [] if given in (None, True) else list(given)  # type: ignore[arg-type]
+    for log in own:
+        try:
+            _ = getattr(log, "experiment", None)
+        except Exception as error:  # whatever a logger's own library raises
+            raise ConfigError(f"trainer.logger: {type(log).__name__} cannot be opened: {_shorten(error)}") from error
     purge: dict[str, Any] = {} if resumed_after is None else {"purge_step": resumed_after + 1}
-    return [
-        CSVLog(output / "logs" / "csv", resumed_after=resumed_after),
-        TensorBoardLogger(output, "logs", "tensorboard", **purge),
-    ]
+    board = TensorBoardLogger(output, "logs", "tensorboard", default_hp_metric=False, **purge)
+    return [_keep_running(log) for log in (CSVLog(output / "logs" / "csv", resumed_after=resumed_after), board, *own)]
+
+
+_WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
+
+
+def _keep_running(log: Logger) -> Logger:
+    """Make a logger's failures to write warnings."""
+    for name in _WRITES:
+        setattr(log, name, _tolerate(log, getattr(log, name)))
+    return log
+
+
+def _tolerate(log: Logger, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with tolerated(log):
+            return method(*args, **kwargs)
+
+    return call
+
+
+_named: WeakSet[Logger] = WeakSet()
+
+
+@contextmanager
+def tolerated(log: Logger) -> Iterator[None]:
+    """Make the first error of a logger a warning, and pass over its later ones."""
+    try:
+        yield
+    except Exception as error:  # a full disk, a lost connection, whatever a logger's own library raises
+        if log not in _named:
+            _named.add(log)
+            logger.warning("%s cannot write: %s; the run continues without it", type(log).__name__, _shorten(error))
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class CSVLog(Logger):

@@ -1,23 +1,114 @@
-"""What is minimised: the CTC loss of each utterance, of lower layers too, and how two views of it disagree.
+"""The training loss: CTC of each utterance, of lower layers too, the divergence of two passes; states carried on.
 
-The loss of an utterance is summed over its frames and paths; whoever calls divides by the number of utterances.
+The loss of an utterance is summed over its frames and paths; the caller divides by the number of utterances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from speechrnn.acoustic.ctc import consistency_losses, ctc_losses
+from speechrnn.acoustic.ctc import CTCHead, consistency_losses, count_frames_needed, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.spectral_augment import SpecAugment, Warp
+from speechrnn.padding import move, pad_sequences
 from speechrnn.seeds import derive_seed
-from speechrnn.training.carried import CarriedStates
 from speechrnn.training.config import Config
-from speechrnn.training.phones import PhoneOutput
 from speechrnn.types import Batch, Emission
+
+
+class CarriedStates:
+    """Hidden states after the utterances of the batch before, by the utterances' ids; their gradients are not carried.
+
+    Only the forward direction's state is carried; a backward direction starts at the other end.
+
+    Source:
+        R. Williams and J. Peng, "An efficient gradient-based algorithm for on-line training of recurrent network
+        trajectories", Neural Computation, 1990 (truncated back-propagation through time).
+    """
+
+    def __init__(self) -> None:
+        self.after: dict[str, Tensor] = {}
+        self._new: dict[str, Tensor] = {}
+
+    def begin(self, batch: Batch, own: Tensor) -> Tensor:
+        """What a batch starts from.
+
+        An utterance that follows one whose state is not finite starts anew, so that one bad recording does not spoil
+        the rest. That is decided on the device: reading the state would make the host wait.
+
+        Args:
+            batch: B utterances; ``previous`` names what each follows.
+            own: The model's own initial state, (L, P, D, B, H).
+
+        Returns:
+            The same, with the forward direction's state of those that follow an utterance of the batch before.
+        """
+        state = own.clone()
+        for row, previous in enumerate(batch.previous):
+            if previous in self.after:
+                after = move(self.after[previous], state.device).to(state.dtype)
+                state[:, :, 0, row] = torch.where(after.isfinite().all(), after, own[:, :, 0, row])
+        return state
+
+    def keep(self, batch: Batch, final: Tensor) -> None:
+        """Store the states after a batch, (L, P, D, B or more, H): those of its first B rows."""
+        forward = final[:, :, 0].detach()
+        for row, id in enumerate(batch.ids):
+            self._new[id] = forward[:, :, row].clone()
+
+    def advance(self) -> None:
+        """Make the states of this batch those that the next one starts from."""
+        self.after, self._new = self._new, {}
+
+
+class PhoneOutput(nn.Module):
+    """Lower layers' frames to log-probabilities of phones, and the CTC losses of those.
+
+    Args:
+        pronunciations: Phones of each word.
+        input_size: Units of a layer's output.
+
+    Attributes:
+        head: The output layer; the blank first, then the phones in alphabetical order.
+        pronunciations: As given.
+    """
+
+    def __init__(self, pronunciations: Mapping[str, Sequence[str]], input_size: int) -> None:
+        super().__init__()
+        phones = sorted({phone for word in pronunciations.values() for phone in word})
+        ids = {phone: number for number, phone in enumerate(phones, start=1)}
+        self.pronunciations = dict(pronunciations)
+        self._spoken = {word: [ids[phone] for phone in spoken] for word, spoken in pronunciations.items()}
+        self.head = CTCHead(input_size, 1 + len(phones))
+
+    def encode(self, text: str) -> list[int] | None:
+        """Ids of a text's phones, from 1; None where the pronunciation of a word is not known."""
+        words = [self._spoken.get(word) for word in text.split()]
+        return None if None in words else [phone for word in words for phone in word or ()]
+
+    def losses(self, log_probs: Tensor, texts: Sequence[str], *, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the log probability of each utterance's phones.
+
+        Args:
+            log_probs: What :attr:`head` made of a layer, (B, T', phones and blank).
+            texts: What was said, B of them.
+            lengths: Valid encoder frames, (B,), int64.
+
+        Returns:
+            The losses, (B,), in nats, and whether they count, (B,): not where a word's phones are not known, or there
+            are more phones than frames.
+        """
+        encoded = [self.encode(text) for text in texts]
+        frames = lengths.tolist()
+        fits = [ids is not None and count_frames_needed(ids) <= n for ids, n in zip(encoded, frames, strict=True)]
+        usable = [ids if ids and fit else [] for ids, fit in zip(encoded, fits, strict=True)]
+        device = log_probs.device
+        padded = pad_sequences([torch.tensor(ids, dtype=torch.int64) for ids in usable])
+        losses = ctc_losses(log_probs, move(padded[0], device), lengths=lengths, target_lengths=padded[1])
+        return losses, move(torch.tensor(fits), device)
 
 
 def choose_state(model: AcousticModel, batch: Batch, carried: CarriedStates | None) -> Tensor | None:

@@ -1,306 +1,339 @@
-"""The LightningModule: CTC loss, one optimiser step at a time, faults survived or named, validation WER.
+"""The LightningModule: CTC loss, skipped steps, lack of memory, validation error rates, transcripts.
 
-Optimisation is manual in Lightning's sense: a step that must not be taken is not, a batch that does not fit into memory
-is trained in parts, and what random draws a step makes is a function of the seed, the epoch and the batch alone.
+Optimisation is automatic: Lightning zeroes gradients, accumulates, clips, steps and schedules. Two things are not:
+
+- Where a single process trains, ``training_step`` returns the value of the loss without its graph, and
+  :meth:`SpeechModule.backward` goes through the model. Lightning holds on to what ``training_step`` returns; if that
+  were the graph, memory could not be released for another try in parts when it ran out.
+- ``ReduceLROnPlateau`` is stepped after each validation, not at the end of an epoch: Lightning's metrics are no part of
+  a checkpoint, so a resumed run would miss the step.
+
+No training step reads a tensor on the host. Losses, norms and counters stay on the device until they are logged, a
+checkpoint is written or the epoch ends (:meth:`SpeechModule.read`).
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.corpus.batches import split_batch
-from speechrnn.errors import SpeechRNNError, name_some
+from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.errors import ConfigError
+from speechrnn.model_folder import ModelFolder
 from speechrnn.seeds import derive_seed
+from speechrnn.text.token_files import pack_tokens, unpack_tokens
 from speechrnn.text.tokens import Tokens
-from speechrnn.training.carried import CarriedStates
-from speechrnn.training.collectives import gather_from_processes, stop_all, sum_over_processes
+from speechrnn.training.collectives import gather_from_processes, sum_on_device
 from speechrnn.training.config import Config
-from speechrnn.training.faults import Unreadable, is_out_of_memory, save_fault
-from speechrnn.training.losses import UtteranceLosses, choose_state
-from speechrnn.training.optimization import build_optimizer, build_schedule, clip_gradients
-from speechrnn.training.phones import PhoneOutput
+from speechrnn.training.config_file import to_config
+from speechrnn.training.faults import Memory, SkippedSteps, Step, Unreadable, describe_out_of_memory, save_step
+from speechrnn.training.losses import CarriedStates, PhoneOutput, UtteranceLosses, choose_state
+from speechrnn.training.optimization import (
+    EpochTotals,
+    WeightNoise,
+    build_optimizer,
+    build_schedule,
+    clip_gradients,
+    count_steps,
+    skip_step,
+)
 from speechrnn.training.start import Movement
-from speechrnn.training.totals import EpochTotals
 from speechrnn.training.validation import Validation
-from speechrnn.types import Batch
-
-logger = logging.getLogger("speechrnn")
+from speechrnn.types import Batch, Emission
 
 MONITOR = "valid/rank"
-"""What checkpoints are chosen by, the lower the better (:func:`speechrnn.training.validation.compute_rank`)."""
+"""Metric that checkpoints are chosen by, the lower the better (:func:`speechrnn.training.validation.compute_rank`)."""
 
-_OVERFLOWS_IN_A_ROW = 20
+_READ_EVERY = 50
 
 
 class SpeechModule(pl.LightningModule):
     """Trains an acoustic model with CTC.
 
+    With a Trainer of your own: ``Trainer(…).fit(SpeechModule(config), SpeechData(config))``. Model and tokens then come
+    from the data; ``SpeechModule.load_from_checkpoint(path, weights_only=True)`` takes them from the checkpoint.
+
     Args:
-        model: What is trained.
-        tokens: What its outputs stand for.
-        config: The run's configuration; its ``output`` is where a fault is saved.
-        pronunciations: Phones of the training texts' words, where lower layers are to learn those (``ctc.lexicon``).
+        config: The run's configuration: a :class:`~speechrnn.training.config.Config`, a YAML file, or plain settings.
+        model: What is trained; None: the DataModule's preflight makes it.
+        tokens: What its outputs mean.
+        pronunciations: Phones of the training texts' words, where lower layers learn those (``ctc.lexicon``).
+
+    Attributes:
+        model: The acoustic model.
+        tokens: Its tokens.
     """
+
+    model: AcousticModel
+    tokens: Tokens
 
     def __init__(
         self,
-        model: AcousticModel,
-        tokens: Tokens,
-        config: Config,
+        config: Config | str | Path | Mapping[str, Any],
+        model: AcousticModel | None = None,
+        tokens: Tokens | None = None,
         pronunciations: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False
+        self.config = to_config(config)
+        self.save_hyperparameters({"config": self.config.to_dict()})
+        self.totals = EpochTotals()
+        self.unreadable = Unreadable(self.config.faults)
+        self.skipped = SkippedSteps(self.config)
+        self.memory = Memory()
+        self.named: set[str] = set()
+        self.validations: dict[int, Validation] = {}
+        self.last_validation: dict[str, float] | None = None
+        self._failed: list[tuple[str, str]] = []
+        self._step: Step | None = None
+        self._totals_before = self.totals
+        self._value: Tensor | None = None
+        self._loss: Tensor | None = None
+        self.noise = WeightNoise(self.config.optimizer.weight_noise)
+        self._gathered: EpochTotals | None = None
+        if model is not None and tokens is not None:
+            self._begin(model, tokens, pronunciations)
+
+    def _begin(self, model: AcousticModel, tokens: Tokens, pronunciations: Mapping[str, Sequence[str]] | None) -> None:
+        self.memory.sample_rate = model.sample_rate
         self.model = model
         self.tokens = tokens
-        self.config = config
-        self.movement = Movement(model, config.start) if config.start.model is not None else None
+        self._packed_tokens = pack_tokens(tokens)
+        self.movement = Movement(model, self.config.start) if self.config.start.model is not None else None
         self.phones = PhoneOutput(pronunciations, model.encoder.output_size) if pronunciations else None
-        self.compute_losses = UtteranceLosses(config, model, self.phones)
+        self.compute_losses = UtteranceLosses(self.config, model, self.phones)
         self.carried = self.compute_losses.carried
         self._carried_valid = CarriedStates() if self.carried is not None else None
-        self.totals = EpochTotals()
-        self._is_gathered = False
-        self.unreadable = Unreadable(config.faults)
-        self.faults_in_a_row = 0
-        self.seconds_that_fit: float | None = None
-        self.validation = Validation()
-        self.last_validation: dict[str, float] | None = None
-        self._group: list[tuple[Batch, float]] = []
-        self._suspects: list[str] = []
-        self._is_finite = True
-        self._norm = 0.0
 
-    # What a checkpoint holds beside weights and optimiser.
+    def configure_model(self) -> None:
+        """Lightning's hook: take model and tokens from the DataModule, unless they are there."""
+        if hasattr(self, "tokens"):
+            return
+        preflight = getattr(getattr(self.trainer, "datamodule", None), "preflight", None)
+        if preflight is None:
+            raise ConfigError("SpeechModule(config) needs SpeechData(config) beside it, or model and tokens")
+        self.unreadable.corpus_size = len(preflight.train)
+        self._begin(preflight.model, preflight.tokens, preflight.pronunciations)
+
+    # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning's hook: add what a resumed run must know."""
+        """Lightning's hook: add what a resumed run, or one that only loads the model, must know."""
+        self.read()
         checkpoint["speechrnn"] = {
-            "totals": asdict(self.totals),
-            "unreadable": self.unreadable.to_dict(),
-            "faults_in_a_row": self.faults_in_a_row,
-            "seconds_that_fit": self.seconds_that_fit,
+            "tokens": self._packed_tokens,
+            "pronunciations": None if self.phones is None else self.phones.pronunciations,
+            "totals": asdict(self.totals.read()),
+            "unreadable": self.unreadable.reasons,
+            "faults_in_a_row": self.skipped.in_a_row,
+            "seconds_that_fit": self.memory.seconds_that_fit,
             "carried": self.carried.after if self.carried is not None else {},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning's hook: take it up again."""
+        """Lightning's hook: restore it."""
         kept = checkpoint["speechrnn"]
+        if not hasattr(self, "tokens"):
+            tokens = unpack_tokens(kept["tokens"])
+            model = AcousticModel(self.config.front_end, self.config.encoder, len(tokens))
+            self._begin(model, tokens, kept["pronunciations"])
         self.totals = EpochTotals(**kept["totals"])
-        self.unreadable.load(kept["unreadable"])
-        self.faults_in_a_row = kept["faults_in_a_row"]
-        self.seconds_that_fit = kept["seconds_that_fit"]
+        self.unreadable.reasons = dict(kept["unreadable"])
+        self.skipped.in_a_row = kept["faults_in_a_row"]
+        self.memory.seconds_that_fit = kept["seconds_that_fit"]
         if self.carried is not None:
-            self.carried.after = kept.get("carried", {})
+            self.carried.after = kept["carried"]
 
     # Training.
 
     @property
     def is_in_a_step(self) -> bool:
-        """Whether gradients are being added up for a step that is still to come."""
-        return bool(self._group)
+        """Whether gradients are being accumulated for a step that is still to come."""
+        return self._step is not None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Lightning's hook: move a batch's tensors."""
         return batch.to(device)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's totals anew; nothing follows what the epoch before ended with."""
+        """Reset the epoch's totals and the states that are carried from one utterance to the next."""
         if self.carried is not None:
             self.carried.after = {}
-        self.totals = EpochTotals()
-        self._is_gathered = False
+        self.totals, self._gathered = EpochTotals(), None
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch's gradients, and take a step if it is the last of its group."""
-        config = self.config
-        torch.manual_seed(derive_seed(config.seed, self.current_epoch, batch_idx, self.global_rank))
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute a batch's loss, summed over its utterances and divided by those of all processes."""
+        torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
         if self.movement is not None and self.trainer.world_size == 1:
             self.movement.apply(self.model.named_parameters(), self.current_epoch)
-        failed = [(id, reason) for id, _, reason in batch.failed]
-        utterances, num_failed = sum_over_processes([len(batch.ids), len(failed)], self.device)
-        if num_failed:
-            self.unreadable.count(gather_from_processes(failed))
-        if not self._group:
-            self.optimizers().zero_grad()  # type: ignore[union-attr]
-            self._is_finite, self._suspects = True, []
+        self._failed += [(id, reason) for id, _, reason in batch.failed]
+        if self._step is None:
+            self._step, self._totals_before = Step(self.current_epoch), replace(self.totals)
         # Each utterance of the batch weighs the same, on whatever rank it is.
-        self._group.append((batch, self.trainer.world_size / max(1, utterances) / config.accumulate_grad_batches))
-        with self._noisy_weights():
-            self._backward()
-        if self.carried is not None:
-            self.carried.advance()
-        if len(self._group) == config.accumulate_grad_batches or self.trainer.is_last_batch:
-            self._step(batch_idx)
-            self._group = []
+        share = self._count_all(batch).clamp(min=1).reciprocal() * self.trainer.world_size
+        self._step.batches.append((batch, share))
+        self._step.batch_idx = batch_idx
+        self.noise.add(self.parameters())
+        if self.trainer.world_size > 1:
+            return self._compute_loss(batch, share)
+        self._loss = self._try_loss(batch, share) if self.memory.count_parts(batch) == 1 else None
+        value = torch.zeros((), device=self.device) if self._loss is None else self._loss.detach()
+        self._value = value.requires_grad_()
+        return self._value
 
-    @contextmanager
-    def _noisy_weights(self) -> Iterator[None]:
-        """Gradients are taken where noise has moved the weights to, and applied where they were."""
-        deviation = self.config.optimizer.weight_noise
-        matrices = [p for p in self.parameters() if p.ndim >= 2 and p.requires_grad] if deviation else []
-        kept = [matrix.detach().clone() for matrix in matrices]
-        with torch.no_grad():
-            for matrix in matrices:
-                matrix.add_(torch.randn_like(matrix), alpha=deviation)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for matrix, before in zip(matrices, kept, strict=True):
-                    matrix.copy_(before)
+    def _count_all(self, batch: Batch) -> Tensor:
+        """Utterances of this batch on all processes."""
+        return sum_on_device(torch.full((), float(len(batch.ids)), device=self.device))
 
-    def _backward(self) -> None:
-        """Losses and gradients of the group's last batch, in as many parts as memory asks for."""
-        batch, scale = self._group[-1]
-        totals = asdict(self.totals)
-        while True:
-            parts = split_batch(batch, self._count_parts(batch))
-            try:
-                for part in parts:
-                    self._backward_part(part, scale)
-                return
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or self.trainer.world_size > 1:
-                    raise
-                message = str(error)
-            # Outside the handler, where the traceback no longer holds on to the tensors. The gradients of the batches
-            # before this one go with those of its first parts, so they are computed again.
-            self.optimizers().zero_grad()  # type: ignore[union-attr]
-            self._shrink(batch, len(parts), message)
-            for earlier, its_scale in self._group[:-1]:
-                for part in split_batch(earlier, self._count_parts(earlier)):
-                    self._backward_part(part, its_scale)
-            self.totals = EpochTotals(**totals)
-
-    def _count_parts(self, batch: Batch) -> int:
-        """Parts that a batch has to be trained in; 1 until memory ran out once."""
-        if self.seconds_that_fit is None:
-            return 1
-        return min(max(1, len(batch.ids)), math.ceil(self._padded_seconds(batch) / self.seconds_that_fit))
-
-    def _padded_seconds(self, batch: Batch) -> float:
-        return batch.waveforms.numel() / self.model.sample_rate
-
-    def _shrink(self, batch: Batch, parts: int, message: str) -> None:
-        """Halve what is trained at once."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        seconds = self._padded_seconds(batch)
-        if parts >= len(batch.ids):
-            longest = int(batch.waveform_lengths.argmax())
-            raise SpeechRNNError(
-                f"out of memory with a single utterance, {batch.ids[longest]} "
-                f"({int(batch.waveform_lengths[longest]) / self.model.sample_rate:.1f} s): {message.splitlines()[0]}; "
-                "take a smaller model, or leave long utterances out"
-            )
-        self.seconds_that_fit = seconds / min(2 * parts, len(batch.ids))
-        logger.warning(
-            "out of memory in a batch of %d utterances, %.0f s with padding: from here on no more than %.0f s are "
-            "computed at once, and the gradients of the parts added up; data.batch_seconds %.0f would fit as it is",
-            len(batch.ids), seconds, self.seconds_that_fit, self.seconds_that_fit,
-        )  # fmt: skip
-
-    def _backward_part(self, batch: Batch, scale: float) -> None:
+    def _compute_loss(self, batch: Batch, share: Tensor | float) -> Tensor:
+        """The loss of a batch or a part of one; what is counted of it goes to the totals and the step's checks."""
         if not batch.ids:
             # Nothing to learn from on this rank, but the others wait for its gradients.
-            self.manual_backward(sum((p.sum() for p in self.parameters()), start=torch.zeros(())) * 0.0)
-            return
+            return sum((p.sum() for p in self.parameters()), start=torch.zeros((), device=self.device)) * 0.0
         losses, divergences = self.compute_losses(batch)
         ctc = self.config.ctc
         warmup = min(1.0, (self.global_step + 1) / (ctc.consistency_warmup_steps + 1))
         passes = len(losses) // len(batch.ids)
-        loss = (losses + ctc.consistency * warmup * divergences).sum() * (scale / passes)
-        self.manual_backward(loss)
-        is_finite = torch.isfinite(losses.detach() + divergences.detach())
-        if not bool(is_finite.all()):
-            self._is_finite = False
-            self._suspects += [batch.ids[i % len(batch.ids)] for i in (~is_finite).nonzero()[:, 0].tolist()]
-        self.totals.loss += float(losses.detach()[is_finite].sum())
-        self.totals.consistency += float(divergences.detach()[is_finite].sum())
-        self.totals.utterances += int(is_finite.sum())
+        values, differences = losses.detach(), divergences.detach()
+        is_finite = torch.isfinite(values + differences)
+        assert self._step is not None
+        self._step.checks.append((batch.ids, is_finite))
+        self.totals.add(
+            loss=torch.where(is_finite, values, 0.0).double().sum(),
+            consistency=torch.where(is_finite, differences, 0.0).double().sum(),
+            utterances=is_finite.sum(),
+        )
         self.totals.seconds += float(batch.waveform_lengths.sum()) / self.model.sample_rate
-        self.log("train/loss_step", losses.detach().mean(), on_step=True, on_epoch=False, batch_size=len(batch.ids))
+        self._mean_loss = values.mean()
+        return (losses + ctc.consistency * warmup * divergences).sum() * (share / passes)
 
-    def _step(self, batch_idx: int) -> None:
-        """Take a step with the gradients that were added up, or not, and move the learning rate on."""
-        self.optimizers().step()  # type: ignore[union-attr]
-        if self._is_finite:
-            self.faults_in_a_row = 0
-            self.totals.steps += 1
-            self.totals.norms += self._norm
-        else:
-            self.totals.skipped += 1
-            self.faults_in_a_row += 1
-            self._report_fault(batch_idx)
-        self.log("train/gradient_norm", self._norm, on_step=True, on_epoch=False)
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
-            schedule.step()
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning's hook: compute gradients, in parts where memory runs out."""
+        super().backward(loss, *args, **kwargs)
+        if self._value is None:
+            return
+        # How Lightning scaled the loss: by accumulation and, in fp16, the loss scale.
+        (value, factor), graph = (self._value, self._value.grad), self._loss
+        self._value = self._loss = None
+        del value
+        if graph is not None:
+            try:
+                return graph.backward(factor)
+            except RuntimeError as error:
+                message = describe_out_of_memory(error)
+            # Outside the handler, where the traceback no longer holds on to the tensors.
+            del graph
+            self._shrink(message)
+        self._backward_in_parts(factor)
+
+    def _try_loss(self, batch: Batch, share: Tensor | float) -> Tensor | None:
+        """The loss of a batch; None where memory runs out, and what fits is then smaller."""
+        try:
+            return self._compute_loss(batch, share)
+        except RuntimeError as error:
+            message = describe_out_of_memory(error)
+        self._shrink(message)
+        return None
+
+    def _backward_in_parts(self, factor: Tensor | None) -> None:
+        """Gradients of the step's last batch in parts, or of all its batches once gradients were lost."""
+        assert self._step is not None
+        while True:
+            is_anew = not self._step.checks
+            todo = self._step.batches if is_anew else self._step.batches[-1:]
+            try:
+                with self.trainer.precision_plugin.train_step_context():
+                    for batch, share in todo:
+                        for part in split_batch(batch, self.memory.count_parts(batch)):
+                            self._compute_loss(part, share).backward(factor)
+                return
+            except RuntimeError as error:
+                message = describe_out_of_memory(error)
+            self._shrink(message)
+
+    def _shrink(self, message: str) -> None:
+        """Halve what is computed at once, and drop the step's gradients, which may be those of some parts only."""
+        assert self._step is not None
+        self.memory.shrink([batch for batch, _ in self._step.batches], message)
+        self.zero_grad()
+        self._step.checks = []
+        self.totals = replace(self._totals_before)
+
+    def on_after_backward(self) -> None:
+        """Lightning's hook: take the noise off the weights; carry the batch's states to the next."""
+        self.noise.remove()
+        if self.carried is not None:
+            self.carried.advance()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lightning's hook, after fp16's loss scale is divided out: measure the norm, clip, or call the step off."""
+        """Lightning's hook, after fp16's loss scale is divided out: measure the norm, skip what is not finite."""
         if self.movement is not None:
             # Where several processes train, all parameters take gradients, as their exchange expects, in all epochs.
             for name, parameter in self.model.named_parameters():
                 if not self.movement.moves(name, self.current_epoch):
                     parameter.grad = None
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).detach()
-        self._norm = float(norm)
-        is_finite = self._is_finite and math.isfinite(self._norm)
-        self._is_finite = sum_over_processes([not is_finite], self.device) == [0]  # all step together or not at all
-        if not self._is_finite:
-            for parameter in parameters:
-                parameter.grad = None  # a step without gradients changes nothing
-            return
-        limit, algorithm = self.config.gradient_clip_val, self.config.gradient_clip_algorithm
-        self.totals.clipped += clip_gradients(parameters, norm, limit, algorithm)
+        assert self._step is not None
+        step, self._step = self._step, None
+        self._norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).detach()
+        self._norm = self._norm.to(self.device)
+        is_good = torch.stack([torch.isfinite(self._norm), *(is_finite.all() for _, is_finite in step.checks)]).all()
+        step.is_skipped = sum_on_device((~is_good).float()) > 0  # all processes step together or not at all
+        skip_step(optimizer, step.is_skipped)
+        self.totals.add(
+            steps=~step.is_skipped, skipped=step.is_skipped, norms=torch.where(step.is_skipped, 0.0, self._norm)
+        )
+        self.skipped.add(step)
+        if step.checks:
+            self.log("train/loss_step", self._mean_loss, on_step=True, on_epoch=False)
+        self.log("train/gradient_norm", self._norm, on_step=True, on_epoch=False)
 
-    def _report_fault(self, batch_idx: int) -> None:
-        """Name the utterances of a step that was not taken, and save it; stop after a few in a row."""
-        of_all = gather_from_processes([self._suspects])
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's hook: clip, and count whether that changed anything."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        is_clipped = clip_gradients(parameters, self._norm, gradient_clip_val, gradient_clip_algorithm or "norm")
+        self.totals.add(clipped=is_clipped & torch.isfinite(self._norm))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Lightning's hook: read what went wrong, now and then."""
+        every = min(self.trainer.log_every_n_steps or _READ_EVERY, _READ_EVERY)  # type: ignore[attr-defined]
+        if not self.is_in_a_step and (self.global_step % every == 0 or self.skipped.num_unread_batches >= _READ_EVERY):
+            self.read()
+
+    def read(self) -> None:
+        """Report unreadable recordings and skipped steps since the last read. It waits for the device.
+
+        To be called on all processes at once.
+
+        Raises:
+            CorpusError: Too many recordings cannot be read.
+            SpeechRNNError: Too many steps in a row were skipped.
+        """
+        failed, self._failed = self._failed, []
+        self.unreadable.count(gather_from_processes(failed))
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and not any(of_all) and self.faults_in_a_row <= _OVERFLOWS_IN_A_ROW:
-            logger.info("fp16: a gradient overflowed, as it must until the loss scale fits: now %g", scaler.get_scale())
-            return
-        batches = [batch for batch, _ in self._group]
-        what = "loss" if any(of_all) else "gradient"
-        if not any(of_all):
-            of_all = gather_from_processes([[id for batch in batches for id in batch.ids]])
-        suspects = list(dict.fromkeys(id for ids in of_all for id in ids))  # each of two passes may have named it
-        named = name_some(suspects)
-        folder = Path(self.config.output or ".") / "faults" / f"epoch-{self.current_epoch + 1}-batch-{batch_idx + 1}"
-        folders = [folder / f"process-{rank}" if len(of_all) > 1 else folder for rank in range(len(of_all))]
-        if any(batch.ids for batch in batches):
-            save_fault(folders[self.global_rank], self, batches, epoch=self.current_epoch, batch_idx=batch_idx)
-        logger.warning(
-            "the %s is not finite with %s: this step was not taken (%d in a row); to look at it: "
-            "speechrnn train --replay %s",
-            what, named, self.faults_in_a_row, next(at for at, ids in zip(folders, of_all, strict=True) if ids),
-        )  # fmt: skip
-        if self.faults_in_a_row >= self.config.faults.nonfinite_in_a_row:
-            stop_all(
-                SpeechRNNError(
-                    f"the {what} is not finite in {self.faults_in_a_row} steps in a row, the last with {named}; lower "
-                    "optimizer.learning_rate or trainer.gradient_clip_val and train anew; the steps are saved in "
-                    f"{Path(self.config.output or '.') / 'faults'}"
-                )
-            )
+        self.skipped.read(self._save_step, None if scaler is None else scaler.get_scale())
+
+    def _save_step(self, folder: Path, step: Step, later: int) -> None:
+        model = ModelFolder(self.model, self.tokens, self.config.text, {})
+        save_step(folder, step, model, self.config, phones=self.phones, rank=self.global_rank, later=later)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's totals."""
+        self.read()
         totals = self.gather_totals()
         self.log("train/loss_epoch", totals.mean("loss"))
         if self.config.ctc.consistency:
@@ -310,19 +343,17 @@ class SpeechModule(pl.LightningModule):
         self.log("train/steps_skipped", float(totals.skipped))
 
     def gather_totals(self) -> EpochTotals:
-        """The epoch's totals over all ranks; to be called on each of them, at the end of the epoch."""
-        if not self._is_gathered:
-            self.totals.gather(self.device)
-        self._is_gathered = True
-        return self.totals
+        """The epoch's totals over all processes; to be called on each of them, at the end of the epoch."""
+        if self._gathered is None:
+            self._gathered = self.totals.gather(self.device)
+        return self._gathered
 
-    # Validation.
+    # Validation, test, prediction.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Decode greedily and count errors; an utterance that cannot be read counts as if nothing had been heard."""
-        for id, text, reason in batch.failed:
-            self.validation.fail(id, text, reason)
-        for part in split_batch(batch, self._count_parts(batch)) if batch.ids else []:
+    def emit(self, batch: Batch) -> list[tuple[Batch, Emission]]:
+        """Log-probabilities of a batch outside training, in as many parts as memory asks for."""
+        found = []
+        for part in split_batch(batch, self.memory.count_parts(batch)) if batch.ids else []:
             state = choose_state(self.model, part, self._carried_valid)
             keeps = self._carried_valid is not None
             emission = self.model(
@@ -330,34 +361,62 @@ class SpeechModule(pl.LightningModule):
             )
             if self._carried_valid is not None and emission.state is not None:
                 self._carried_valid.keep(part, emission.state)
-            self.validation.add(emission, part, self.tokens)
+            found.append((part, emission))
         if self._carried_valid is not None:
             self._carried_valid.advance()
+        return found
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Decode greedily and count errors; an utterance that cannot be read counts as if nothing was recognised."""
+        validation = self.validations.setdefault(dataloader_idx, Validation(self.named))
+        for id, text, reason in batch.failed:
+            validation.fail(id, text, reason)
+        for part, emission in self.emit(batch):
+            validation.add(emission, part, self.tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Log the error rates over the whole validation set, and let a plateau lower the learning rate."""
-        self.last_validation = self.validation.finish(self.device)
+        self.last_validation = self.validations.setdefault(0, Validation(self.named)).finish(self.device)
         for name, value in self.last_validation.items():
             self.log(f"valid/{name}", value)
         schedule = self.lr_schedulers()
-        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if isinstance(schedule, ReduceLROnPlateau) and not self.trainer.sanity_checking:
             schedule.step(self.last_validation["rank"])
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As :meth:`validation_step`, on the sets of ``data.test``."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the error rates of each test set, by its name."""
+        for name, validation in zip(self.config.data.test, self.validations.values(), strict=False):
+            for rate in ("wer", "cer", "loss"):
+                self.log(f"{name}/{rate}", validation.finish(self.device)[rate])
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[str]:
+        """Transcripts of a batch, decoded greedily, in its order; empty where a recording cannot be read."""
+        texts = dict.fromkeys([id for id, _, _ in batch.failed], "")
+        for part, emission in self.emit(batch):
+            hypotheses = decode_greedy(emission.log_probs, emission.lengths)
+            texts |= {id: self.tokens.decode(found.tokens) for id, found in zip(part.ids, hypotheses, strict=True)}
+        return [texts[id] for id in (*batch.ids, *(id for id, _, _ in batch.failed))]
+
+    # Optimiser and schedule.
 
     def configure_optimizers(self) -> Any:
         """Lightning's hook: AdamW and the schedule."""
-        is_fp16 = str(self.config.trainer.get("precision", "")).startswith("16")
+        is_fp16 = str(self.trainer.precision).startswith("16")
         factors = (
             {p: self.movement.factor(name) for name, p in self.model.named_parameters()} if self.movement else None
         )
         optimizer = build_optimizer(self.parameters(), self.config.optimizer, fused=not is_fp16, factors=factors)
-        schedule = build_schedule(optimizer, self.config.optimizer, total_steps=self.count_steps())
-        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+        schedule = build_schedule(optimizer, self.config.optimizer, total_steps=count_steps(self.trainer))
+        if schedule is None:
+            return optimizer
+        scheduling = {"scheduler": schedule, "interval": "step", "monitor": MONITOR, "strict": False}
+        return {"optimizer": optimizer, "lr_scheduler": scheduling}
 
-    def count_steps(self) -> float:
-        """Optimiser steps of the whole run; infinite where nothing ends it."""
-        trainer = self.trainer
-        if trainer.max_epochs is None or trainer.max_epochs < 0:
-            return trainer.max_steps if trainer.max_steps > 0 else math.inf
-        batches = trainer.estimated_stepping_batches / max(1, trainer.max_epochs)  # Lightning steps at each
-        steps = math.ceil(batches / self.config.accumulate_grad_batches) * trainer.max_epochs
-        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Lightning's hook; a plateau is judged after each validation instead."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()

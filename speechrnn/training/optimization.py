@@ -1,17 +1,23 @@
-"""The optimiser and its schedule: AdamW without decay on vectors; one cycle, plateau or constant."""
+"""The optimiser, its schedule, clipping, and the totals of an epoch: AdamW without decay on vectors; one cycle, plateau
+or constant. Nothing in a step reads a tensor on the host.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from speechrnn.errors import ConfigError
+from speechrnn.training.collectives import sum_over_processes
 from speechrnn.training.config import OptimizerConfig
 
 _LAST_LEARNING_RATE_SHARE = 1e-3
@@ -43,8 +49,9 @@ def build_optimizer(
     Args:
         parameters: A model's.
         config: Learning rate and decay.
-        fused: One kernel for all of it, on a CPU several times as fast. Not with fp16, where it would divide out the
-            loss scale itself, after the norm has been measured.
+        fused: One kernel for all of it, on a CPU several times as fast, which can skip a step without telling the host
+            (:func:`skip_step`). Not with fp16, where it would divide out the loss scale itself, after the norm has been
+            measured.
         factors: Of the learning rates of single parameters; 1 for others.
     """
     groups: dict[tuple[float, bool], list[Parameter]] = {}
@@ -65,27 +72,133 @@ def build_optimizer(
     )
 
 
-def clip_gradients(parameters: Sequence[Parameter], norm: Tensor, limit: float | None, algorithm: str) -> bool:
+def clip_gradients(parameters: Sequence[Parameter], norm: Tensor, limit: float | None, algorithm: str) -> Tensor:
     """Clip gradients in place.
 
     Args:
         parameters: Those that have gradients.
         norm: Norm of all of their gradients, a scalar.
-        limit: Norm, or greatest absolute value, that is left as it is; None: any.
+        limit: Norm, or greatest absolute value, that is left as it is; None or 0: any.
         algorithm: ``norm`` scales all gradients alike, ``value`` cuts off each number by itself.
 
     Returns:
-        Whether that changed anything.
+        Whether that changed anything, a scalar.
     """
-    if limit is None:
-        return False
+    if not limit:
+        return torch.zeros_like(norm, dtype=torch.bool)
     if algorithm == "value":
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
         torch.nn.utils.clip_grad_value_(parameters, limit)
-        return bool(largest > limit)
+        return largest > limit
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return bool(norm > limit)
+    return norm > limit
+
+
+class WeightNoise:
+    """Moves the weights while gradients are computed, and then back.
+
+    Args:
+        deviation: Standard deviation of the noise; 0 is off.
+    """
+
+    def __init__(self, deviation: float) -> None:
+        self.deviation = deviation
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def add(self, parameters: Iterable[Parameter]) -> None:
+        """Add noise to every matrix."""
+        matrices = [p for p in parameters if p.ndim >= 2 and p.requires_grad] if self.deviation else []
+        self._before = [(matrix, matrix.clone()) for matrix in matrices]
+        for matrix in matrices:
+            matrix.add_(torch.randn_like(matrix), alpha=self.deviation)
+
+    @torch.no_grad()
+    def remove(self) -> None:
+        """Restore the weights."""
+        for matrix, before in self._before:
+            matrix.copy_(before)
+        self._before = []
+
+
+def skip_step(optimizer: torch.optim.Optimizer, is_skipped: Tensor) -> None:
+    """Make the optimiser's next step change nothing where a flag is set: weights, moments and step counts.
+
+    A fused AdamW reads the flag on the device (``found_inf``, as torch's GradScaler sets it). Others, and so fp16, have
+    no such input: for them the flag is read here, and gradients are removed.
+
+    Args:
+        optimizer: Whose step follows.
+        is_skipped: A scalar on the parameters' device.
+    """
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+    elif bool(is_skipped):
+        optimizer.zero_grad()
+
+
+@dataclass
+class EpochTotals:
+    """Sums over an epoch; part of a checkpoint, so that a resumed epoch reports all of itself.
+
+    Each is a number, or a scalar in float64 on the training device until :meth:`read`.
+
+    Attributes:
+        loss: CTC losses of all utterances, in nats.
+        consistency: Divergences of all utterances, in nats.
+        utterances: How many there were, one for each pass.
+        seconds: Audio trained on; always a number.
+        norms: Norms of the gradients before clipping, of all steps taken.
+        steps: Steps taken.
+        clipped: Steps whose gradient was clipped.
+        skipped: Steps skipped because loss or gradient was not finite.
+    """
+
+    loss: Tensor | float = 0.0
+    consistency: Tensor | float = 0.0
+    utterances: Tensor | float = 0.0
+    seconds: float = 0.0
+    norms: Tensor | float = 0.0
+    steps: Tensor | float = 0.0
+    clipped: Tensor | float = 0.0
+    skipped: Tensor | float = 0.0
+
+    def add(self, **values: Tensor) -> None:
+        """Add scalars to sums of these names."""
+        for name, value in values.items():
+            setattr(self, name, value.double() + getattr(self, name))
+
+    def read(self) -> EpochTotals:
+        """The same sums as numbers; this waits for the device."""
+        return EpochTotals(**{each.name: float(getattr(self, each.name)) for each in fields(self)})
+
+    def gather(self, device: torch.device) -> EpochTotals:
+        """The sums over all processes, as numbers; steps are the same on all of them.
+
+        Args:
+            device: Where the process trains.
+        """
+        own = self.read()
+        names = ("loss", "consistency", "utterances", "seconds")
+        sums = sum_over_processes([getattr(own, name) for name in names], device)
+        return replace(own, **dict(zip(names, sums, strict=True)))
+
+    def mean(self, name: str) -> float:
+        """The mean of ``loss`` or ``consistency`` over utterances, or of ``norms`` or ``clipped`` over steps."""
+        count = self.utterances if name in ("loss", "consistency") else self.steps
+        return float(getattr(self, name) / count) if count else 0.0
+
+
+def count_steps(trainer: pl.Trainer) -> float:
+    """Optimiser steps of a whole run; infinite where nothing ends it."""
+    total = trainer.estimated_stepping_batches
+    schedulers = [each for each in trainer.callbacks if isinstance(each, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    if schedulers and trainer.max_epochs is not None and trainer.max_epochs > 0:
+        factors = [schedulers[0].get_accumulate_grad_batches(epoch) for epoch in range(trainer.max_epochs)]
+        total = sum(math.ceil(trainer.num_training_batches / factor) for factor in factors)
+        total = min(total, trainer.max_steps) if trainer.max_steps > 0 else total
+    return total if total > 0 else math.inf
 
 
 def build_schedule(

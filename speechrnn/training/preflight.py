@@ -238,6 +238,12 @@ def _check_valid(
     return valid
 
 
+def read_test_set(config: Config, name: str, preflight: Preflight, folders: Sequence[Path]) -> CompactList[Utterance]:
+    """Utterances of one set of ``data.test``, as the validation set is read."""
+    utterances = read_corpus(_find(config.data.test[name], f"data.test.{name}", folders), config.data.format)
+    return _check_valid(utterances, preflight.tokens, partial(normalize_text, config=config.text), preflight.model)
+
+
 def _find_pronunciations(
     config: Config, folders: Sequence[Path], utterances: Iterable[Utterance], normalize: Callable[[str], str]
 ) -> dict[str, list[str]] | None:

@@ -1,4 +1,4 @@
-"""A training step that was not taken, computed once more: which utterance was it?"""
+"""A skipped training step, computed again utterance by utterance: which one is not finite?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("speechrnn")
 
 @dataclass(frozen=True)
 class ReplayedUtterance:
-    """One utterance of a step that was not taken.
+    """One utterance of a skipped step.
 
     Attributes:
         id: Its name.
@@ -47,18 +47,18 @@ class ReplayedUtterance:
 
     @property
     def is_finite(self) -> bool:
-        """Whether it can have been trained on."""
+        """Whether loss and gradient are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
 def replay(folder: str | Path) -> list[ReplayedUtterance]:
-    """Compute a step that was not taken once more, utterance by utterance, on the CPU in float32.
+    """Compute a skipped step again, utterance by utterance, on the CPU in float32.
 
-    States that were carried on from earlier utterances are not among what was saved: each utterance starts from the
-    model's own, and a warning says so.
+    The weights are those of the next read, ``saved_steps_later`` steps after the skipped one. States that were carried
+    on from earlier utterances are not saved: each utterance starts from the model's own, and a warning says so.
 
     Args:
-        folder: What :func:`speechrnn.training.faults.save_fault` wrote.
+        folder: What :func:`speechrnn.training.faults.save_step` wrote.
 
     Returns:
         Its utterances, those whose loss or gradient is not finite first, then by loss, the greatest first.
@@ -70,7 +70,7 @@ def replay(folder: str | Path) -> list[ReplayedUtterance]:
     fault = _read_fault(folder)
     saved = load_model(folder / "model")
     config = config_from_dict(fault["configuration"], where=str(folder))
-    module = SpeechModule(saved.acoustic, saved.tokens, config, fault.get("pronunciations"))
+    module = SpeechModule(config, saved.acoustic, saved.tokens, fault.get("pronunciations"))
     if module.phones is not None:
         module.phones.load_state_dict(_read_tensors(folder / "phones.safetensors"))
     module.train()

@@ -1,16 +1,25 @@
-"""What stands in a run's folder, and what it takes to go on with a run: run.json."""
+"""A run's folder: run.json, which a run is resumed from; the lock; and the log lines of a run started from Python."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from speechrnn.atomic_io import write_json
 from speechrnn.errors import ConfigError
+from speechrnn.processes import is_first_process
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import config_from_dict
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 RUN_FILE = "run.json"
 _RUN_VERSION = 1
@@ -18,14 +27,54 @@ CHECKPOINTS = "checkpoints"
 LAST = f"{CHECKPOINTS}/last.ckpt"
 
 
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Keep other runs out of a run's folder. The lock of a process that died does not last.
+
+    Raises:
+        ConfigError: Another process trains there.
+    """
+    if fcntl is None or not is_first_process():
+        yield
+        return
+    path = output / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its workers
+        except OSError:
+            raise ConfigError(f"{output}: another process trains there; wait, or choose another output") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def visible_log() -> Iterator[None]:
+    """Show log lines on standard error where nothing has set up logging, as in a notebook or a plain script."""
+    log, handler = logging.getLogger("speechrnn"), logging.StreamHandler()
+    if log.handlers or logging.getLogger().handlers or not is_first_process():
+        yield
+        return
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 @dataclass(frozen=True)
 class Run:
-    """What a run needs to be taken up again.
+    """What a run is resumed from.
 
     Attributes:
         config: Its configuration, ``output`` set.
         folders: Where else manifests that are given by relative paths are looked for.
-        provenance: What the model card shall say of languages and corpora.
+        provenance: What the model card says of languages and corpora.
         is_finished: Whether its model is released.
     """
 

@@ -1,12 +1,13 @@
-"""One training run: corpus and configuration in, model folder out; and one that was stopped, taken up again."""
+"""One training run: corpus and configuration in, model folder out; and one that was stopped, resumed."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
+import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,23 +17,35 @@ import torch
 from speechrnn.corpus.check import LeftOut
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
-from speechrnn.processes import is_first_process
+from speechrnn.processes import count_cores, is_first_process
 from speechrnn.training.config import Config
-from speechrnn.training.config_file import load_config
-from speechrnn.training.preflight import Preflight, prepare_run
-from speechrnn.training.run import CHECKPOINTS, LAST, Run, make_output_folder, read_run, refuse_to_replace
-from speechrnn.types import BLANK_ID
+from speechrnn.training.config_file import load_config, make_trainer_options
+from speechrnn.training.run import (
+    CHECKPOINTS,
+    LAST,
+    Run,
+    locked,
+    make_output_folder,
+    read_run,
+    refuse_to_replace,
+    visible_log,
+)
+from speechrnn.types import BLANK_ID, Emission
 
 if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import Logger
+
     from speechrnn.training.checkpoints import KeepBest, SaveProgress
+    from speechrnn.training.data import SpeechData
     from speechrnn.training.module import SpeechModule
 
-logger = logging.getLogger("speechrnn")
+log = logging.getLogger("speechrnn")
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run ended with.
+    """The result of a run.
 
     Attributes:
         model: The released model folder.
@@ -53,10 +66,13 @@ class TrainingResult:
     left_out: list[LeftOut]
 
 
+@visible_log()
 def train(
     config: str | Path | Config,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     *,
+    callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | Iterable[Logger] | bool | None = None,
     provenance: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     folders: Sequence[Path] = (),
@@ -66,18 +82,20 @@ def train(
     Args:
         config: YAML file, or a configuration with ``output`` set.
         overrides: Settings that win over the file, such as ``{"encoder.hidden_size": 256}``.
-        provenance: What the model card shall say of languages and corpora (licence, attribution, source).
+        callbacks: Lightning callbacks, beside those of ``trainer.callbacks``. :func:`resume` needs them again.
+        logger: Lightning loggers, beside CSV and TensorBoard and instead of ``trainer.logger``; False: no log at all.
+        provenance: What the model card says of languages and corpora (licence, attribution, source).
         overwrite: Replace a run in the output folder, finished or not; else that is refused.
         folders: Where else to look for manifests that are given by relative paths.
 
     Returns:
-        Where the model lies and how good it is on validation data. Where several processes train together, only the
-        first one returns; the others end here.
+        Where the model is and how good it is on validation data. Where several processes train together, only the first
+        one returns; the others end here.
 
     Raises:
         ConfigError: A setting is wrong, or the output folder already holds a run.
         CorpusError: A manifest is wrong, or holds nothing that can be trained on.
-        SpeechRNNError: Training cannot go on; what it says names the utterances.
+        SpeechRNNError: Training cannot continue; the message names the utterances.
     """
     if not isinstance(config, Config):
         folder = Path(config).resolve().parent
@@ -90,19 +108,28 @@ def train(
     if not overwrite and is_first_process():
         refuse_to_replace(run.output)
     make_output_folder(run.output)
-    preflight = prepare_run(config, folders=[run.output, *folders])
-    if is_first_process():
-        for stale in (CHECKPOINTS, "logs", "faults"):
-            shutil.rmtree(run.output / stale, ignore_errors=True)
-        run.save()
-    return _fit(run, preflight, checkpoint=None)
+    with locked(run.output):
+        data = _prepare(run)
+        if is_first_process():
+            for stale in (CHECKPOINTS, "logs", "faults"):
+                shutil.rmtree(run.output / stale, ignore_errors=True)
+            run.save()
+        return _fit(run, data, callbacks, logger, checkpoint=None)
 
 
-def resume(output: str | Path) -> TrainingResult:
-    """Go on with a run that was stopped, killed or interrupted, as if it had not been.
+@visible_log()
+def resume(
+    output: str | Path,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | Iterable[Logger] | bool | None = None,
+) -> TrainingResult:
+    """Continue a run that was stopped, killed or interrupted, as if it had not been.
 
     Args:
         output: The run's folder.
+        callbacks: As :func:`train` got them.
+        logger: As :func:`train` got it.
 
     Returns:
         As :func:`train` does; on a CPU, with as many threads as before, the weights are those of a run that was never
@@ -115,10 +142,20 @@ def resume(output: str | Path) -> TrainingResult:
     output = Path(output)
     run = read_run(output)
     if run.is_finished and (output / "model").exists():
-        logger.info("%s: this run is finished", output)
+        log.info("%s: this run is finished", output)
         return _describe_finished(output)
-    preflight = prepare_run(run.config, folders=[output, *run.folders])
-    return _fit(run, preflight, checkpoint=output / LAST if (output / LAST).exists() else None)
+    with locked(output):
+        checkpoint = output / LAST if (output / LAST).exists() else None
+        return _fit(run, _prepare(run), callbacks, logger, checkpoint=checkpoint)
+
+
+def _prepare(run: Run) -> SpeechData:
+    """Run the preflight."""
+    from speechrnn.training.data import SpeechData
+
+    data = SpeechData(run.config, run.folders)
+    data.setup()
+    return data
 
 
 def _describe_finished(output: Path) -> TrainingResult:
@@ -138,36 +175,36 @@ def _describe_finished(output: Path) -> TrainingResult:
     )
 
 
-def _fit(run: Run, preflight: Preflight, *, checkpoint: Path | None) -> TrainingResult:
+def _fit(
+    run: Run, data: SpeechData, callbacks: Sequence[pl.Callback], given: Any, *, checkpoint: Path | None
+) -> TrainingResult:
     from speechrnn.training.checkpoints import KeepBest, SaveProgress
     from speechrnn.training.module import SpeechModule
 
-    config, folder = run.config, run.output / CHECKPOINTS
-    module = SpeechModule(preflight.model, preflight.tokens, config, preflight.pronunciations)
+    config, preflight = run.config, data.preflight
+    assert preflight is not None
+    module = SpeechModule(config, preflight.model, preflight.tokens, preflight.pronunciations)
     module.unreadable.corpus_size = len(preflight.train)
     progress = SaveProgress(run.output / LAST, config.checkpoints)
-    best = KeepBest(folder, config.checkpoints.best)
-    position = _read_position(checkpoint, preflight)
-    trainer = _make_trainer(run, best, progress, resumed_after=position.get("logged_steps"))
-    logger.info(
+    best = KeepBest(run.output / CHECKPOINTS, config.checkpoints.best)
+    resumed_after = _read_position(checkpoint, data)
+    trainer = _make_trainer(run, [best, *callbacks, progress], given, resumed_after=resumed_after)
+    log.info(
         "%s %s parameters on %s utterances (%.2f h), choosing on %s",
-        "training" if checkpoint is None else "going on with",
+        "training" if checkpoint is None else "resuming with",
         f"{preflight.model.num_parameters:,}",
         f"{len(preflight.train):,}",
         sum(utterance.seconds for utterance in preflight.train) / 3600,
         f"{len(preflight.valid):,}",
     )
-    if position:
-        logger.info("epoch %d, %d batches of it are done", position["epoch"] + 1, position["batches_done"])
-    progress.data = preflight.describe_data()
-    _train(trainer, module, config, preflight, checkpoint)
+    _train(trainer, module, data, checkpoint)
     if trainer.global_rank != 0:
         raise SystemExit(0)
-    return _release(run, preflight, trainer, module, best, progress)
+    return _release(run, data, trainer, module, best, progress)
 
 
-def _read_position(checkpoint: Path | None, preflight: Preflight) -> dict[str, Any]:
-    """Where a run is to go on; nothing for one that begins.
+def _read_position(checkpoint: Path | None, data: SpeechData) -> int | None:
+    """The last logged step that a resumed run keeps; None for one that begins.
 
     Raises:
         ConfigError: The checkpoint cannot be read, or the corpus is no longer what it was.
@@ -175,23 +212,31 @@ def _read_position(checkpoint: Path | None, preflight: Preflight) -> dict[str, A
     from speechrnn.training.checkpoints import WholeCheckpointIO
 
     if checkpoint is None:
-        return {}
-    position = WholeCheckpointIO().load_checkpoint(checkpoint)["position"]
-    if position["data"] != preflight.describe_data():
+        return None
+    kept = WholeCheckpointIO().load_checkpoint(checkpoint)
+    position, output = kept.get("SpeechData"), checkpoint.parents[1]
+    if position is None:
         raise ConfigError(
-            f"{checkpoint.parents[1]}: training or validation data have changed since this run began (utterances, "
-            "lengths or texts); bring them back, or train anew with --overwrite"
+            f"{checkpoint}: an earlier version of speechrnn saved this progress; resume it with that version, or train "
+            "anew with --overwrite"
         )
-    return position
+    if position["data"] != data.digest:
+        raise ConfigError(
+            f"{output}: training or validation data have changed since this run began (utterances, lengths or texts); "
+            "restore them, or train anew with --overwrite"
+        )
+    log.info("epoch %d, %d batches of it are done", position["epoch"] + 1, position["batches_done"])
+    return kept["global_step"] - 1
 
 
 def _release(
-    run: Run, preflight: Preflight, trainer: Any, module: SpeechModule, best: KeepBest, progress: SaveProgress
+    run: Run, data: SpeechData, trainer: pl.Trainer, module: SpeechModule, best: KeepBest, progress: SaveProgress
 ) -> TrainingResult:
     """Write the model folder from the weights that validation chose."""
-    chosen = _choose_weights(run, preflight, module, best)
+    chosen, preflight = _choose_weights(run, data, trainer, module, best), data.preflight
+    assert preflight is not None
     if run.config.checkpoints.shift_blank:
-        chosen = _shift_blank(run, preflight, module, chosen)
+        chosen = _shift_blank(data, module, chosen)
     training = {
         "seconds": round(progress.seconds, 1),
         "hours_of_speech": round(sum(utterance.seconds for utterance in preflight.train) / 3600, 3),
@@ -215,7 +260,7 @@ def _release(
     (run.output / LAST).unlink(missing_ok=True)
     averaged = f"the mean of {chosen['averaged']} checkpoints" if chosen["averaged"] else f"epoch {chosen['epoch']}"
     rates = (100 * chosen["wer"], 100 * chosen["cer"])
-    logger.info("chose %s, validation WER %.2f %%, CER %.2f %%; model in %s", averaged, *rates, folder)
+    log.info("chose %s, validation WER %.2f %%, CER %.2f %%; model in %s", averaged, *rates, folder)
     unreadable = [LeftOut(id, f"could not be read: {reason}") for id, reason in module.unreadable.reasons.items()]
     return TrainingResult(
         folder,
@@ -232,7 +277,7 @@ _PLACES = ("data.train", "data.valid", "start.model", "start.replay", "ctc.lexic
 
 
 def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Where things lie on the machine that trained is nobody's business who gets the model: names are enough."""
+    """The configuration without absolute paths, which say more of the machine than a model needs to."""
     del configuration["output"]
     for section, name in (place.split(".") for place in _PLACES):
         value = configuration[section][name]
@@ -241,8 +286,12 @@ def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
     return configuration
 
 
-def _choose_weights(run: Run, preflight: Preflight, module: SpeechModule, best: KeepBest) -> dict[str, Any]:
-    """Load the best weights into the module, or the mean of the best where validation likes it better."""
+def _choose_weights(
+    run: Run, data: SpeechData, trainer: pl.Trainer, module: SpeechModule, best: KeepBest
+) -> dict[str, Any]:
+    """Load the best weights, or means of weights where they are better in validation, into the module."""
+    from lightning.pytorch.callbacks import StochasticWeightAveraging
+
     from speechrnn.training.checkpoints import average_weights
 
     if not best.kept:
@@ -252,112 +301,128 @@ def _choose_weights(run: Run, preflight: Preflight, module: SpeechModule, best: 
             "limit_val_batches)"
         )
     weights = [best.load(entry) for entry in best.kept]
-    chosen = {**best.kept[0], "averaged": 0}
-    module.model.load_state_dict(weights[0])
+    chosen, chosen_weights = {**best.kept[0], "averaged": 0}, weights[0]
+    means = []
     if run.config.checkpoints.average and len(weights) > 1:
-        module.model.load_state_dict(average_weights(weights))
-        mean = _validate(module, run.config, preflight)
-        logger.info(
-            "mean of the %d best: validation WER %.2f %%, loss %.3f; the best alone: %.2f %%, %.3f",
-            len(weights), 100 * mean["wer"], mean["loss"], 100 * chosen["wer"], chosen["loss"],
+        means.append((f"mean of the {len(weights)} best", average_weights(weights), {"averaged": len(weights)}))
+    if any(isinstance(each, StochasticWeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
+        averaged = {name: value.clone() for name, value in module.model.state_dict().items()}
+        means.append(("stochastic weight average", averaged, {"epoch": trainer.current_epoch}))
+    for name, mean, entry in means:
+        module.model.load_state_dict(mean)
+        [found] = _validate(module, data)
+        log.info(
+            "%s: validation WER %.2f %%, loss %.3f; the best so far: %.2f %%, %.3f",
+            name, 100 * found["wer"], found["loss"], 100 * chosen["wer"], chosen["loss"],
         )  # fmt: skip
-        if mean["rank"] < chosen["rank"]:
-            return {**chosen, **mean, "averaged": len(weights)}
-        module.model.load_state_dict(weights[0])
+        if found["rank"] < chosen["rank"]:
+            chosen, chosen_weights = {**chosen, **found, **entry}, mean
+    module.model.load_state_dict(chosen_weights)
     return chosen
 
 
 BLANK_SHIFTS = (-1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
-"""Nats by which the blank's bias is moved to see what validation thinks of it."""
+"""Nats by which the blank's bias is moved, to compare on validation data."""
 
 
-def _shift_blank(run: Run, preflight: Preflight, module: SpeechModule, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Move the bias of the blank to where the validation set has the fewest word errors, at no cost in characters."""
-    bias = module.model.head.projection.bias.detach()  # the same memory, without its history
-    own, best, best_shift = float(bias[BLANK_ID]), chosen, 0.0
-    for shift in BLANK_SHIFTS:
-        bias[BLANK_ID] = own + shift
-        found = _validate(module, run.config, preflight)
-        # Where most words are wrong anyway, saying nothing of them would pass for better; and a lower loss alone, where
-        # none is wrong, says no more than how sure it is of what it knows by heart.
+def _shift_blank(data: SpeechData, module: SpeechModule, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Move the blank's bias to where the validation set has the fewest word errors, with no more character errors."""
+    best, best_shift = chosen, 0.0
+    for shift, found in zip(BLANK_SHIFTS, _validate(module, data, BLANK_SHIFTS), strict=True):
+        # Where most words are wrong, emitting nothing would pass for better. A lower loss alone, without fewer word
+        # errors, only measures how confident the network is.
         if found["wer"] < chosen["wer"] and found["cer"] <= chosen["cer"] and found["rank"] < best["rank"]:
             best, best_shift = {**chosen, **found}, shift
-    bias[BLANK_ID] = own + best_shift
-    logger.info(
+    with torch.no_grad():
+        module.model.head.projection.bias[BLANK_ID] += best_shift
+    log.info(
         "the blank's bias moved by %+.2f nats: validation WER %.2f %%, CER %.2f %%, before %.2f and %.2f %%",
         best_shift, 100 * best["wer"], 100 * best["cer"], 100 * chosen["wer"], 100 * chosen["cer"],
     )  # fmt: skip
     return {**best, "blank_shift": best_shift}
 
 
-def _validate(module: SpeechModule, config: Config, preflight: Preflight) -> dict[str, float]:
-    """Rates of the module's present weights on the validation set."""
+def _validate(module: SpeechModule, data: SpeechData, shifts: Sequence[float] = (0.0,)) -> list[dict[str, float]]:
+    """Rates of the module's present weights on the validation set, for each shift of the blank's bias, in one pass."""
+    from speechrnn.training.data import SpeechData
+    from speechrnn.training.validation import Validation
+
     device = next(module.parameters()).device
     module.eval()
+    alone = SpeechData(
+        data.config, preflight=data.preflight
+    )  # without the Trainer: one process validates the whole set
+    alone.setup()
+    validations = [Validation(module.named) for _ in shifts]
     with torch.no_grad():
-        for batch in _make_data(config, preflight).val_dataloader():
-            module.validation_step(batch.to(device), 0)
-    return module.validation.finish(None)
+        for batch in alone.val_dataloader():
+            emissions = module.emit(batch.to(device))
+            for shift, validation in zip(shifts, validations, strict=True):
+                for id, text, reason in batch.failed:
+                    validation.fail(id, text, reason)
+                for part, emission in emissions:
+                    validation.add(shift_blank(emission, shift), part, module.tokens)
+    return [validation.finish(None) for validation in validations]
 
 
-def _train(trainer: Any, module: SpeechModule, config: Config, preflight: Preflight, checkpoint: Path | None) -> None:
+def shift_blank(emission: Emission, shift: float) -> Emission:
+    """What a model emits after its blank's bias is moved by so many nats."""
+    if shift == 0.0:
+        return emission
+    moved = emission.log_probs.clone()
+    moved[..., BLANK_ID] += shift
+    return replace(emission, log_probs=moved.log_softmax(dim=-1))
+
+
+def _train(trainer: pl.Trainer, module: SpeechModule, data: SpeechData, checkpoint: Path | None) -> None:
     """Train to the end."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
     from speechrnn.training.data import share_cores
 
     try:
-        with share_cores(config.data), warnings.catch_warnings():
+        with share_cores(data.config.data), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
-            trainer.fit(module, datamodule=_make_data(config, preflight), ckpt_path=checkpoint, weights_only=True)
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
-    except RuntimeError as error:
-        if trainer.world_size == 1 or not _is_lost_process(error):
-            raise
-        raise SpeechRNNError(
-            f"process {trainer.global_rank} of {trainer.world_size} has lost another one, which was killed or failed; "
-            f"what it said last stands above; --resume {config.output} goes on"
-        ) from error
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SpeechRNNError:
+        raise
     except SystemExit:
-        # Lightning's own answer to an interruption is to end the process.
+        # Lightning ends the process when it is interrupted.
         if not trainer.interrupted:
             raise
         raise KeyboardInterrupt from None
+    except Exception as error:
+        if trainer.world_size > 1 and _is_lost_process(error):
+            raise SpeechRNNError(
+                f"process {trainer.global_rank} of {trainer.world_size} has lost another one, which was killed or "
+                f"failed; its last message stands above; --resume {data.config.output} continues"
+            ) from error
+        if _is_raised_by_lightning(error):
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        raise
 
 
-def _is_lost_process(error: RuntimeError) -> bool:
-    """Whether this is how gloo and NCCL say that another process is gone."""
+def _is_lost_process(error: Exception) -> bool:
+    """Whether gloo or NCCL reports that another process is gone."""
     words = ("gloo", "nccl", "connection closed", "connection reset", "process group")
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error).lower() for word in words)
+    is_message = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    return isinstance(error, torch.distributed.DistError) or is_message
 
 
-def _describe_device(trainer: Any) -> str:
+def _is_raised_by_lightning(error: Exception) -> bool:
+    """Whether Lightning itself raised it: then a setting does not suit it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("lightning.")
+
+
+def _describe_device(trainer: pl.Trainer) -> str:
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
-def _make_data(config: Config, preflight: Preflight) -> Any:
-    from speechrnn.training.data import SpeechData
-
-    return SpeechData(
-        preflight.train,
-        preflight.valid,
-        config=replace(config.data, weights=preflight.weights),
-        augment=config.augment,
-        sample_rate=preflight.model.sample_rate,
-        explain_infeasible=preflight.model.explain_infeasible,
-        seed=config.seed,
-        with_references=config.encoder.initial_state == "encoded",
-        heard=preflight.heard,
-    )
-
-
-def _make_trainer(run: Run, best: KeepBest, progress: SaveProgress, *, resumed_after: int | None) -> Any:
-    """Lightning's trainer with our callbacks and loggers."""
+def _make_trainer(run: Run, callbacks: Sequence[pl.Callback], given: Any, *, resumed_after: int | None) -> pl.Trainer:
+    """Lightning's Trainer with our callbacks and loggers beside the user's."""
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import EarlyStopping
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.plugins.io import CheckpointIO
 
     from speechrnn.training.callbacks import BlankHint, LogLearningRate, Progress
     from speechrnn.training.checkpoints import WholeCheckpointIO
@@ -368,27 +433,51 @@ def _make_trainer(run: Run, best: KeepBest, progress: SaveProgress, *, resumed_a
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = run.config
-    watch = GradientWatch(config.gradients, clip=config.gradient_clip_val)
-    callbacks: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate(), watch]
+    options = make_trainer_options(config.trainer)
+    _check_devices(options)
+    # The best weights are copied before a callback of the user's puts others back: callbacks keep their order.
+    ours: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate(), GradientWatch(config.gradients)]
     if config.early_stopping_patience is not None:
-        # After validation, not at the end of the epoch: then its count is part of what the next epoch's start saves.
+        # After validation, not at the end of the epoch: then its count is part of what the epoch's end saves.
         stopping = EarlyStopping(MONITOR, patience=config.early_stopping_patience, check_on_train_epoch_end=False)
-        callbacks.append(stopping)
-    ours = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # the module does these itself
-    options = {name: value for name, value in config.trainer.items() if value is not None and name not in ours}
-    options.setdefault("log_every_n_steps", 10)
+        ours.append(stopping)
+    plugins = _as_list(options.pop("plugins", None))
+    if not any(isinstance(each, CheckpointIO) for each in plugins):
+        plugins.append(WholeCheckpointIO())
+    listed = _as_list(options.pop("callbacks", None))
+    logs = options.pop("logger", None)
+    defaults = {
+        "log_every_n_steps": 10,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
     try:
         return pl.Trainer(
-            **options,
+            **{**defaults, **options},
             default_root_dir=run.output,
-            logger=make_loggers(run.output, resumed_after=resumed_after),
-            callbacks=[*callbacks, best, progress],
-            plugins=[WholeCheckpointIO()],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
+            logger=make_loggers(run.output, logs if given is None else given, resumed_after=resumed_after),
+            callbacks=[*ours, callbacks[0], *listed, *callbacks[1:]],
+            plugins=plugins,
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+    except SpeechRNNError:
+        raise
+    except Exception as error:  # whatever Lightning and the libraries below it raise
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _check_devices(options: Mapping[str, Any]) -> None:
+    """Refuse more processes than cores on a CPU, before Lightning starts them."""
+    accelerator, devices = str(options.get("accelerator", "auto")), str(options.get("devices", 1))
+    if accelerator != "cpu" and (accelerator != "auto" or torch.cuda.is_available()):
+        return
+    if devices == "-1":
+        raise ConfigError("trainer.devices: -1 means all GPUs, and torch finds none; give a number of processes")
+    cores = max(2, count_cores())
+    if devices.isdigit() and int(devices) > cores:
+        raise ConfigError(f"trainer.devices: {devices} processes, but torch finds no GPU and {cores} cores; lower it")

@@ -11,6 +11,7 @@ import torch
 
 from speechrnn.acoustic.ctc import compute_blank_rate, ctc_losses
 from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.padding import move
 from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.tokens import Tokens
 from speechrnn.training.collectives import gather_from_processes, sum_over_processes
@@ -25,10 +26,14 @@ _KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "ch
 
 
 class Validation:
-    """Sums over the validation set so far."""
+    """Sums over the validation set so far.
 
-    def __init__(self) -> None:
-        self._named: set[str] = set()
+    Args:
+        named: Unreadable recordings that the log has named already; those named here are added.
+    """
+
+    def __init__(self, named: set[str] | None = None) -> None:
+        self._named = set() if named is None else named
         self._reset()
 
     def _reset(self) -> None:
@@ -37,19 +42,19 @@ class Validation:
         self._failed: dict[str, str] = {}
 
     def _name(self, failed: Sequence[tuple[str, str]]) -> None:
-        """Say once of each recording that it cannot be read."""
+        """Name each recording that cannot be read once."""
         for id, reason in failed:
             if id not in self._named:
                 logger.warning("validation counts it as wrong: %s: %s", id, reason)
                 self._named.add(id)
 
     def add(self, emission: Emission, batch: Batch, tokens: Tokens) -> None:
-        """Take in what a model says of a batch, decoded greedily."""
+        """Add a model's output for a batch, decoded greedily."""
         losses = ctc_losses(
             emission.log_probs, batch.targets, lengths=emission.lengths, target_lengths=batch.target_lengths
         )
         # An utterance with a character that the model lacks has no targets: it counts in the WER, not in the loss.
-        losses = losses[(batch.target_lengths > 0) & torch.isfinite(losses)]
+        losses = losses[(move(batch.target_lengths, losses.device) > 0) & torch.isfinite(losses)]
         frames = int(emission.lengths.sum())
         self.sums["loss"] += float(losses.double().sum())
         self.sums["losses"] += len(losses)
@@ -62,18 +67,18 @@ class Validation:
             self.count(tokens.written(reference), tokens.decode(hypothesis.tokens))
 
     def fail(self, id: str, reference: str, reason: str) -> None:
-        """Take in an utterance that cannot be read: it counts as if nothing had been heard."""
+        """Add an utterance that cannot be read: it counts as if nothing was recognised."""
         self._failed[id] = reason
         self.count(reference, "")
 
     def count(self, reference: str, hypothesis: str) -> None:
-        """Take in the errors of one utterance."""
+        """Add the errors of one utterance."""
         for kind, count in _KINDS.items():
             for name, value in asdict(count(reference, hypothesis)).items():
                 self.sums[f"{kind}_{name}"] += value
 
     def finish(self, device: torch.device | None) -> dict[str, float]:
-        """Rates over all that was taken in, by every process, and begin anew; say what could not be read.
+        """Rates over all that was added, by every process, and begin anew; unreadable recordings are named.
 
         Args:
             device: Where this process trains; None where it validates the whole set, and the others do not.

@@ -87,23 +87,19 @@ def measure_loader(corpus: str, workers: int, most_hours: float) -> None:
     from speechrnn.corpus.check import encode_utterance
     from speechrnn.corpus.readers import read_corpus
     from speechrnn.text.tokens import CharacterTokens
-    from speechrnn.training.config import DataConfig
+    from speechrnn.training.config import Config, DataConfig
     from speechrnn.training.data import SpeechData
+    from speechrnn.training.preflight import Preflight
 
     cuts = list(read_corpus(corpus))
     tokens = CharacterTokens.build(cut.text for cut in cuts)
     describe = partial(encode_utterance, tokens=tokens, normalize=str)
     utterances = [describe(cut)[0] for cut in cuts]
     augment = AugmentConfig(speed=(0.9, 1.0, 1.1), noise=NoiseConfig(probability=1.0))
-    data = SpeechData(
-        utterances,
-        utterances[:1],
-        config=DataConfig(batch_seconds=120, num_workers=workers),
-        augment=augment,
-        sample_rate=16000,
-        explain_infeasible=lambda ids, samples: None,
-        seed=0,
-    )
+    config = Config(data=DataConfig(batch_seconds=120, num_workers=workers), augment=augment)
+    model: Any = SimpleNamespace(sample_rate=16000, explain_infeasible=lambda ids, samples: None)
+    data = SpeechData(config, preflight=Preflight(model, tokens, utterances, utterances[:1], [], {}))  # type: ignore[arg-type]
+    data.setup()
     batches = iter(data.train_dataloader())
     next(batches)  # the workers have started
     started, samples = time.perf_counter(), 0

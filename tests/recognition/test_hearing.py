@@ -26,9 +26,10 @@ from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.training import preflight
 from speechrnn.training.config_file import load_config
+from speechrnn.training.data import SpeechData
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.preflight import prepare_run
-from speechrnn.training.train import _make_data, train
+from speechrnn.training.train import train
 from speechrnn.types import Waveform
 
 
@@ -98,11 +99,17 @@ def prepared(run):
     return config, before, frames
 
 
+def make_data(config, preflight):
+    data = SpeechData(config, preflight=preflight)
+    data.setup()
+    return data
+
+
 def test_training_tells_the_model_of_each_ones_speaker(prepared):
     config, before, frames = prepared
     rows = before.heard[1]
     np.testing.assert_allclose(rows[3], [len(frames[3]), *frames[3].mean(dim=0)], rtol=1e-4, atol=1e-4)
-    data = _make_data(config, before)
+    data = make_data(config, before)
     batches = list(data.val_dataloader())
     assert sum(len(batch.ids) for batch in batches) == 15
     for batch in batches:
@@ -119,7 +126,7 @@ def test_training_tells_the_model_of_each_ones_speaker(prepared):
 
 def test_two_masked_versions_of_an_utterance_have_the_same_speaker(prepared):
     config, before, _ = prepared
-    [batch, *_] = _make_data(config, before).val_dataloader()
+    [batch, *_] = make_data(config, before).val_dataloader()
     model = before.model.eval()
     sound = batch.waveforms, batch.waveform_lengths
     twice = model(*sound, heard=batch.heard, augment=lambda mels, lengths: (mels.repeat(2, 1, 1), lengths.repeat(2)))
@@ -129,14 +136,14 @@ def test_two_masked_versions_of_an_utterance_have_the_same_speaker(prepared):
 
 def test_what_is_told_counts_for_the_losses_and_in_validation(prepared):
     config, before, _ = prepared
-    [batch, *_] = _make_data(config, before).val_dataloader()
-    module = SpeechModule(before.model, before.tokens, config, None).eval()
+    [batch, *_] = make_data(config, before).val_dataloader()
+    module = SpeechModule(config, before.model, before.tokens).eval()
     losses, rates = [], []
     for each in (batch, replace(batch, heard=batch.heard + 5.0)):
         losses.append(module.compute_losses(each)[0].detach())
         with torch.no_grad():
             module.validation_step(each, 0)
-        rates.append(module.validation.finish(None)["loss"])
+        rates.append(module.validations[0].finish(None)["loss"])
     assert (losses[0] - losses[1]).abs().max() > 0.01
     assert abs(rates[0] - rates[1]) > 0.01
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import TONE_SETTINGS
 from safetensors.torch import load_file
-from single_steps import make_batch, make_module, trainer_that_is_none  # noqa: F401
+from single_steps import make_batch, make_module, train_on, trainer_that_is_none  # noqa: F401
 from stopping import stopped_in_call
 
 from speechrnn.errors import ConfigError
-from speechrnn.training.carried import CarriedStates
 from speechrnn.training.config import DataConfig
 from speechrnn.training.config_file import load_config
+from speechrnn.training.losses import CarriedStates
 from speechrnn.training.replay import replay
 from speechrnn.training.train import resume, train
 
@@ -29,13 +29,13 @@ def test_a_batch_starts_from_where_the_one_before_ended(make_tiny_model, tmp_pat
     second = replace(second, previous=["the fox", None, "gone"])
     with torch.no_grad():
         expected = model.acoustic(first.waveforms, first.waveform_lengths, return_state=True).state
-    module.training_step(replace(first, previous=[None, None]), 0)
+    train_on(module, replace(first, previous=[None, None]), 0)
     assert set(module.carried.after) == {"quick", "the fox"}
     seen = {}
     original = model.acoustic.forward
     model.acoustic.forward = lambda *a, **k: (seen.update(state=k["state"]), original(*a, **k))[1]
     # The weights moved in the first step; what was kept is from before that, as it was computed.
-    module.training_step(second, 1)
+    train_on(module, second, 1)
     state = seen["state"]
     torch.testing.assert_close(state[:, :, 0, 0], expected[:, :, 0, 1])
     assert state[:, :, :, 1:].abs().max() == 0
@@ -75,7 +75,11 @@ def test_what_follows_a_state_that_is_not_finite_begins_anew(poison):
     final[1, 1, 0, 1, 2] = poison  # the cell of the second layer, of the second utterance
     carried.keep(SimpleNamespace(ids=["a", "b", "c"]), final)
     carried.advance()
-    assert set(carried.after) == {"a", "c"}
+    own = torch.full((2, 2, 1, 3, 4), 7.0)
+    state = carried.begin(SimpleNamespace(previous=["a", "b", "c"]), own)
+    assert torch.equal(state[:, :, 0, 0], torch.ones(2, 2, 4))
+    assert torch.equal(state[:, :, 0, 1], own[:, :, 0, 1])
+    assert torch.equal(state[:, :, 0, 2], torch.ones(2, 2, 4))
 
 
 @pytest.mark.usefixtures("trainer_that_is_none")
@@ -83,8 +87,11 @@ def test_a_bad_step_spoils_none_after_it_and_its_replay_says_what_it_lacks(make_
     module = make_module(make_tiny_model(), tmp_path, data=CARRY)
     batch = replace(make_batch(module, ("quick", "the fox")), previous=[None, None])
     batch.waveforms[1, 100] = float("nan")
-    module.training_step(batch, 0)
-    assert set(module.carried.after) == {"quick"}
+    train_on(module, batch, 0)
+    assert {name: bool(state.isfinite().all()) for name, state in module.carried.after.items()} == {
+        "quick": True,
+        "the fox": False,  # what follows it starts anew
+    }
     rows = replay(tmp_path / "faults" / "epoch-1-batch-1")
     assert [row.id for row in rows if not row.is_finite] == ["the fox"]
     assert "states that were carried on are not saved" in caplog.text

@@ -24,7 +24,7 @@ from speechrnn.model_folder import load_model
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.training.checkpoints import WholeCheckpointIO, average_weights
 from speechrnn.training.module import SpeechModule
-from speechrnn.training.train import BLANK_SHIFTS, _shift_blank, resume, train
+from speechrnn.training.train import BLANK_SHIFTS, _shift_blank, resume, shift_blank, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
@@ -192,7 +192,7 @@ def test_a_terminated_process_saves_first_too(whole, tmp_path):
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    position = WholeCheckpointIO().load_checkpoint(last)["position"]
+    position = WholeCheckpointIO().load_checkpoint(last)["SpeechData"]
     assert (position["epoch"], position["batches_done"]) > (1, 0)
     resume(tmp_path / "run")
     assert_same(read_released(tmp_path / "run"), read_released(output))
@@ -329,37 +329,45 @@ def test_a_training_file_that_breaks_in_mid_run_is_named_and_skipped(tone_config
         train(tone_configuration, {**settings, "output": str(tmp_path / "strict")})
 
 
+def shift_with(make_tiny_model, monkeypatch, rate):
+    """What _shift_blank chooses where validation says this of each shift, and by how much the bias moved."""
+    acoustic = make_tiny_model().acoustic
+    own = float(acoustic.head.projection.bias[0].detach())
+    monkeypatch.setattr(
+        "speechrnn.training.train._validate", lambda module, data, shifts: [rate(each) for each in shifts]
+    )
+    chosen = _shift_blank(None, SimpleNamespace(model=acoustic), {**rate(0.0), "epoch": 3})
+    return chosen, float(acoustic.head.projection.bias[0].detach()) - own
+
+
 @pytest.mark.parametrize(
     ("likes", "spells", "expected"),
     [(-0.5, -0.5, -0.5), (0.3, 0.3, 0.25), (0.0, 0.0, 0.0), (1.0, 0.2, 0.25), (1.0, -0.2, 0.0)],
 )
-def test_the_blank_stays_where_it_was_liked_best(make_tiny_model, monkeypatch, likes, spells, expected):
-    """Word errors like one bias, and the others the less the farther they are from it; character errors another one."""
-    acoustic = make_tiny_model().acoustic
-    bias = acoustic.head.projection.bias.detach()
-    own = float(bias[0])
+def test_the_blank_moves_to_the_best_shift_that_costs_no_characters(
+    make_tiny_model, monkeypatch, likes, spells, expected
+):
+    """Word errors are fewest at one shift and grow with the distance from it; character errors at another one."""
 
-    def rate(*_):
-        shift = float(bias[0]) - own
+    def rate(shift):
         return {**dict.fromkeys(("wer", "rank", "loss"), abs(shift - likes)), "cer": abs(shift - spells)}
 
-    monkeypatch.setattr("speechrnn.training.train._validate", rate)
-    run = SimpleNamespace(config=None)
-    chosen = _shift_blank(run, None, SimpleNamespace(model=acoustic), {**rate(), "epoch": 3})
+    chosen, moved = shift_with(make_tiny_model, monkeypatch, rate)
     assert (chosen["blank_shift"], chosen["epoch"]) == (expected, 3)
-    assert float(bias[0]) == pytest.approx(own + expected, abs=1e-6)
+    assert moved == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_blank_stays_where_a_shift_lowers_the_loss_alone(make_tiny_model, monkeypatch):
-    acoustic = make_tiny_model().acoustic
-    bias = acoustic.head.projection.bias.detach()
-    own = float(bias[0])
+    rate = lambda shift: {"wer": 0.0, "cer": 0.0, "loss": 2.0 - shift, "rank": (0.0, 2.0 - shift)}  # noqa: E731
+    chosen, moved = shift_with(make_tiny_model, monkeypatch, rate)
+    assert chosen["blank_shift"] == 0.0
+    assert moved == 0.0
 
-    def rate(*_):
-        loss = 2.0 - (float(bias[0]) - own)
-        return {"wer": 0.0, "cer": 0.0, "loss": loss, "rank": (0.0, loss)}
 
-    monkeypatch.setattr("speechrnn.training.train._validate", rate)
-    run = SimpleNamespace(config=None)
-    assert _shift_blank(run, None, SimpleNamespace(model=acoustic), rate())["blank_shift"] == 0.0
-    assert float(bias[0]) == own
+def test_shifting_the_blank_is_shifting_its_bias(make_tiny_model):
+    acoustic = make_tiny_model().acoustic.eval()
+    waveforms, lengths = torch.randn(2, 4000), torch.tensor([4000, 3000])
+    with torch.no_grad():
+        shifted = shift_blank(acoustic(waveforms, lengths), -0.75)
+        acoustic.head.projection.bias[0] -= 0.75
+        torch.testing.assert_close(shifted.log_probs, acoustic(waveforms, lengths).log_probs)

@@ -52,7 +52,10 @@ def test_overrides_may_be_a_mapping():
         ("encodr: {cell: gru}", "unknown setting encodr"),
         ("augment: {spec_augment: {time_mask: 1}}", "unknown setting augment.spec_augment.time_mask"),
         ("trainer: {max_epoch: 3}", "unknown setting trainer.max_epoch; did you mean trainer.max_epochs"),
-        ("trainer: {callbacks: []}", "unknown setting trainer.callbacks"),
+        (
+            "trainer: {use_distributed_sampler: true}",
+            "trainer.use_distributed_sampler cannot be set: every process gets",
+        ),
         ("encoder: {cell: transformer}", "encoder.cell"),
         ("encoder: {dropout: 1.5}", "encoder.dropout: expected a number in [0, 1), got 1.5"),
         ("encoder: {hidden_size: many}", "encoder.hidden_size"),

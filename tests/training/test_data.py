@@ -13,9 +13,11 @@ from speechrnn.audio.noise import NoiseConfig
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.utterance import Utterance
-from speechrnn.training import data
-from speechrnn.training.config import DataConfig
-from speechrnn.training.data import SpeechData, UtteranceDataset, count_workers, share_cores
+from speechrnn.training import dataset as data
+from speechrnn.training.config import Config, DataConfig
+from speechrnn.training.data import SpeechData, count_workers, share_cores
+from speechrnn.training.dataset import UtteranceDataset
+from speechrnn.training.preflight import Preflight
 
 
 @pytest.fixture
@@ -32,6 +34,15 @@ def utterances(tmp_path):
 def make_dataset(utterances, *, speed=(0.5, 1.0, 2.0), explain=lambda tokens, samples: None, seed=0, **augment):
     augment = AugmentConfig(speed=speed, **augment)
     return UtteranceDataset(utterances, sample_rate=8000, augment=augment, explain_infeasible=explain, seed=seed)
+
+
+def make_data(utterances, *, augment=None, **settings):
+    model = SimpleNamespace(sample_rate=8000, explain_infeasible=lambda tokens, samples: None)
+    config = Config(data=DataConfig(**settings), augment=augment or AugmentConfig())
+    preflight = Preflight(model, None, utterances, utterances, [], config.data.weights)
+    data = SpeechData(config, preflight=preflight)
+    data.setup()
+    return data
 
 
 def test_a_batch_depends_on_seed_epoch_and_members_alone(utterances):
@@ -88,15 +99,7 @@ def test_copies_of_an_utterance_are_augmented_each_in_its_own_way(utterances):
 
 def test_an_epoch_has_the_corpora_by_their_weights(utterances):
     corpora = [replace(utterance, corpus=name) for utterance, name in zip(utterances, ("a", "b", None), strict=True)]
-    data = SpeechData(
-        corpora,
-        corpora,
-        config=DataConfig(batch_seconds=1.0, num_workers=0, weights={"a": 3.0, "gone": 9.0}),
-        augment=AugmentConfig(),
-        sample_rate=8000,
-        explain_infeasible=lambda tokens, samples: None,
-        seed=0,
-    )
+    data = make_data(corpora, batch_seconds=1.0, num_workers=0, weights={"a": 3.0, "gone": 9.0})
     assert sorted(id for batch in data.train_dataloader() for id in batch.ids) == ["u0", "u0", "u0", "u1", "u2"]
     assert sorted(id for batch in data.val_dataloader() for id in batch.ids) == ["u0", "u1", "u2"]
 
@@ -171,11 +174,8 @@ def test_recordings_stay_in_memory_as_far_as_there_is_room(utterances, monkeypat
 def test_all_reading_processes_share_the_memory(utterances, monkeypatch, workers, processes, share):
     given = []
     monkeypatch.setattr(UtteranceDataset, "cache", lambda self, num_bytes: given.append(num_bytes))
-    speech = SpeechData(
-        utterances, utterances, config=DataConfig(num_workers=workers, cache_gigabytes=0.5), augment=AugmentConfig(),
-        sample_rate=8000, explain_infeasible=lambda tokens, samples: None, seed=0,
-    )  # fmt: skip
-    speech.trainer = SimpleNamespace(world_size=processes, global_rank=0)
+    speech = make_data(utterances, num_workers=workers, cache_gigabytes=0.5)
+    speech.trainer = SimpleNamespace(world_size=processes, global_rank=0, overfit_batches=0)
     speech.train_dataloader()
     speech.val_dataloader()  # is read once an epoch, and not kept
     assert given == [int(0.5e9 * share)]

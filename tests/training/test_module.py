@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from single_steps import TEXTS, make_batch, make_module, read_weights, step_with, trainer_that_is_none  # noqa: F401
+from single_steps import (  # noqa: F401
+    TEXTS,
+    make_batch,
+    make_module,
+    read_weights,
+    step_with,
+    train_on,
+    trainer_that_is_none,
+)
 
 from speechrnn.acoustic.ctc import CTCConfig
 from speechrnn.audio.augment import AugmentConfig
@@ -14,10 +22,20 @@ from speechrnn.corpus.batches import collate
 from speechrnn.errors import CorpusError, SpeechRNNError
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import FaultsConfig, OptimizerConfig
-from speechrnn.training.faults import Unreadable
+from speechrnn.training.faults import Step, Unreadable
 from speechrnn.training.replay import replay
+from speechrnn.training.validation import Validation
 
 pytestmark = pytest.mark.usefixtures("trainer_that_is_none")
+
+
+def step_with_these_gradients(module):
+    """The hooks of a step, without the optimiser's."""
+    module._step = Step(epoch=0)
+    module.on_before_optimizer_step(module.optimizer)
+    options = module.config.trainer
+    limit, algorithm = options.get("gradient_clip_val"), options.get("gradient_clip_algorithm")
+    module.configure_gradient_clipping(module.optimizer, limit, algorithm)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +51,8 @@ def test_a_step_counts_as_clipped_exactly_when_clipping_changes_it(
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
     first.grad.view(-1)[0], second.grad.view(-1)[0] = 3.0, 4.0  # norm 5, largest value 4
-    module.on_before_optimizer_step(None)
-    assert module._norm == pytest.approx(5.0)
+    step_with_these_gradients(module)
+    assert float(module._norm) == pytest.approx(5.0)
     assert module.totals.clipped == is_clipped
     expected = min(4.0, limit) if algorithm == "value" else 4.0 * min(1.0, limit / 5.0)
     assert float(second.grad.view(-1)[0]) == pytest.approx(expected, rel=1e-5)
@@ -44,9 +62,9 @@ def test_without_clipping_the_norm_is_still_measured(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(), tmp_path)
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
-    module.on_before_optimizer_step(None)
-    assert module._norm == pytest.approx(math.sqrt(module.model.num_parameters))
-    assert module.totals.clipped == 0
+    step_with_these_gradients(module)
+    assert float(module._norm) == pytest.approx(math.sqrt(module.model.num_parameters))
+    assert module.totals.read().clipped == 0
     assert all((parameter.grad == 1).all() for parameter in module.parameters())
 
 
@@ -63,12 +81,12 @@ def test_a_step_is_the_mean_gradient_of_its_utterances(make_tiny_model, tmp_path
 
 @pytest.mark.parametrize(("precision", "is_fused"), [(None, True), ("bf16-mixed", True), ("16-mixed", False)])
 def test_with_fp16_the_optimiser_does_not_divide_out_the_loss_scale_itself(
-    make_tiny_model, tmp_path, precision, is_fused
+    make_tiny_model, tmp_path, monkeypatch, precision, is_fused
 ):
     """A fused one would, after the norm has been measured and clipped."""
     options = {"precision": precision} if precision else {}
     module = make_module(make_tiny_model(), tmp_path, trainer=options, optimizer=OptimizerConfig(schedule="constant"))
-    module.count_steps = lambda: 10
+    monkeypatch.setattr("speechrnn.training.module.count_steps", lambda trainer: 10)
     assert module.configure_optimizers().defaults["fused"] is is_fused
 
 
@@ -76,10 +94,10 @@ def test_accumulated_batches_make_one_step_the_mean_of_theirs(make_tiny_model, t
     together = make_module(make_tiny_model(), tmp_path, trainer={"accumulate_grad_batches": 2})
     batches = [make_batch(together, TEXTS[:2]), make_batch(together, TEXTS[2:])]
     before = read_weights(together)
-    together.training_step(batches[0], 0)
+    train_on(together, batches[0], 0)
     assert together.is_in_a_step
     assert torch.equal(read_weights(together), before)
-    together.training_step(batches[1], 1)
+    train_on(together, batches[1], 1)
     assert not together.is_in_a_step
     alone = [step_with(make_module(make_tiny_model(), tmp_path), batch) for batch in batches]
     torch.testing.assert_close(read_weights(together) - before, (alone[0] + alone[1]) / 2)
@@ -140,7 +158,7 @@ def test_out_of_memory_with_one_utterance_names_it(make_tiny_model, tmp_path):
 
     module.compute_losses = fail
     with pytest.raises(SpeechRNNError, match="single utterance, the quick fox"):
-        module.training_step(make_batch(module, TEXTS[3:]), 0)
+        train_on(module, make_batch(module, TEXTS[3:]), 0)
 
 
 def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(make_tiny_model, tmp_path):
@@ -151,7 +169,7 @@ def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(make_tiny_model
 
     module.compute_losses = fail
     with pytest.raises(RuntimeError, match="shapes disagree"):
-        module.training_step(make_batch(module), 0)
+        train_on(module, make_batch(module), 0)
 
 
 def spoil(batch, value):
@@ -174,17 +192,19 @@ def test_a_step_that_is_not_finite_is_not_taken_and_can_be_replayed(make_tiny_mo
     assert [row.id for row in rows if not row.is_finite] == ["the fox"]
     assert {row.id for row in rows} == set(TEXTS)
     assert step_with(module, batch).abs().max() > 0  # and the next one is
-    assert module.faults_in_a_row == 0
+    assert module.skipped.in_a_row == 0
 
 
 def test_the_step_to_replay_is_that_of_the_process_with_the_utterance(make_tiny_model, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("speechrnn.training.module.gather_from_processes", lambda own: [[], *own])
+    monkeypatch.setattr("speechrnn.training.faults.gather_from_processes", lambda own: [[], *own])
+    monkeypatch.setattr("speechrnn.training.faults.get_rank", lambda: 1)
     module = make_module(make_tiny_model(), tmp_path)
     monkeypatch.setattr(type(module), "global_rank", 1)
     step_with(module, spoil(make_batch(module), math.nan))
     folder = tmp_path / "faults" / "epoch-1-batch-1" / "process-1"
-    assert f"with the fox: this step was not taken (1 in a row); to look at it: speechrnn train --replay {folder}" in (
-        caplog.text
+    assert (
+        f"non-finite loss in the fox; step skipped (1 in a row); inspect it with: speechrnn train --replay {folder}"
+        in (caplog.text)
     )
     assert [row.id for row in replay(folder) if not row.is_finite] == ["the fox"]
 
@@ -193,12 +213,12 @@ def test_a_few_such_steps_in_a_row_end_the_run(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(), tmp_path, faults=FaultsConfig(nonfinite_in_a_row=3))
     bad = spoil(make_batch(module), math.nan)
     for index in range(2):
-        module.training_step(bad, index)
-    module.training_step(make_batch(module), 2)  # breaks the row
+        train_on(module, bad, index)
+    train_on(module, make_batch(module), 2)  # breaks the row
     for index in range(3, 5):
-        module.training_step(bad, index)
+        train_on(module, bad, index)
     with pytest.raises(SpeechRNNError, match="the loss is not finite in 3 steps in a row, the last with the fox;"):
-        module.training_step(bad, 5)
+        train_on(module, bad, 5)
 
 
 def test_a_batch_of_which_nothing_could_be_read_changes_nothing(make_tiny_model, tmp_path, caplog):
@@ -214,7 +234,7 @@ def test_unreadable_recordings_are_named_once_and_end_the_run_above_their_share(
     for _ in range(3):
         unreadable.count([("a", "gone"), ("b", "cut off")])
     assert caplog.text.count("skipped in training: a: gone") == 1
-    assert unreadable.to_dict() == {"a": "gone", "b": "cut off"}
+    assert unreadable.reasons == {"a": "gone", "b": "cut off"}
     with pytest.raises(CorpusError, match="3 of 100 recordings could not be read"):
         unreadable.count([("c", "empty")])
 
@@ -291,8 +311,9 @@ def test_checkpoints_rank_by_word_errors_of_hopeless_ones_by_characters_and_then
         sums |= {"character_substitutions": characters, "character_length": 50}
         if math.isfinite(loss):
             sums |= {"loss": loss, "losses": 1}
-        module.validation.sums.update(sums)
-        ranks.append(module.validation.finish(module.device)["rank"])
+        module.validations[0] = Validation()
+        module.validations[0].sums.update(sums)
+        ranks.append(module.validations[0].finish(module.device)["rank"])
     assert ranks[0] < ranks[1]
 
 
@@ -300,7 +321,7 @@ def test_a_validation_recording_that_cannot_be_read_counts_as_wrong(make_tiny_mo
     module = make_module(make_tiny_model(), tmp_path)
     nothing = collate([], [], ids=[], texts=[], failed=[("broken", "the quick fox", "cut off")])
     module.validation_step(nothing, 0)
-    assert module.validation.finish(module.device)["wer"] == 1.0
+    assert module.validations[0].finish(module.device)["wer"] == 1.0
     assert "validation counts it as wrong: broken: cut off" in caplog.text
 
 
@@ -309,10 +330,10 @@ def test_validation_in_parts_gives_the_same_rates(make_tiny_model, tmp_path):
     batch = make_batch(module)
     with torch.no_grad():
         module.validation_step(batch, 0)
-        whole = module.validation.finish(module.device)
-        module.seconds_that_fit = 0.6
+        whole = module.validations[0].finish(module.device)
+        module.memory.seconds_that_fit = 0.6
         module.validation_step(batch, 0)
-    assert module.validation.finish(module.device) == pytest.approx(whole, rel=1e-5)
+    assert module.validations[0].finish(module.device) == pytest.approx(whole, rel=1e-5)
 
 
 def test_plateau_lowers_the_rate_after_validation(tmp_path, make_tiny_model):
@@ -348,7 +369,7 @@ def test_weight_noise_moves_the_gradient_and_not_the_weights(make_tiny_model, tm
         before, seen = read_weights(module), []
         compute = module.compute_losses
         module.compute_losses = lambda part, m=module, s=seen, c=compute: (s.append(read_weights(m)), c(part))[1]
-        module.training_step(make_batch(module), 0)
+        train_on(module, make_batch(module), 0)
         gradient = torch.cat([p.grad.flatten() for p in module.parameters()])
         torch.testing.assert_close(read_weights(module), before - gradient)
         changes[noise] = gradient

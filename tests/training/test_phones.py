@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import TONE_SETTINGS
 from safetensors.torch import load_file
-from single_steps import make_batch, make_module, trainer_that_is_none  # noqa: F401
+from single_steps import make_batch, make_module, train_on, trainer_that_is_none  # noqa: F401
 
 from speechrnn.acoustic.ctc import CTCConfig, ctc_losses
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.training.config_file import load_config
-from speechrnn.training.phones import PhoneOutput
+from speechrnn.training.losses import PhoneOutput
 from speechrnn.training.preflight import prepare_run
 from speechrnn.training.replay import replay
 from speechrnn.training.train import train
@@ -113,7 +113,7 @@ def test_a_step_with_phones_can_be_replayed(make_tiny_model, tmp_path):
     batch = make_batch(module)
     batch.waveforms[1, 100] = math.nan
     losses = module.compute_losses(batch)[0].detach()
-    module.training_step(batch, 0)
+    train_on(module, batch, 0)
     rows = {row.id: row for row in replay(tmp_path / "faults" / "epoch-1-batch-1")}
     assert not rows["the fox"].is_finite
     for name, loss in zip(batch.ids, losses.tolist(), strict=True):

@@ -144,4 +144,4 @@ def test_a_signal_to_all_processes_or_to_one_saves_and_ends_all(configuration, t
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert is_gone(child)
-    assert WholeCheckpointIO().load_checkpoint(last)["position"]["batches_done"] > 0
+    assert WholeCheckpointIO().load_checkpoint(last)["SpeechData"]["batches_done"] > 0

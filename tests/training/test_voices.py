@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechrnn.training.voices import Voices
+from speechrnn.training.dataset import Voices
 
 SPEAKERS = ["a", "b", None, "a", "b", "a", "c"]
 
