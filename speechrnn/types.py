@@ -83,8 +83,9 @@ class Batch:
         return {name: getattr(self, name) for name in BATCH_TENSORS if getattr(self, name) is not None}
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on another device."""
-        moved: dict[str, Any] = {name: each.to(device, non_blocking=True) for name, each in self.tensors.items()}
+        """The same batch with its tensors on another device. Lengths stay: they are read there."""
+        names = [name for name in self.tensors if not name.endswith("lengths")]
+        moved: dict[str, Any] = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:

@@ -13,7 +13,7 @@ from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, Recurren
 from speechrnn.acoustic.reference import ReferenceEncoder
 from speechrnn.acoustic.subsampling import Convolution2d, FrameStacking, StridedConvolution
 from speechrnn.errors import ConfigError
-from speechrnn.padding import mask_padding
+from speechrnn.padding import mask_padding, move
 from speechrnn.settings import bounded, check_settings
 
 SIZES: dict[str, tuple[int, int]] = {
@@ -229,7 +229,7 @@ class Encoder(nn.Module):
             return mask_padding(self.lookahead(frames), lengths), lengths
         if self.config.output == "frames" or frames.shape[1] == 0:
             return frames, lengths
-        last = (lengths.to(frames.device) - 1).clamp(min=0)[:, None, None]
+        last = (move(lengths, frames.device) - 1).clamp(min=0)[:, None, None]
         forward, *backward = frames.chunk(2 if self.config.bidirectional else 1, dim=-1)
         ends = [forward.gather(1, last.expand(-1, 1, forward.shape[2])), *(part[:, :1] for part in backward)]
         lengths = lengths.clamp(max=1)

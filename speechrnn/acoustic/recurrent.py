@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from speechrnn.padding import mask_padding, valid_mask
+from speechrnn.padding import mask_padding, move, valid_mask
 
 Cell = Literal["tanh", "elementwise", "gru", "lstm"]
 
@@ -136,7 +136,7 @@ def reverse_within_lengths(sequences: Tensor, lengths: Tensor) -> Tensor:
         (B, T, F): frame t of utterance b is its frame lengths[b] - 1 - t, where t < lengths[b].
     """
     frame = torch.arange(sequences.shape[1], device=sequences.device)
-    last = lengths.to(sequences.device)[:, None]
+    last = move(lengths, sequences.device)[:, None]
     index = torch.where(valid_mask(sequences, lengths), last - 1 - frame, frame)
     return sequences.gather(1, index[..., None].expand_as(sequences))
 
@@ -226,14 +226,14 @@ class RecurrentLayer(nn.Module):
         packed = pack_padded_sequence(inputs, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         output, (hidden, cell) = direction(packed, (hidden, cell))
         output, _ = pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])
-        is_empty = (lengths == 0).to(inputs.device)[None, :, None]
+        is_empty = move(lengths == 0, inputs.device)[None, :, None]
         return output, torch.where(is_empty, initial, torch.cat([hidden, cell]))
 
 
 def _pick_last(outputs: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
     """The output at each utterance's last valid frame, (B, H); the initial state where there is none."""
-    last = (lengths.to(outputs.device) - 1).clamp(min=0)[:, None, None].expand(-1, 1, outputs.shape[2])
-    return torch.where((lengths == 0).to(outputs.device)[:, None], initial, outputs.gather(1, last)[:, 0])
+    last = (move(lengths, outputs.device) - 1).clamp(min=0)[:, None, None].expand(-1, 1, outputs.shape[2])
+    return torch.where(move(lengths == 0, outputs.device)[:, None], initial, outputs.gather(1, last)[:, 0])
 
 
 class LockedDropout(nn.Dropout1d):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechrnn.padding import mask_padding
+from speechrnn.padding import mask_padding, move
 
 _WIDTH, _CODE = 128, 64
 _LEAST_VARIANCE = 1e-5
@@ -48,7 +48,7 @@ class ReferenceEncoder(nn.Module):
         """
         code = features.new_zeros(len(lengths), _CODE)
         if features.shape[1]:
-            count = lengths.to(features.device)[:, None]
+            count = move(lengths, features.device)[:, None]
             hidden = self.frames(mask_padding(features, lengths))
             hidden = mask_padding(hidden.to(torch.promote_types(hidden.dtype, torch.float32)), lengths)
             total = count.clamp(min=1)

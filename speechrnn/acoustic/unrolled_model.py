@@ -10,7 +10,7 @@ from torch import Tensor
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.acoustic.recurrent import RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights, Unrolled, unroll
-from speechrnn.padding import mask_padding
+from speechrnn.padding import mask_padding, move
 from speechrnn.types import Batch
 
 
@@ -61,7 +61,9 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
     """
     encoder = model.encoder
     with torch.no_grad():
-        log_mels, lengths = model.front_end.log_mel(batch.waveforms, batch.waveform_lengths)
+        log_mels, lengths = model.front_end.log_mel(
+            batch.waveforms, move(batch.waveform_lengths, batch.waveforms.device)
+        )
         features = model.front_end.derive_features(log_mels, lengths, heard=batch.heard)
     frames, lengths = encoder.subsampling(features, lengths)
     if torch.is_grad_enabled() and not frames.requires_grad:  # frozen weights: the states are asked about all the same

@@ -24,7 +24,7 @@ from speechrnn.audio.normalization import (
     wide_dtype,
 )
 from speechrnn.errors import AudioError, ConfigError, ModelError
-from speechrnn.padding import mask_padding, valid_mask
+from speechrnn.padding import mask_padding, move, valid_mask
 from speechrnn.processes import torch_threads
 
 __all__ = ["FrontEnd", "FrontEndConfig", "StatisticsAccumulator"]
@@ -70,6 +70,7 @@ class FrontEnd(nn.Module):
     def __init__(self, config: FrontEndConfig | None = None) -> None:
         super().__init__()
         self.config = config = config if config is not None else FrontEndConfig()
+        self._has_statistics = False
         filters = make_mel_filters(
             config.sample_rate,
             config.fft_length,
@@ -270,7 +271,8 @@ class FrontEnd(nn.Module):
 
     def _apply_statistics(self, features: Tensor, frame_lengths: Tensor, heard: Tensor | None) -> Tensor:
         """Normalise by the corpus's standard deviation, and its mean or the speaker's."""
-        if not bool((self.std > 0).all()):
+        self._has_statistics = self._has_statistics or bool((self.std > 0).all())  # read once, for speed
+        if not self._has_statistics:
             kind = self.config.normalization
             raise ModelError(f"{kind} normalisation has no statistics; call set_statistics or load a trained model")
         if self.config.normalization == "speaker":
@@ -356,14 +358,14 @@ def _check_filters(config: FrontEndConfig, filters: Tensor) -> None:
 
 
 def _check_lengths(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Check that the lengths fit the waveforms, and bring them to the same device."""
+    """Check that the lengths fit the waveforms; read on the device where they are, best on the host."""
     if waveforms.dim() != 2 or lengths.shape != waveforms.shape[:1]:
         shapes = f"{tuple(waveforms.shape)} and {tuple(lengths.shape)}"
         raise AudioError(f"waveforms and lengths have the shapes {shapes}; give (B, N) and (B,)")
     if len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= waveforms.shape[1]:
         extremes = f"{int(lengths.min())} to {int(lengths.max())}"
         raise AudioError(f"lengths run from {extremes}; give 0 to {waveforms.shape[1]}, the samples of the batch")
-    return lengths.to(waveforms.device, torch.int64)
+    return lengths.long()
 
 
 def _emphasise(waveforms: Tensor, lengths: Tensor, *, pre_emphasis: float, width: int) -> Tensor:
@@ -388,6 +390,6 @@ def _pad_ends(waveforms: Tensor, lengths: Tensor, *, config: FrontEndConfig) -> 
     if config.compatibility == "librosa":
         return functional.pad(waveforms, (padding, padding))
     places = torch.arange(-padding, size + padding, device=waveforms.device).abs()
-    last = lengths[:, None] - 1
+    last = move(lengths, waveforms.device)[:, None] - 1
     mirrored = torch.where(places <= last, places, 2 * last - places)
     return waveforms.gather(1, mirrored.clamp(0, size - 1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from speechrnn.padding import mask_padding
+from speechrnn.padding import mask_padding, move
 
 # A feature that moves by less than a hundredth is constant: dividing by less would turn rounding into features.
 STD_FLOOR = 1e-2
@@ -36,7 +36,7 @@ def normalize_utterance(features: Tensor, frame_lengths: Tensor) -> Tensor:
         the deviation (over frames, not frames - 1) is held at or above `STD_FLOOR`.
     """
     wide = mask_padding(features.to(wide_dtype(features.device)), frame_lengths)
-    counts = frame_lengths.clamp(min=1)[:, None, None]
+    counts = move(frame_lengths, features.device).clamp(min=1)[:, None, None]
     mean = wide.sum(dim=1, keepdim=True) / counts  # (B, 1, F)
     centred = mask_padding(wide - mean, frame_lengths)
     variance = centred.square().sum(dim=1, keepdim=True) / counts
@@ -68,7 +68,7 @@ def normalize_speaker(
         a posteriori estimate.
     """
     wide = mask_padding(features.to(wide_dtype(features.device)), frame_lengths)
-    counts, sums = frame_lengths[:, None].to(wide), wide.sum(dim=1)
+    counts, sums = move(frame_lengths[:, None], wide.device).to(wide), wide.sum(dim=1)
     if heard is not None:
         told = heard.to(wide)
         is_told = told[:, :1] > 0

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from speechrnn.audio.cepstrum import hz_to_mel, mel_to_hz
 from speechrnn.audio.feature_config import FrontEndConfig
+from speechrnn.padding import move
 from speechrnn.settings import bounded, check_settings
 
 _KNEE_SHARE = 0.75
@@ -148,8 +149,8 @@ def _interpolate(log_mels: Tensor, positions: np.ndarray, *, dim: int) -> Tensor
     positions = positions.clip(0.0, last)
     lower = np.minimum(np.floor(positions), last - 1)
     shape = (len(log_mels), -1, 1) if dim == 1 else (len(log_mels), 1, -1)
-    share = torch.from_numpy(positions - lower).to(log_mels).reshape(shape)
-    index = torch.from_numpy(lower.astype(np.int64)).to(log_mels.device).reshape(shape).expand_as(log_mels)
+    share = move(torch.from_numpy(positions - lower), log_mels.device).to(log_mels).reshape(shape)
+    index = move(torch.from_numpy(lower.astype(np.int64)), log_mels.device).reshape(shape).expand_as(log_mels)
     return torch.lerp(log_mels.gather(dim, index), log_mels.gather(dim, index + 1), share)
 
 
@@ -186,8 +187,8 @@ class SpecAugment:
         mask = np.zeros(tuple(log_mels.shape), dtype=bool)
         for row, (length, seed) in enumerate(zip(lengths.tolist(), seeds, strict=True)):
             self._draw(mask[row, :length], np.random.default_rng(seed))
-        means = log_mels.sum(dim=1, keepdim=True) / lengths.to(log_mels.device).clamp(min=1)[:, None, None]
-        return torch.where(torch.from_numpy(mask).to(log_mels.device), means, log_mels)
+        means = log_mels.sum(dim=1, keepdim=True) / move(lengths, log_mels.device).clamp(min=1)[:, None, None]
+        return torch.where(move(torch.from_numpy(mask), log_mels.device), means, log_mels)
 
     def _draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
         """Set what is to be masked in one utterance's mask, (T, M), in place."""

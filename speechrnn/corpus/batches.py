@@ -317,8 +317,9 @@ def collate(
 
 def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
     """Some utterances of a batch, padded no further than they need."""
-    index = torch.tensor(members, dtype=torch.int64, device=batch.waveforms.device)
-    lengths, target_lengths = batch.waveform_lengths[index], batch.target_lengths[index]
+    rows = torch.tensor(members, dtype=torch.int64)
+    index = rows.to(batch.waveforms.device)
+    lengths, target_lengths = batch.waveform_lengths[rows], batch.target_lengths[rows]
     seeds = [batch.augment_seeds[i] for i in members] if batch.augment_seeds else []
     references = None if batch.references is None else batch.references[index]
     return Batch(
@@ -330,7 +331,7 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
         [batch.texts[i] for i in members],
         seeds,
         references=references,
-        reference_lengths=None if batch.reference_lengths is None else batch.reference_lengths[index],
+        reference_lengths=None if batch.reference_lengths is None else batch.reference_lengths[rows],
         heard=None if batch.heard is None else batch.heard[index],
         previous=[batch.previous[i] for i in members] if batch.previous else [],
     )

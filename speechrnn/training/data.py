@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,6 @@ class SpeechData(pl.LightningDataModule):
         preflight: What the preflight found; None before ``setup``.
         train_set: Utterances to train on, after ``setup``.
         valid_set: Utterances to choose checkpoints on, after ``setup``.
-        digest: A number that another corpus would not have.
     """
 
     train_set: UtteranceDataset
@@ -125,9 +125,14 @@ class SpeechData(pl.LightningDataModule):
         of_train, of_valid = self.preflight.heard or (None, None)
         self.train_set = self._make_dataset(self.preflight.train, augment=self.config.augment, heard=of_train)
         self.valid_set = self._make_dataset(self.preflight.valid, heard=of_valid)
-        self.digest = self.preflight.describe_data()
         if self.trainer is not None and self.trainer.lightning_module is not None:
             self.trainer.lightning_module.configure_model()  # before any callback copies the module
+
+    @cached_property
+    def digest(self) -> str:
+        """A number that another corpus would not have."""
+        assert self.preflight is not None
+        return self.preflight.describe_data()
 
     def _make_dataset(self, utterances: Sequence[Utterance], **options: Any) -> UtteranceDataset:
         assert self.preflight is not None

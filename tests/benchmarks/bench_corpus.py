@@ -18,6 +18,8 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 SHARD = 1000
 SECONDS = 12.0
