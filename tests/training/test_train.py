@@ -57,16 +57,16 @@ def test_in_a_closed_task_only_what_may_be_said_is_heard(tone_run):
     assert hear(sentences=["high low", "low high middle", "middle"]) == "low high middle"
     assert hear(sentences=["low high low"]) in ("low high low", "")
     assert recognizer.transcribe(samples, sample_rate=8000, words=["middle"]).text in ("middle", "middle middle")
-    with pytest.raises(ConfigError, match="one of the two"):
+    with pytest.raises(ConfigError, match="needs words or sentences"):
         hear()
     for wrong in ({"words": ["low"]}, {"words": ["low"], "sentences": ["low"]}):
-        with pytest.raises(ConfigError, match="to no other"):
+        with pytest.raises(ConfigError, match="allows any text; use lexicon|cannot be combined"):
             recognizer.transcribe(samples, sample_rate=8000, decoder="greedy", **wrong)
-    with pytest.raises(ConfigError, match="one of the two"):
+    with pytest.raises(ConfigError, match="sentences"):
         hear(words=["low"], sentences=["low"])
-    with pytest.raises(ConfigError, match="what may be said: .*loud"):
+    with pytest.raises(ConfigError, match="loud"):
         hear(words=["low", "loud"])
-    with pytest.raises(TypeError, match="beam_sise"):
+    with pytest.raises((TypeError, ConfigError), match="beam_sise"):
         hear(words=["low"], beam_sise=4)
 
 
