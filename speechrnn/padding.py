@@ -39,3 +39,9 @@ def mask_padding(sequences: Tensor, lengths: Tensor) -> Tensor:
     """Set what lies past each length to zero, also where it is NaN: (B, T, …), (B,) → (B, T, …)."""
     mask = valid_mask(sequences, lengths)
     return sequences.masked_fill(~mask.view(*mask.shape, *(1,) * (sequences.dim() - 2)), 0.0)
+
+
+def pick_last(frames: Tensor, lengths: Tensor) -> Tensor:
+    """The last valid frame of each utterance, (B, T, D) → (B, 1, D); the first one where none is valid."""
+    last = (move(lengths, frames.device) - 1).clamp(min=0)[:, None, None]
+    return frames.gather(1, last.expand(-1, 1, frames.shape[2]))

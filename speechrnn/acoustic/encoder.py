@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentStack
 from speechrnn.acoustic.reference import ReferenceEncoder
 from speechrnn.acoustic.subsampling import Convolution2d, FrameStacking, StridedConvolution
+from speechrnn.audio.features import Count
 from speechrnn.errors import ConfigError
-from speechrnn.padding import mask_padding, move
+from speechrnn.padding import mask_padding, pick_last
 from speechrnn.settings import bounded, check_settings
 
 SIZES: dict[str, tuple[int, int]] = {
@@ -159,11 +160,7 @@ class Encoder(nn.Module):
         self.output_size = self.stack.output_size
         self.lookahead = Lookahead(self.output_size, config.lookahead_frames) if config.lookahead_frames else None
 
-    @overload
-    def count_frames(self, feature_frames: int) -> int: ...
-    @overload
-    def count_frames(self, feature_frames: Tensor) -> Tensor: ...
-    def count_frames(self, feature_frames: int | Tensor) -> int | Tensor:
+    def count_frames(self, feature_frames: Count) -> Count:
         """Encoder frames T' for feature frames T: a count, or (B,) int64."""
         if isinstance(feature_frames, int):
             return int(self.count_frames(torch.tensor([feature_frames])).item())
@@ -229,8 +226,7 @@ class Encoder(nn.Module):
             return mask_padding(self.lookahead(frames), lengths), lengths
         if self.config.output == "frames" or frames.shape[1] == 0:
             return frames, lengths
-        last = (move(lengths, frames.device) - 1).clamp(min=0)[:, None, None]
         forward, *backward = frames.chunk(2 if self.config.bidirectional else 1, dim=-1)
-        ends = [forward.gather(1, last.expand(-1, 1, forward.shape[2])), *(part[:, :1] for part in backward)]
+        ends = [pick_last(forward, lengths), *(part[:, :1] for part in backward)]
         lengths = lengths.clamp(max=1)
         return mask_padding(torch.cat(ends, dim=-1), lengths), lengths

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import overload
 
 from torch import Tensor, nn
 
 from speechrnn.acoustic.ctc import CTCHead, explain_infeasible
 from speechrnn.acoustic.encoder import Encoder, EncoderConfig
-from speechrnn.audio.features import FrontEnd, FrontEndConfig
+from speechrnn.audio.features import Count, FrontEnd, FrontEndConfig
 from speechrnn.errors import ConfigError
 from speechrnn.types import Emission
 
@@ -55,11 +54,7 @@ class AcousticModel(nn.Module):
         """Trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    @overload
-    def count_frames(self, num_samples: int) -> int: ...
-    @overload
-    def count_frames(self, num_samples: Tensor) -> Tensor: ...
-    def count_frames(self, num_samples: int | Tensor) -> int | Tensor:
+    def count_frames(self, num_samples: Count) -> Count:
         """Encoder frames T' that so many samples make: a count, or (B,) int64."""
         return self.encoder.count_frames(self.front_end.count_frames(num_samples))
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from speechrnn.padding import mask_padding, move, valid_mask
+from speechrnn.padding import mask_padding, move, pick_last, valid_mask
 
 Cell = Literal["tanh", "elementwise", "gru", "lstm"]
 
@@ -202,8 +202,10 @@ class RecurrentLayer(nn.Module):
             return self._run_lstm(direction, inputs, lengths, initial, return_state)
         output, _ = self._call(direction, inputs, initial.contiguous())
         # The state of a GRU or plain RNN is its output, so the one after the last valid frame can be picked out.
-        state = _pick_last(output, lengths, initial[0])[None] if return_state else initial
-        return output, state
+        if not return_state:
+            return output, initial
+        is_empty = move(lengths == 0, output.device)[:, None]
+        return output, torch.where(is_empty, initial[0], pick_last(output, lengths)[:, 0])[None]
 
     def _call(self, direction: nn.Module, inputs: Tensor, initial: Any) -> tuple[Tensor, Any]:
         """The direction over whole sequences, some of its recurrent weights left out in training."""
@@ -228,12 +230,6 @@ class RecurrentLayer(nn.Module):
         output, _ = pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])
         is_empty = move(lengths == 0, inputs.device)[None, :, None]
         return output, torch.where(is_empty, initial, torch.cat([hidden, cell]))
-
-
-def _pick_last(outputs: Tensor, lengths: Tensor, initial: Tensor) -> Tensor:
-    """The output at each utterance's last valid frame, (B, H); the initial state where there is none."""
-    last = (move(lengths, outputs.device) - 1).clamp(min=0)[:, None, None].expand(-1, 1, outputs.shape[2])
-    return torch.where(move(lengths == 0, outputs.device)[:, None], initial, outputs.gather(1, last)[:, 0])
 
 
 class LockedDropout(nn.Dropout1d):

@@ -27,6 +27,11 @@ def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, p
     return torch.where(feature_lengths > 0, frames.clamp(min=0), torch.zeros_like(frames))
 
 
+def divide_up(lengths: Tensor, factor: int) -> Tensor:
+    """⌈lengths / factor⌉, int64."""
+    return torch.div(lengths + factor - 1, factor, rounding_mode="floor")
+
+
 class FrameStacking(nn.Module):
     """Join each ``factor`` neighbouring frames into one; the last one is filled up with zeros."""
 
@@ -37,7 +42,7 @@ class FrameStacking(nn.Module):
 
     def count_frames(self, feature_lengths: Tensor) -> Tensor:
         """Output frames: ⌈T / factor⌉, (B,), int64."""
-        return torch.div(feature_lengths + self.factor - 1, self.factor, rounding_mode="floor")
+        return divide_up(feature_lengths, self.factor)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F), zero past the lengths (B,) → (B, T', factor·F), (B,)."""
@@ -97,7 +102,7 @@ class Convolution2d(nn.Module):
     def count_frames(self, feature_lengths: Tensor) -> Tensor:
         """Output frames: ⌈T / factor⌉, (B,), int64."""
         for stride in self.strides:
-            feature_lengths = torch.div(feature_lengths + stride - 1, stride, rounding_mode="floor")
+            feature_lengths = divide_up(feature_lengths, stride)
         return feature_lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +111,7 @@ class Convolution2d(nn.Module):
             return features.new_zeros(len(features), 0, self.output_size), self.count_frames(lengths)
         maps = features[:, None]  # (B, 1, T, F)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
-            lengths = torch.div(lengths + stride - 1, stride, rounding_mode="floor")
+            lengths = divide_up(lengths, stride)
             maps = mask_padding(convolution(maps).relu().transpose(1, 2), lengths).transpose(1, 2)  # (B, C, T', F')
         frames = self.projection(maps.transpose(1, 2).flatten(2))  # (B, C, T', F') → (B, T', C·F')
         return mask_padding(frames, lengths), lengths

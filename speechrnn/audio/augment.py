@@ -1,14 +1,18 @@
-"""What training does to a recording so that the model hears more than there is: speed, cuts, pauses, filters, noise.
+"""Augmentation of training recordings: speed, pitch, cuts, pauses, filters, noise.
 
-The noise itself stands in :mod:`speechrnn.audio.noise`, what is done to the log-mels after that in
-:mod:`speechrnn.audio.spectral_augment`.
+Noise is in :mod:`speechrnn.audio.noise`, rooms and codecs are in :mod:`speechrnn.audio.channel`, what changes log-mels
+is in :mod:`speechrnn.audio.spectral_augment`.
 
-Each draw is a pure function of the run's seed, the epoch and the utterance's id (:func:`speechrnn.seeds.derive_seed`).
+Every effect takes one utterance, (N,), float32, its own configuration, the sample rate in Hz and a seed, and returns
+(n,), float32. Each draw is a function of the seed, which is one of the run's seed, the epoch and the utterance's id
+(:func:`speechrnn.seeds.derive_seed`); an effect that is not drawn returns the samples as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -141,16 +145,7 @@ def draw_speed(config: AugmentConfig, seed: int) -> float:
 
 
 def change_pitch_and_tempo(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Change the pitch and the tempo of one utterance, each by itself, with a phase vocoder.
-
-    Args:
-        samples: (N,), float32.
-        config: How far.
-        sample_rate: In Hz.
-        seed: Both draws are functions of it.
-
-    Returns:
-        (N / tempo,), float32; the samples themselves where they are shorter than a window of the vocoder, 64 ms.
+    """Change the pitch and the tempo, each by itself, with a phase vocoder, of at least one window of it, 64 ms.
 
     Source:
         ``librosa.effects.time_stretch``: a pitch that is p times as high is a recording stretched p times, then
@@ -168,14 +163,14 @@ def change_pitch_and_tempo(samples: np.ndarray, config: AugmentConfig, *, sample
     return resample(stretched.astype(np.float32), sample_rate * pitch, sample_rate)
 
 
-def change_gain(samples: np.ndarray, config: AugmentConfig, seed: int) -> np.ndarray:
-    """Make one utterance, (N,) float32, louder or quieter."""
+def change_gain(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
+    """Make it louder or quieter."""
     gain_db = np.random.default_rng(seed).uniform(*config.gain_db)
     return samples * np.float32(10.0 ** (gain_db / 20.0))
 
 
 def equalize(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Bend the spectrum of one utterance, (N,) float32, as another microphone would; the rate is in Hz.
+    """Bend the spectrum as another microphone would.
 
     The gain in dB at mel m is Σ a_k cos(π k m / m_max) for k = 1, 2, 3, each a_k drawn uniformly from ±equalizer_db;
     the phase stays.
@@ -188,7 +183,7 @@ def equalize(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, se
 
 
 def add_pauses(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Put faint noise before and after one utterance: (N,) → (N + pauses,), float32; the rate is in Hz."""
+    """Put faint noise before and after it."""
     rng = np.random.default_rng(seed)
     before, after = rng.integers(round(config.padding_seconds * sample_rate) + 1, size=2)
     has_pause = np.random.default_rng(derive_seed(seed, "ends")).random(2) < config.padding_probability
@@ -200,17 +195,7 @@ def add_pauses(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, 
 
 
 def add_word_fragments(samples: np.ndarray, config: WordFragmentsConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Add a word fragment to the ends of one utterance, or to none.
-
-    Args:
-        samples: (N,), float32.
-        config: How often, how long and how faint.
-        sample_rate: In Hz.
-        seed: Every draw is a function of it.
-
-    Returns:
-        (N,), float32.
-    """
+    """Add a word fragment to the ends."""
     rng = np.random.default_rng(seed)
     levels = _measure_levels(samples, sample_rate)
     loud = np.flatnonzero(levels >= levels.max() / 2.0) if len(levels) and levels.any() else np.zeros(0, int)
@@ -240,17 +225,7 @@ def _measure_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def cut_quiet_ends(samples: np.ndarray, config: GateConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Cut off what lies below the gate before the first and after the last loud 10 ms, or nothing.
-
-    Args:
-        samples: (N,), float32.
-        config: How often, and where the gate lies.
-        sample_rate: In Hz.
-        seed: Whether to cut, and the gate, are functions of it.
-
-    Returns:
-        (n,), float32, at least 10 ms of it.
-    """
+    """Cut off what lies below the gate before the first and after the last loud 10 ms; at least 10 ms are left."""
     rng = np.random.default_rng(seed)
     levels = _measure_levels(samples, sample_rate)
     if rng.random() >= config.probability or not levels.any():
@@ -262,17 +237,7 @@ def cut_quiet_ends(samples: np.ndarray, config: GateConfig, *, sample_rate: int,
 
 
 def truncate_ends(samples: np.ndarray, config: TruncateConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Cut into the first and the last word of one utterance, or leave it as it is.
-
-    Args:
-        samples: (N,), float32.
-        config: How often and how far.
-        sample_rate: In Hz.
-        seed: Every draw is a function of it.
-
-    Returns:
-        (n,), float32, at least half of the speech in it.
-    """
+    """Cut into the first and the last word; at least half of the speech is left."""
     rng = np.random.default_rng(seed)
     is_cut, lost = rng.random(2) < config.probability, rng.uniform(0.0, config.seconds, size=2)
     levels = _measure_levels(samples, sample_rate)
@@ -288,7 +253,7 @@ def truncate_ends(samples: np.ndarray, config: TruncateConfig, *, sample_rate: i
 def augment(
     samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int, draw_other: DrawOther | None = None
 ) -> np.ndarray:
-    """Do to one utterance all that is configured, but for its speed and the masks.
+    """Apply all that is configured, except speed and what is done to log-mels.
 
     Args:
         samples: (N,), float32.
@@ -296,35 +261,30 @@ def augment(
         sample_rate: In Hz.
         seed: Every draw is a function of it.
         draw_other: Where noise of the corpus's own comes from.
-
-    Returns:
-        (n,), float32: shorter by what was cut, longer by the pauses.
     """
-    if config.pitch_semitones != (0.0, 0.0) or config.tempo != (1.0, 1.0):
-        pitch_seed = derive_seed(seed, "pitch and tempo")
-        samples = change_pitch_and_tempo(samples, config, sample_rate=sample_rate, seed=pitch_seed)
-    if config.truncate.probability:
-        samples = truncate_ends(samples, config.truncate, sample_rate=sample_rate, seed=derive_seed(seed, "truncate"))
-    if config.gate.probability:
-        samples = cut_quiet_ends(samples, config.gate, sample_rate=sample_rate, seed=derive_seed(seed, "gate"))
-    if config.padding_seconds:
-        samples = add_pauses(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "padding"))
-    if config.word_fragments.probability:
-        samples = add_word_fragments(
-            samples, config.word_fragments, sample_rate=sample_rate, seed=derive_seed(seed, "remains")
-        )
-    if config.equalizer_db:
-        samples = equalize(samples, config, sample_rate=sample_rate, seed=derive_seed(seed, "equalizer"))
-    if config.gain_db != (0.0, 0.0):
-        samples = change_gain(samples, config, derive_seed(seed, "gain"))
-    if config.reverberation.probability:
-        room_seed = derive_seed(seed, "reverberation")
-        samples = reverberate(samples, config.reverberation, sample_rate=sample_rate, seed=room_seed)
-    samples = add_noise(
-        samples, config.noise, sample_rate=sample_rate, seed=derive_seed(seed, "noise"), draw_other=draw_other
-    )
-    if config.band.probability:
-        samples = limit_band(samples, config.band, sample_rate=sample_rate, seed=derive_seed(seed, "band"))
-    if config.codec.probability:
-        samples = encode_and_decode(samples, config.codec, sample_rate=sample_rate, seed=derive_seed(seed, "codec"))
+    for name, is_on, effect, part in _EFFECTS:
+        if is_on(config):
+            options: dict[str, Any] = {"draw_other": draw_other} if effect is add_noise else {}
+            own = getattr(config, part) if part else config
+            samples = effect(samples, own, sample_rate=sample_rate, seed=derive_seed(seed, name), **options)
     return samples
+
+
+def _has_probability(name: str) -> Callable[[AugmentConfig], bool]:
+    return lambda config: getattr(config, name).probability > 0
+
+
+_EFFECTS: tuple[tuple[str, Callable[[AugmentConfig], bool], Callable[..., np.ndarray], str], ...] = (
+    ("pitch and tempo", lambda c: (*c.pitch_semitones, *c.tempo) != (0.0, 0.0, 1.0, 1.0), change_pitch_and_tempo, ""),
+    ("truncate", _has_probability("truncate"), truncate_ends, "truncate"),
+    ("gate", _has_probability("gate"), cut_quiet_ends, "gate"),
+    ("padding", lambda c: c.padding_seconds > 0, add_pauses, ""),
+    ("remains", _has_probability("word_fragments"), add_word_fragments, "word_fragments"),
+    ("equalizer", lambda c: c.equalizer_db > 0, equalize, ""),
+    ("gain", lambda c: c.gain_db != (0.0, 0.0), change_gain, ""),
+    ("reverberation", _has_probability("reverberation"), reverberate, "reverberation"),
+    ("noise", _has_probability("noise"), add_noise, "noise"),
+    ("band", _has_probability("band"), limit_band, "band"),
+    ("codec", _has_probability("codec"), encode_and_decode, "codec"),
+)
+"""In their order: the name that the seed is derived with, whether it is on, the effect, and the settings it takes."""

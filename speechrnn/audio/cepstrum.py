@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.padding import move, valid_mask
+from speechrnn.padding import pick_last, valid_mask
 
 MelScale = Literal["htk", "slaney"]
 
@@ -134,11 +134,10 @@ def compute_deltas(features: Tensor, frame_lengths: Tensor, *, width: int) -> Te
     Source:
         The HTK Book, section 5.9.
     """
-    num_frames, size = features.shape[1:]
+    num_frames = features.shape[1]
     if num_frames == 0:
         return features
-    last = move(frame_lengths - 1, features.device).clamp(min=0)[:, None, None].expand(-1, 1, size)
-    final = features.gather(1, last)  # (B, 1, F)
+    final = pick_last(features, frame_lengths)  # (B, 1, F)
     held = torch.where(valid_mask(features, frame_lengths)[..., None], features, final)
     padded = torch.cat([held[:, :1].expand(-1, width, -1), held, final.expand(-1, width, -1)], dim=1)
     slopes = torch.zeros_like(features)

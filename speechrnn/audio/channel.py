@@ -1,4 +1,7 @@
-"""What lies between a speaker and a recording, for training: a room, a telephone's band, a lossy codec."""
+"""Effects of what lies between a speaker and a recording: a room, a telephone's band, a lossy codec.
+
+They take and return what all effects do (:mod:`speechrnn.audio.augment`).
+"""
 
 from __future__ import annotations
 
@@ -93,16 +96,9 @@ class CodecConfig:
 
 
 def reverberate(samples: np.ndarray, config: ReverberationConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Put one utterance into a room, or leave it where it is.
+    """Put an utterance into a room, as loud as before.
 
-    Args:
-        samples: (N,), float32.
-        config: How often, and which rooms.
-        sample_rate: In Hz.
-        seed: Every draw is a function of it.
-
-    Returns:
-        (N,), float32, as loud as before. The direct sound stays where it was; what rings on after the end is cut.
+    The direct sound stays where it was; what rings on after the end is cut.
 
     Raises:
         AudioError: A recorded response cannot be read.
@@ -145,7 +141,7 @@ def _read_response(path: Path, sample_rate: int) -> np.ndarray:
 
 
 def limit_band(samples: np.ndarray, config: BandConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Cut one utterance, (N,) float32, to a band, or leave it as it is: beyond a ramp of a tenth there is nothing."""
+    """Cut to a band: beyond a ramp of a tenth there is nothing."""
     if np.random.default_rng(seed).random() >= config.probability or not len(samples):
         return samples
     frequency = np.fft.rfftfreq(len(samples), 1.0 / sample_rate)
@@ -156,7 +152,7 @@ def limit_band(samples: np.ndarray, config: BandConfig, *, sample_rate: int, see
 
 
 def encode_and_decode(samples: np.ndarray, config: CodecConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Send one utterance, (N,) float32, through a lossy codec, or leave it as it is; its length and moments stay.
+    """Send it through a lossy codec; its length and moments stay.
 
     Raises:
         ConfigError: The codec does not know the sample rate.

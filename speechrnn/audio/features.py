@@ -8,7 +8,7 @@ can change it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import overload
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from speechrnn.padding import mask_padding, move, valid_mask
 from speechrnn.processes import torch_threads
 
 __all__ = ["FrontEnd", "FrontEndConfig", "StatisticsAccumulator"]
+
+Count = TypeVar("Count", int, Tensor)
+"""Samples or frames: a number, or those of each utterance, (B,), int64."""
 
 # What librosa and torchaudio do on the way to decibels.
 _COMPATIBLE_POWER_FLOOR = 1e-10
@@ -95,27 +98,11 @@ class FrontEnd(nn.Module):
         return base * (1 + self.config.deltas)
 
     @property
-    def window_length(self) -> int:
-        """Samples in a window."""
-        return self.config.window_length
-
-    @property
-    def hop_length(self) -> int:
-        """Samples from one frame to the next."""
-        return self.config.hop_length
-
-    @property
     def frame_shift_seconds(self) -> float:
         """Time from one frame to the next, in seconds; exact, where `hop_seconds` is rounded to samples."""
         return self.config.hop_length / self.config.sample_rate
 
-    @overload
-    def count_frames(self, num_samples: int) -> int: ...
-
-    @overload
-    def count_frames(self, num_samples: Tensor) -> Tensor: ...
-
-    def count_frames(self, num_samples: int | Tensor) -> int | Tensor:
+    def count_frames(self, num_samples: Count) -> Count:
         """Count the frames that a number of samples makes.
 
         Args:
@@ -125,8 +112,8 @@ class FrontEnd(nn.Module):
             Frames, in the same form: 1 + (N - window) // hop, and 0 below one window. The compatibility modes make
             1 + N // hop, but "torchaudio" none where N is too short to reflect (up to n_fft // 2).
         """
-        spent = 0 if self.config.is_centred else self.window_length
-        frames = (num_samples - spent) // self.hop_length + 1
+        spent = 0 if self.config.is_centred else self.config.window_length
+        frames = (num_samples - spent) // self.config.hop_length + 1
         if self.config.compatibility == "torchaudio":
             frames = frames * (num_samples > self.config.fft_length // 2)
         return frames.clamp(min=0) if isinstance(frames, Tensor) else max(0, frames)
@@ -226,12 +213,12 @@ class FrontEnd(nn.Module):
         step = max(1, block // len(waveforms))
         parts = []
         for start in range(0, num_frames, step):
-            first = start * self.hop_length
-            width = (min(step, num_frames - start) - 1) * self.hop_length + config.fft_length
+            first = start * self.config.hop_length
+            width = (min(step, num_frames - start) - 1) * self.config.hop_length + config.fft_length
             stretch = signal[:, first : first + width + 1]
             if not config.is_centred:
                 stretch = _emphasise(stretch, lengths - first, pre_emphasis=config.pre_emphasis, width=width)
-            frames = stretch[:, :width].unfold(1, config.fft_length, self.hop_length)  # (B, t, n_fft), a view
+            frames = stretch[:, :width].unfold(1, config.fft_length, self.config.hop_length)  # (B, t, n_fft), a view
             spectrum = torch.fft.rfft(frames * window)
             parts.append(torch.view_as_real(spectrum).flatten(2).square_() @ power_filters)
         return torch.cat(parts, dim=1)

@@ -1,4 +1,7 @@
-"""Noise for training: coloured, as the corpus's own pauses sound, or the babble of its other speakers."""
+"""Noise for training: coloured, as the corpus's own pauses sound, or the babble of its other speakers.
+
+It is one of the effects of :mod:`speechrnn.audio.augment`.
+"""
 
 from __future__ import annotations
 
@@ -58,18 +61,9 @@ class NoiseConfig:
 def add_noise(
     samples: np.ndarray, config: NoiseConfig, *, sample_rate: int, seed: int, draw_other: DrawOther | None = None
 ) -> np.ndarray:
-    """Add noise to one utterance, or leave it as it is.
+    """Add noise; pauses and babble come from ``draw_other``.
 
-    Args:
-        samples: (N,), float32.
-        config: How often, how loud and what.
-        sample_rate: In Hz.
-        seed: Every draw is a function of it.
-        draw_other: Where pauses and babble come from.
-
-    Returns:
-        (N,), float32. Silence stays silent, for there is no signal to be measured against; so does an utterance for
-        which no other one is found.
+    Silence stays as it is, for there is no signal to measure against; so does an utterance without another one.
     """
     rng = np.random.default_rng(seed)
     if rng.random() >= config.probability or not samples.any():

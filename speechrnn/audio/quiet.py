@@ -19,8 +19,7 @@ class _Redirection:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
-        self._original = -1
+        self._inside = self._original = 0
         self._file: BinaryIO | None = None
 
     def enter(self) -> None:

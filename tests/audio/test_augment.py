@@ -40,7 +40,10 @@ def make_tone(samples=16000):
 
 def test_gain_is_uniform_between_its_limits():
     gains = [
-        20 * np.log10(change_gain(np.ones(1, np.float32), AugmentConfig(gain_db=(-10.0, 6.0)), seed)[0])
+        20
+        * np.log10(
+            change_gain(np.ones(1, np.float32), AugmentConfig(gain_db=(-10.0, 6.0)), sample_rate=8000, seed=seed)[0]
+        )
         for seed in range(500)
     ]
     assert -10.001 <= min(gains) < -9.5

@@ -121,7 +121,7 @@ def test_gain_shifts_log_mels_by_twice_its_logarithm():
 
 def test_window_hop_and_feature_size_follow_the_configuration():
     front_end = make_front_end(sample_rate=11025, num_coefficients=13, deltas=2)
-    assert (front_end.window_length, front_end.hop_length, front_end.config.fft_length) == (276, 110, 512)
+    assert (front_end.config.window_length, front_end.config.hop_length, front_end.config.fft_length) == (276, 110, 512)
     assert front_end.frame_shift_seconds == 110 / 11025
     assert front_end.feature_size == 39
     assert make_front_end(kind="log_mel", n_mels=24, deltas=1).feature_size == 48

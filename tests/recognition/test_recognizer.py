@@ -186,7 +186,7 @@ def test_rate_must_be_positive(recognizer, make_recording, rate):
 
 
 def test_too_short_a_recording_names_what_it_takes(recognizer, tiny_model, make_recording):
-    window = tiny_model.acoustic.front_end.window_length
+    window = tiny_model.acoustic.front_end.config.window_length
     assert recognizer.transcribe(make_recording(1.0)[:window], sample_rate=8000).seconds == window / 8000
     with pytest.raises(AudioError, match=rf"recording: {(window - 1) / 8000:.4f} s .* at least {window / 8000:.4f} s"):
         recognizer.transcribe(make_recording(1.0)[: window - 1], sample_rate=8000)
