@@ -42,7 +42,7 @@ def find_imported(folder):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - (own - to_imports(CORE.union(*EXTRAS.values())))
+    return names - {*sys.stdlib_module_names, "_typeshed"} - (own - to_imports(CORE.union(*EXTRAS.values())))
 
 
 def to_imports(distributions):
