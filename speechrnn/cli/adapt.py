@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from speechrnn.cli.arguments import add_model_arguments, print_text
+from speechrnn.cli.arguments import add_model_argument, print_text
 
 SUMMARY = "adapt to a speaker: find an initial state and mean features; the weights stay unchanged"
 EXAMPLE = "speechrnn adapt -m runs/english/model --speaker anna anna-1.wav anna-2.wav"
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps of gradient descent (default: 20); 0: the state encoded from the recordings, or the model's own",
     )
-    add_model_arguments(parser)
+    add_model_argument(parser, "--device")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

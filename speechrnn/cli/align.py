@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.cli.arguments import add_channel_argument, add_group, add_model_arguments, print_text
+from speechrnn.cli.arguments import add_group, add_model_argument, print_text
 from speechrnn.errors import ConfigError
 from speechrnn.text_files import read_text
 
@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("audio", metavar="AUDIO", help="a recording of any length: wav, flac, ogg, opus, mp3")
     parser.add_argument("text", metavar="TEXT", help="a text file in UTF-8, or the words themselves")
-    add_channel_argument(parser)
+    add_group(parser, "audio", "--channel")
     output = add_group(parser, "output")
     output.add_argument(
         "-f", "--format", choices=FORMATS, default="ctm", help=f"{', '.join(FORMATS)} (default: ctm)", metavar="NAME"
     )
     output.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: standard output)")
-    add_model_arguments(parser)
+    add_model_argument(parser, "--device")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

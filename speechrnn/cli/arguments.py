@@ -3,43 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from speechrnn.errors import ConfigError
 from speechrnn.recognition.decoders import DEFAULT_HOTWORD_BONUS, OLD_NAMES, DecodingConfig
 from speechrnn.text_files import read_text
 
-_LONGEST_MODEL = 1000
+_METAVARS = {"decoder": "NAME", "hotwords": "LIST", str: "FILE", int: "N", float: "X"}
+_SHARED: dict[str, dict[str, Any]] = {
+    "--device": {"default": "auto", "metavar": "NAME", "help": "auto (default), cpu, cuda, cuda:1 …"},
+    "--batch-seconds": {
+        "type": float,
+        "default": 120.0,
+        "metavar": "S",
+        "help": "most audio to transcribe together, in seconds (default: 120); less needs less memory",
+    },
+    "--speaker": {
+        "metavar": "NAME",
+        "help": "speaker of all recordings: use what speechrnn adapt stored for this name",
+    },
+    "--channel": {"type": int, "metavar": "N", "help": "take channel N, from 0, instead of the mean of all"},
+}
+"""Options that several commands have."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 _COLUMN_CONTROLS = _CONTROLS | {ord("\t"): "\\t", ord("\n"): "\\n"}
 
 
-def add_group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
-    """The parser's group of options with this title."""
+def add_group(parser: argparse.ArgumentParser, title: str, *shared: str) -> argparse._ArgumentGroup:
+    """The parser's group of options with this title, with options of ``_SHARED`` added to it."""
     known = (group for group in parser._action_groups if group.title == title)
-    return next(known, None) or parser.add_argument_group(title)
+    group = next(known, None) or parser.add_argument_group(title)
+    for option in shared:
+        group.add_argument(option, **_SHARED[option])
+    return group
 
 
-def add_model_arguments(
-    parser: argparse.ArgumentParser, count: Literal["one", "several", "optional"] = "one", *, device: bool = True
+def add_model_argument(
+    parser: argparse.ArgumentParser, *shared: str, count: Literal["one", "several", "optional"] = "one"
 ) -> None:
-    """Declare ``-m/--model``, to be read by :func:`read_model` once all is parsed, and ``--device``.
+    """Declare ``-m/--model``, to be read by :func:`read_model` once all is parsed.
 
     Args:
         parser: Parser of the command.
-        count: How many models it takes.
-        device: Whether the model is computed with.
+        shared: Options of ``_SHARED`` that follow it.
+        count: How many models the command takes.
     """
-    group = add_group(parser, "model")
     more = "; several -m: the models decide together" if count == "several" else ""
-    group.add_argument(
+    add_group(parser, "model").add_argument(
         "-m",
         "--model",
         metavar="M",
@@ -47,13 +66,12 @@ def add_model_arguments(
         action="append",
         help=f"model folder, or owner/name on the Hugging Face Hub (default: the variable SPEECHRNN_MODEL){more}",
     )
+    add_group(parser, "model", *shared)
     parser.set_defaults(model_count=count)
-    if device:
-        group.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1 …")
 
 
 def read_model(args: argparse.Namespace) -> str | list[str] | None:
-    """The model of :func:`add_model_arguments`, or of SPEECHRNN_MODEL; of a run's folder, the model in it.
+    """The model of :func:`add_model_argument`, or of SPEECHRNN_MODEL.
 
     Returns:
         A model, several as a list, or None where it is optional.
@@ -62,50 +80,13 @@ def read_model(args: argparse.Namespace) -> str | list[str] | None:
         ConfigError: There is none, or there are several where the command takes one.
     """
     models = args.models or [name for name in [os.environ.get("SPEECHRNN_MODEL")] if name]
-    for model in models:
-        if len(model) > _LONGEST_MODEL:
-            raise ConfigError(f"-m {model[:30]}…: expected a model folder, got a name of {len(model):,} characters")
-    models = [_find_in_run(model) for model in models]
     if len(models) > 1 and args.model_count != "several":
         raise ConfigError(
             f"-m {' -m '.join(models)}: this command takes one model; transcribe and evaluate take several"
         )
-    if models:
-        return models if len(models) > 1 else models[0]
-    if args.model_count == "optional":
-        return None
-    raise ConfigError("no model: give -m M, or set SPEECHRNN_MODEL")
-
-
-def _find_in_run(model: str) -> str:
-    inside = os.path.join(model, "model")
-    is_run = not os.path.exists(os.path.join(model, "config.json")) and os.path.exists(
-        os.path.join(inside, "config.json")
-    )
-    return inside if is_run else model
-
-
-def add_batch_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--batch-seconds``."""
-    add_group(parser, "model").add_argument(
-        "--batch-seconds",
-        type=float,
-        default=120.0,
-        metavar="S",
-        help="most audio to transcribe together, in seconds (default: 120); less needs less memory",
-    )
-
-
-def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--speaker``, who speaks in all recordings."""
-    add_group(parser, "model").add_argument(
-        "--speaker", metavar="NAME", help="speaker of all recordings: use what speechrnn adapt stored for this name"
-    )
-
-
-def add_channel_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--channel``."""
-    parser.add_argument("--channel", type=int, metavar="N", help="take channel N, from 0, instead of the mean of all")
+    if not models and args.model_count != "optional":
+        raise ConfigError("no model: give -m M, or set SPEECHRNN_MODEL")
+    return list(models) if len(models) > 1 else next(iter(models), None)
 
 
 def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpus in any known format") -> None:
@@ -121,17 +102,15 @@ def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpu
 
 def add_decoding_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
     """Declare the fields of :class:`DecodingConfig` as options: those of these names, or all."""
-    for option in fields(DecodingConfig):
-        if names and option.name not in names:
+    meanings = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w|\n\n)", inspect.getdoc(DecodingConfig) or "", re.M | re.S)
+    for name, hint in get_type_hints(DecodingConfig).items():
+        if names and name not in names:
             continue
-        is_language = option.name.startswith(("language", "word_", "hot"))
-        group = add_group(parser, "language model" if is_language else "decoding")
-        kind = option.metadata["kind"] if option.metadata["bounds"] else str
-        about: dict[str, Any] = {"type": kind, "dest": option.name}
-        group.add_argument(
-            _to_option(option.name), metavar=option.metadata["metavar"], help=option.metadata["help"], **about
-        )
-        for old in (old for old, new in OLD_NAMES.items() if new == option.name):
+        kind = next((each for each in (int, float) if each is hint or each in get_args(hint)), str)
+        about: dict[str, Any] = {"dest": name, "type": kind, "metavar": _METAVARS.get(name) or _METAVARS[kind]}
+        group = add_group(parser, "language model" if name.startswith(("language", "word_", "hot")) else "decoding")
+        group.add_argument(_to_option(name), help=" ".join(dict(meanings)[name].split()), **about)
+        for old in (old for old, new in OLD_NAMES.items() if new == name):
             group.add_argument(_to_option(old), help=argparse.SUPPRESS, **about)
 
 

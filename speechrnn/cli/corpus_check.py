@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.arguments import add_corpus_argument, add_group, add_model_arguments, print_text, show_progress
+from speechrnn.cli.arguments import add_corpus_argument, add_group, add_model_argument, print_text, show_progress
 from speechrnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     add_corpus_argument(parser)
     parser.add_argument("--test", metavar="PATH", help="a test corpus: report what both have in common")
-    add_model_arguments(parser, "optional", device=False)
+    add_model_argument(parser, count="optional")
     group = add_group(parser, "model")
     group.description = "With a model or a configuration, unknown characters and what cannot be aligned are reported."
     group.add_argument("--config", metavar="FILE", help="a configuration instead of a model")

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.cli.arguments import (
-    add_batch_argument,
     add_corpus_argument,
     add_decoding_arguments,
     add_group,
-    add_model_arguments,
-    add_speaker_argument,
+    add_model_argument,
     make_output_folder,
     print_text,
     read_decoding,
@@ -50,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fit confidence calibration for this decoder and store it with the model: for validation data",
     )
-    add_model_arguments(parser, "several")
-    add_batch_argument(parser)
-    add_speaker_argument(parser)
+    add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
     model = add_group(parser, "model")
     no_stats: dict[str, Any] = {"dest": "unknown_speakers", "action": "store_true"}
     model.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from speechrnn.cli.arguments import add_group, add_model_arguments, print_text
+from speechrnn.cli.arguments import add_group, add_model_argument, print_text
 from speechrnn.errors import ConfigError
 
 SUMMARY = "fine-tune a model on minutes to hours of your own recordings with their texts"
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "       [--alphabet {keep,extend,replace,map}] [--map 'A=B …'] [--freeze N] [--replay CORPUS]\n"
         "       [--old-valid CORPUS] [--overwrite] [-v] [--KEY VALUE …]"
     )
-    add_model_arguments(parser, device=False)
+    add_model_argument(parser)
     data = add_group(parser, "data")
     data.add_argument("--train", metavar="CORPUS", required=True, help="training data, in any known format")
     data.add_argument("--valid", metavar="CORPUS", help="validation data (default: a tenth of --train)")

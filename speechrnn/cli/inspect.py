@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from speechrnn.cli.arguments import add_channel_argument, add_group, add_model_arguments, print_text
+from speechrnn.cli.arguments import add_group, add_model_argument, print_text
 
 SUMMARY = "show the states and outputs of a model over the time of a recording"
 EXAMPLE = 'speechrnn inspect clip.wav -m runs/fsdd/model --text "seven" -o look'
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", metavar="REFERENCE", help="reference text: it is aligned, and errors are marked")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here, in seconds (default: 0)")
     parser.add_argument("--end", type=float, metavar="S", help="end here, in seconds (default: the end)")
-    add_channel_argument(parser)
+    add_group(parser, "audio", "--channel")
     output = add_group(parser, "output")
     output.add_argument(
         "-o",
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write NAME.inspect.html and NAME.inspect.png to DIR (default: here)",
     )
     output.add_argument("--state", action="store_true", help="also write NAME.inspect.npz: hidden states of each layer")
-    add_model_arguments(parser)
+    add_model_argument(parser, "--device")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

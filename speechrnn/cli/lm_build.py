@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from speechrnn.cli.arguments import add_group, add_model_arguments, print_text
+from speechrnn.cli.arguments import add_group, add_model_argument, print_text
 from speechrnn.errors import ConfigError
 
 SUMMARY = "build an n-gram language model from text (interpolated modified Kneser-Ney)"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocabulary", type=int, metavar="N", help="keep the N most frequent words, replace the others with <unk>"
     )
-    add_model_arguments(parser, "optional", device=False)
+    add_model_argument(parser, count="optional")
     text = add_group(parser, "text")
     text.description = "Text is normalised as the model -m writes; without a model, lower case without punctuation."
     text.add_argument("--case", choices=("lower", "upper", "keep"), help="override the case")

@@ -6,11 +6,10 @@ import argparse
 import logging
 
 from speechrnn.cli.arguments import (
-    add_batch_argument,
     add_corpus_argument,
     add_decoding_arguments,
     add_group,
-    add_model_arguments,
+    add_model_argument,
     print_text,
     read_decoding,
     show_progress,
@@ -25,8 +24,7 @@ logger = logging.getLogger("speechrnn")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     add_corpus_argument(parser, "validation data: used neither for training nor as a test set")
-    add_model_arguments(parser)
-    add_batch_argument(parser)
+    add_model_argument(parser, "--device", "--batch-seconds")
     add_group(parser, "language model").add_argument(
         "--language-model", required=True, metavar="FILE", help="output of lm build, or any ARPA file"
     )

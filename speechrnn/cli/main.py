@@ -109,39 +109,34 @@ def _report(message: str) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    groups = {name.split()[0] for name in COMMANDS if " " in name}
-    group, options = (arguments[:1], arguments[1:]) if arguments[:1] and arguments[0] in groups else ([], arguments)
-    if not arguments or options[:1] in (["-h"], ["--help"]):
-        if not arguments:
-            sys.stderr.write(_describe_commands() + "\n")
-            return 2
-        print_text(_describe_commands(*group))
+    if not arguments:
+        sys.stderr.write(_describe_commands() + "\n")
+        return 2
+    is_group = any(name.startswith(f"{arguments[0]} ") for name in COMMANDS)
+    words = 2 if is_group else 1  # of the command's name
+    if arguments[words - 1 : words] in (["-h"], ["--help"]):
+        print_text(_describe_commands(arguments[0] if is_group else ""))
         return 0
     if arguments[0] == "--version":
         print_text(f"speechrnn {speechrnn.__version__}")
         return 0
-    name = " ".join([*group, *options[:1]])
+    name = " ".join(arguments[:words])
     module = _find_command(name)
-    parser = _make_parser(name, module)
+    trains = getattr(module, "TRAINS", False)
     try:
-        args, rest = _parse(parser, options[1:] if group else arguments[1:], getattr(module, "TAKES_REST", False))
+        args, rest = _parse(_make_parser(name, module), arguments[words:], getattr(module, "TAKES_REST", False))
     except SystemExit as done:  # --help
         return int(done.code or 0)
     logger, handler = logging.getLogger("speechrnn"), _Handler()
     earlier = logger.level
     logger.addHandler(handler)
-    logger.setLevel(_choose_level(args.verbose, getattr(module, "TRAINS", False)))
+    is_quiet = trains and not is_first_process()
+    logger.setLevel(logging.ERROR if is_quiet else logging.INFO if trains or args.verbose else logging.WARNING)
     try:
         return int(module.run(args, rest))
     finally:
         logger.removeHandler(handler)
         logger.setLevel(earlier)
-
-
-def _choose_level(is_verbose: bool, trains: bool) -> int:
-    if trains and not is_first_process():
-        return logging.ERROR
-    return logging.INFO if trains or is_verbose else logging.WARNING
 
 
 class _Handler(logging.Handler):
@@ -155,14 +150,16 @@ class _Handler(logging.Handler):
 def _describe_commands(group: str = "") -> str:
     """The help of the program, or of the commands whose names begin with a word."""
     names = [name for name in COMMANDS if name.startswith(f"{group} " if group else "")]
-    lines = [f"usage: {' '.join(['speechrnn', *([group] if group else [])])} COMMAND … | --help", ""]
-    if not group:
-        lines[0] += " | --version"
-        lines += ["Train, transcribe and fine-tune recurrent CTC speech recognisers on your own recordings.", ""]
-    lines += ["commands:", *(f"  {name:<14} {_find_command(name).SUMMARY}" for name in names), ""]
     if group:
-        return "\n".join([*lines, f"example:\n  {_find_command(names[0]).EXAMPLE}"])
-    return "\n".join([*lines, "speechrnn COMMAND --help describes the options, with an example.", "", EXIT_CODES])
+        head, foot = f"usage: speechrnn {group} COMMAND … | --help", f"example:\n  {_find_command(names[0]).EXAMPLE}"
+    else:
+        head = (
+            "usage: speechrnn COMMAND … | --help | --version\n\nTrain, transcribe and fine-tune recurrent CTC speech "
+        )
+        head += "recognisers on your own recordings."
+        foot = f"speechrnn COMMAND --help describes the options, with an example.\n\n{EXIT_CODES}"
+    lines = [f"  {name:<14} {_find_command(name).SUMMARY}" for name in names]
+    return "\n".join([head, "", "commands:", *lines, "", foot])
 
 
 def _find_command(name: str) -> Any:
@@ -223,10 +220,11 @@ def _parse_all(parser: _Parser, arguments: list[str]) -> argparse.Namespace:
         hint = f"; did you mean {near[0]}?" if near else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     for name, value in vars(args).items() if marked else ():
-        if isinstance(value, list):
-            setattr(args, name, [each.removeprefix(_AFTER_DASHES) if isinstance(each, str) else each for each in value])
-        elif isinstance(value, str):
-            setattr(args, name, value.removeprefix(_AFTER_DASHES))
+        several = [
+            each.removeprefix(_AFTER_DASHES) if isinstance(each, str) else each
+            for each in (value if isinstance(value, list) else [value])
+        ]
+        setattr(args, name, several if isinstance(value, list) else several[0])
     return args
 
 

@@ -9,12 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from speechrnn.cli.arguments import (
-    add_batch_argument,
-    add_channel_argument,
     add_decoding_arguments,
     add_group,
-    add_model_arguments,
-    add_speaker_argument,
+    add_model_argument,
     escape_controls,
     make_output_folder,
     print_text,
@@ -39,7 +36,7 @@ logger = logging.getLogger("speechrnn")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings: wav, flac, ogg, opus, mp3")
-    add_channel_argument(parser)
+    add_group(parser, "audio", "--channel")
     parser.add_argument(
         "--carry-state",
         action="store_true",
@@ -58,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "-f", "--format", choices=(*FORMATS, "all"), default="txt", help=f"{', '.join(FORMATS)} or all (default: txt)"
     )
-    add_model_arguments(parser, "several")
-    add_batch_argument(parser)
-    add_speaker_argument(parser)
+    add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
     add_decoding_arguments(parser)
 
 

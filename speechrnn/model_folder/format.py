@@ -122,7 +122,8 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
         name_or_path: A path, or ``owner/name`` of a model on the Hub. An existing path is never looked up there.
 
     Returns:
-        The folder, not yet checked. If a save was killed between its two renames, the old model is back in its place.
+        The folder, not yet checked; of the folder of a run, the model in it. If a save was killed between its two
+        renames, the old model is back in its place.
 
     Raises:
         ModelError: There is no such folder, and no such model on the Hub; the message says what was tried.
@@ -132,7 +133,8 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
         if not path.exists():
             recover(path.resolve())
         if path.exists():
-            return path
+            is_run = not (path / CONFIG_FILE).exists() and (path / "model" / CONFIG_FILE).exists()
+            return path / "model" if is_run else path
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise ModelError(f"{str(path)[:200]}: cannot be opened ({error.strerror}); check the path") from error
     from speechrnn.model_folder.hub import download

@@ -12,11 +12,11 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.settings import bounded, check_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("speechrnn")
 
-DECODERS = ("greedy", "beam", "lexicon")
 DEFAULT_BEAM_SIZE = 16
 DEFAULT_HOTWORD_BONUS = 6.0
 OLD_NAMES = {"least_confidence": "min_confidence"}
@@ -40,97 +39,61 @@ OLD_NAMES = {"least_confidence": "min_confidence"}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _about(
-    metavar: str, meaning: str, *, low: float | None = None, high: float = 0, kind: type = float
-) -> dict[str, Any]:
-    """What documents and checks a field; numbers have a range from ``low`` to ``high``."""
-    return {"metavar": metavar, "help": meaning, "kind": kind, "bounds": None if low is None else (low, high)}
-
-
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How log-probabilities become text. Each field's meaning is its ``help`` (``speechrnn transcribe --help``).
+    """How log-probabilities become text.
+
+    Attributes:
+        decoder: greedy: the best token of every frame; beam: prefix beam search for the most probable text; lexicon:
+            the same, restricted to words or sentences (default: lexicon with either of these, beam with a language
+            model or hotwords, else greedy)
+        words: closed vocabulary: allow only sequences of these words, one a line (lexicon)
+        sentences: closed set: allow only these sentences, one a line (lexicon)
+        beam_size: prefixes that a beam search keeps (default: 16)
+        nbest: hypotheses in JSON output, the best first (beam or lexicon; default: 1)
+        min_confidence: reject a recording that has a word of lower confidence, 0 to 1: its transcript is empty
+            (default: 0)
+        language_model: output of speechrnn lm build, or any ARPA file (beam or lexicon)
+        language_weight: weight of the language model (default: as tuned, or 0.5)
+        word_bonus: bonus for each unit that the language model scores (default: as tuned, or 1)
+        hotwords: words and phrases to favour, each with a bonus in nats: "cuDNN:8,New York" (default: 6)
 
     Raises:
         ConfigError: An option has a wrong type or is out of range, or the options contradict each other; the message
             begins with the option's name.
     """
 
-    decoder: str | None = field(
-        default=None,
-        metadata=_about(
-            "NAME",
-            "greedy: the best token of every frame; beam: prefix beam search for the most probable text; lexicon: the "
-            "same, restricted to words or sentences (default: lexicon with either of these, beam with a language model "
-            "or hotwords, else greedy)",
-        ),
-    )
-    words: Sequence[str] | None = field(
-        default=None, metadata=_about("FILE", "closed vocabulary: allow only these words, one a line (lexicon)")
-    )
-    sentences: Sequence[str] | None = field(
-        default=None, metadata=_about("FILE", "closed set: allow only these sentences, one a line (lexicon)")
-    )
-    beam_size: int | None = field(
-        default=None,
-        metadata=_about(
-            "N", f"prefixes that a beam search keeps (default: {DEFAULT_BEAM_SIZE})", low=1, high=10_000, kind=int
-        ),
-    )
-    nbest: int = field(
-        default=1,
-        metadata=_about(
-            "N", "hypotheses in JSON output, best first (beam or lexicon; default: 1)", low=1, high=10_000, kind=int
-        ),
-    )
-    min_confidence: float = field(
-        default=0.0,
-        metadata=_about(
-            "P",
-            "reject a recording that has a word of lower confidence, 0 to 1: its transcript is empty (default: 0)",
-            low=0,
-            high=1,
-        ),
-    )
-    language_model: str | os.PathLike[str] | CompiledNgram | None = field(
-        default=None, metadata=_about("FILE", "output of speechrnn lm build, or any ARPA file (beam or lexicon)")
-    )
-    language_weight: float | None = field(
-        default=None,
-        metadata=_about("X", "weight of the language model (default: as tuned, or 0.5)", low=0, high=100),
-    )
-    word_bonus: float | None = field(
-        default=None,
-        metadata=_about(
-            "X", "bonus for each unit that the language model scores (default: as tuned, or 1)", low=-100, high=100
-        ),
-    )
-    hotwords: Mapping[str, float] | Sequence[str] | None = field(
-        default=None,
-        metadata=_about(
-            "LIST",
-            'words and phrases to favour, each with a bonus in nats: "cuDNN:8,New York" (default: '
-            f"{DEFAULT_HOTWORD_BONUS:g})",
-        ),
-    )
+    decoder: Literal["greedy", "beam", "lexicon"] | None = None
+    words: Sequence[str] | None = None
+    sentences: Sequence[str] | None = None
+    beam_size: int | None = bounded(None, 1, 10_000)
+    nbest: int = bounded(1, 1, 10_000)
+    min_confidence: float = bounded(0.0, 0, 1)
+    language_model: Any = None  # a path, or the model opened, whose class is not imported before it is used
+    language_weight: float | None = bounded(None, 0, 100)
+    word_bonus: float | None = bounded(None, -100, 100)
+    hotwords: Mapping[str, float] | Sequence[str] | None = bounded(None, -1000, 1000)
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            value, bounds = getattr(self, option.name), option.metadata["bounds"]
-            if bounds is not None and value is not None:
-                _check_number(option.name, value, *bounds, kind=option.metadata["kind"])
-        for name in ("words", "sentences"):
-            _check_texts(name, getattr(self, name))
-        object.__setattr__(self, "hotwords", _read_hotwords(self.hotwords))
-        model = self.language_model
-        if not (model is None or isinstance(model, str | os.PathLike) or hasattr(model, "digest")):
-            raise ConfigError(f"language_model: expected a path or an open language model, got {model!r}")
+        for name, value in vars(self).items():
+            if hasattr(value, "item"):  # a number of numpy
+                object.__setattr__(self, name, value.item())
+        if isinstance(self.hotwords, list | tuple):
+            object.__setattr__(self, "hotwords", dict.fromkeys(self.hotwords, DEFAULT_HOTWORD_BONUS))
+        check_settings(self)
+        for phrase in self.hotwords or {}:
+            if not isinstance(phrase, str) or not phrase.strip():
+                raise ConfigError(f"hotwords: expected phrases, got {phrase!r}")
+        if not (
+            self.language_model is None
+            or isinstance(self.language_model, str | os.PathLike)
+            or hasattr(self.language_model, "digest")
+        ):
+            raise ConfigError(f"language_model: expected a path or an open language model, got {self.language_model!r}")
         self._check_together()
 
     def _check_together(self) -> None:
         """Refuse options that contradict each other."""
-        if self.decoder is not None and self.decoder not in DECODERS:
-            raise ConfigError(f"decoder: expected one of {', '.join(DECODERS)}, got {self.decoder!r}")
         if self.words is not None and self.sentences is not None:
             raise ConfigError("words: cannot be combined with sentences; give one of them")
         if self.is_closed != (self.kind == "lexicon"):
@@ -140,15 +103,9 @@ class DecodingConfig:
             if getattr(self, name) is not None and self.language_model is None:
                 raise ConfigError(f"{name}: needs a language model, and none is given")
         if self.kind == "greedy":
-            beam_only = {
-                "language_model": self.language_model is not None,
-                "hotwords": bool(self.hotwords),
-                "beam_size": self.beam_size is not None,
-                "nbest": self.nbest != 1,
-            }
-            given = next((name for name, is_given in beam_only.items() if is_given), None)
-            if given is not None:
-                raise ConfigError(f"{given}: needs a beam search, and the decoder is greedy; choose decoder beam")
+            for name in ("language_model", "hotwords", "beam_size", "nbest"):
+                if getattr(self, name) not in (None, {}, 1) or (name == "beam_size" and self.beam_size is not None):
+                    raise ConfigError(f"{name}: needs a beam search, and the decoder is greedy; choose decoder beam")
         elif self.nbest > self.width:
             raise ConfigError(f"nbest: expected at most the beam size, {self.width}, got {self.nbest}")
 
@@ -197,31 +154,6 @@ def takes_decoding(function: _Function) -> _Function:
     ]
     vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
     return function
-
-
-def _check_number(name: str, value: object, low: float, high: float, *, kind: type) -> None:
-    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:  # type: ignore[operator]  # NaN is in no range
-        what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name}: expected {what} from {low:,} to {high:,}, got {value!r}")
-
-
-def _check_texts(name: str, texts: object) -> None:
-    is_list = texts is None or (isinstance(texts, Sequence) and not isinstance(texts, str | bytes))
-    if not is_list or not all(isinstance(text, str) for text in texts or ()):  # type: ignore[attr-defined]
-        raise ConfigError(f"{name}: expected a list of texts, got {texts!r:.60}")
-
-
-def _read_hotwords(given: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
-    """Phrases with their bonus; a list of phrases gets the default one."""
-    if not isinstance(given, Mapping):
-        _check_texts("hotwords", given)
-        given = dict.fromkeys(given or (), DEFAULT_HOTWORD_BONUS)
-    for phrase, bonus in given.items():
-        if not isinstance(phrase, str) or not phrase.strip():
-            raise ConfigError(f"hotwords: expected phrases, got {phrase!r}")
-        _check_number(f"hotwords: bonus of {phrase!r}", bonus, -1000, 1000, kind=float)
-    return dict(given)
 
 
 @dataclass(frozen=True)
@@ -294,9 +226,8 @@ class Decoders:
         weights = FusionConfig() if model is None else self._find_weights(model)
         chosen = {"language_weight": config.language_weight, "word_bonus": config.word_bonus}
         weights = replace(weights, **{name: value for name, value in chosen.items() if value is not None})
-        hotwords = {
-            normalize_text(phrase, self._text): bonus for phrase, bonus in _read_hotwords(config.hotwords).items()
-        }
+        phrases = config.hotwords if isinstance(config.hotwords, Mapping) else {}
+        hotwords = {normalize_text(phrase, self._text): bonus for phrase, bonus in phrases.items()}
         return Fusion(self._tokens.spellings, model, weights, hotwords=hotwords, symbols=self._tokens.symbols)
 
     def _find_weights(self, model: CompiledNgram) -> FusionConfig:

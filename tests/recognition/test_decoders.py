@@ -38,26 +38,32 @@ def test_the_command_line_has_every_option_and_passes_what_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam_size": "16"}, "beam_size: expected a whole number from 1 to 10,000, got '16'"),
+        ({"beam_size": "16"}, "beam_size: expected a whole number in \\[1, 10000\\] or null, got '16'"),
         (
             {"decoder": "beam", "beam_size": 100_000_000},
-            "beam_size: expected a whole number from 1 to 10,000, got 1000",
+            r"beam_size: expected a whole number in \[1, 10000\] or null, got 1000",
         ),
-        ({"decoder": "beam", "beam_size": True}, "beam_size: expected a whole number from 1 to 10,000, got True"),
+        (
+            {"decoder": "beam", "beam_size": True},
+            r"beam_size: expected a whole number in \[1, 10000\] or null, got True",
+        ),
         ({"beam_size": 16}, "beam_size: needs a beam search, and the decoder is greedy; choose decoder beam"),
         ({"decoder": "greedy", "nbest": 2}, "nbest: needs a beam search"),
-        ({"min_confidence": float("nan")}, "min_confidence: expected a number from 0 to 1, got nan"),
-        ({"language_model": "a.bin", "language_weight": float("nan")}, "language_weight: expected a number from 0 to"),
-        ({"language_model": "a.bin", "word_bonus": float("inf")}, "word_bonus: expected a number from -100 to 100"),
+        ({"min_confidence": float("nan")}, r"min_confidence: expected a number in \[0, 1\], got nan"),
+        (
+            {"language_model": "a.bin", "language_weight": float("nan")},
+            r"language_weight: expected a number in \[0, 100\]",
+        ),
+        ({"language_model": "a.bin", "word_bonus": float("inf")}, r"word_bonus: expected a number in \[-100, 100\]"),
         ({"language_model": 3}, "language_model: expected a path or an open language model, got 3"),
-        ({"hotwords": {"fox": float("nan")}}, "hotwords: bonus of 'fox': expected a number from -1,000 to 1,000"),
-        ({"hotwords": "fox"}, "hotwords: expected a list of texts, got 'fox'"),
+        ({"hotwords": {"fox": float("nan")}}, r"hotwords: expected numbers in \[-1000, 1000\] by name or a list .*nan"),
+        ({"hotwords": "fox"}, "hotwords: expected numbers .* or a list .* got 'fox'"),
         ({"hotwords": {"": 1.0}}, "hotwords: expected phrases, got ''"),
-        ({"words": "fox"}, "words: expected a list of texts, got 'fox'"),
-        ({"sentences": [3]}, r"sentences: expected a list of texts, got \[3\]"),
+        ({"words": "fox"}, "words: expected a list .* got 'fox'"),
+        ({"sentences": [3]}, r"sentences: expected a list .* got \[3\]"),
         ({"words": ["fox"], "sentences": ["fox"]}, "words: cannot be combined with sentences"),
         ({"words": ["fox"], "decoder": "beam"}, "decoder: beam allows any text; use lexicon"),
-        ({"decoder": "psychic"}, "decoder: expected one of greedy, beam, lexicon, got 'psychic'"),
+        ({"decoder": "psychic"}, "decoder: expected one of greedy, beam, lexicon or null, got 'psychic'"),
         ({"beam": 16}, "beam: unknown decoding option; did you mean beam_size"),
         ({"x": 16}, "x: unknown decoding option; use decoder, words, "),
     ],
@@ -90,10 +96,10 @@ def test_the_old_name_of_an_option_is_accepted(tiny_model, make_recording):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--beam-size", "100000000"], "--beam-size: expected a whole number from 1 to 10,000, got 100000000"),
+        (["--beam-size", "100000000"], "--beam-size: expected a whole number in [1, 10000] or null, got 100000000"),
         (["--beam-size", "16"], "--beam-size: needs a beam search, and the decoder is greedy; choose decoder beam"),
-        (["--hotwords", "fox:nan"], "--hotwords: bonus of 'fox': expected a number"),
-        (["--min-confidence", "nan"], "--min-confidence: expected a number from 0 to 1, got nan"),
+        (["--hotwords", "fox:nan"], "--hotwords: expected numbers in [-1000, 1000]"),
+        (["--min-confidence", "nan"], "--min-confidence: expected a number in [0, 1], got nan"),
     ],
 )
 def test_the_command_line_names_the_option(given, message):

@@ -339,7 +339,7 @@ def test_the_best_readings_come_best_first(recognizer, recordings):
     assert "alternatives" not in json.loads(recognizer.transcribe(recordings[0], decoder="beam").to_json())
     for options, message in (
         ({"nbest": 2}, "nbest: needs a beam search, and the decoder is greedy"),
-        ({"decoder": "beam", "nbest": 0}, "nbest: expected a whole number from 1 to 10,000, got 0"),
+        ({"decoder": "beam", "nbest": 0}, r"nbest: expected a whole number in \[1, 10000\], got 0"),
         ({"decoder": "beam", "nbest": 17}, "nbest: expected at most the beam size, 16, got 17"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -353,7 +353,7 @@ def test_what_is_not_sure_enough_is_rejected_and_said(recognizer, recordings):
     refused = recognizer.transcribe(recordings[0], min_confidence=lowest + 1e-6)
     assert (refused.text, refused.words, refused.rejected) == ("", (), heard.text)
     assert json.loads(refused.to_json())["rejected"] == heard.text
-    with pytest.raises(ConfigError, match="min_confidence: expected a number from 0 to 1, got 1.5"):
+    with pytest.raises(ConfigError, match=r"min_confidence: expected a number in \[0, 1\], got 1.5"):
         recognizer.transcribe(recordings[0], min_confidence=1.5)
 
 
@@ -361,5 +361,5 @@ def test_beam_search_reads_a_sure_model_as_greedily_and_takes_its_size(recognize
     greedy, beam = (recognizer.transcribe(recordings[0], decoder=name) for name in ("greedy", "beam"))
     assert beam.text == recognizer.transcribe(recordings[0], decoder="beam", beam_size=64).text
     assert beam.seconds == greedy.seconds
-    with pytest.raises(ConfigError, match="beam_size: expected a whole number from 1 to 10,000, got 0"):
+    with pytest.raises(ConfigError, match=r"beam_size: expected a whole number in \[1, 10000\] or null, got 0"):
         recognizer.transcribe_many(recordings, decoder="beam", beam_size=0)
