@@ -12,7 +12,7 @@ from pathlib import Path
 
 from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.readers.table import list_table
-from speechrnn.corpus.splits import write_parts
+from speechrnn.corpus.splits import leave_out_texts, write_parts
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
@@ -53,15 +53,12 @@ def prepare(source: Path | None, output: Path, *, seed: int, use_validated: bool
             raise CorpusError(f"{source}: no {name} there; pass the folder of a language, with its TSV files and clips")
     listed = {part: list_table(source / name) for part, name in PARTS.items()}
     if use_validated:
-        listed["train"] = _leave_out(list_table(source / VALIDATED), [*listed["valid"], *listed["test"]])
+        held = [*listed["valid"], *listed["test"]]
+        speakers = {each.speaker for each in held} - {None}
+        others = (each for each in list_table(source / VALIDATED) if each.speaker not in speakers)
+        listed["train"] = leave_out_texts(others, held)
 
-    def report(listing: Utterance, reason: str) -> None:
-        logger.warning("left out: %s: %s", listing.id, reason)
+    def report(utterance: Utterance, reason: str) -> None:
+        logger.warning("left out: %s: %s", utterance.id, reason)
 
     write_parts(output, {part: read_headers(each, where=source, on_error=report) for part, each in listed.items()})
-
-
-def _leave_out(listings: list[Utterance], held: list[Utterance]) -> list[Utterance]:
-    speakers = {each.speaker for each in held if each.speaker is not None}
-    sentences = {each.text.casefold() for each in held}
-    return [each for each in listings if each.speaker not in speakers and each.text.casefold() not in sentences]

@@ -2,13 +2,14 @@
 
 Made for the single-speaker folders of the Rhasspy voice datasets (``metadata.csv`` with ``file_name,text``, recordings
 beside it); any corpus that speechrnn reads will do. There is no published split: by the corpus's order the last
-TEST_MINUTES test and VALID_MINUTES before them validate; from the beginning ``prepare.minutes`` train.
+TEST_MINUTES test and VALID_MINUTES before them validate; from the beginning ``prepare.minutes`` train. Training leaves
+out the sentences that are tested: the corpus has a few twice.
 """
 
 from pathlib import Path
 
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.splits import take_minutes, write_parts
+from speechrnn.corpus.splits import leave_out_texts, take_minutes, write_parts
 from speechrnn.errors import CorpusError
 
 ATTRIBUTION = [
@@ -44,7 +45,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float = 60
     entries = read_corpus(source)
     test = take_minutes(reversed(entries), TEST_MINUTES)
     valid = take_minutes(reversed(entries[: len(entries) - len(test)]), VALID_MINUTES)
-    rest = entries[: len(entries) - len(test) - len(valid)]
+    rest = leave_out_texts(entries[: len(entries) - len(test) - len(valid)], test)
     available = sum(entry.seconds for entry in rest) / 60
     if not 0 < minutes <= available:
         raise CorpusError(

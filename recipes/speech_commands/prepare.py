@@ -15,7 +15,7 @@ from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.manifest import write_manifest
 from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.utterance import Utterance
-from speechrnn.errors import CorpusError
+from speechrnn.errors import CorpusError, name_some
 
 logger = logging.getLogger("speechrnn")
 
@@ -88,7 +88,7 @@ def find_names(folder: Path) -> list[str]:
     if len(named) < len(found):
         others = [str(path.relative_to(folder)) for path in found if "_nohash_" not in path.stem]
         logger.warning(
-            "%s: %d recordings left out, not named SPEAKER_nohash_N.wav: %s", folder, len(others), ", ".join(others)
+            "%s: %d recordings left out, not named SPEAKER_nohash_N.wav: %s", folder, len(others), name_some(others)
         )
     return [path.relative_to(folder).as_posix() for path in named]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from speechrnn.corpus.manifest import write_manifest
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
+from speechrnn.text.normalize import normalize_for_scoring
 
 
 def hold_out_speakers(
@@ -62,6 +63,12 @@ def hold_out(
         )
     first = len(utterances) - max(1, len(utterances) // every)
     return list(utterances[:first]), list(utterances[first:])
+
+
+def leave_out_texts(utterances: Iterable[Utterance], held: Iterable[Utterance]) -> list[Utterance]:
+    """The utterances whose sentences, after scoring normalisation, are none of those held out."""
+    texts = {normalize_for_scoring(each.text) for each in held}
+    return [each for each in utterances if normalize_for_scoring(each.text) not in texts]
 
 
 def take_minutes(utterances: Iterable[Utterance], minutes: float) -> list[Utterance]:

@@ -58,3 +58,18 @@ def test_german_is_split_by_minutes_from_both_ends(tmp_path, monkeypatch):
             german.prepare(source, tmp_path / "out", seed=0, minutes=minutes)
     with pytest.raises(CorpusError, match="no --source: pass a folder of German recordings"):
         german.prepare(None, tmp_path / "out", seed=0)
+
+
+def test_german_sentences_that_are_tested_are_not_trained_on(tmp_path, monkeypatch):
+    """Three of its test sentences stood among the training texts, but for case and punctuation."""
+    monkeypatch.setattr(german, "TEST_MINUTES", 0.01)
+    monkeypatch.setattr(german, "VALID_MINUTES", 0.005)
+    source = make_corpus(tmp_path / "kerstin", 40)
+    lines = [json.loads(line) for line in source.read_text().splitlines()]
+    for number, text in {2: "Guten Tag!", 7: "guten tag", 36: "Guten Tag."}.items():
+        lines[number]["text"] = text
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    german.prepare(source, tmp_path / "out", seed=0, minutes=0.02)
+    parts = read_parts(tmp_path / "out")
+    assert [int(each.id) for each in parts["train"]] == [number for number in range(14) if number not in (2, 7)]
+    assert [int(each.id) for each in parts["test"]] == list(range(34, 40))
