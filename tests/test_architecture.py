@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fine_tuning": _TRAINING | _EVALUATION | {"training", "evaluation"},
     "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe", "fine_tuning", "inspection"},
 }
-MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus", "training"}}
+MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}}
 HEAVY = (
     "lightning",
     "lhotse",
@@ -124,6 +124,11 @@ def test_a_room_imports_only_what_stands_left_of_it(path):
         if parts[0] != "speechrnn" or len(parts) == 1 or parts[1] == "__version__":
             continue
         assert parts[1] in MAY_IMPORT[room] | {room}, f"{path}:{line}: {room} must not import {name}"
+
+
+def test_only_what_reads_and_writes_its_formats_imports_lhotse():
+    users = {path.stem for path in MODULES for name, _, _ in find_imports(path) if name.split(".")[0] == "lhotse"}
+    assert users == {"cuts", "lhotse", "pack", "writers"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from speechrnn.corpus.readers.recordings import read_headers
-from speechrnn.corpus.readers.table import list_table
+from speechrnn.corpus.readers.table import read_table
 from speechrnn.corpus.splits import leave_out_texts, write_parts
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
@@ -51,11 +51,11 @@ def prepare(source: Path | None, output: Path, *, seed: int, use_validated: bool
     for name in (*PARTS.values(), *([VALIDATED] if use_validated else [])):
         if not (source / name).is_file():
             raise CorpusError(f"{source}: no {name} there; pass the folder of a language, with its TSV files and clips")
-    listed = {part: list_table(source / name) for part, name in PARTS.items()}
+    listed = {part: list(read_table(source / name)) for part, name in PARTS.items()}
     if use_validated:
         held = [*listed["valid"], *listed["test"]]
         speakers = {each.speaker for each in held} - {None}
-        others = (each for each in list_table(source / VALIDATED) if each.speaker not in speakers)
+        others = (each for each in read_table(source / VALIDATED) if each.speaker not in speakers)
         listed["train"] = leave_out_texts(others, held)
 
     def report(utterance: Utterance, reason: str) -> None:

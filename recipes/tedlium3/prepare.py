@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechrnn.corpus.readers.recordings import read_headers
-from speechrnn.corpus.readers.stm import list_stm
+from speechrnn.corpus.readers.stm import read_stm
 from speechrnn.corpus.splits import find_parts, write_parts
 from speechrnn.corpus.utterance import Utterance
 
@@ -48,5 +48,5 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
 
 
 def _read(folder: Path) -> list[Utterance]:
-    entries = read_headers(list_stm(folder), where=folder)
+    entries = read_headers(read_stm(folder), where=folder)
     return [replace(entry, text=_APOSTROPHE.sub("", entry.text)) for entry in entries]

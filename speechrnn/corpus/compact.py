@@ -6,20 +6,12 @@ import pickle
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 _BLOCK = 32  # rows; one that is asked for by its position costs the reading of so many
 _LEVEL = 1  # of zlib: higher ones take a few per cent less memory and twice the time
-
-
-def _read_fields(kind: Any) -> attrgetter[tuple[Any, ...]]:
-    names = [field.name for field in fields(kind)]
-    assert len(names) > 1  # of one, attrgetter makes no tuple
-    return attrgetter(*names)
 
 
 class CompactList(Sequence[T]):
@@ -29,16 +21,14 @@ class CompactList(Sequence[T]):
     sharing: no reference count in it changes. Equal to any sequence of equal items.
 
     Args:
-        make: Makes an item of a row's values: a dataclass, or another callable together with ``to_row``.
+        make: Makes an item of a row's values.
+        to_row: The values of an item, which pickle can take.
         items: What is in it at first.
-        to_row: The values of an item, which pickle can take; None: the dataclass's fields, two or more.
     """
 
-    def __init__(
-        self, make: Callable[..., T], items: Iterable[T] = (), *, to_row: Callable[[T], tuple[Any, ...]] | None = None
-    ) -> None:
+    def __init__(self, make: Callable[..., T], to_row: Callable[[T], tuple[Any, ...]], items: Iterable[T] = ()) -> None:
         self._make = make
-        self._to_row: Callable[[T], tuple[Any, ...]] = to_row or _read_fields(make)
+        self._to_row = to_row
         self._packed = bytearray()
         self._ends = array("Q", [0])  # where each block ends in it
         self._last: list[tuple[Any, ...]] = []  # rows that do not fill a block yet

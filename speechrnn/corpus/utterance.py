@@ -110,7 +110,7 @@ def read_utterance(utterance: Utterance, *, sample_rate: int | None = None) -> W
 
 def compact_utterances(utterances: Iterable[Utterance] = ()) -> CompactList[Utterance]:
     """Keep many utterances in little memory."""
-    return CompactList(_from_row, utterances, to_row=_to_row)
+    return CompactList(_from_row, _to_row, utterances)
 
 
 def _to_row(each: Utterance) -> tuple[Any, ...]:

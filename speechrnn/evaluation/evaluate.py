@@ -117,7 +117,7 @@ class Evaluation:
 @takes_decoding
 def evaluate(
     recognizer: Recognizer,
-    corpus: str | Path,
+    corpus: str | Path | Sequence[Utterance],
     *,
     batch_seconds: float = 120.0,
     format: str | None = None,
@@ -130,7 +130,7 @@ def evaluate(
 
     Args:
         recognizer: The model.
-        corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` opens.
+        corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` reads, or what it returned.
         batch_seconds: Budget of a batch, padding included, in seconds.
         format: Of the corpus; None: it is found by looking.
         speaker: Who speaks in all of it, by a name that the model was adapted to or as :meth:`Recognizer.hear` has it.
@@ -144,10 +144,11 @@ def evaluate(
     Raises:
         CorpusError: The corpus cannot be read, holds no words to score against, or no recording can be transcribed.
     """
-    utterances = list(read_corpus(corpus, format))
+    where = str(corpus) if isinstance(corpus, str | Path) else "corpus"
+    utterances = list(read_corpus(corpus, format) if isinstance(corpus, str | Path) else corpus)
     references = [_write_reference(recognizer, utterance.text) for utterance in utterances]
     if not any(normalize_for_scoring(text) for text in references):
-        raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to score against")
+        raise CorpusError(f"{where}: no utterance has a word in its reference; nothing to score against")
     _warn_of_unwritable(recognizer, [utterance.text for utterance in utterances])
     transcripts: dict[str, Transcript] = {}
     problems: dict[str, str] = {}
@@ -159,7 +160,7 @@ def evaluate(
         transcripts |= _transcribe(recognizer, part, problems, speaker=voice, **options, **decoding)
     if not transcripts:
         problem = problems[utterances[0].id]
-        raise CorpusError(f"{corpus}: none of {len(utterances)} recordings can be transcribed; {problem}")
+        raise CorpusError(f"{where}: none of {len(utterances)} recordings can be transcribed; {problem}")
     return _score(utterances, references, transcripts, problems)
 
 

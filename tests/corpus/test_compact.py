@@ -2,7 +2,7 @@
 
 import pickle
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ def make_items(count):
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 100])
 def test_it_is_the_list_that_it_was_made_of(count):
     items = make_items(count)
-    compact = CompactList(Item, items)
+    compact = CompactList(Item, astuple, items)
     assert len(compact) == count
     assert bool(compact) == bool(items)
     assert list(compact) == items
@@ -41,18 +41,18 @@ def test_it_is_the_list_that_it_was_made_of(count):
 
 def test_it_is_equal_to_sequences_of_equal_items_alone():
     items = make_items(40)
-    compact = CompactList(Item, items)
+    compact = CompactList(Item, astuple, items)
     assert compact == items == compact
-    assert compact == CompactList(Item, items)
+    assert compact == CompactList(Item, astuple, items)
     assert compact != items[:-1]
     assert compact != [*items[:-1], Item(39, "another")]
     assert compact != 40
-    assert CompactList(Item) == []
+    assert CompactList(Item, astuple) == []
     assert compact + items == [*items, *items]
 
 
 def test_it_grows_whatever_was_read_before():
-    compact, items = CompactList(Item), make_items(70)
+    compact, items = CompactList(Item, astuple), make_items(70)
     for number, item in enumerate(items):
         compact.append(item)
         assert compact[number] == item
@@ -62,7 +62,7 @@ def test_it_grows_whatever_was_read_before():
 
 def test_it_goes_to_another_process_and_grows_there():
     items = make_items(50)
-    copy = pickle.loads(pickle.dumps(CompactList(Item, items)))
+    copy = pickle.loads(pickle.dumps(CompactList(Item, astuple, items)))
     assert copy == items
     copy.extend(items)
     assert copy == [*items, *items]

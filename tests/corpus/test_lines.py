@@ -5,7 +5,7 @@ import codecs
 import pytest
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.readers.table import list_table
+from speechrnn.corpus.readers.table import read_table
 from speechrnn.errors import CorpusError
 
 
@@ -41,7 +41,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 def test_tables_may_have_the_line_ends_of_any_system(tmp_path, end):
     path = tmp_path / "t.csv"
     path.write_bytes(f'path,text{end}a.wav,"one, two"{end}b.wav,three{end}'.encode())
-    assert [(each.id, each.text) for each in list_table(path)] == [("a", "one, two"), ("b", "three")]
+    assert [(each.id, each.text) for each in read_table(path)] == [("a", "one, two"), ("b", "three")]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -50,4 +50,4 @@ def test_a_quote_that_is_not_closed_makes_no_long_text(tmp_path, end):
     path = tmp_path / "t.csv"
     path.write_bytes(f'path,text{end}a.wav,one{end}b.wav,"two{end}c.wav,three{end}d.wav,"four{end}'.encode())
     with pytest.raises(CorpusError, match=r"t\.csv line 3: a value goes on over the end of its line; close the quote"):
-        list_table(path)
+        list(read_table(path))

@@ -42,7 +42,7 @@ def test_such_a_folder_is_found_by_looking(folder):
         (b"LJ001-0001|a|b|c\n", "line 1: expected name|text or name|text|normalised text"),
         (b"LJ001-0001|a\n\nLJ009-0001|a\n", "line 3: no recording LJ009-0001 in "),
         (b"LJ001-0001|\xe9\n", "not UTF-8 at byte 11"),
-        (b"\n", "holds no line"),
+        (b"\n", "holds no utterance"),
         (None, "there is no such file; check the path"),
     ],
 )
@@ -51,7 +51,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, metadata, expected):
     path.unlink() if metadata is None else path.write_bytes(metadata)
     with pytest.raises(CorpusError) as caught:
         read_corpus(folder, "ljspeech")
-    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).startswith((str(path), f"{folder}: holds no utterance"))
     assert expected in str(caught.value)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.readers.nemo import list_nemo
 from speechrnn.errors import CorpusError
 
 
@@ -212,4 +212,4 @@ def test_reading_twice_gives_the_same_corpus(put, corpus, tmp_path):
     cuts = corpus(*(entry(f"{number}.wav", 0.1) for number in range(20)))
     assert [cut.id for cut in cuts] == [str(number) for number in range(20)]
     assert [cut.header.frames for cut in cuts] == [800 + number for number in range(20)]
-    assert [each.id for each in list_nemo(tmp_path / "train.jsonl")] == [cut.id for cut in cuts]
+    assert [each.id for each in read_manifest(tmp_path / "train.jsonl")] == [cut.id for cut in cuts]

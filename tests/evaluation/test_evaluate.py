@@ -9,6 +9,7 @@ import soundfile
 
 import speechrnn
 from speechrnn.atomic_io import write_json_lines
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.evaluation.report import describe_errors, describe_score
@@ -102,3 +103,8 @@ def test_rows_are_written_whole(recognizer, tone_run, tmp_path):
         "problem",
     }  # fmt: skip
     assert [path.name for path in target.parent.iterdir()] == ["hypotheses.jsonl"]
+
+
+def test_a_corpus_that_is_read_already_is_scored_as_its_path_is(recognizer, tone_run):
+    path = tone_run.folder / "test.jsonl"
+    assert evaluate(recognizer, read_corpus(path)) == evaluate(recognizer, path)

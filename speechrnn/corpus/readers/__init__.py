@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from speechrnn.corpus.compact import CompactList
+from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers.recordings import read_headers
-from speechrnn.corpus.utterance import Utterance
+from speechrnn.corpus.utterance import Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
+_MANIFEST = "manifest.jsonl"
 _DEEP = ("librispeech", "sidecar")
 """Formats that only a walk through all folders can tell; looked for where nothing else is there, in this order."""
 
@@ -23,35 +25,35 @@ class Format:
         name: What ``--format`` calls it.
         description: What it is known by.
         fits: Whether a path holds such a corpus, by a look at names and at most the first lines of one file.
-        list: Reads the utterances; headers of recordings are not read.
+        read: Reads the utterances; headers of recordings are not read.
     """
 
     name: str
     description: str
     fits: Callable[[Path], bool]
-    list: Callable[[Path], Sequence[Utterance]]
+    read: Callable[[Path], Iterable[Utterance]]
 
 
 def list_formats() -> dict[str, Format]:
     """All formats, by name."""
-    from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, nemo, shar, sidecar, stm, table
+    from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, shar, sidecar, stm, table
 
     transcripts = librispeech.TRANSCRIPTS
     known = (
-        Format("nemo", f"a NeMo manifest (.jsonl), or {nemo.MANIFEST} in a folder", nemo.fits, nemo.list_nemo),
-        Format("kaldi", "wav.scp in a folder", kaldi.fits, kaldi.list_kaldi),
-        Format("ljspeech", "metadata.csv without a header, and wavs", ljspeech.is_ljspeech, ljspeech.list_ljspeech),
-        Format("librispeech", f"{transcripts} under a folder", librispeech.fits, librispeech.list_librispeech),
+        Format("nemo", f"a NeMo manifest (.jsonl), or {_MANIFEST} in a folder", _is_nemo, _read_nemo),
+        Format("kaldi", "wav.scp in a folder", kaldi.fits, kaldi.read_kaldi),
+        Format("ljspeech", "metadata.csv without a header, and wavs", ljspeech.is_ljspeech, ljspeech.read_ljspeech),
+        Format("librispeech", f"{transcripts} under a folder", librispeech.fits, librispeech.read_librispeech),
         Format(
             "table",
             "a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)",
             table.fits,
-            table.list_table,
+            table.read_table,
         ),
-        Format("stm", ".stm, a file or in a folder or its stm", stm.fits, stm.list_stm),
-        Format("lhotse", "lhotse's cuts, or recordings and supervisions", lhotse.fits, lhotse.list_lhotse),
-        Format("shar", "lhotse's Shar, as speechrnn corpus pack writes it", shar.fits, shar.list_shar),
-        Format("sidecar", "recordings with .txt or .lab beside each", sidecar.fits, sidecar.list_sidecars),
+        Format("stm", ".stm, a file or in a folder or its stm", stm.fits, stm.read_stm),
+        Format("lhotse", "lhotse's cuts, or recordings and supervisions", lhotse.fits, lhotse.read_lhotse),
+        Format("shar", "lhotse's Shar, as speechrnn corpus pack writes it", shar.fits, shar.read_shar),
+        Format("sidecar", "recordings with .txt or .lab beside each", sidecar.fits, sidecar.read_sidecars),
     )
     return {each.name: each for each in known}
 
@@ -102,4 +104,21 @@ def read_corpus(
     Raises:
         CorpusError: There is nothing to read there, or a line or a recording is not usable; the message names it.
     """
-    return read_headers(find_format(path, format).list(Path(path)), where=path, on_error=on_error)
+    found = find_format(path, format)
+    utterances = compact_utterances(found.read(Path(path)))
+    if not utterances:
+        raise CorpusError(f"{path}: holds no utterance; expected {found.description}")
+    return read_headers(utterances, where=path, on_error=on_error)
+
+
+def _is_nemo(path: Path) -> bool:
+    """Whether a path may be a manifest, or is a folder with one; other formats have JSON lines, too."""
+    from speechrnn.corpus.readers import lhotse, table
+
+    if path.is_dir():
+        return (path / _MANIFEST).is_file()
+    return path.suffix in (".json", ".jsonl") and not lhotse.is_cuts(path) and not table.is_huggingface(path)
+
+
+def _read_nemo(path: Path) -> Iterable[Utterance]:
+    return read_manifest(path / _MANIFEST if path.is_dir() else path)

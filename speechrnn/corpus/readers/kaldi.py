@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError, name_some
 
 
@@ -33,24 +33,20 @@ def fits(folder: Path) -> bool:
     return (folder / "wav.scp").is_file()
 
 
-def list_kaldi(folder: Path) -> Sequence[Utterance]:
+def read_kaldi(folder: Path) -> Iterator[Utterance]:
     """Read a data folder.
 
     Args:
         folder: Where ``wav.scp`` and ``text`` lie. Relative paths in ``wav.scp`` start there, or at one of the two
             folders above it, or at the working directory: wherever the first recording is found.
 
-    Returns:
+    Yields:
         The utterances, in the order of ``text``.
 
     Raises:
         CorpusError: A file is missing or a line is wrong; a recording is a command; or the files do not name the same
             utterances. The message names the line or the utterance.
     """
-    return compact_utterances(_iterate(folder))
-
-
-def _iterate(folder: Path) -> Iterator[Utterance]:
     recordings = _read_table(folder / "wav.scp")
     base = _find_base(folder, recordings)
     names = dict.fromkeys(name for name, _ in _read_pairs(folder / "text", may_be_empty=True))

@@ -5,14 +5,14 @@ Source: lhotse's documentation, "Representing a corpus" and "Cuts".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from speechrnn.corpus.lines import read_records
 from speechrnn.corpus.readers import shar
 from speechrnn.corpus.readers.recordings import find_inside
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, EOFError, RecursionError)
@@ -43,7 +43,7 @@ def fits(path: Path) -> bool:
     return has_manifests(path) and not shar.fits(path) if path.is_dir() else is_cuts(path)
 
 
-def list_lhotse(path: Path) -> Sequence[Utterance]:
+def read_lhotse(path: Path) -> Iterator[Utterance]:
     """Read lhotse's manifests.
 
     Args:
@@ -51,24 +51,19 @@ def list_lhotse(path: Path) -> Sequence[Utterance]:
             ``supervisions.jsonl.gz`` (each also without ``.gz``). Relative paths start at that folder, or at the
             working directory.
 
-    Returns:
+    Yields:
         An utterance for each supervision, in the order of the cuts.
 
     Raises:
-        CorpusError: The manifests cannot be read, have no supervisions, or hold their audio elsewhere than in files.
+        CorpusError: The manifests cannot be read, or hold their audio elsewhere than in files.
     """
     folder = path if path.is_dir() else path.parent
     try:
-        utterances = compact_utterances(
-            _list_supervision(cut, supervision, number, folder, path)
-            for cut in _open_cuts(path)
-            for number, supervision in enumerate(cut.supervisions)
-        )
+        for cut in _open_cuts(path):
+            for number, supervision in enumerate(cut.supervisions):
+                yield _read_supervision(cut, supervision, number, folder, path)
     except _UNREADABLE as error:
         raise CorpusError(f"{path}: lhotse cannot read its manifests ({' '.join(str(error).split())})") from error
-    if not utterances:
-        raise CorpusError(f"{path}: holds no supervision; expected one an utterance, with its text")
-    return utterances
 
 
 def _open_cuts(path: Path) -> Any:
@@ -81,7 +76,7 @@ def _open_cuts(path: Path) -> Any:
     return CutSet.from_manifests(RecordingSet.from_file(files[0]), SupervisionSet.from_file(files[1]))
 
 
-def _list_supervision(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Utterance:
+def _read_supervision(cut: Any, supervision: Any, number: int, folder: Path, path: Path) -> Utterance:
     where = f"{path}: cut {cut.id}"
     if type(cut).__name__ != "MonoCut":
         raise CorpusError(f"{where}: a {type(cut).__name__}; expected cuts of one channel of one recording")

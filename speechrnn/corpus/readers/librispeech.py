@@ -6,13 +6,13 @@ README of its archive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.readers.recordings import find_recordings, walk
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 TRANSCRIPTS = "*.trans.txt"
@@ -23,23 +23,21 @@ def fits(folder: Path) -> bool:
     return folder.is_dir() and any(path.name.endswith(TRANSCRIPTS[1:]) for path in walk(folder))
 
 
-def list_librispeech(folder: Path) -> Sequence[Utterance]:
+def read_librispeech(folder: Path) -> Iterator[Utterance]:
     """Read a tree.
 
     Args:
         folder: A folder with transcripts anywhere under it: the whole corpus, one part of it, or one speaker's.
 
-    Returns:
+    Yields:
         The utterances, sorted by chapter and number, each by its speaker. Recordings may have any known ending.
 
     Raises:
-        CorpusError: There are no transcripts, a line is wrong, or a recording is missing.
+        CorpusError: A line is wrong, or a recording is missing.
     """
-    chapters = (path for path in walk(folder) if path.name.endswith(TRANSCRIPTS[1:]))
-    utterances = compact_utterances(each for transcripts in chapters for each in _read_chapter(transcripts))
-    if not utterances:
-        raise CorpusError(f"{folder}: no {TRANSCRIPTS} under it; pass the folder that LibriSpeech's archive makes")
-    return utterances
+    for path in walk(folder):
+        if path.name.endswith(TRANSCRIPTS[1:]):
+            yield from _read_chapter(path)
 
 
 def _read_chapter(transcripts: Path) -> Iterator[Utterance]:

@@ -5,7 +5,7 @@ Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017, README of version 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
@@ -22,13 +22,13 @@ def is_ljspeech(folder: Path) -> bool:
     return (folder / METADATA).is_file() and (folder / "wavs").is_dir() and not is_table(folder / METADATA)
 
 
-def list_ljspeech(folder: Path) -> Sequence[Utterance]:
+def read_ljspeech(folder: Path) -> Iterator[Utterance]:
     """Read such a folder.
 
     Args:
         folder: Where ``metadata.csv`` and ``wavs`` lie.
 
-    Returns:
+    Yields:
         The utterances, in the order of the metadata, with the normalised text (numbers in words) where there is one.
         Recordings may have any known ending.
 
@@ -37,14 +37,10 @@ def list_ljspeech(folder: Path) -> Sequence[Utterance]:
     """
     path = folder / METADATA
     recordings = find_recordings(folder / "wavs")
-    found = []
     for number, line in read_lines(path, kind="file"):
         name, *texts = line.strip().split("|")
         if len(texts) not in (1, 2):
             raise CorpusError(f"{path} line {number}: expected name|text or name|text|normalised text")
         if name not in recordings:
             raise CorpusError(f"{path} line {number}: no recording {name} in {path.parent / 'wavs'}")
-        found.append(Utterance(name, recordings[name], texts[-1].strip(), speaker="LJ"))
-    if not found:
-        raise CorpusError(f"{path}: holds no line")
-    return found
+        yield Utterance(name, recordings[name], texts[-1].strip(), speaker="LJ")

@@ -5,14 +5,14 @@ Source: lhotse's documentation, "Lhotse Shar: storage format optimized for seque
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from speechrnn.audio.archives import list_members
 from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.lines import read_records
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import AudioError, CorpusError
 
 _CUTS, _RECORDING = "cuts", "recording"
@@ -34,26 +34,19 @@ def fits(path: Path) -> bool:
     return path.is_dir() and bool(find_shards(path))
 
 
-def list_shar(path: Path) -> Sequence[Utterance]:
+def read_shar(path: Path) -> Iterator[Utterance]:
     """Read a folder of shards.
 
     Args:
         path: The folder, with ``cuts.000000.jsonl.gz``, ``recording.000000.tar`` and so on. What else a cut has is left
             out.
 
-    Returns:
-        An utterance for each cut, in order. What the cuts say of their recordings is believed.
+    Yields:
+        An utterance for each cut, in order, with the header that the cut states.
 
     Raises:
-        CorpusError: There are no shards, or a cut is not as it should be; the message names its line.
+        CorpusError: A cut is not as it should be; the message names its line.
     """
-    utterances = compact_utterances(_iterate(path))
-    if not utterances:
-        raise CorpusError(f"{path}: holds no utterance; expected {_CUTS}.000000.jsonl.gz and {_RECORDING}.000000.tar")
-    return utterances
-
-
-def _iterate(path: Path) -> Iterator[Utterance]:
     for cuts, archive in find_shards(path):
         archive = archive.absolute()
         try:

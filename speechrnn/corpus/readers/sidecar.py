@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.readers.recordings import is_recording, walk
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 TEXT_ENDINGS = (".txt", ".lab")
@@ -19,32 +18,26 @@ def fits(folder: Path) -> bool:
     return folder.is_dir() and any(_find_text(path) is not None for path in walk(folder) if is_recording(path))
 
 
-def list_sidecars(folder: Path) -> Sequence[Utterance]:
+def read_sidecars(folder: Path) -> Iterator[Utterance]:
     """Read such a folder, and the folders in it.
 
-    Returns:
+    Yields:
         The utterances, sorted by path, each named by its path without ending and spoken by the folder that it lies in
-        (nobody known where that is the corpus's own). Lines of a text are joined.
+        (unknown where that is the corpus's own). Lines of a text are joined.
 
     Raises:
-        CorpusError: A recording has no text or two, a text has no recording, or a recording is unreadable.
+        CorpusError: A recording has no text or two, or two recordings have the same name.
     """
-    utterances = compact_utterances(_iterate(folder))
-    if not utterances:
-        raise CorpusError(f"{folder}: no recordings ({', '.join(AUDIO_ENDINGS)}) with a text beside them")
-    _refuse_twins(utterances)
-    return utterances
-
-
-def _iterate(folder: Path) -> Iterator[Utterance]:
-    for path in walk(folder):
-        if not is_recording(path):
-            continue
+    known: dict[str, Path] = {}
+    for path in filter(is_recording, walk(folder)):
         text_file = _find_text(path)
         if text_file is None:
             raise CorpusError(f"{path}: no text beside it; expected {path.stem}.txt or {path.stem}.lab")
         text = " ".join(line.strip() for _, line in read_lines(text_file, kind="text"))
         name = path.relative_to(folder.absolute()).with_suffix("").as_posix()
+        if name in known:
+            raise CorpusError(f"{path}: {known[name].name} beside it has the same name; keep one of them")
+        known[name] = path
         yield Utterance(name, path, text, speaker=path.parent.name if path.parent != folder.absolute() else None)
 
 
@@ -58,13 +51,3 @@ def _find_text(recording: Path) -> Path | None:
     if len(found) == 2:
         raise CorpusError(f"{recording}: two texts beside it, {found[0].name} and {found[1].name}; keep one")
     return found[0] if found else None
-
-
-def _refuse_twins(utterances: Sequence[Utterance]) -> None:
-    known: dict[str, Path] = {}
-    for entry in utterances:
-        if entry.id in known:
-            raise CorpusError(
-                f"{entry.audio_path}: {known[entry.id].name} beside it has the same name; keep one of them"
-            )
-        known[entry.id] = entry.audio_path

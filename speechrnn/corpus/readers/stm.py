@@ -6,12 +6,12 @@ Source: NIST SCTK's documentation, "STM segment time marked file"; F. Hernandez 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechrnn.corpus.lines import read_lines
 from speechrnn.corpus.readers.recordings import find_recordings
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 _LABELS = re.compile(r"<[^>]*>\s*")
@@ -29,34 +29,25 @@ def fits(path: Path) -> bool:
     return bool(find_stm(path)) if path.is_dir() else path.suffix == ".stm"
 
 
-def list_stm(path: Path) -> Sequence[Utterance]:
+def read_stm(path: Path) -> Iterator[Utterance]:
     """The utterances of an STM file, or of all those of a folder.
 
     Args:
         path: The file, or a folder with STM files in it or in its ``stm``. Recordings lie beside them, or in ``sph``,
             ``wav`` or ``audio`` beside their folder, with any ending that is read.
 
-    Returns:
+    Yields:
         The utterances, in their order. Segments that STM leaves out of scoring are left out here too; so are the labels
         in angle brackets before a text.
 
     Raises:
         CorpusError: A line is wrong, or there is no recording of its name.
     """
-    files = find_stm(path) if path.is_dir() else [path]
-    if not files:
-        raise CorpusError(f"{path}: no .stm file there, nor in {path / 'stm'}")
-    utterances = compact_utterances(each for file in files for each in _read_file(file))
-    if not utterances:
-        raise CorpusError(f"{path}: holds no utterance")
-    return utterances
-
-
-def _read_file(file: Path) -> Iterator[Utterance]:
-    recordings = _find_recordings(file)
-    for number, line in read_lines(file, kind="file"):
-        if not line.startswith(_COMMENT):
-            yield from _read_line(f"{file} line {number}", line, recordings)
+    for file in find_stm(path) if path.is_dir() else [path]:
+        recordings = _find_recordings(file)
+        for number, line in read_lines(file, kind="file"):
+            if not line.startswith(_COMMENT):
+                yield from _read_line(f"{file} line {number}", line, recordings)
 
 
 def _find_recordings(file: Path) -> dict[str, Path]:

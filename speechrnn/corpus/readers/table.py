@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from speechrnn.corpus.lines import read_lines, read_records, stream_lines
 from speechrnn.corpus.readers.recordings import find_inside
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
@@ -87,14 +87,14 @@ def is_huggingface(path: Path) -> bool:
     return first is not None and "file_name" in first.values
 
 
-def list_table(path: Path) -> Sequence[Utterance]:
+def read_table(path: Path) -> Iterator[Utterance]:
     """The utterances of a table.
 
     Args:
         path: CSV, TSV or JSON lines with a header, or object keys, as in the table above. Relative paths start at the
             table's folder, or at ``clips`` beside it (Common Voice), or where SpeechBrain's ``{data_root}`` stands.
 
-    Returns:
+    Yields:
         The utterances, in the table's order, named by their id or by their recording's path without ending; pieces of
         recordings where the table has times.
 
@@ -104,10 +104,6 @@ def list_table(path: Path) -> Sequence[Utterance]:
     """
     if path.is_dir():
         path = find_table(path) or path / METADATA[0]
-    return compact_utterances(_iterate(path))
-
-
-def _iterate(path: Path) -> Iterator[Utterance]:
     rows = _read_rows(path)
     first = next(rows, None)
     if first is None:
