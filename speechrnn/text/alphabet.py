@@ -1,4 +1,4 @@
-"""Alphabets as Mozilla DeepSpeech and Coqui STT wrote them: one character a line."""
+"""Alphabet files of Mozilla DeepSpeech and Coqui STT: one character a line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from speechrnn.errors import ConfigError
+from speechrnn.settings import shorten
+from speechrnn.text_files import read_text
 
 
 def read_alphabet(path: str | Path) -> list[str]:
@@ -25,10 +27,7 @@ def read_alphabet(path: str | Path) -> list[str]:
     Source:
         The comments of the alphabet.txt that DeepSpeech 0.9 ships; an entry may be several code points that make one.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"tokens.alphabet {path}: expected a text file in UTF-8 ({error})") from error
+    text = read_text(path, error=ConfigError, expected="an alphabet, one character a line (tokens.alphabet)")
     symbols = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
@@ -36,11 +35,11 @@ def read_alphabet(path: str | Path) -> list[str]:
             continue
         symbol = unicodedata.normalize("NFC", "#" if line == "\\#" else line)
         if len(symbol) != 1:
-            raise ConfigError(f"tokens.alphabet {path} line {number}: expected one character, got {symbol!r}")
+            raise ConfigError(f"tokens.alphabet {path} line {number}: expected one character, got {shorten(symbol)}")
         symbols.append(symbol)
     repeated = [symbol for symbol, count in Counter(symbols).items() if count > 1]
     if repeated:
-        raise ConfigError(f"tokens.alphabet {path}: {repeated[0]!r} comes twice; each character may come once")
+        raise ConfigError(f"tokens.alphabet {path}: {repeated[0]!r} is given twice; remove one of them")
     if not symbols:
-        raise ConfigError(f"tokens.alphabet {path}: holds no character; expected one a line")
+        raise ConfigError(f"tokens.alphabet {path}: has no characters; expected one a line")
     return symbols

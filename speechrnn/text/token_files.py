@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +22,9 @@ from speechrnn.text.tokens import (
     TokensConfig,
     WordTokens,
 )
+from speechrnn.text_files import read_bytes, read_json
+
+_PIECES = "the SentencePiece model"
 
 
 def build_tokens(config: TokensConfig, texts: Iterable[str], *, normalize: Callable[[str], str] = str) -> Tokens:
@@ -62,16 +64,17 @@ def load_tokens(folder: str | Path) -> Tokens:
         ModelError: A file is missing or damaged, the blank is not at 0, or a symbol comes twice.
     """
     path = Path(folder) / TOKENS_FILE
-    kind, symbols = _parse_tokens(_read(path), path)
+    kind, symbols = _read_tokens(path)
     try:
         if kind == "sentencepiece":
-            tokens: Tokens = PieceTokens(_read(Path(folder) / PIECES_FILE))
+            tokens: Tokens = PieceTokens(read_bytes(Path(folder) / PIECES_FILE, error=ModelError, expected=_PIECES))
         elif kind == "phones":
             tokens = PhoneTokens(symbols, read_pronunciations(Path(folder) / LEXICON_FILE))
         else:
             tokens = CharacterTokens(symbols) if kind == "characters" else WordTokens(symbols)
     except (ModelError, CorpusError) as error:
-        raise ModelError(f"{path.parent}: {error}; restore the file or export the model again") from error
+        reason = str(error).removeprefix(f"{path.parent}/")
+        raise ModelError(f"{path.parent}: {reason}; restore the file or export the model again") from error
     if tokens.symbols != symbols:
         raise ModelError(f"{path}: its symbols are not those of {PIECES_FILE}; restore both from the same model")
     return tokens
@@ -92,24 +95,12 @@ def unpack_tokens(files: Mapping[str, bytes]) -> Tokens:
         return load_tokens(folder)
 
 
-def _parse_tokens(content: bytes, path: Path) -> tuple[str, list[str]]:
+def _read_tokens(path: Path) -> tuple[str, list[str]]:
     expected = 'expected {"kind": …, "symbols": […]}; restore the file or export the model again'
-    try:
-        data = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON, {expected}") from error
+    data = read_json(path, error=ModelError, expected="the symbols of a model")
     if not isinstance(data, dict) or data.get("kind") not in get_args(Kind):
         raise ModelError(f"{path}: no kind among {', '.join(get_args(Kind))}, {expected}")
     symbols = data.get("symbols")
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise ModelError(f"{path}: no list of symbols, {expected}")
     return data["kind"], symbols
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing; a model folder needs it, export the model again") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the folder and its permissions") from error

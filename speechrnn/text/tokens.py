@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Self
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, CorpusError, ModelError, name_some
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import bounded, check_settings, shorten
 from speechrnn.text.pieces import PIECES_FILE, WORD_START, load_processor, train_pieces
 from speechrnn.types import BLANK_ID
 
@@ -24,6 +24,7 @@ Kind = Literal["characters", "words", "sentencepiece", "phones"]
 BLANK = "<blank>"
 TOKENS_FILE = "tokens.json"
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
@@ -207,7 +208,7 @@ class Tokens(ABC):
         repeated = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
         if repeated:
             raise ModelError(f"each symbol must come once, {_name(repeated)} comes twice")
-        wrong = [symbol for symbol in self.symbols[1:] if not self._is_symbol(symbol)]
+        wrong = [symbol for symbol in self.symbols[1:] if not self._is_symbol(symbol) or _CONTROLS.search(symbol)]
         if wrong:
             raise ModelError(f"{_name(wrong)} cannot be a symbol where tokens are of kind {self.kind}")
 
@@ -374,4 +375,4 @@ def _clean_all(texts: Iterable[str]) -> Iterator[str]:
 
 def _name(symbols: Sequence[str]) -> str:
     """Name symbols in one line, single characters with their code point."""
-    return name_some(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else repr(s) for s in symbols)
+    return name_some(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else shorten(s) for s in symbols)

@@ -58,8 +58,8 @@ def test_speechocean762s_lexicon_has_the_first_pronunciations_without_stress(tmp
 @pytest.mark.parametrize(
     ("lexicon", "expected"),
     [
-        ("A\tAH0\nBEAR\n", "lexicon.txt line 2: BEAR has no phones"),
-        (None, "lexicon.txt: there is no such lexicon; check the path"),
+        ("A\tAH0\nBEAR\n", "lexicon.txt line 2: 'BEAR' has no phones"),
+        (None, "lexicon.txt: no such file; expected a lexicon"),
     ],
 )
 def test_speechocean762_names_what_the_lexicon_lacks(tmp_path, lexicon, expected):

@@ -31,8 +31,8 @@ def test_a_model_has_exactly_these_characters(tmp_path):
     ("text", "message"),
     [
         ("a\nab\n", "line 2: expected one character, got 'ab'"),
-        ("a\nb\na\n", "'a' comes twice"),
-        ("# nothing\n", "holds no character"),
+        ("a\nb\na\n", "'a' is given twice"),
+        ("# nothing\n", "has no characters"),
     ],
 )
 def test_what_is_no_alphabet_is_named(tmp_path, text, message):
@@ -43,11 +43,21 @@ def test_what_is_no_alphabet_is_named(tmp_path, text, message):
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="gone.txt: expected a text file in UTF-8"):
+    with pytest.raises(ConfigError, match="gone.txt: no such file; expected an alphabet"):
         read_alphabet(tmp_path / "gone.txt")
     (tmp_path / "latin.txt").write_bytes("ü\n".encode("latin-1"))
-    with pytest.raises(ConfigError, match="expected a text file in UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin.txt line 1: not UTF-8 \(byte 0xfc\)"):
         read_alphabet(tmp_path / "latin.txt")
+
+
+@pytest.mark.timeout(10)
+def test_a_device_and_an_absurdly_long_line_are_refused_at_once(tmp_path):
+    with pytest.raises(ConfigError, match="/dev/zero: is not a regular file; expected an alphabet"):
+        build_tokens(TokensConfig(alphabet="/dev/zero"), ["a"])
+    (tmp_path / "long.txt").write_text("x" * 10_000_000)
+    with pytest.raises(ConfigError, match="long.txt line 1: expected one character, got 'xxx") as caught:
+        read_alphabet(tmp_path / "long.txt")
+    assert len(str(caught.value)) < 500
 
 
 def test_only_characters_have_an_alphabet():

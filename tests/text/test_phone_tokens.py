@@ -53,7 +53,7 @@ def test_they_are_kept_with_their_lexicon(tokens, tmp_path):
     again = load_tokens(tmp_path)
     assert (again.kind, again.symbols, again.pronunciations) == ("phones", tokens.symbols, tokens.pronunciations)
     (tmp_path / "lexicon.txt").unlink()
-    with pytest.raises(ModelError, match="there is no such lexicon"):
+    with pytest.raises(ModelError, match="lexicon.txt: no such file; expected a lexicon"):
         load_tokens(tmp_path)
 
 

@@ -19,9 +19,10 @@ def test_the_first_pronunciation_counts_and_stress_does_not(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("A AH\nABOUT\n", r"lexicon.txt line 2: ABOUT has no phones; expected a word and its phones"),
-        (";;; nothing\n\n", "holds no word"),
-        (None, "there is no such lexicon; check the path"),
+        ("A AH\nABOUT\n", r"lexicon.txt line 2: 'ABOUT' has no phones; expected WORD PHONE"),
+        (";;; nothing\n\n", "no words in the lexicon"),
+        ("A" * 10**6, r"lexicon.txt line 1: 'AAA.*… has no phones"),
+        (None, "no such file; expected a lexicon, a word and its phones a line"),
     ],
 )
 def test_a_wrong_lexicon_is_one_line(tmp_path, content, message):
