@@ -118,6 +118,7 @@ def find_configurations() -> list[type]:
             if isinstance(each, type)
             and dataclasses.is_dataclass(each)
             and each.__module__.startswith("speechrnn.")
+            and not each.__name__.startswith("_")
             and each is not DecodingConfig  # its options take other types too; tests/recognition checks their bounds
             and (each.__name__.endswith("Config") or "check_settings" in inspect.getsource(each))
         },
