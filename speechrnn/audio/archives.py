@@ -94,9 +94,12 @@ def open_member(archive: Path, name: str) -> io.BytesIO:
     if name not in members:
         raise AudioError(f"{archive}: holds no {name}; if it did, it is cut off or damaged: copy or pack it again")
     position, size = members[name]
-    with archive.open("rb") as file:
-        file.seek(position)
-        content = file.read(size)
+    try:
+        with archive.open("rb") as file:
+            file.seek(position)
+            content = file.read(size)
+    except OSError as error:
+        raise AudioError(f"{archive}: {name} cannot be read: {error.strerror or error}; check the disk") from error
     if len(content) < size:
         raise AudioError(f"{archive}: ends within {name}; copy or pack it again")
     return io.BytesIO(content)

@@ -98,7 +98,7 @@ class _Recording:
 
     def decoding(self) -> AbstractContextManager[None]:
         """Where libsndfile is called."""
-        return quiet_mpg123() if self.sound.format == "MP3" else nullcontext()
+        return quiet_mpg123 if self.sound.format == "MP3" else nullcontext()
 
 
 def read_audio(
@@ -270,7 +270,7 @@ def _open_recording(source: Any, wanted: _Wanted) -> Iterator[_Recording]:
     with open_source(source, name) as opened:
         stream, ogg = check_container(opened, name, reads_whole=wanted.is_whole)
         try:
-            with quiet_mpg123() if may_be_mp3(stream) else nullcontext():
+            with quiet_mpg123 if may_be_mp3(stream) else nullcontext():
                 sound = soundfile.SoundFile(stream)
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(explain_unreadable(stream, name)) from error

@@ -6,23 +6,24 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO
 
 _NOISE = re.compile(rb"(?m)^(?:\[[^\n]*libmpg123|Note: |Warning: )[^\n]*\n|^\n")
 _STANDARD_ERROR = 2
 
 
-class _Redirection:
-    """Standard error of the whole process, in a file while at least one thread is inside."""
+class _Quiet:
+    """While a thread is inside, standard error of the whole process is a file.
+
+    When the last thread leaves, what other threads wrote meanwhile is written on, without libmpg123's lines.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = self._original = 0
         self._file: BinaryIO | None = None
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside > 1:
@@ -31,18 +32,18 @@ class _Redirection:
                 self._original = os.dup(_STANDARD_ERROR)
             except OSError:  # it is closed: nothing can reach it
                 return
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed in leave)
+            self._file = tempfile.TemporaryFile()
             os.dup2(self._file.fileno(), _STANDARD_ERROR)
 
-    def leave(self) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside or self._file is None:
                 return
             os.dup2(self._original, _STANDARD_ERROR)
-            self._file.seek(0)
-            kept = _NOISE.sub(b"", self._file.read())  # what other threads wrote meanwhile
-            self._file.close()
+            with self._file as file:
+                file.seek(0)
+                kept = _NOISE.sub(b"", file.read())
             self._file = None
             try:
                 if kept:
@@ -51,14 +52,4 @@ class _Redirection:
                 os.close(self._original)
 
 
-_redirection = _Redirection()
-
-
-@contextmanager
-def quiet_mpg123() -> Iterator[None]:
-    """Drop libmpg123's lines from standard error; what other threads write there comes a little later."""
-    _redirection.enter()
-    try:
-        yield
-    finally:
-        _redirection.leave()
+quiet_mpg123 = _Quiet()

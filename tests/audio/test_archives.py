@@ -100,3 +100,19 @@ def test_a_cut_off_archive_loses_its_last_recording_only(archive):
     assert len(read_audio(path / "a/u.1.flac").samples) == 4001
     with pytest.raises(AudioError, match=r"x\.tar"):
         open_member(path, "a/u.2.flac")
+
+
+def test_failed_read_of_an_archive_is_refused_with_its_reason(tmp_path, monkeypatch):
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        member = tarfile.TarInfo("b.wav")
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"RIFF"))
+    assert open_member(archive, "b.wav").read() == b"RIFF"
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.open", fail)
+    with pytest.raises(AudioError, match=r"a\.tar: b\.wav cannot be read: Input/output error"):
+        open_member(archive, "b.wav")
