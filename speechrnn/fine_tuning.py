@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from speechrnn.atomic_io import write_atomic, write_json
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, add_results, find_folder, load_model, save_model
-from speechrnn.model_folder.additions import add_calibration
 from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.training.config import Alphabet, Config
@@ -364,7 +363,7 @@ def _add_rates(evaluations: Mapping[str, Evaluation]) -> float:
 
 
 def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
-    from speechrnn.evaluation.calibration import calibrate
+    from speechrnn.evaluation.report import store_calibration
 
     output = outcome.training.output
     write_json(
@@ -378,9 +377,8 @@ def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
     write_atomic(output / f"{REPORT}.md", describe_finetuning(outcome) + "\n", error=ConfigError)
     sets = {name: evaluation.to_dict() for name, evaluation in after.items()}
     add_results(outcome.training.model, {"interval_method": after["valid"].score.interval_method, "sets": sets})
-    words = [each.words for each in sorted(after["valid"].utterances, key=lambda each: each.id)]
-    if any(words):
-        add_calibration(outcome.training.model, "greedy", calibrate(words, corpus="validation set"))
+    if any(utterance.words for utterance in after["valid"].utterances):
+        store_calibration(outcome.training.model, "greedy", after["valid"], corpus="validation set")
 
 
 def describe_finetuning(outcome: FineTuning) -> str:

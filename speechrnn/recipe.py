@@ -291,10 +291,9 @@ def _train(recipe: Recipe) -> None:
 
 
 def _evaluate(recipe: Recipe) -> None:
-    from speechrnn.evaluation.calibration import calibrate
     from speechrnn.evaluation.evaluate import evaluate
+    from speechrnn.evaluation.report import store_calibration
     from speechrnn.evaluation.tables import UNHEARD
-    from speechrnn.model_folder.additions import add_calibration
     from speechrnn.recognition.loading import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))
@@ -305,8 +304,7 @@ def _evaluate(recipe: Recipe) -> None:
         assert manifest is not None
         evaluation = evaluate(recognizer, recipe.output / manifest, batch_seconds=recipe.config.data.batch_seconds)
         if name == "valid" and any(utterance.words for utterance in evaluation.utterances):
-            calibration = calibrate([utterance.words for utterance in evaluation.utterances], corpus=str(manifest))
-            add_calibration(recipe.output / "model", "greedy", calibration)
+            calibration = store_calibration(recipe.output / "model", "greedy", evaluation, corpus=str(manifest))
             recognizer.calibrations["greedy"] = calibration
         scores[name] = evaluation.to_dict()
         if recognizer.hears_speakers:

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from speechrnn.cli.arguments import (
     add_corpus_argument,
@@ -49,15 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit confidence calibration for this decoder and store it with the model: for validation data",
     )
     add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
-    model = add_group(parser, "model")
-    no_stats: dict[str, Any] = {"dest": "unknown_speakers", "action": "store_true"}
-    model.add_argument(
-        "--no-speaker-stats",
-        help="normalise each recording by itself: a model that normalises by speaker otherwise estimates the "
-        "statistics of each speaker from all their recordings, without their texts",
-        **no_stats,
+    statistics = (
+        "normalise each recording by itself: a model that normalises by speaker otherwise estimates the statistics of "
+        "each speaker from all their recordings, without their texts"
     )
-    model.add_argument("--unknown-speakers", help=argparse.SUPPRESS, **no_stats)
+    for option, meaning in {"--no-speaker-stats": statistics, "--unknown-speakers": argparse.SUPPRESS}.items():
+        add_group(parser, "model").add_argument(option, dest="unknown_speakers", action="store_true", help=meaning)
     add_decoding_arguments(parser)
 
 

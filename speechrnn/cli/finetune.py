@@ -10,9 +10,7 @@ from speechrnn.errors import ConfigError
 SUMMARY = "fine-tune a model on minutes to hours of your own recordings with their texts"
 EXAMPLE = "speechrnn finetune -m runs/english/model --train mine/train --valid mine/valid --output runs/mine"
 TAKES_REST = True
-"""Settings of the configuration are passed on the command line as --KEY VALUE."""
 TRAINS = True
-"""Where several processes train together, only the first one reports."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

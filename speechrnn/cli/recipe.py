@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 SUMMARY = "run a recipe: prepare, check, train, evaluate, report"
 EXAMPLE = 'speechrnn recipe recipes/fsdd --source "$FSDD" --seed 1 --encoder.hidden_size 192'
 TAKES_REST = True
-"""Settings of the configuration are passed on the command line as --KEY VALUE."""
 TRAINS = True
-"""Where several processes train together, only the first one reports."""
 
 _STAGES_WITH_RESULTS = (None, "evaluate", "report")
 

@@ -10,9 +10,7 @@ from speechrnn.errors import ConfigError
 SUMMARY = "train a model from a YAML configuration"
 EXAMPLE = "speechrnn train --config recipes/fsdd/config.yaml --encoder.hidden_size 256 --trainer.max_epochs 10"
 TAKES_REST = True
-"""Settings of the configuration are passed on the command line as --KEY VALUE."""
 TRAINS = True
-"""Where several processes train together, only the first one reports."""
 
 _SOURCES = {"config": "--config FILE", "resume": "--resume DIR", "rerun_step": "--rerun-step DIR"}
 

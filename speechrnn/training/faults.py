@@ -207,7 +207,7 @@ class SkippedSteps:
         suspects = list(dict.fromkeys(id for ids in of_all for id in ids))
         named = name_some(suspects)
         logger.warning(
-            "non-finite %s in %s; step skipped (%d in a row); inspect it with: speechrnn train --replay %s",
+            "non-finite %s in %s; step skipped (%d in a row); inspect it with: speechrnn train --rerun-step %s",
             what, named, self.in_a_row, next(at for at, ids in zip(folders, of_all, strict=True) if ids),
         )  # fmt: skip
         if self.in_a_row >= self.limit:

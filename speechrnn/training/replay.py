@@ -90,7 +90,7 @@ def _read_fault(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "fault.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--replay {folder}: no saved step there; give a folder of a run's faults/") from error
+        raise ConfigError(f"--rerun-step {folder}: no saved step there; give a folder of a run's faults/") from error
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

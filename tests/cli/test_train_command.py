@@ -364,7 +364,7 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
         (["--resume", "x", "--seed", "3"], "--resume: takes its settings from the run itself; remove --seed"),
         (["--resume", "x", "--overwrite"], "--resume: takes its settings from the run itself; remove --overwrite"),
         (["--resume", "x", "--config", "y"], "expected one of --config FILE, --resume DIR and --rerun-step DIR, got"),
-        (["--replay", "nowhere"], "--replay nowhere: no saved step there; give a folder of a run's faults/"),
+        (["--rerun-step", "nowhere"], "--rerun-step nowhere: no saved step there; give a folder of a run's faults/"),
     ],
 )
 def test_a_slip_in_taking_up_a_run_is_one_line(capsys, monkeypatch, tmp_path, arguments, words):
@@ -378,7 +378,7 @@ def test_a_step_that_was_not_taken_is_replayed_as_a_table(capsys, train, output)
     faults = sorted((output / "faults").iterdir())
     assert len(faults) >= 5
     capsys.readouterr()
-    assert main(["train", "--replay", str(faults[0])]) == 1
+    assert main(["train", "--rerun-step", str(faults[0])]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| utterance | seconds | tokens | loss, nats | gradient norm | largest sample |"
     assert "nan" in lines[2]

@@ -203,7 +203,7 @@ def test_the_step_to_replay_is_that_of_the_process_with_the_utterance(make_tiny_
     step_with(module, spoil(make_batch(module), math.nan))
     folder = tmp_path / "faults" / "epoch-1-batch-1" / "process-1"
     assert (
-        f"non-finite loss in the fox; step skipped (1 in a row); inspect it with: speechrnn train --replay {folder}"
+        f"non-finite loss in the fox; step skipped (1 in a row); inspect it with: speechrnn train --rerun-step {folder}"
         in (caplog.text)
     )
     assert [row.id for row in replay(folder) if not row.is_finite] == ["the fox"]
