@@ -121,6 +121,8 @@ class Lookahead(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, T', D), zero past the lengths → (B, T', D)."""
+        if frames.shape[1] == 0:
+            return frames
         padded = nn.functional.pad(frames.transpose(1, 2), (0, self.future_frames))  # (B, D, T' + C)
         return nn.functional.conv1d(padded, self.weight, groups=frames.shape[2]).transpose(1, 2)
 

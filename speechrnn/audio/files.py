@@ -286,8 +286,9 @@ def _open_recording(source: Any, wanted: _Wanted) -> Iterator[_Recording]:
 
 
 def _check_channel(wanted: _Wanted, channels: int) -> None:
-    if wanted.channel is not None and not 0 <= wanted.channel < channels:
-        raise AudioError(f"{wanted.name}: no channel {wanted.channel}; it has {channels}, counted from 0")
+    channel = wanted.channel
+    if channel is not None and not (isinstance(channel, int | np.integer) and 0 <= channel < channels):
+        raise AudioError(f"{wanted.name}: no channel {channel!r:.80}; it has {channels}, counted from 0")
 
 
 def _locate(wanted: _Wanted, total: int, rate: int) -> tuple[int, int]:

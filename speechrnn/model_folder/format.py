@@ -135,8 +135,9 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
         if path.exists():
             is_run = not (path / CONFIG_FILE).exists() and (path / "model" / CONFIG_FILE).exists()
             return path / "model" if is_run else path
-    except OSError as error:  # a name that is too long, a folder that may not be read
-        raise ModelError(f"{str(path)[:200]}: cannot be opened ({error.strerror}); check the path") from error
+    except (OSError, ValueError) as error:  # a name that is too long or holds a null byte, a folder without permission
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{str(path)[:200]!r}: cannot be opened ({reason}); check the path") from error
     from speechrnn.model_folder.hub import download
 
     return download(os.fspath(name_or_path), [*_FILES, *(f"{name}/*" for name in _FOLDERS)])

@@ -18,6 +18,7 @@ from speechrnn.model_folder.speakers import Voice
 from speechrnn.padding import pad_sequences
 from speechrnn.recognition.loading import as_recognizer
 from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.transcriber import check_is_list
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text_files import read_text
 from speechrnn.types import Waveform
@@ -85,9 +86,10 @@ def adapt(
         CorpusError: There is nothing to learn from: nothing was said or read.
     """
     model = as_recognizer(recognizer, "adapt")
+    check_is_list(recordings, "adapt takes recordings as a list, of one or more")
     if not recordings:
         raise ConfigError("no recording of the speaker; give one or more")
-    if steps < 0 or learning_rate <= 0:
+    if not isinstance(steps, int) or steps < 0 or not learning_rate > 0:
         raise ConfigError("steps must be 0 or more and learning_rate above 0")
     known = list(texts) if texts is not None else [None] * len(recordings)
     if len(known) != len(recordings):

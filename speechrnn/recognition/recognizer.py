@@ -138,14 +138,17 @@ class Recognizer(Transcriber):
 
         Raises:
             AudioError: The shapes do not fit each other.
-            ConfigError: ``waveforms`` or ``lengths`` is no array of numbers.
+            ConfigError: An argument is no array of numbers, or ``state`` has another shape.
         """
         waves = _as_tensor("waveforms", waveforms, torch.float32, self.device)
         counts = _as_tensor("lengths", lengths, torch.int64, self.device)
         if state is not None:
-            state = state.to(self.device)[:, :, :, None].expand(-1, -1, -1, len(waves), -1)
+            state = _as_tensor(
+                "state", state, torch.float32, self.device, shape=self._acoustic.encoder.stack.state_shape
+            )
+            state = state[:, :, :, None].expand(-1, -1, -1, len(waves), -1)
         if heard is not None:
-            heard = heard.to(self.device).expand(len(waves), -1)
+            heard = _as_tensor("heard", heard, torch.float32, self.device).expand(len(waves), -1)
         with torch.inference_mode():
             return self._acoustic(waves, counts, state=state, heard=heard, return_state=return_state)
 
@@ -227,12 +230,17 @@ def find_speaker_in(speakers: Any, name: str) -> Any:
     """
     if name not in speakers:
         known = f"it knows {', '.join(speakers)}" if speakers else "it knows none yet"
-        raise ConfigError(f"speaker {name[:80]}: the model was not adapted to one of that name; {known}")
+        raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")
     return speakers[name]
 
 
-def _as_tensor(name: str, values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _as_tensor(
+    name: str, values: Any, dtype: torch.dtype, device: torch.device, *, shape: tuple[int, ...] | None = None
+) -> Tensor:
     try:
-        return torch.as_tensor(values).to(device, dtype)
+        tensor = torch.as_tensor(values).to(device, dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{name}: expected a tensor or an array of numbers, got {type(values).__name__}") from error
+    if shape is not None and tuple(tensor.shape) != shape:
+        raise ConfigError(f"{name}: expected the shape {shape}, got {tuple(tensor.shape)}")
+    return tensor

@@ -80,8 +80,8 @@ class Transcriber(ABC):
         self._decoders = Decoders(model.tokens, model.text, model.tuned)
 
     def __repr__(self) -> str:
-        name = (self.name or "unnamed")[-80:]
-        return f"<{type(self).__name__} {name}, {self.num_parameters:,} parameters, {self.sample_rate} Hz>"
+        name, cell = (self.name or "unnamed")[-80:], self.model.acoustic.encoder.config.cell
+        return f"<{type(self).__name__} {name}, {cell}, {self.num_parameters:,} parameters, {self.sample_rate} Hz>"
 
     @property
     def language(self) -> str | None:
