@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from speechrnn.acoustic.ctc import CTCHead, explain_infeasible
 from speechrnn.acoustic.encoder import Encoder, EncoderConfig
 from speechrnn.audio.features import Count, FrontEnd, FrontEndConfig
 from speechrnn.errors import ConfigError
+from speechrnn.processes import count_memory
 from speechrnn.types import Emission
 
 _ANY_RECORDING_SECONDS = 1e9
+_TRAINING_BYTES = 16
+"""For each trained number: itself, its gradient and AdamW's two averages, in float32."""
 
 
 class AcousticModel(nn.Module):
@@ -124,3 +130,35 @@ class AcousticModel(nn.Module):
         )
         lower = intermediate_head or self.head
         return Emission(self.head(frames), frame_lengths, final, [lower(layer) for layer in collected])
+
+
+class WithoutWeights(TorchFunctionMode):
+    """Modules made under this mode have parameters without memory, on the meta device.
+
+    Drawing the values takes longer than anything else in making a model, orthogonal ones above all. Modules make their
+    parameters with ``torch.empty``; what the front end computes is made otherwise and so is real.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def check_memory(front_end: FrontEndConfig, encoder: EncoderConfig, vocabulary_size: int) -> None:
+    """Refuse a model that this machine's memory cannot hold in training, before it is built.
+
+    Raises:
+        ConfigError: The parameters, their gradients and the optimizer's state need more memory than there is.
+    """
+    with WithoutWeights():
+        count = AcousticModel(front_end, encoder, vocabulary_size).num_parameters
+    needed, available = count * _TRAINING_BYTES, count_memory()
+    if needed > available:
+        raise ConfigError(
+            f"encoder: this model would have {count:,} parameters, {needed / 2**30:,.1f} GiB in training, and the "
+            f"machine has {available / 2**30:,.1f} GiB; lower encoder.hidden_size or encoder.num_layers"
+        )

@@ -86,7 +86,7 @@ def _view_model(model: str, texts: Sequence[str]) -> ModelView:
 
 
 def _view_configuration(path: str, texts: Sequence[str]) -> ModelView:
-    from speechrnn.acoustic.model import AcousticModel
+    from speechrnn.acoustic.model import AcousticModel, WithoutWeights
     from speechrnn.corpus.survey import ModelView
     from speechrnn.text.normalize import normalize_text
     from speechrnn.text.token_files import build_tokens
@@ -97,5 +97,6 @@ def _view_configuration(path: str, texts: Sequence[str]) -> ModelView:
     normalize = partial(normalize_text, config=config.text)
     wanted = find_token_files(config.tokens, [Path(path).parent])
     tokens = build_tokens(wanted, [normalize(text) for text in texts], normalize=normalize)
-    model = AcousticModel(config.front_end, config.encoder, len(tokens))
+    with WithoutWeights():
+        model = AcousticModel(config.front_end, config.encoder, len(tokens))
     return ModelView(normalize, tokens, model.sample_rate, model.explain_infeasible)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch.overrides import TorchFunctionMode
 
 import speechrnn
 from speechrnn.acoustic.encoder import EncoderConfig
-from speechrnn.acoustic.model import AcousticModel
+from speechrnn.acoustic.model import AcousticModel, WithoutWeights
 from speechrnn.atomic_io import write_atomic
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import ConfigError, ModelError
@@ -277,7 +276,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.devi
     weights = _read_weights(folder / TENSORS_FILE)
     _check_size(encoder, weights, folder)
     try:
-        with _WithoutWeights():
+        with WithoutWeights():
             acoustic = AcousticModel(front_end, encoder, len(tokens))
     except ConfigError as error:
         raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
@@ -345,22 +344,6 @@ def _check_size(encoder: EncoderConfig, weights: Mapping[str, torch.Tensor], fol
             f"{folder}: {CONFIG_FILE} says {layers} layers of {units} units, {TENSORS_FILE} holds {len(weights)} "
             f"tensors of at most {largest:,} numbers; restore both from the same model"
         )
-
-
-class _WithoutWeights(TorchFunctionMode):
-    """Modules made under this mode get parameters without memory; a file provides their values.
-
-    Drawing values to overwrite them would take longer than all else in loading, orthogonal ones above all. Modules make
-    their parameters with ``torch.empty``; what the front end computes is made otherwise and so is real.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.empty and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
 
 
 def _check_weights(acoustic: AcousticModel, weights: Mapping[str, torch.Tensor], path: Path) -> None:

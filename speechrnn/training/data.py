@@ -28,9 +28,20 @@ from speechrnn.training.dataset import UtteranceDataset
 from speechrnn.training.preflight import Preflight, prepare_run, read_test_set
 from speechrnn.types import Batch
 
+_MOST_WORKERS, _MOST_WORKERS_A_CORE = 16, 8
+
 
 def count_workers(config: DataConfig) -> int:
-    """Processes that read audio for training: as configured, or what suits the machine."""
+    """Processes that read audio for training: as configured, or what suits the machine.
+
+    Raises:
+        ConfigError: The machine has too few cores for so many.
+    """
+    most = max(_MOST_WORKERS, _MOST_WORKERS_A_CORE * count_cores())
+    if config.num_workers is not None and config.num_workers > most:
+        raise ConfigError(
+            f"data.num_workers: expected at most {most} with {count_cores()} cores, got {config.num_workers}"
+        )
     if config.num_workers is not None:
         return config.num_workers
     return 4 if torch.cuda.is_available() else min(1, count_cores() - 1)

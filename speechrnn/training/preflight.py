@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from speechrnn.acoustic.model import AcousticModel
+from speechrnn.acoustic.model import AcousticModel, check_memory
 from speechrnn.atomic_io import write_json_lines
 from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.check import LeftOut, check_corpus, encode_utterance
@@ -136,6 +136,7 @@ def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -
     else:
         normalize = partial(normalize_text, config=config.text)
         tokens = build_tokens(find_token_files(config.tokens, folders), texts, normalize=normalize)
+    check_memory(config.front_end, config.encoder, len(tokens))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if base is not None:
         return tokens, start_from(base, config, tokens)

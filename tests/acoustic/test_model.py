@@ -5,8 +5,9 @@ import torch
 
 from speechrnn.acoustic.ctc import ctc_losses
 from speechrnn.acoustic.encoder import EncoderConfig
-from speechrnn.acoustic.model import AcousticModel
+from speechrnn.acoustic.model import AcousticModel, check_memory
 from speechrnn.audio.features import FrontEndConfig
+from speechrnn.errors import ConfigError
 
 
 def make_model(*, normalization="utterance", deltas=1, **encoder) -> AcousticModel:
@@ -101,3 +102,22 @@ def test_a_model_that_reads_its_final_state_says_one_token_a_recording():
     torch.testing.assert_close(losses, -emission.log_probs[[0, 1], 0, targets[:, 0]])
     assert model.seconds_per_frame > 1e6
     assert model.seconds_per_step == make_model().seconds_per_frame
+
+
+@pytest.mark.timeout(20)
+def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypatch):
+    monkeypatch.setattr("speechrnn.acoustic.model.count_memory", lambda: 24 * 2**30)
+    encoder = EncoderConfig(hidden_size=16384, num_layers=64, cell="lstm")
+    with pytest.raises(ConfigError, match=r"encoder: this model would have 408,\d+,\d+,\d+ parameters, 6,0\d\d.\d GiB"):
+        check_memory(FrontEndConfig(), encoder, 30)
+
+
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+def test_memory_is_checked_against_the_parameters_of_the_model_that_is_built(monkeypatch, cell):
+    encoder = EncoderConfig(size="tiny", cell=cell, initial_state="encoded", subsampling="convolution")
+    needed = 16 * AcousticModel(FrontEndConfig(), encoder, 30).num_parameters
+    monkeypatch.setattr("speechrnn.acoustic.model.count_memory", lambda: needed)
+    check_memory(FrontEndConfig(), encoder, 30)
+    monkeypatch.setattr("speechrnn.acoustic.model.count_memory", lambda: needed - 1)
+    with pytest.raises(ConfigError, match="lower encoder.hidden_size or encoder.num_layers"):
+        check_memory(FrontEndConfig(), encoder, 30)

@@ -150,6 +150,8 @@ def test_a_trained_model_is_replaced_only_when_asked(capsys, train, output):
         (["--augment.speed", "[9]"], "augment.speed: expected numbers in [0.25, 4], got [9.0]"),
         (["--tokens.kind", "sentencepiece"], "tokens.vocabulary_size 500: these texts support at most"),
         (["--trainer.max_epochs", "-1"], "optimizer.schedule: one_cycle needs an end"),
+        (["--encoder.hidden_size", "16384", "--encoder.num_layers", "64"], "encoder: this model would have "),
+        (["--data.num_workers", "1024"], "data.num_workers: expected at most "),
         (["--data.train", "gone.jsonl"], "data.train: no gone.jsonl in "),
         (["--data.valid", "null"], "data.valid: expected a manifest"),
         (["--seed", "-1"], "seed: expected a whole number in [0, 4294967295], got -1"),

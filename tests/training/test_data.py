@@ -13,6 +13,7 @@ from speechrnn.audio.noise import NoiseConfig
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.utterance import Utterance
+from speechrnn.errors import ConfigError
 from speechrnn.training import dataset as data
 from speechrnn.training.config import Config, DataConfig
 from speechrnn.training.data import SpeechData, count_workers, share_cores
@@ -140,6 +141,14 @@ def test_on_a_cpu_one_process_reads_and_the_other_cores_train(monkeypatch, cores
         pass
     assert set_to == [threads, cores]
     assert count_workers(DataConfig(num_workers=3)) == 3
+
+
+@pytest.mark.parametrize(("cores", "most"), [(1, 16), (2, 16), (4, 32)])
+def test_more_reading_processes_than_the_machine_can_run_are_refused(monkeypatch, cores, most):
+    monkeypatch.setattr("speechrnn.training.data.count_cores", lambda: cores)
+    assert count_workers(DataConfig(num_workers=most)) == most
+    with pytest.raises(ConfigError, match=f"data.num_workers: expected at most {most} with {cores} cores, got"):
+        count_workers(DataConfig(num_workers=most + 1))
 
 
 def test_the_users_own_number_of_threads_stands(monkeypatch):
