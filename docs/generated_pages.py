@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from speechrnn.cli import main as cli
 from speechrnn.settings import describe
 from speechrnn.training.config import Config
-from speechrnn.training.config_file import build_parser
+from speechrnn.training.config_file import TRAINER_REFUSED, build_parser
 
 CONFIGURATION = """# Configuration reference
 
@@ -30,7 +30,8 @@ Results go to standard output, everything else to standard error. This page is w
 {exit_codes}
 ```
 """
-TRAINER = "Options of Lightning's `Trainer`, described in Lightning's words. The defaults are those of speechrnn."
+REFUSED = "\n".join(f"- `{name}`: {reason}" for name, reason in TRAINER_REFUSED.items())
+TRAINER = f"Options of Lightning's `Trainer`, in Lightning's words, with speechrnn's defaults. Refused:\n\n{REFUSED}"
 
 COPIED = ("CHANGELOG.md", "CONTRIBUTING.md")
 
@@ -86,8 +87,9 @@ def describe_settings(parser: argparse.ArgumentParser | None = None, config: typ
         sections.setdefault(action.dest.rpartition(".")[0], []).append(_describe_setting(action, values))
     parts = [CONFIGURATION]
     for section, settings in sections.items():
-        about = "" if section not in fields else TRAINER if section == "trainer" else fields[section][0].__doc__
-        parts += [f"## {section or 'Top level'}", to_myst(about.split("\n\n")[0]), *settings]
+        about = (fields[section][0].__doc__ or "").split("\n\n")[0] if section in fields else ""
+        about = TRAINER if section == "trainer" else to_myst(about)
+        parts += [f"## {section or 'Top level'}", about, *settings]
     return "\n\n".join(parts) + "\n"
 
 
@@ -132,8 +134,8 @@ def _describe_parser(parser: argparse.ArgumentParser) -> str:
     parts.append(f"```{{program}} {parser.prog}\n```")
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
-        if group.description:
-            parts.append(to_myst(f"{group.title}: {group.description}"))
+        if group not in (parser._positionals, parser._optionals):
+            parts.append(to_myst(f"**{group.title}** {group.description or ''}"))
         parts += [_describe_option(parser, action) for action in actions]
     if parser.epilog:
         parts.append(f"```text\n{parser.epilog}\n```")
