@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from speechrnn.recognition.loading import load
     from speechrnn.recognition.recognizer import Recognizer
     from speechrnn.recognition.transcript import Segment, Transcript, Word
+    from speechrnn.training.data import SpeechData
+    from speechrnn.training.module import SpeechModule
     from speechrnn.training.train import train
 
 __version__ = "0.1.0"
@@ -28,6 +30,8 @@ _HOME = {
     "Segment": "speechrnn.recognition.transcript",
     "Word": "speechrnn.recognition.transcript",
     "train": "speechrnn.training.train",
+    "SpeechModule": "speechrnn.training.module",
+    "SpeechData": "speechrnn.training.data",
     "finetune": "speechrnn.fine_tuning",
     "FineTuning": "speechrnn.fine_tuning",
     "SpeechRNNError": "speechrnn.errors",
@@ -46,6 +50,8 @@ __all__ = [
     "ModelError",
     "Recognizer",
     "Segment",
+    "SpeechData",
+    "SpeechModule",
     "SpeechRNNError",
     "Transcript",
     "Word",

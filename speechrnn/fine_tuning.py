@@ -377,7 +377,7 @@ def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
     write_atomic(output / f"{REPORT}.md", describe_finetuning(outcome) + "\n", error=ConfigError)
     sets = {name: evaluation.to_dict() for name, evaluation in after.items()}
     add_results(outcome.training.model, {"interval_method": after["valid"].score.interval_method, "sets": sets})
-    if any(utterance.words for utterance in after["valid"].utterances):
+    if after["valid"].has_words:
         store_calibration(outcome.training.model, "greedy", after["valid"], corpus="validation set")
 
 
@@ -399,7 +399,13 @@ def describe_finetuning(outcome: FineTuning) -> str:
     mean = (
         f"; {100 * outcome.old_share:.0f} % of the old weights are in it, better on both" if outcome.old_share else ""
     )
-    lines += ["", f"Trained in {training.seconds:.0f} s; model: {training.model}{mean}"]
+    lines += [
+        "",
+        "These sets chose the checkpoint or the weights, so the rates after fine-tuning and their intervals are "
+        "optimistic; for an unbiased rate, evaluate a test set that was used for nothing else.",
+        "",
+        f"Trained in {training.seconds:.0f} s; model: {training.model}{mean}",
+    ]
     return "\n".join(lines)
 
 

@@ -303,7 +303,7 @@ def _evaluate(recipe: Recipe) -> None:
     for name, manifest in sets.items():
         assert manifest is not None
         evaluation = evaluate(recognizer, recipe.output / manifest, batch_seconds=recipe.config.data.batch_seconds)
-        if name == "valid" and any(utterance.words for utterance in evaluation.utterances):
+        if name == "valid" and evaluation.has_words:
             calibration = store_calibration(recipe.output / "model", "greedy", evaluation, corpus=str(manifest))
             recognizer.calibrations["greedy"] = calibration
         scores[name] = evaluation.to_dict()

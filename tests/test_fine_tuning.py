@@ -85,8 +85,9 @@ def test_a_model_learns_new_names_with_new_letters(letters, german, caplog):
     assert set(tuned.tokens.symbols) - set(base.tokens.symbols) == set("frtö")
     valid = outcome.sets["valid"]
     assert valid.cer < 0.5 * valid.cer_before
-    assert valid.verdict == "better"
-    assert read_report(german / "run")["sets"]["valid"]["verdict"] == "better"
+    assert valid.low < valid.wer - valid.wer_before < valid.high
+    assert valid.method == "paired t over 3 speakers"  # so few that 36 points are no significant difference
+    assert read_report(german / "run")["sets"]["valid"]["verdict"] == valid.verdict
     assert "| your validation set | 15 |" in (german / "run" / "finetuning.md").read_text()
     card = (outcome.training.model / "README.md").read_text()
     assert "Tones" in card  # what it was begun from was trained on something, too
@@ -222,6 +223,7 @@ def test_what_was_forgotten_is_said(letters, german, tone_run):
     assert set(outcome.sets) == {"valid", "old"}
     assert outcome.sets["old"].utterances == 15
     report = describe_finetuning(outcome)
+    assert "These sets chose the checkpoint or the weights, so the rates after fine-tuning" in report
     assert "| the old model's validation set | 15 |" in report
     tuned = load_model(outcome.training.model)
     assert tuned.provenance["training"].get("old_weights", 0.0) == outcome.old_share

@@ -7,7 +7,7 @@ stopped goes on where it was. What the weights of each run's last epoch scored g
 speaker; with ``--scores`` to another file, such as the ``ablation.json`` of this folder, so that a run on one day or
 machine follows another's. (The epoch with the fewest word errors may be an early one that hardly says anything.)
 ``ablation.md`` and ``ablation.png`` (the latter needs matplotlib) show the rates of what is there so far: errors of
-all seeds together, and the difference of character error rates from the baseline's, with a paired bootstrap over
+all seeds together, and the difference of character error rates from the baseline's, with a paired interval over
 speakers and for each seed alone, as seeds may differ by more than speakers do. After so short a training most words
 have an error in them, so that word error rates say little. The test set is not looked at.
 """
@@ -32,13 +32,13 @@ from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import load_model
 from speechrnn.recipe import open_recipe, run_recipe
-from speechrnn.text.metrics import ErrorCounts, difference_interval
+from speechrnn.text.metrics import ErrorCounts
+from speechrnn.text.scores import difference_interval
 from speechrnn.training.run import LAST
 
 FOLDER = Path(__file__).resolve().parent
 BASELINE = "baseline"
 TRIAL = "trial.json"
-SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def compare(trials: list[Trial], kept: Scores) -> list[dict[str, Any]]:
             [_to_counts(*scores[name, seed]["speakers"][speaker]) for seed, speaker in speakers]
             for name in (BASELINE, change)
         ]
-        interval = difference_interval(*counts, [speaker for _, speaker in speakers], samples=SAMPLES)
+        interval = difference_interval(*counts, [speaker for _, speaker in speakers])
         rates = [sum(each, ErrorCounts()).rate for each in counts]
         apart = [_find_rate(scores[change, seed]) - _find_rate(scores[BASELINE, seed]) for seed in shared]
         seconds = [sum(scores[name, seed]["seconds"] for seed in shared) for name in (change, BASELINE)]

@@ -3,7 +3,7 @@
     python recipes/speechocean762/speakers.py valid.jsonl --zero M --learned M --encoded M --output runs/speakers
 
 The first SECONDS of each speaker are what the model may hear of them; the rest is scored, greedily. Differences are of
-word error rates from the same network begun at its own state, with a paired bootstrap over speakers. A wrong speaker's
+word error rates from the same network begun at its own state, with a paired interval over speakers. A wrong speaker's
 state is that of the next one in the order of their names: what it brings is not the speaker's doing. ``speakers.md``
 holds the table.
 """
@@ -25,8 +25,9 @@ from speechrnn.padding import pad_sequences
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.text.metrics import ErrorCounts, character_errors, difference_interval, word_errors
+from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.normalize import normalize_for_scoring
+from speechrnn.text.scores import difference_interval
 
 SECONDS = 30.0
 NETWORKS = ("zero", "learned", "encoded")

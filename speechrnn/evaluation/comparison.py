@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from speechrnn.evaluation.evaluate import Evaluation
-from speechrnn.text.metrics import difference_interval
+from speechrnn.text.scores import difference_interval
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.streams import Carry, find_sequences
 from speechrnn.corpus.utterance import Utterance, make_speaker_key, read_utterance
 from speechrnn.errors import AudioError, CorpusError, name_some
-from speechrnn.evaluation.calibration import JudgedWord, Reliability, judge_words, measure_reliability
+from speechrnn.evaluation.reliability import JudgedWord, Reliability, judge_words, measure_reliability
 from speechrnn.model_folder.speakers import Voice
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcript import Transcript
-from speechrnn.text.metrics import ErrorCounts, Score, character_errors, score, word_errors
+from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
+from speechrnn.text.scores import Score, score
 from speechrnn.types import Waveform
 
 logger = logging.getLogger("speechrnn")
@@ -96,6 +97,11 @@ class Evaluation:
     score: Score
     raw: Score
     utterances: list[ScoredUtterance]
+
+    @property
+    def has_words(self) -> bool:
+        """Whether any word was recognised."""
+        return any(utterance.words for utterance in self.utterances)
 
     @property
     def reliability(self) -> Reliability:

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from speechrnn.atomic_io import write_json, write_json_lines
-from speechrnn.evaluation.calibration import calibrate, draw_reliability
+from speechrnn.evaluation.calibration import calibrate
 from speechrnn.evaluation.evaluate import Evaluation, ScoredUtterance
+from speechrnn.evaluation.reliability import draw_reliability
 from speechrnn.model_folder.additions import Calibration, add_calibration
-from speechrnn.text.metrics import Score, align_words
+from speechrnn.text.metrics import align_words
 from speechrnn.text.normalize import normalize_for_scoring
+from speechrnn.text.scores import Score
 
 logger = logging.getLogger("speechrnn")
 
@@ -59,8 +61,7 @@ def store_calibration(folder: Path, decoder: str, evaluation: Evaluation, *, cor
     Raises:
         CorpusError: No word was recognised.
     """
-    words = [utterance.words for utterance in sorted(evaluation.utterances, key=lambda utterance: utterance.id)]
-    calibration = calibrate(words, corpus=corpus)
+    calibration = calibrate(evaluation, corpus=corpus)
     add_calibration(folder, decoder, calibration)
     return calibration
 

@@ -6,6 +6,7 @@ parser is made from them.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import inspect
@@ -117,7 +118,7 @@ def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         try:
-            parsed = parser.parse_object({"trainer": {name: value}}, defaults=False)
+            parsed = parser.parse_object({"trainer": {name: copy.deepcopy(value)}}, defaults=False)
             options[name] = parser.instantiate(parsed).trainer[name]
         except Exception as error:  # whatever a user's class raises
             message = " ".join(str(error).split()) or type(error).__name__
@@ -127,8 +128,9 @@ def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _to_plain(value: Any) -> Any:
     """The same value as JSON holds it."""
-    if isinstance(value, dict):
-        return {name: _to_plain(each) for name, each in value.items()}
+    if isinstance(value, (dict, jsonargparse.Namespace)):
+        items = vars(value) if isinstance(value, jsonargparse.Namespace) else value
+        return {name: _to_plain(each) for name, each in items.items()}
     if isinstance(value, (list, tuple)):
         return [_to_plain(each) for each in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -115,8 +115,8 @@ class SpeechModule(pl.LightningModule):
         self._carried_valid = CarriedStates() if self.carried is not None else None
 
     def configure_model(self) -> None:
-        """Lightning's hook: take model and tokens from the DataModule, unless they are there."""
-        if hasattr(self, "tokens"):
+        """Lightning's hook: take model and tokens from the DataModule where they are not given."""
+        if hasattr(self, "tokens") or self._trainer is None:
             return
         preflight = getattr(getattr(self.trainer, "datamodule", None), "preflight", None)
         if preflight is None:

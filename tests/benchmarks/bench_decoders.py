@@ -14,7 +14,7 @@ half, the rest to the second; the weights that a half is scored with were tuned 
 grid of 30 points with the first of the beams. With ``--test`` all of the corpus tunes and the test data is scored,
 once. Times are those of decoding the second half (the test data), in turns, the median of the rounds: CPU time of one
 thread, so that what else the machine does counts little, and what a second thread gains by the clock. The difference
-of each row to our wide one with the same language model is a paired bootstrap over speakers; below 0 the row is
+of each row to our wide one with the same language model is a paired interval over speakers; below 0 the row is
 better.
 
 Pruning is as alike as the options allow. ``wide``: ours tries tokens within 12 nats of a frame's best (its default),
@@ -38,7 +38,6 @@ from typing import Any, NamedTuple
 from decoder_systems import PRUNING, Flashlight, Ours, Pyctcdecode, Run, Setting, Speech, say
 
 HALVES = ("first", "second")
-SAMPLES = 10_000  # of the bootstrap
 Weights = dict[str, tuple[float, float]]
 """Language weight and bonus by the part that is scored with them."""
 
@@ -103,11 +102,11 @@ def add_up(counts: Sequence[Any]) -> Any:
 
 def describe_difference(ours: Sequence[Any], theirs: Sequence[Any], speakers: Sequence[str]) -> str:
     """Word error rate of theirs less that of ours in points, with its interval."""
-    from speechrnn.text.metrics import difference_interval
+    from speechrnn.text.scores import difference_interval
 
     if ours is theirs:
         return "–"
-    interval = difference_interval(ours, theirs, speakers, samples=SAMPLES)
+    interval = difference_interval(ours, theirs, speakers)
     change = add_up(theirs).rate - add_up(ours).rate
     return f"{100 * change:+.2f} ({100 * interval.low:+.2f} to {100 * interval.high:+.2f})"
 

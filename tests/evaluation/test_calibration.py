@@ -1,12 +1,14 @@
 """Confidences: laid beside what was said, measured, and made into probabilities."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from speechrnn.errors import CorpusError
-from speechrnn.evaluation.calibration import JudgedWord, calibrate, draw_reliability, judge_words, measure_reliability
+from speechrnn.evaluation.calibration import calibrate
+from speechrnn.evaluation.reliability import JudgedWord, draw_reliability, judge_words, measure_reliability
 from speechrnn.model_folder.additions import Calibration, add_calibration, logit
 from speechrnn.model_folder.json_files import read_dataclasses
 from speechrnn.recognition.transcript import Word
@@ -22,6 +24,19 @@ def too_sure(count, *, slope=0.4, offset=-0.7, seed=0):
     raw = rng.beta(5, 1, count)
     right = [rng.random() < Calibration(slope, offset).apply(confidence) for confidence in raw]
     return [[JudgedWord(float(confidence), bool(verdict))] for confidence, verdict in zip(raw, right, strict=True)]
+
+
+def fit(utterances, corpus="valid.jsonl"):
+    scored = [SimpleNamespace(id=f"{number:06}", words=words) for number, words in enumerate(utterances)]
+    return calibrate(SimpleNamespace(utterances=scored), corpus=corpus)
+
+
+def test_the_order_of_the_utterances_does_not_matter():
+    """An evaluation lists the worst first; a recipe, fine-tuning and the command line fit the same."""
+    scored = [SimpleNamespace(id=f"{n}", words=words) for n, words in enumerate(too_sure(60))]
+    worst_first = sorted(scored, key=lambda each: each.words[0].is_right)
+    one, other = (calibrate(SimpleNamespace(utterances=each), corpus="valid") for each in (scored, worst_first))
+    assert one == other
 
 
 def test_a_word_is_right_where_the_reference_has_it():
@@ -47,7 +62,7 @@ def test_the_expected_calibration_error_by_hand():
 
 
 def test_a_calibration_finds_the_true_odds():
-    found = calibrate(too_sure(20_000), corpus="valid.jsonl")
+    found = fit(too_sure(20_000), corpus="valid.jsonl")
     assert found.slope == pytest.approx(0.4, abs=0.04)
     assert found.offset == pytest.approx(-0.7, abs=0.08)
     assert (found.words, found.corpus) == (20_000, "valid.jsonl")
@@ -57,14 +72,14 @@ def test_a_calibration_finds_the_true_odds():
 def test_its_error_is_that_of_words_it_has_not_seen():
     """Coin throws: two words are fitted well and mean nothing for the other two."""
     utterances = [[JudgedWord(0.9, True)], [JudgedWord(0.9, False)], [JudgedWord(0.9, True)], [JudgedWord(0.9, False)]]
-    assert calibrate(utterances).error > 0.5
+    assert fit(utterances).error > 0.5
 
 
 @pytest.mark.parametrize("is_right", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_words_that_are_all_alike_give_a_bounded_calibration_that_keeps_the_order(is_right, count):
     utterances = [[JudgedWord(confidence, is_right)] for confidence in np.linspace(0, 1, count)]
-    found = calibrate(utterances)
+    found = fit(utterances)
     applied = [found.apply(confidence) for confidence in np.linspace(0, 1, 20)]
     assert all(low < high for low, high in pairwise(applied))
     assert 0.0 < applied[0] < applied[-1] < 1.0
@@ -72,14 +87,14 @@ def test_words_that_are_all_alike_give_a_bounded_calibration_that_keeps_the_orde
 
 
 def test_where_all_words_are_right_confidences_keep_their_differences():
-    found = calibrate([[JudgedWord(confidence, True)] for confidence in np.linspace(0.9, 1.0, 400)])
+    found = fit([[JudgedWord(confidence, True)] for confidence in np.linspace(0.9, 1.0, 400)])
     assert found.apply(0.5) < 0.97
     assert found.apply(0.999) > 0.999
 
 
 def test_nothing_heard_is_nothing_to_calibrate_on():
-    with pytest.raises(CorpusError, match="silence: no word was heard"):
-        calibrate([[], []], corpus="silence")
+    with pytest.raises(CorpusError, match="silence: no word was recognised"):
+        fit([[], []], corpus="silence")
 
 
 def test_one_is_not_infinitely_sure():

@@ -52,7 +52,7 @@ def test_differences_are_over_the_seeds_that_both_have_and_their_intervals_over_
     speakers = [f"s{number:02d}" for number in range(12)]
     for seed in (0, 1):
         keep(scores, by_name["baseline", seed], dict.fromkeys(speakers, (5, 10)))
-        # Everybody gains two characters of ten with one seed and one with the other: no doubt, whoever is drawn.
+        # All speakers gain two characters of ten with one seed and one with the other: no variance between them.
         keep(scores, by_name["GRU", seed], dict.fromkeys(speakers, (3 + seed, 10)), seconds=150.0)
     # Half of them gain as much as the others lose: nothing can be said.
     gains = {speaker: (9 if number % 2 else 1, 10) for number, speaker in enumerate(speakers)}
@@ -61,12 +61,14 @@ def test_differences_are_over_the_seeds_that_both_have_and_their_intervals_over_
     assert (baseline["change"], baseline["cer"], baseline["apart"]) == ("baseline", 0.5, [0.0, 0.0])
     assert (first["change"], first["time"]) == ("GRU", 1.5)
     assert first["apart"] == pytest.approx([-0.2, -0.1])
-    assert [first[name] for name in ("cer", "difference", "low", "high")] == pytest.approx([0.35, -0.15, -0.15, -0.15])
+    width = 1.95996 * (2 * 12 + 12 + 1) ** 0.5 / 240  # the least that the paired interval has
+    found = [first[name] for name in ("cer", "difference", "low", "high")]
+    assert found == pytest.approx([0.35, -0.15, -0.15 - width, -0.15 + width], abs=1e-5)
     assert (second["change"], second["apart"]) == ("no dropout", [pytest.approx(0.0)])
     assert second["difference"] == pytest.approx(0.0)
     assert second["low"] < -0.1 < 0.1 < second["high"]
     table = ablation.describe([baseline, first, second])
-    assert "| GRU | 35.0 | 25.0 | -15.0 | -15.0 to -15.0 | -20.0, -10.0 | × 1.50 |" in table
+    assert "| GRU | 35.0 | 25.0 | -15.0 | -20.0 to -10.0 | -20.0, -10.0 | × 1.50 |" in table
     assert "| baseline | 50.0 | 25.0 |  |  |  | × 1.00 |" in table
 
 

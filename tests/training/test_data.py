@@ -217,3 +217,41 @@ def test_a_long_reference_is_a_piece_of_its_utterance(utterances, monkeypatch):
     whole, _ = soundfile.read(speakers[0].audio_path, dtype="float32")
     places = np.flatnonzero(np.isclose(whole[: len(whole) - 1999], piece[0], atol=1e-6))
     assert any(np.allclose(whole[place : place + 2000], piece, atol=1e-6) for place in places)
+
+
+def test_validation_data_are_not_augmented(utterances):
+    augment = AugmentConfig(speed=(0.5,), noise=NoiseConfig(probability=1.0))
+    data = make_data(utterances, augment=augment, num_workers=0, batch_seconds=10)
+    [batch] = data.val_dataloader()
+    assert sorted(batch.waveform_lengths.tolist()) == [4000, 6000, 8000]
+    [batch] = data.train_dataloader()
+    assert sorted(batch.waveform_lengths.tolist()) == [8000, 12000, 16000]
+
+
+def test_speakers_of_one_name_in_two_corpora_are_two(utterances):
+    """Neither a reference nor, as noise, a stranger's voice is taken from a speaker of the same name elsewhere."""
+    named = [replace(each, speaker="s", corpus=corpus) for each, corpus in zip(utterances, "aab", strict=True)]
+    options = {"sample_rate": 8000, "explain_infeasible": lambda tokens, samples: None, "seed": 0}
+    dataset = UtteranceDataset(named, augment=None, with_references=True, **options)
+    assert dataset[BatchRequest(0, 0, [0, 1, 2])].reference_lengths.tolist() == [6000, 8000, 0]
+    others = {len(dataset._read_other(named[0], seed)) for seed in range(20)}
+    assert others == {4000}
+
+
+def test_what_is_consumed_of_an_epoch_is_part_of_the_state(utterances):
+    data = make_data([replace(each, header=None) for each in utterances], num_workers=0, batch_seconds=1.0)
+    data.digest = "digest"
+    trainer = SimpleNamespace(training=True, current_epoch=2, num_training_batches=3, world_size=1, global_rank=0)
+    trainer.overfit_batches = 0
+    data.trainer = trainer
+    states = []
+    for epoch, training in ((2, True), (2, True), (2, False), (2, True), (3, True)):
+        trainer.current_epoch, trainer.training = epoch, training
+        data.on_before_batch_transfer(None, 0)
+        states.append((data.state_dict()["epoch"], data.state_dict()["batches_done"]))
+    assert states == [(2, 1), (2, 2), (2, 2), (3, 0), (3, 1)]
+    resumed = make_data(utterances, num_workers=0, batch_seconds=1.0)
+    resumed.load_state_dict({"epoch": 2, "batches_done": 2, "data": "digest"})
+    whole = make_data(utterances, num_workers=0, batch_seconds=1.0)
+    whole.load_state_dict({"epoch": 2, "batches_done": 0, "data": "digest"})
+    assert [batch.ids for batch in resumed.train_dataloader()] == [batch.ids for batch in whole.train_dataloader()][2:]

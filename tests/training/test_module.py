@@ -1,5 +1,7 @@
 """One step at a time: clipping, accumulation, parts, faults; what consistency adds; how validation ranks."""
 
+import copy
+import json
 import math
 from dataclasses import replace
 
@@ -23,6 +25,7 @@ from speechrnn.errors import CorpusError, SpeechRNNError
 from speechrnn.seeds import derive_seed
 from speechrnn.training.config import FaultsConfig, OptimizerConfig
 from speechrnn.training.faults import Step, Unreadable
+from speechrnn.training.optimization import build_optimizer
 from speechrnn.training.replay import replay
 from speechrnn.training.validation import Validation
 
@@ -380,3 +383,80 @@ def test_weight_noise_moves_the_gradient_and_not_the_weights(make_tiny_model, tm
         else:
             assert not len(moved)
     assert not torch.allclose(changes[0.0], changes[0.1])
+
+
+def test_dropout_draws_anew_in_each_epoch_and_batch(make_tiny_model, tmp_path):
+    changes = []
+    for epoch, batch_idx in ((0, 0), (1, 0), (0, 1), (0, 0)):
+        module = make_module(make_tiny_model(dropout=0.5), tmp_path).train()
+        module._trainer.current_epoch = epoch
+        before = read_weights(module)
+        train_on(module, make_batch(module), batch_idx)
+        changes.append(read_weights(module) - before)
+    assert torch.equal(changes[0], changes[3])
+    assert not torch.equal(changes[0], changes[1])
+    assert not torch.equal(changes[0], changes[2])
+
+
+def test_two_equal_passes_have_the_gradient_of_one(make_tiny_model, tmp_path):
+    """Without masks both passes are the same and diverge in nothing: their loss is that of one, not of two."""
+    changes = []
+    for weight in (0.0, 0.5):
+        ctc = CTCConfig(consistency=weight, consistency_warmup_steps=0)
+        module = make_module(make_tiny_model(), tmp_path, ctc=ctc)
+        changes.append(step_with(module, make_batch(module)))
+    torch.testing.assert_close(changes[1], changes[0], rtol=1e-3, atol=1e-5)
+
+
+def test_consistency_enters_little_by_little(make_tiny_model, tmp_path):
+    """After s of w steps its weight is (s + 1) / (w + 1) of the whole."""
+    masks = AugmentConfig(spec_augment=SpecAugmentConfig(frequency_masks=2))
+
+    def change(weight, warmup, step):
+        ctc = CTCConfig(consistency=weight, consistency_warmup_steps=warmup)
+        module = make_module(make_tiny_model(), tmp_path, ctc=ctc, augment=masks)
+        module._trainer.global_step = step
+        return step_with(module, make_batch(module))
+
+    for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (9, 1.0)):
+        warming, plain = change(0.4, 3, step), change(0.4 * share, 0, 0)
+        assert (warming - plain).norm() < 1e-5 * plain.norm()
+
+
+def test_faults_in_a_row_are_counted_on_in_a_resumed_run(make_tiny_model, tmp_path):
+    faults = FaultsConfig(nonfinite_in_a_row=3)
+    module = make_module(make_tiny_model(), tmp_path, faults=faults)
+    bad = spoil(make_batch(module), math.nan)
+    for index in range(2):
+        train_on(module, bad, index)
+    checkpoint = {}
+    module.on_save_checkpoint(checkpoint)
+    resumed = make_module(make_tiny_model(), tmp_path, faults=faults)
+    resumed.on_load_checkpoint(checkpoint)
+    with pytest.raises(SpeechRNNError, match="not finite in 3 steps in a row"):
+        train_on(resumed, bad, 2)
+
+
+def test_a_skipped_step_of_the_fused_optimiser_changes_nothing_at_all(make_tiny_model, tmp_path):
+    module = make_module(make_tiny_model(), tmp_path)
+    module.optimizer = build_optimizer(module.parameters(), OptimizerConfig(), fused=True)
+    step_with(module, make_batch(module))  # moments and step counts are there
+    before = copy.deepcopy(module.optimizer.state_dict())
+    assert step_with(module, spoil(make_batch(module), math.nan)).abs().max() == 0
+    after = module.optimizer.state_dict()
+    for number, state in before["state"].items():
+        assert all(torch.equal(value, after["state"][number][name]) for name, value in state.items())
+    assert step_with(module, make_batch(module)).abs().max() > 0
+    assert all(float(state["step"]) == 2 for state in module.optimizer.state_dict()["state"].values())
+
+
+def test_a_skipped_step_is_saved_at_the_next_read_which_says_how_much_later(make_tiny_model, tmp_path, caplog):
+    module = make_module(make_tiny_model(), tmp_path)
+    module._trainer.log_every_n_steps = 4
+    for index in range(4):
+        module._trainer.global_step = index + 1
+        train_on(module, spoil(make_batch(module), math.nan) if index == 1 else make_batch(module), index)
+        assert ("step skipped" in caplog.text) == (index == 3)
+    fault = json.loads((tmp_path / "faults" / "epoch-1-batch-2" / "fault.json").read_text())
+    assert fault["saved_steps_later"] == 2
+    assert module.skipped.in_a_row == 0

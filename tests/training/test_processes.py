@@ -111,7 +111,7 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configu
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 2, errors
     assert "Traceback" not in errors
-    assert f"which was killed or failed; what it said last stands above; --resume {output} goes on" in errors
+    assert f"which was killed or failed; its last message stands above; --resume {output} continues" in errors
     run = json.loads((output / "run.json").read_text())
     run["configuration"]["trainer"]["devices"] = 1  # one process takes up what two began: their batches are the same
     (output / "run.json").write_text(json.dumps(run))

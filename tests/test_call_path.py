@@ -1,0 +1,56 @@
+"""How much of the package one transcription enters: whoever follows it in a debugger passes through all of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+import speechrnn
+
+FILES, FUNCTIONS = 28, 130
+"""The aim, greedy and with a calibration-free model of the default kind (issue 27)."""
+REACHED = {"command": (35, 205), "python": (32, 185)}
+"""What holds today; lower it with the code, never raise it."""
+
+SCRIPT = """
+import json, sys
+import speechrnn
+
+package, way, audio, model = sys.argv[1:]
+entered = set()
+
+def profile(frame, event, argument):
+    code = frame.f_code
+    # Neither bodies of modules and classes nor comprehensions, which newer Pythons compile into their function.
+    is_function = code.co_flags & 2 and not code.co_name.startswith(("<list", "<dict", "<set", "<gen"))
+    if event == "call" and is_function and code.co_filename.startswith(package):
+        entered.add((code.co_filename[len(package):], code.co_qualname, code.co_firstlineno))
+
+if way == "command":
+    from speechrnn.cli.main import main
+    sys.setprofile(profile)
+    assert main(["transcribe", audio, "-m", model, "--device", "cpu"]) == 0
+else:
+    sys.setprofile(profile)
+    assert speechrnn.load(model, device="cpu").transcribe(audio).text
+sys.setprofile(None)
+print(json.dumps(sorted(entered)))
+"""
+
+
+@pytest.mark.parametrize("way", ["command", "python"])
+def test_a_transcription_enters_few_files_and_functions(way, tiny_model_folder, make_recording, tmp_path):
+    soundfile.write(tmp_path / "tones.wav", make_recording(2.0), 8000)
+    arguments = [str(Path(speechrnn.__file__).parent) + "/", way, str(tmp_path / "tones.wav"), str(tiny_model_folder)]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    entered = json.loads(done.stdout.splitlines()[-1])
+    files = {file for file, _, _ in entered}
+    assert "audio/files.py" in files  # it is measured at all
+    most_files, most_functions = (max(pair) for pair in zip(REACHED[way], (FILES, FUNCTIONS), strict=True))
+    listed = "\n".join(f"{file}: {name}" for file, name, _ in entered)
+    assert len(files) <= most_files, f"{len(files)} files:\n{listed}"
+    assert len(entered) <= most_functions, f"{len(entered)} functions:\n{listed}"

@@ -1,0 +1,99 @@
+"""What happens to a run from outside: signals, locks, moved folders; and what it shows."""
+
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import TONE_SETTINGS
+from stopping import stopped_in_call
+from torch.utils.data import DataLoader, Dataset
+
+from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.training.data import _Loader
+from speechrnn.training.module import SpeechModule
+from speechrnn.training.run import locked
+from speechrnn.training.train import resume, train
+
+RUN = {**TONE_SETTINGS, "trainer.max_epochs": 2, "data.batch_seconds": 8, "checkpoints.every_minutes": 0}
+
+
+class Blocked(Dataset):
+    """Whether an interrupt is blocked in the process that reads."""
+
+    def __getitem__(self, index):
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    def __len__(self):
+        return 2
+
+
+def test_an_interrupt_never_reaches_a_worker_and_still_reaches_the_main_process():
+    assert list(_Loader(Blocked(), batch_size=None, num_workers=1)) == [True, True]
+    assert list(DataLoader(Blocked(), batch_size=None, num_workers=1)) == [False, False]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_two_runs_do_not_share_a_folder_and_a_dead_process_locks_none(tmp_path):
+    hold = "import sys, time, pathlib; from speechrnn.training.run import locked\n"
+    hold += "with locked(pathlib.Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(60)\n"
+    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    with (
+        pytest.raises(ConfigError, match="another process trains there; wait, or choose another output"),
+        locked(tmp_path),
+    ):
+        pass
+    process.kill()
+    process.wait()
+    assert (tmp_path / ".lock").exists()
+    with locked(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_folder_that_is_moved_away_ends_the_run_in_one_line(tone_configuration, tmp_path, monkeypatch):
+    original = SpeechModule.training_step
+
+    def move(self, batch, batch_idx):
+        if self.current_epoch == 1 and batch_idx == 1:
+            shutil.move(tmp_path / "run", tmp_path / "moved")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SpeechModule, "training_step", move)
+    with pytest.raises(SpeechRNNError, match="run: this folder was moved or deleted while the run wrote to it"):
+        train(tone_configuration, {**RUN, "output": str(tmp_path / "run")})
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    shutil.move(tmp_path / "moved", tmp_path / "run")
+    assert resume(tmp_path / "run").model.is_dir()
+
+
+def test_a_run_from_python_shows_its_epochs_where_nothing_else_logs(tone_configuration, tmp_path):
+    script = (
+        "import sys, json, logging\nimport speechrnn\n"
+        "if sys.argv[3] == 'own':\n    logging.basicConfig(level=logging.ERROR)\n"
+        "speechrnn.train(sys.argv[1], json.loads(sys.argv[2]))\n"
+    )
+    found = []
+    for who in ("none", "own"):
+        settings = {**RUN, "trainer.max_epochs": 1, "output": str(tmp_path / who)}
+        command = [sys.executable, "-c", script, str(tone_configuration), json.dumps(settings), who]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert not done.stdout
+        found.append(done.stderr.count("epoch 1: loss"))
+    assert found == [1, 0]
+
+
+def test_a_resumed_epoch_waits_for_audio_no_longer_than_it_lasts(tone_configuration, tmp_path, caplog):
+    with stopped_in_call(4):
+        train(tone_configuration, {**RUN, "output": str(tmp_path / "run")})
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="speechrnn"):
+        resume(tmp_path / "run")
+    shares = [record.args[-2] for record in caplog.records if record.msg.startswith("epoch %d: loss")]
+    assert len(shares) == 2
+    assert all(0 <= share <= 100 for share in shares)
