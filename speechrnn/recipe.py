@@ -21,6 +21,7 @@ from typing import Any
 
 from speechrnn.atomic_io import write_atomic, write_json, write_json_lines
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.text_files import read_json
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import check_arguments, load_config
 from speechrnn.training.run import LAST, is_resumable, make_output_folder
@@ -351,7 +352,4 @@ def _report(recipe: Recipe) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error}); remove it to do its stage anew") from error
+    return read_json(path, error=ConfigError, expected="what a stage wrote") if path.is_file() else {}

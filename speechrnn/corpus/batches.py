@@ -226,7 +226,7 @@ class BatchRequest:
 
 
 class EpochSampler(Sampler[BatchRequest]):
-    """Hands a plan's batches to a DataLoader; Lightning tells it the epoch through ``set_epoch``.
+    """Gives a plan's batches to a DataLoader; Lightning sets the epoch through ``set_epoch``.
 
     Args:
         batches: The plan.

@@ -10,15 +10,15 @@ from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
-_BLOCK = 32  # rows; one that is asked for by its position costs the reading of so many
+_BLOCK = 32  # rows; access by position decompresses one block
 _LEVEL = 1  # of zlib: higher ones take a few per cent less memory and twice the time
 
 
 class CompactList(Sequence[T]):
     """A list that only grows, in a fraction of the memory that its items would take up.
 
-    An item is made anew whenever it is asked for. All rows stand in one buffer, which processes that are forked go on
-    sharing: no reference count in it changes. Equal to any sequence of equal items.
+    Each access makes the item anew. All rows are in one buffer, which forked processes share, as no reference count in
+    it changes. Equal to any sequence of equal items.
 
     Args:
         make: Makes an item of a row's values.

@@ -67,7 +67,7 @@ def _check_options(name: str, prepare: Callable[..., Any], options: Mapping[str,
 
 
 def _walk_parts(prepared: Any, source: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """Parts however deep they lie, their names joined by slashes."""
+    """Parts at any depth, their names joined by slashes."""
     if not isinstance(prepared, Mapping):
         raise CorpusError(f"{source}: lhotse gives no manifests of it, but a {type(prepared).__name__}")
     if "supervisions" in prepared or "recordings" in prepared:
@@ -91,7 +91,7 @@ def _read_part(where: str, manifests: Mapping[str, Any]) -> Sequence[Utterance]:
 def _list(where: str, recording: Any, supervision: Any) -> Utterance:
     sources: Sequence[Any] = recording.sources
     if len(sources) != 1 or sources[0].type != "file":
-        raise CorpusError(f"{where}: recording {recording.id} lies in no single file")
+        raise CorpusError(f"{where}: recording {recording.id} is not a single file")
     return Utterance(
         id=supervision.id,
         audio_path=Path(sources[0].source).absolute(),

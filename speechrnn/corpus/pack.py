@@ -57,18 +57,18 @@ def pack_corpus(
     sample_rate: int | None = None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
-    """Cut utterances out of their recordings, mix their channels, and write them to shards in the corpus's order.
+    """Cut utterances out of their recordings, average their channels, and write them to shards in the corpus's order.
 
     Args:
         utterances: The utterances.
-        folder: Where to write; it must not be there, and is there only when it is whole.
+        folder: Where to write; must not exist, and appears only when it is complete.
         encoding: ``flac`` (16 bits), ``wav`` (16 bits) or ``opus`` (about a tenth of the size, lossy).
         shard_size: Utterances a shard.
         sample_rate: Of the packed audio, in Hz; None: as recorded.
-        advance: Told after each utterance how many are done, and of how many.
+        advance: Called after each utterance with the number done and the total.
 
     Raises:
-        ConfigError: The folder is there, or a setting is impossible.
+        ConfigError: The folder exists, or a setting is impossible.
         CorpusError: It cannot be written, or no utterance can be read.
     """
     folder = Path(folder)
@@ -91,7 +91,7 @@ def pack_corpus(
 
 def _check(folder: Path, encoding: str, shard_size: int, sample_rate: int | None) -> None:
     if encoding not in ENCODINGS:
-        raise ConfigError(f"encoding {encoding!r}: there is no such one; use {', '.join(ENCODINGS)}")
+        raise ConfigError(f"encoding {encoding!r}: unknown; choose from {', '.join(ENCODINGS)}")
     if shard_size < 1:
         raise ConfigError(f"shard size: expected 1 utterance or more, got {shard_size}")
     if sample_rate is not None and sample_rate < 1:

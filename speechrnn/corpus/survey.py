@@ -22,7 +22,7 @@ from speechrnn.processes import count_cores
 from speechrnn.text.tokens import Tokens
 
 LEFT_OUT = ("unreadable", "empty text", "unknown characters", "cannot be aligned")
-"""Kinds of findings that keep an utterance out of training; all others are only told."""
+"""Kinds of findings that keep an utterance out of training; all others are only reported."""
 
 _LONG_SECONDS, _SHORT_SECONDS = 30.0, 0.2
 _OUTLIER = 6.0  # median absolute deviations of the logarithm of the speaking rate
@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was heard of one utterance.
+    """Measurements of one utterance.
 
     Attributes:
         utterance: The utterance.

@@ -117,21 +117,21 @@ WRITERS: dict[str, Callable[[Path, Sequence[Utterance]], None]] = {
 
 
 def find_writer(path: Path, name: str | None = None) -> str:
-    """What a name stands for: ``.jsonl`` nemo, ``.csv`` and ``.tsv`` table, ``.jsonl.gz`` lhotse, a folder Kaldi.
+    """The format that a name implies: ``.jsonl`` nemo, ``.csv``, ``.tsv`` table, ``.jsonl.gz`` lhotse, a folder Kaldi.
 
     Raises:
-        CorpusError: It stands for none, or there is no writer of that name.
+        CorpusError: It implies none, or no writer has that name.
     """
     if name is not None:
         if name not in WRITERS:
-            raise CorpusError(f"--to {name}: no corpus can be written so; use {', '.join(WRITERS)}")
+            raise CorpusError(f"--to {name}: unknown format; choose from {', '.join(WRITERS)}")
         return name
     if path.name.endswith(".jsonl.gz"):
         return "lhotse"
     endings = {".jsonl": "nemo", ".json": "nemo", ".csv": "table", ".tsv": "table", "": "kaldi"}
     if path.suffix not in endings:
         raise CorpusError(
-            f"{path}: its ending says nothing; write to .jsonl (NeMo), .csv or .tsv, .jsonl.gz (lhotse) or a folder "
+            f"{path}: unknown ending; write to .jsonl (NeMo), .csv or .tsv, .jsonl.gz (lhotse) or a folder "
             "(Kaldi), or say --to"
         )
     return endings[path.suffix]

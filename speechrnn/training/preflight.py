@@ -1,4 +1,4 @@
-"""What stands before the first step: corpora read and sorted, tokens and an untrained model made."""
+"""Before the first step: read and check the corpora, make the tokens and the untrained model."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ _STATISTICS_BATCH_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Preflight:
-    """What stands before the first step.
+    """Everything that training needs before its first step.
 
     Attributes:
         model: The untrained acoustic model.
-        tokens: What its outputs stand for.
+        tokens: Tokens of its outputs.
         train: Utterances to train on.
         valid: Utterances to choose checkpoints on.
         left_out: Training utterances that cannot be trained on, with reasons.
         weights: How often an epoch has each utterance of a corpus, by name: as configured, and the share of replay.
         pronunciations: Phones of the training texts' words, where lower layers are to learn those.
-        heard: Of each utterance of train and of valid the frames, and the mean features over them, (U, 1 + F) each,
+        heard: Number of frames and mean features of each utterance of train and of valid, (U, 1 + F) each,
             where the front end normalises by speaker.
     """
 
@@ -66,7 +66,7 @@ class Preflight:
     heard: tuple[np.ndarray, np.ndarray] | None = None
 
     def describe_data(self) -> str:
-        """A number that another corpus would not have: a run is resumed only on the data that it began with."""
+        """A digest of the data: a run is resumed only on the data that it began with."""
         digest = hashlib.blake2b(digest_size=8)
         for utterance in chain(self.train, self.valid):
             samples = utterance.count_samples(self.model.sample_rate)
@@ -127,7 +127,7 @@ def _read_corpora(
 
 
 def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -> tuple[Tokens, AcousticModel]:
-    """What is trained, before its first step, and what its outputs stand for."""
+    """The tokens, and the model before its first step."""
     import lightning.pytorch as pl
 
     base = load_start(config) if config.start.model is not None else None
@@ -146,7 +146,7 @@ def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -
 def _mix_in(
     utterances: CompactList[Utterance], old: Sequence[Utterance], left_out: Sequence[LeftOut], *, share: float
 ) -> float:
-    """Add what the model knew before to the training set; how often an epoch has each of it, for its share of time."""
+    """Add replay utterances to the training set; return their weight, which gives them their share of the time."""
     if not old:
         raise CorpusError(f"start.replay: none of {len(left_out)} utterances can be trained on; {left_out[0].reason}")
     if left_out:

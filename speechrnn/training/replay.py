@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -15,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from speechrnn.corpus.batches import select_utterances
-from speechrnn.errors import ConfigError
+from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import load_model
 from speechrnn.seeds import derive_seed
+from speechrnn.text_files import read_json
 from speechrnn.training.config_file import config_from_dict
 from speechrnn.training.module import SpeechModule
 from speechrnn.types import Batch
@@ -88,8 +88,8 @@ def replay(folder: str | Path) -> list[ReplayedUtterance]:
 
 def _read_fault(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "fault.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json(folder / "fault.json")
+    except SpeechRNNError as error:
         raise ConfigError(f"--rerun-step {folder}: no saved step there; give a folder of a run's faults/") from error
 
 

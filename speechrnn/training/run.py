@@ -13,6 +13,7 @@ from typing import Any
 from speechrnn.atomic_io import write_json
 from speechrnn.errors import ConfigError
 from speechrnn.processes import is_first_process
+from speechrnn.text_files import parse_json
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import config_from_dict
 
@@ -153,7 +154,7 @@ def read_run(output: Path) -> Run:
     """
     path = output / RUN_FILE
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = parse_json(path.read_text(encoding="utf-8"), where=str(path), error=ConfigError)
         version, settings, is_finished = kept["version"], kept["configuration"], kept["finished"]
         folders, provenance = [Path(folder) for folder in kept["folders"]], kept["provenance"]
     except FileNotFoundError as error:

@@ -216,9 +216,9 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(capsys, evaluate, test_set,
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gone.jsonl", "gone.jsonl: there is no such file or folder"),
-        ("test", "none of the formats that are known"),
-        ("test/test-0.wav", "none of the formats that are known"),
+        ("gone.jsonl", "gone.jsonl: no such file or folder"),
+        ("test", "no known format"),
+        ("test/test-0.wav", "no known format"),
     ],
 )
 def test_a_corpus_that_is_none_is_one_line(capsys, evaluate, tone_run, name, message):

@@ -106,8 +106,8 @@ def test_a_command_is_never_run(folder, tmp_path, command):
         ("text", None, "text: there is no such file; check the path"),
         ("text", b"\n\n", "text: holds no line"),
         ("text", b"a1 S\xe9VEN\n", "text: not UTF-8 at byte 4; save the file as UTF-8"),
-        ("text", b"a1 X\na2 Y\na1 Z\n", "text line 3: a1 stood on an earlier line already; names are used once"),
-        ("wav.scp", b"a1\n", "wav.scp line 1: nothing stands behind a1"),
+        ("text", b"a1 X\na2 Y\na1 Z\n", "text line 3: a1 is listed on an earlier line; use each name once"),
+        ("wav.scp", b"a1\n", "wav.scp line 1: nothing follows a1"),
         ("wav.scp", b"a1 WAVE/gone.wav\n", "wav.scp: there is no WAVE/gone.wav, seen from "),
         ("text", b"a1 X\n", ": text lacks a2, b1, which wav.scp has; add them or take them out"),
         (

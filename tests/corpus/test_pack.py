@@ -120,7 +120,7 @@ def test_nothing_is_left_behind_where_nothing_can_be_packed(tmp_path, entries):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"encoding": "mp4"}, "encoding 'mp4': there is no such one; use flac, wav, opus"),
+        ({"encoding": "mp4"}, "encoding 'mp4': unknown; choose from flac, wav, opus"),
         ({"shard_size": 0}, "expected 1 utterance or more, got 0"),
         ({"sample_rate": 0}, "expected Hz above 0, got 0"),
         ({"folder": "audio"}, "audio: is there already"),

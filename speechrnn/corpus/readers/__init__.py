@@ -14,7 +14,7 @@ from speechrnn.errors import CorpusError
 
 _MANIFEST = "manifest.jsonl"
 _DEEP = ("librispeech", "sidecar")
-"""Formats that only a walk through all folders can tell; looked for where nothing else is there, in this order."""
+"""Formats that need a walk through all folders; tried where no other format fits, in this order."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
 
     Args:
         path: A file or a folder.
-        name: What it is said to be; None looks.
+        name: Name of the format; None detects it.
 
     Raises:
         CorpusError: There is nothing, nothing known or more than one thing there, or no format of that name.
     """
     path, formats = Path(path), list_formats()
     if name is not None and name not in formats:
-        raise CorpusError(f"format {name!r}: there is no such one; use {', '.join(formats)}")
+        raise CorpusError(f"unknown format {name!r}; choose from {', '.join(formats)}")
     if not path.exists():
-        raise CorpusError(f"{path}: there is no such file or folder; check the path")
+        raise CorpusError(f"{path}: no such file or folder; check the path")
     if not (path.is_file() or path.is_dir()):
         raise CorpusError(f"{path}: is neither a regular file nor a folder; check the path")
     if name is not None:
@@ -81,7 +81,7 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
     fitting = fitting or [each for each in formats.values() if each.name in _DEEP and each.fits(path)][:1]
     if not fitting:
         described = "; ".join(f"{each.name}: {each.description}" for each in formats.values())
-        raise CorpusError(f"{path}: none of the formats that are known ({described})")
+        raise CorpusError(f"{path}: no known format ({described})")
     if len(fitting) > 1:
         names = " and ".join(each.name for each in fitting)
         raise CorpusError(f"{path}: could be {names}; say which with --format (data.format in a configuration)")
@@ -95,7 +95,7 @@ def read_corpus(
 
     Args:
         path: A file or a folder in one of the formats that :func:`list_formats` lists.
-        format: Which of them; None: it is found by looking.
+        format: Which of them; None: detected.
         on_error: Called with an utterance whose recording cannot be used, and the reason, instead of an error.
 
     Returns:

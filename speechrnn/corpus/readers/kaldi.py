@@ -4,7 +4,7 @@ Each file has one record a line, its name first: ``wav.scp`` a recording's path,
 ``utt2spk`` its speaker, ``segments`` the recording that it is part of, with start and end in seconds. Without
 ``segments`` each recording is one utterance.
 
-lhotse's own reader is not used: it runs the commands that ``wav.scp`` may hold, and wants one sample rate for all.
+lhotse's own reader is not used: it runs the commands in ``wav.scp`` and requires one sample rate for all.
 
 Source: Kaldi's documentation, "Data preparation".
 """
@@ -29,7 +29,7 @@ class _Segment(NamedTuple):
 
 
 def fits(folder: Path) -> bool:
-    """Whether a folder is such a one."""
+    """Whether a folder is a Kaldi data folder."""
     return (folder / "wav.scp").is_file()
 
 
@@ -57,7 +57,7 @@ def read_kaldi(folder: Path) -> Iterator[Utterance]:
     if speakers is not None:
         _check_same(folder, names, speakers, "utt2spk")
     del names
-    for name, text in _read_pairs(folder / "text", may_be_empty=True):  # again: texts are what takes up memory
+    for name, text in _read_pairs(folder / "text", may_be_empty=True):  # read again: texts take most of the memory
         recording, start, seconds = segments[name] if segments else _Segment(name, 0.0, math.inf)
         speaker = speakers[name] if speakers is not None else None
         yield Utterance(name, base / recordings[recording], text, start, seconds, speaker)
@@ -78,9 +78,9 @@ def _read_pairs(path: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str
     for number, line in read_lines(path, kind="file"):
         name, _, rest = line.strip().replace("\t", " ", 1).partition(" ")
         if name in names:
-            raise CorpusError(f"{path} line {number}: {name} stood on an earlier line already; names are used once")
+            raise CorpusError(f"{path} line {number}: {name} is listed on an earlier line; use each name once")
         if not rest.strip() and not may_be_empty:
-            raise CorpusError(f"{path} line {number}: nothing stands behind {name}")
+            raise CorpusError(f"{path} line {number}: nothing follows {name}")
         names.add(name := sys.intern(name))  # all files have the same ones
         yield name, rest.strip()
     if not names:

@@ -26,7 +26,7 @@ def read_ljspeech(folder: Path) -> Iterator[Utterance]:
     """Read such a folder.
 
     Args:
-        folder: Where ``metadata.csv`` and ``wavs`` lie.
+        folder: The folder of ``metadata.csv`` and ``wavs``.
 
     Yields:
         The utterances, in the order of the metadata, with the normalised text (numbers in words) where there is one.

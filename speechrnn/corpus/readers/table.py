@@ -37,7 +37,7 @@ _DELIMITERS = (",", "\t", ";", "|")
 
 
 class _Columns(NamedTuple):
-    """Names of the columns as they stand in the table; None where there is none."""
+    """Names of the columns in the table; None where there is none."""
 
     audio: str
     text: str
@@ -79,7 +79,7 @@ def is_table(path: Path) -> bool:
 
 
 def is_huggingface(path: Path) -> bool:
-    """Whether a file of JSON lines is an audiofolder's: its recordings stand under ``file_name``."""
+    """Whether a file of JSON lines is an audiofolder's: its recordings are under ``file_name``."""
     try:
         first = next(_read_rows(path), None)
     except CorpusError:
@@ -92,7 +92,7 @@ def read_table(path: Path) -> Iterator[Utterance]:
 
     Args:
         path: CSV, TSV or JSON lines with a header, or object keys, as in the table above. Relative paths start at the
-            table's folder, or at ``clips`` beside it (Common Voice), or where SpeechBrain's ``{data_root}`` stands.
+            table's folder, or at ``clips`` beside it (Common Voice), or at SpeechBrain's ``{data_root}``.
 
     Yields:
         The utterances, in the table's order, named by their id or by their recording's path without ending; pieces of
@@ -161,13 +161,13 @@ def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
 
 
 def _refuse_repeats(where: str, number: int, utterance: Utterance, lines: dict[str, dict[str, int]]) -> None:
-    """A name or a whole recording that comes twice is a mistake in the table; ``lines`` says where each stood first."""
+    """Refuse a name or a whole recording that is listed twice; ``lines`` holds the first line of each."""
     for kind, key in (("the id", utterance.id), ("the recording", str(utterance.audio_path))):
         if kind == "the recording" and math.isfinite(utterance.seconds):
             continue  # a part of it
         first = lines[kind].setdefault(key, number)
         if first != number:
-            raise CorpusError(f"{where}: {kind} {key} stands on line {first} already; list it once")
+            raise CorpusError(f"{where}: {kind} {key} is on line {first} already; list it once")
 
 
 def _find_columns(path: Path, names: Sequence[str]) -> _Columns | None:
@@ -232,7 +232,7 @@ def _refuse_breaks(path: Path, reader: Any) -> Iterator[list[str]]:
 
 
 def _split_lines(path: Path) -> Iterator[str]:
-    """Lines as csv wants them: ended by line feeds, or carriage returns alone."""
+    """Lines for csv: ended by line feeds, or carriage returns alone."""
     for line in stream_lines(path, kind="table"):
         yield from io.StringIO(line.replace("\r\n", "\n"), newline="")
 
