@@ -48,6 +48,7 @@ _BLOCK_FRAMES = 2**18
 _MP3_LEAD_IN = 16 * 1152
 # A header with less or more is damaged: 1 Hz would become hours at the model's rate.
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
+_INCOMPLETE = {"is_incomplete": True}  # the command line then exits with 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,9 +384,10 @@ def _check_pages(ogg: OggSurvey, sound: soundfile.SoundFile, arrived: int, count
     missing = (promised - arrived) / sound.samplerate
     if missing <= _TOLERANCE_SECONDS and ogg.intact is None:
         if not ogg.is_ended and wanted.seconds is None:
-            logger.warning("%s: its last Ogg page is not marked as the last; the end may be missing", wanted.name)
+            message = "%s: its last Ogg page is not marked as the last; the end may be missing"
+            logger.warning(message, wanted.name, extra=_INCOMPLETE)
         return
     whole = f"{missing:.2f} s of {promised / sound.samplerate:.2f} s are missing"
     if not wanted.is_whole:
         raise AudioError(f"{wanted.name}: damaged: a part of it cannot be found; copy it again")
-    logger.warning("%s: damaged: about %s; copy it again", wanted.name, whole)
+    logger.warning("%s: damaged: about %s; copy it again", wanted.name, whole, extra=_INCOMPLETE)

@@ -43,7 +43,7 @@ COMMANDS = (
 )
 EXIT_CODES = """exit codes:
   0    done
-  1    done, but read the messages on standard error (files that failed, utterances left out)
+  1    done, but read the messages on standard error (files that failed or are damaged, utterances left out)
   2    the request or the input is wrong; one line says what
   130  interrupted; finished work is kept"""
 
@@ -62,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 done; 1 done, but read the messages; 2 a wrong request or input; 130 interrupted.
     """
     _prepare_streams()
+    _Handler.is_incomplete = False
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         print_text("", end="")
-        return code
+        return code or int(_Handler.is_incomplete)
     except SpeechRNNError as error:
         _report(f"error: {' '.join(str(error).splitlines())}")
         return 2
@@ -140,9 +141,16 @@ def _run(arguments: list[str]) -> int:
 
 
 class _Handler(logging.Handler):
-    """Writes ``speechrnn: warning: …`` to standard error."""
+    """Writes ``speechrnn: warning: …`` to standard error.
+
+    Attributes:
+        is_incomplete: Whether a record says that the result lacks something (``extra={"is_incomplete": True}``).
+    """
+
+    is_incomplete = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        _Handler.is_incomplete |= getattr(record, "is_incomplete", False)
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         _report(level + record.getMessage())
 

@@ -112,6 +112,19 @@ def test_one_failing_file_does_not_stop_the_others(capsys, transcribe, recording
     assert second == f"speechrnn: error: {tmp_path / 'no.wav'}: no such file"
 
 
+def test_damaged_recording_is_transcribed_with_a_warning_and_exit_code_1(capsys, transcribe, recordings, tmp_path):
+    path = tmp_path / "damaged.ogg"
+    soundfile.write(path, np.random.default_rng(3).normal(0, 0.1, 80000), 8000, format="OGG", subtype="OPUS")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    assert transcribe(str(path)) == 1
+    captured = capsys.readouterr()
+    assert captured.out.strip()
+    assert captured.err.startswith(f"speechrnn: warning: {path}: damaged: about ")
+    assert transcribe(recordings[0]) == 0  # the next call in this process starts anew
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_nothing_done_is_exit_code_2(capsys, transcribe, tmp_path, count):
     assert transcribe(*[str(tmp_path / f"{number}.wav") for number in range(count)]) == 2
