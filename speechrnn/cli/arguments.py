@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--channel": {"type": int, "metavar": "N", "help": "take channel N, from 0, instead of the mean of all"},
 }
 """Options that several commands have."""
+_LONGEST_NOTE = 2000
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 _COLUMN_CONTROLS = _CONTROLS | {ord("\t"): "\\t", ord("\n"): "\\n"}
 
@@ -211,6 +212,14 @@ def print_text(text: str, *, end: str = "\n") -> None:
         print(escape_controls(text), end=end, flush=True)
     except OSError as error:
         raise OutputError(error) from error
+
+
+def print_note(message: str) -> None:
+    """Write a line to whatever standard error is now (a progress bar may have replaced it), if it can be written."""
+    if len(message) > _LONGEST_NOTE:
+        message = f"{message[: _LONGEST_NOTE // 2]} … {message[-_LONGEST_NOTE // 2 :]}"
+    with suppress(OSError):
+        sys.stderr.write(f"speechrnn: {escape_controls(message)}\n")  # in one piece: other processes write too
 
 
 @contextmanager

@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.arguments import add_corpus_argument, add_group, add_model_argument, print_text, show_progress
+from speechrnn.cli.arguments import (
+    add_corpus_argument,
+    add_group,
+    add_model_argument,
+    print_note,
+    print_text,
+    show_progress,
+)
 from speechrnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             survey.leakage = compare(survey, survey_corpus(args.test, format=args.format, advance=advance))
     print_text(json.dumps(survey.to_dict(), ensure_ascii=False) if args.json else describe_survey(survey))
     if args.write_clean is not None:
-        write_clean(survey, Path(args.write_clean))
+        print_note(write_clean(survey, Path(args.write_clean)))
     if args.plot is not None:
         from speechrnn.inspection.pictures import write_histograms
 

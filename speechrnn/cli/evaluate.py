@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from pathlib import Path
 
 from speechrnn.cli.arguments import (
@@ -13,6 +12,7 @@ from speechrnn.cli.arguments import (
     add_group,
     add_model_argument,
     make_output_folder,
+    print_note,
     print_text,
     read_decoding,
 )
@@ -20,8 +20,6 @@ from speechrnn.errors import ConfigError
 
 SUMMARY = "score a model on a corpus: WER with a 95 % interval, CER, every hypothesis with its reference"
 EXAMPLE = "speechrnn evaluate runs/fsdd/test.jsonl -m runs/fsdd/model -o runs/fsdd/again"
-
-logger = logging.getLogger("speechrnn")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,12 +85,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.calibrate:
         decoder = recognizer.choose_decoder(**decoding).name
         calibration = store_calibration(find_folder(args.model), decoder, evaluation, corpus=args.corpus)
-        logger.warning(
-            "confidences of %s are calibrated on %d words: expected calibration error %.1f %%, before %.1f %%",
-            decoder,
-            calibration.words,
-            100 * calibration.error,
-            100 * calibration.raw_error,
+        print_note(
+            f"confidences of {decoder} are calibrated on {calibration.words:,} words: expected calibration error "
+            f"{100 * calibration.error:.1f} %, before {100 * calibration.raw_error:.1f} %"
         )
     print_text(
         json.dumps(evaluation.to_dict()) if args.json else describe_evaluation(evaluation, Path(args.corpus).stem)

@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import speechrnn
-from speechrnn.cli.arguments import OutputError, escape_controls, print_text, read_model
+from speechrnn.cli.arguments import OutputError, print_note, print_text, read_model
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.processes import is_first_process
 
@@ -47,7 +47,6 @@ EXIT_CODES = """exit codes:
   2    the request or the input is wrong; one line says what
   130  interrupted; finished work is kept"""
 
-_LONGEST_MESSAGE = 2000
 _AFTER_DASHES = "\0"
 """Marks, while they are parsed, the arguments after ``--``: they are no options."""
 
@@ -68,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_text("", end="")
         return code or int(_Handler.is_incomplete)
     except SpeechRNNError as error:
-        _report(f"error: {' '.join(str(error).splitlines())}")
+        print_note(f"error: {' '.join(str(error).splitlines())}")
         return 2
     except KeyboardInterrupt:
-        _report("interrupted")
+        print_note("interrupted")
         return 130
     except OutputError as error:
         with suppress(OSError):  # the interpreter's own flush would fail once more
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = io.StringIO()
         if error.is_closed_by_reader:
             return 1
-        _report(f"error: {error}")
+        print_note(f"error: {error}")
         return 2
 
 
@@ -99,14 +98,6 @@ def _prepare_streams() -> None:
             setattr(sys, name, stand_in())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _report(message: str) -> None:
-    """Write a line to whatever standard error is now (a progress bar may have replaced it), if it can be written."""
-    if len(message) > _LONGEST_MESSAGE:
-        message = f"{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}"
-    with suppress(OSError):
-        sys.stderr.write(f"speechrnn: {escape_controls(message)}\n")  # in one piece: other processes write too
 
 
 def _run(arguments: list[str]) -> int:
@@ -152,7 +143,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         _Handler.is_incomplete |= getattr(record, "is_incomplete", False)
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        _report(level + record.getMessage())
+        print_note(level + record.getMessage())
 
 
 def _describe_commands(group: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from speechrnn.atomic_io import write_json_lines
 from speechrnn.corpus.manifest import write_manifest
 from speechrnn.corpus.survey import Survey
 from speechrnn.errors import ConfigError, CorpusError
-
-logger = logging.getLogger("speechrnn")
 
 _SHOWN = 5
 _CLEAN, _LEFT_OUT = "clean.jsonl", "left_out.jsonl"
@@ -64,8 +61,11 @@ def check_clean_folder(folder: Path) -> None:
         raise ConfigError(f"--write-clean {folder}: {there} exists already; choose a new folder")
 
 
-def write_clean(survey: Survey, folder: Path) -> None:
+def write_clean(survey: Survey, folder: Path) -> str:
     """Write a manifest of what can be trained on, and what is left out with the reasons.
+
+    Returns:
+        What was written, in a line.
 
     Raises:
         CorpusError: Nothing can be trained on.
@@ -75,4 +75,4 @@ def write_clean(survey: Survey, folder: Path) -> None:
     write_manifest(folder / _CLEAN, survey.clean)
     left_out = [{"id": id, "reason": reason} for id, reason in survey.left_out.items()]
     write_json_lines(folder / _LEFT_OUT, left_out)
-    logger.warning("%s: %d utterances; %s: %d", folder / _CLEAN, len(survey.clean), folder / _LEFT_OUT, len(left_out))
+    return f"{folder / _CLEAN}: {len(survey.clean):,} utterances; {folder / _LEFT_OUT}: {len(left_out):,}"

@@ -130,6 +130,7 @@ def test_confidences_are_calibrated_for_the_decoder_that_is_given(capsys, corpus
     said = capsys.readouterr().err
     after, before = map(float, re.findall(r"(?:error|before) (\d+\.\d) %", said))
     assert "confidences of beam are calibrated on" in said
+    assert "warning" not in said
     assert after < before
     recognizer, audio = speechrnn.load(model), path.parent / lines[0]["audio_filepath"]
     confidences = {
