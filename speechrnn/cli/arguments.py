@@ -35,7 +35,10 @@ _SHARED: dict[str, dict[str, Any]] = {
 }
 """Options that several commands have."""
 _LONGEST_NOTE = 2000
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+_CONTROLS = {code: f"\\x{code:02x}" for code in range(0x20) if chr(code) not in "\t\n"}
+_CONTROLS |= {
+    code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)
+}  # as JSON writes them, which leaves these as they are
 _COLUMN_CONTROLS = _CONTROLS | {ord("\t"): "\\t", ord("\n"): "\\n"}
 
 

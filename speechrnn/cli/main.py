@@ -102,7 +102,8 @@ def _prepare_streams() -> None:
 
 def _run(arguments: list[str]) -> int:
     if not arguments:
-        sys.stderr.write(_describe_commands() + "\n")
+        with suppress(OSError):
+            sys.stderr.write(_describe_commands() + "\n")
         return 2
     is_group = any(name.startswith(f"{arguments[0]} ") for name in COMMANDS)
     words = 2 if is_group else 1  # of the command's name

@@ -47,8 +47,8 @@ class DecodingConfig:
         decoder: greedy: the best token of every frame; beam: prefix beam search for the most probable text; lexicon:
             the same, restricted to words or sentences (default: lexicon with either of these, beam with a language
             model or hotwords, else greedy)
-        words: closed vocabulary: allow only sequences of these words, one a line (lexicon)
-        sentences: closed set: allow only these sentences, one a line (lexicon)
+        words: closed vocabulary: allow only sequences of these words (lexicon; in a file one a line)
+        sentences: closed set: allow only these sentences (lexicon; in a file one a line)
         beam_size: prefixes that a beam search keeps (default: 16)
         nbest: hypotheses in JSON output, the best first (beam or lexicon; default: 1)
         min_confidence: reject a recording that has a word of lower confidence, 0 to 1: its transcript is empty

@@ -1,4 +1,5 @@
 import importlib
+import json
 import logging
 import os
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import speechrnn
+from speechrnn.cli.arguments import print_text
 from speechrnn.cli.main import COMMANDS, main
 from speechrnn.errors import ConfigError
 
@@ -227,6 +229,16 @@ def test_a_hint_names_the_nearest_option(capsys):
 def test_control_characters_of_a_message_are_shown(capsys):
     assert main(["\x1b[31mred"]) == 2
     assert capsys.readouterr().err.startswith("speechrnn: error: \\x1b[31mred: unknown command")
+
+
+def test_control_characters_of_results_are_shown_and_json_stays_json(capsys):
+    print_text("\x1b[31mred\x9b\tand\nmore")
+    assert capsys.readouterr().out == "\\x1b[31mred\\u009b\tand\nmore\n"
+    content = {"text": "\x1b[31m\x7f\x9b"}
+    print_text(json.dumps(content, ensure_ascii=False))
+    printed = capsys.readouterr().out
+    assert not set(content["text"]) & {"\x1b", "\x7f", "\x9b"} & set(printed)
+    assert json.loads(printed) == content
 
 
 def test_a_long_message_is_shortened(capsys):

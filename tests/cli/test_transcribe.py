@@ -8,10 +8,8 @@ import pytest
 import soundfile
 
 from speechrnn.cli.main import main
-from speechrnn.model_folder import save_model
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.transcript import choose_names
-from speechrnn.text.tokens import BLANK, CharacterTokens
 
 
 @pytest.fixture(autouse=True)
@@ -272,15 +270,6 @@ def test_a_file_name_breaks_no_column(capsys, transcribe, recordings, tmp_path, 
     assert transcribe(str(path), recordings[1]) == 0
     first, _ = capsys.readouterr().out.splitlines()
     assert first == f"{tmp_path}/ta\\tb\\nnew \\x1b[31m.wav\t{recognizer.transcribe(recordings[0]).text}"
-
-
-def test_escapes_in_tokens_do_not_reach_the_terminal(capsys, make_tiny_model, recordings, tmp_path):
-    save_model(tmp_path / "model", make_tiny_model(tokens=CharacterTokens([BLANK, "\x1b", "\x9b", "a", "["])))
-    assert main(["transcribe", recordings[0], "-m", str(tmp_path / "model"), "--device", "cpu"]) == 0
-    printed = capsys.readouterr().out
-    assert "\\x1b" in printed
-    assert "\\x9b" in printed
-    assert not {"\x1b", "\x9b"} & set(printed)
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file")
