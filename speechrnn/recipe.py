@@ -85,7 +85,11 @@ def open_recipe(
     folder = Path(folder)
     for name in ("prepare.py", "config.yaml"):
         if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: no {name} there; a recipe is a folder with prepare.py and config.yaml")
+            script = folder / f"{folder.resolve().name}.py"
+            instead = f"; this one is a script, run python {script} --help" if script.is_file() else ""
+            raise ConfigError(
+                f"{folder}: no {name} there; a recipe is a folder with prepare.py and config.yaml{instead}"
+            )
     if source is not None and not Path(source).exists():
         raise ConfigError(f"--source {source}: no such folder; pass the folder that the dataset's download made")
     settings = [*overrides, *(["--seed", str(seed)] if seed is not None else [])]

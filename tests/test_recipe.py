@@ -255,6 +255,9 @@ def test_settings_of_the_kind_that_prepare_wants_are_passed_on(folder, source, m
 
 
 def test_a_folder_that_is_no_recipe_and_an_unknown_stage_are_refused(folder, tmp_path):
+    memory = Path(__file__).parents[1] / "recipes" / "memory"
+    with pytest.raises(ConfigError, match=r"no prepare.py there; .* a script, run python .*memory/memory.py --help"):
+        open_recipe(memory)
     with pytest.raises(ConfigError, match="no prepare.py there"):
         open_recipe(tmp_path)
     with pytest.raises(ConfigError, match="--stage fly: expected one of prepare, check, train, evaluate, report"):

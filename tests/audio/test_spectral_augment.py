@@ -107,6 +107,23 @@ def test_a_vocal_tract_leaves_the_edges_and_what_is_flat():
         assert warped[-1] == pytest.approx(1.0, abs=0.05)
 
 
+def test_a_vocal_tract_above_one_takes_no_band_from_beyond_the_edge():
+    """By hand: a line leads to 3 kHz (three quarters of 4 kHz) over the factor, a second one to 4 kHz."""
+    warp = Warp(WarpConfig(vocal_tract=0.5), FRONT_END)
+    top, low = (2595 * np.log10(1 + hz / 700) for hz in (4000, 20))
+
+    def to_hz(bands):
+        return 700 * (10 ** ((low + (top - low) * (bands + 1) / 61) / 2595) - 1)
+
+    for factor in (0.6, 1.2, 1.35, 1.5):
+        hz, source = to_hz(np.arange(60)), to_hz(warp._find_bands(np.array([factor]))[0])
+        knee = 3000 / max(factor, 1.0)
+        expected = np.where(hz <= knee, hz * factor, np.interp(hz, [knee, 4000], [knee * factor, 4000]))
+        assert source == pytest.approx(expected, rel=1e-6)
+        assert (np.diff(source) > 0).all()
+        assert source[-1] < 4000
+
+
 def test_a_time_warp_moves_the_inside_and_keeps_the_ends():
     warp = Warp(WarpConfig(time_seconds=0.1), FRONT_END)
     ramp = torch.arange(100.0)[None, :, None].expand(1, -1, 60)

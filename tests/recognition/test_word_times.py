@@ -40,6 +40,13 @@ def test_the_stop_within_a_word_does_not_end_it_and_a_pause_does():
     assert_close(place_words([(0.4, 1.33)], samples, RATE), [(0.3, 1.4)])  # one word, with peaks on both sides
 
 
+def test_a_longer_pause_ends_a_word_within_its_reach():
+    """A noise a quarter of a second before or after a word is not part of it; that a stop is, the test above shows."""
+    samples = sound((0.35, 0.4), (0.65, 0.85), (1.1, 1.15))
+    assert_close(place_words([(0.7, 0.73)], samples, RATE), [(0.65, 0.85)])
+    assert_close(place_words([(0.8, 0.83)], samples, RATE), [(0.65, 0.85)])
+
+
 def test_words_without_a_pause_are_parted_where_it_is_quietest():
     samples = sound((0.3, 1.2))
     samples[round(0.74 * RATE) : round(0.78 * RATE)] *= 0.2
