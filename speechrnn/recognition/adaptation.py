@@ -86,14 +86,9 @@ def adapt(
         CorpusError: There is nothing to learn from: nothing was said or read.
     """
     model = as_recognizer(recognizer, "adapt")
-    check_is_list(recordings, "adapt takes recordings as a list, of one or more")
-    if not recordings:
-        raise ConfigError("no recording of the speaker; give one or more")
     if not isinstance(steps, int) or steps < 0 or not learning_rate > 0:
         raise ConfigError("steps must be 0 or more and learning_rate above 0")
-    known = list(texts) if texts is not None else [None] * len(recordings)
-    if len(known) != len(recordings):
-        raise ConfigError(f"{len(recordings)} recordings and {len(known)} texts; give one for each, None where unknown")
+    known = _pair_texts(recordings, texts)
     heard = [torch.from_numpy(model.read(recording).samples) for recording in recordings]
     seconds = sum(map(len, heard)) / model.sample_rate
     start = model.make_state(torch.cat(heard))
@@ -107,6 +102,17 @@ def adapt(
     chosen = [heard[n] for n in usable], [targets[n] for n in usable]
     learned = _learn(model, *chosen, Voice(start, told), steps, learning_rate)
     return Adaptation(learned[0], told, seconds, with_texts, len(heard), *learned[1:])
+
+
+def _pair_texts(recordings: Sequence[AudioSource], texts: Sequence[str | None] | None) -> list[str | None]:
+    """The text of each recording, or None."""
+    check_is_list(recordings, "adapt takes recordings as a list, of one or more")
+    if not recordings:
+        raise ConfigError("no recording of the speaker; give one or more")
+    known: list[str | None] = list(texts) if texts is not None else [None] * len(recordings)
+    if len(known) != len(recordings):
+        raise ConfigError(f"{len(recordings)} recordings and {len(known)} texts; give one for each, None where unknown")
+    return known
 
 
 def _choose_targets(

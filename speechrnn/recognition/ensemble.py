@@ -10,7 +10,7 @@ from torch import Tensor
 
 from speechrnn.errors import ConfigError
 from speechrnn.model_folder.speakers import Voice
-from speechrnn.recognition.recognizer import Recognizer, find_speaker_in
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import Transcriber, Voices, check_is_list
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Ensemble(Transcriber):
 
     def find_speaker(self, name: str) -> Voices:
         """What they store of a speaker to whom all of them were adapted."""
-        find_speaker_in(self.speakers, name)
+        self._find_voice_file(name)
         return Voices(tuple(member.find_speaker(name) for member in self.members))
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:

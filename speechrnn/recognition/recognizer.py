@@ -94,10 +94,8 @@ class Recognizer(Transcriber):
             ConfigError: The model was never adapted to a speaker of this name.
             ModelError: The speaker's file is damaged.
         """
-        path = find_speaker_in(self.speakers, name)
-        return read_speaker(
-            path, shape=self._acoustic.encoder.stack.state_shape, feature_size=self._acoustic.front_end.feature_size
-        )
+        shape, feature_size = self._acoustic.encoder.stack.state_shape, self._acoustic.front_end.feature_size
+        return read_speaker(self._find_voice_file(name), shape=shape, feature_size=feature_size)
 
     def make_state(self, samples: Tensor) -> Tensor:
         """The model's own initial state, or the encoded one after earlier speech; (L, P, D, H).
@@ -220,18 +218,6 @@ def choose_device(device: str | torch.device) -> torch.device:
             "or install torch for CUDA"
         )
     return torch.device(found[0])
-
-
-def find_speaker_in(speakers: Any, name: str) -> Any:
-    """What a mapping holds of a speaker.
-
-    Raises:
-        ConfigError: It has no speaker of this name; the message names those that it has.
-    """
-    if name not in speakers:
-        known = f"it knows {', '.join(speakers)}" if speakers else "it knows none yet"
-        raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")
-    return speakers[name]
 
 
 def _as_tensor(

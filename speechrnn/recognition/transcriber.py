@@ -23,6 +23,8 @@ from speechrnn.recognition.word_times import has_sound, place_words
 from speechrnn.types import Hypothesis, Waveform
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from speechrnn.audio.files import AudioSource as Source
     from speechrnn.model_folder.speakers import Voice
 
@@ -116,6 +118,12 @@ class Transcriber(ABC):
         self, recordings: Iterable[Recording], decoder: Decoder, voice: Any
     ) -> Iterator[Transcript]:
         """Transcribe pieces of one recording, each from the state after the one before it."""
+
+    def _find_voice_file(self, name: str) -> Path:
+        if name not in self.speakers:
+            known = f"it knows {', '.join(self.speakers)}" if self.speakers else "it knows none yet"
+            raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")
+        return self.speakers[name]
 
     @takes_decoding
     def choose_decoder(self, **decoding: Any) -> Decoder:
