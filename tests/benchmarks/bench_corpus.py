@@ -47,8 +47,6 @@ def write_shards(folder: Path, hours: float) -> int:
 
 def open_shards(folder: Path) -> None:
     """What training does before its first step, the model's feasibility check replaced by a count of frames."""
-    import lhotse  # noqa: F401
-
     from speechrnn.corpus.check import check_corpus
     from speechrnn.corpus.readers import read_corpus
     from speechrnn.text.tokens import CharacterTokens
