@@ -20,7 +20,7 @@ from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.training.config import Alphabet, Config
 from speechrnn.training.config_file import load_config, to_arguments
-from speechrnn.training.run import is_resumable, make_output_folder, read_run, refuse_to_replace
+from speechrnn.training.run import is_resumable, make_output_folder, read_run, refuse_to_replace, visible_log
 from speechrnn.training.start import propose_alphabet
 from speechrnn.training.train import TrainingResult, resume, train
 
@@ -53,6 +53,7 @@ class FineTuning:
     old_share: float = 0.0
 
 
+@visible_log()
 def finetune(
     model: str | Path,
     train: str | Path,

@@ -122,6 +122,8 @@ def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
             options[name] = parser.instantiate(parsed).trainer[name]
         except Exception as error:  # whatever a user's class raises
             message = " ".join(str(error).split()) or type(error).__name__
+            reason = re.search(r"Errors: - (.*?) - (?:Not a valid|Expected)", message)  # of the first type of a union
+            message = reason[1] if reason is not None else message
             raise ConfigError(f"trainer.{name}: {_name_classes(value)}: {message}") from error
     return options
 
@@ -218,7 +220,11 @@ def _check_sections(parsed: jsonargparse.Namespace, where: str) -> None:
 def _to_yaml(value: Any) -> str:
     import yaml
 
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n")
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").rstrip("\n")
+    )
 
 
 def _explain(error: Exception, where: str, parser: jsonargparse.ArgumentParser) -> ConfigError:

@@ -88,7 +88,8 @@ def tolerated(log: Logger) -> Iterator[None]:
 
 
 def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    cause = error.__cause__ or error  # TensorBoardLogger reports any error as a wrong value
+    return " ".join(str(cause).split())[:300] or type(cause).__name__
 
 
 class CSVLog(Logger):

@@ -67,10 +67,6 @@ class SpeechModule(pl.LightningModule):
         model: What is trained; None: the DataModule's preflight makes it.
         tokens: What its outputs mean.
         pronunciations: Phones of the training texts' words, where lower layers learn those (``ctc.lexicon``).
-
-    Attributes:
-        model: The acoustic model.
-        tokens: Its tokens.
     """
 
     model: AcousticModel
@@ -124,8 +120,6 @@ class SpeechModule(pl.LightningModule):
         self.unreadable.corpus_size = len(preflight.train)
         self._begin(preflight.model, preflight.tokens, preflight.pronunciations)
 
-    # Checkpoints.
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: add what a resumed run, or one that only loads the model, must know."""
         self.read()
@@ -153,8 +147,6 @@ class SpeechModule(pl.LightningModule):
         if self.carried is not None:
             self.carried.after = kept["carried"]
 
-    # Training.
-
     @property
     def is_in_a_step(self) -> bool:
         """Whether gradients are being accumulated for a step that is still to come."""
@@ -179,7 +171,8 @@ class SpeechModule(pl.LightningModule):
         if self._step is None:
             self._step, self._totals_before = Step(self.current_epoch), replace(self.totals)
         # Each utterance of the batch weighs the same, on whatever rank it is.
-        share = self._count_all(batch).clamp(min=1).reciprocal() * self.trainer.world_size
+        utterances = sum_on_device(torch.full((), float(len(batch.ids)), device=self.device))
+        share = utterances.clamp(min=1).reciprocal() * self.trainer.world_size
         self._step.batches.append((batch, share))
         self._step.batch_idx = batch_idx
         self.noise.add(self.parameters())
@@ -190,14 +183,9 @@ class SpeechModule(pl.LightningModule):
         self._value = value.requires_grad_()
         return self._value
 
-    def _count_all(self, batch: Batch) -> Tensor:
-        """Utterances of this batch on all processes."""
-        return sum_on_device(torch.full((), float(len(batch.ids)), device=self.device))
-
     def _compute_loss(self, batch: Batch, share: Tensor | float) -> Tensor:
         """The loss of a batch or a part of one; what is counted of it goes to the totals and the step's checks."""
-        if not batch.ids:
-            # Nothing to learn from on this rank, but the others wait for its gradients.
+        if not batch.ids:  # nothing to learn from on this rank, but the others wait for its gradients
             return sum((p.sum() for p in self.parameters()), start=torch.zeros((), device=self.device)) * 0.0
         losses, divergences = self.compute_losses(batch)
         ctc = self.config.ctc
@@ -222,9 +210,8 @@ class SpeechModule(pl.LightningModule):
         if self._value is None:
             return
         # How Lightning scaled the loss: by accumulation and, in fp16, the loss scale.
-        (value, factor), graph = (self._value, self._value.grad), self._loss
+        factor, graph = self._value.grad, self._loss
         self._value = self._loss = None
-        del value
         if graph is not None:
             try:
                 return graph.backward(factor)
@@ -276,8 +263,7 @@ class SpeechModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook, after fp16's loss scale is divided out: measure the norm, skip what is not finite."""
-        if self.movement is not None:
-            # Where several processes train, all parameters take gradients, as their exchange expects, in all epochs.
+        if self.movement is not None:  # several processes exchange the gradients of all parameters in all epochs
             for name, parameter in self.model.named_parameters():
                 if not self.movement.moves(name, self.current_epoch):
                     parameter.grad = None
@@ -314,9 +300,7 @@ class SpeechModule(pl.LightningModule):
             self.read()
 
     def read(self) -> None:
-        """Report unreadable recordings and skipped steps since the last read. It waits for the device.
-
-        To be called on all processes at once.
+        """Report unreadable recordings and skipped steps since the last read; to be called on all processes at once.
 
         Raises:
             CorpusError: Too many recordings cannot be read.
@@ -348,17 +332,13 @@ class SpeechModule(pl.LightningModule):
             self._gathered = self.totals.gather(self.device)
         return self._gathered
 
-    # Validation, test, prediction.
-
     def emit(self, batch: Batch) -> list[tuple[Batch, Emission]]:
         """Log-probabilities of a batch outside training, in as many parts as memory asks for."""
         found = []
         for part in split_batch(batch, self.memory.count_parts(batch)) if batch.ids else []:
-            state = choose_state(self.model, part, self._carried_valid)
+            options = {"state": choose_state(self.model, part, self._carried_valid), "heard": part.heard}
             keeps = self._carried_valid is not None
-            emission = self.model(
-                part.waveforms, part.waveform_lengths, state=state, heard=part.heard, return_state=keeps
-            )
+            emission = self.model(part.waveforms, part.waveform_lengths, return_state=keeps, **options)
             if self._carried_valid is not None and emission.state is not None:
                 self._carried_valid.keep(part, emission.state)
             found.append((part, emission))
@@ -397,11 +377,9 @@ class SpeechModule(pl.LightningModule):
         """Transcripts of a batch, decoded greedily, in its order; empty where a recording cannot be read."""
         texts = dict.fromkeys([id for id, _, _ in batch.failed], "")
         for part, emission in self.emit(batch):
-            hypotheses = decode_greedy(emission.log_probs, emission.lengths)
-            texts |= {id: self.tokens.decode(found.tokens) for id, found in zip(part.ids, hypotheses, strict=True)}
+            found = decode_greedy(emission.log_probs, emission.lengths)
+            texts |= {id: self.tokens.decode(each.tokens) for id, each in zip(part.ids, found, strict=True)}
         return [texts[id] for id in (*batch.ids, *(id for id, _, _ in batch.failed))]
-
-    # Optimiser and schedule.
 
     def configure_optimizers(self) -> Any:
         """Lightning's hook: AdamW and the schedule."""
@@ -417,6 +395,6 @@ class SpeechModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduling}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Lightning's hook; a plateau is judged after each validation instead."""
+        """Lightning's hook; a plateau is stepped after each validation instead."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()

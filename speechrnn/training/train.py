@@ -17,9 +17,9 @@ import torch
 from speechrnn.corpus.check import LeftOut
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
-from speechrnn.processes import count_cores, is_first_process
+from speechrnn.processes import is_first_process
 from speechrnn.training.config import Config
-from speechrnn.training.config_file import load_config, make_trainer_options
+from speechrnn.training.config_file import load_config
 from speechrnn.training.run import (
     CHECKPOINTS,
     LAST,
@@ -30,7 +30,6 @@ from speechrnn.training.run import (
     refuse_to_replace,
     visible_log,
 )
-from speechrnn.types import BLANK_ID, Emission
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -97,14 +96,7 @@ def train(
         CorpusError: A manifest is wrong, or holds nothing that can be trained on.
         SpeechRNNError: Training cannot continue; the message names the utterances.
     """
-    if not isinstance(config, Config):
-        folder = Path(config).resolve().parent
-        folders = [folder, *folders]
-        config = load_config(config, overrides)
-        config = replace(config, output=config.output or str(Path("runs") / folder.name))
-    if config.output is None:
-        raise ConfigError("output: expected a folder to write to")
-    run = Run(config, list(folders), dict(provenance or {}))
+    run = _plan(config, overrides, folders, dict(provenance or {}))
     if not overwrite and is_first_process():
         refuse_to_replace(run.output)
     make_output_folder(run.output)
@@ -115,6 +107,22 @@ def train(
                 shutil.rmtree(run.output / stale, ignore_errors=True)
             run.save()
         return _fit(run, data, callbacks, logger, checkpoint=None)
+
+
+def _plan(
+    config: str | Path | Config,
+    overrides: Mapping[str, Any] | Sequence[str],
+    folders: Sequence[Path],
+    provenance: dict[str, Any],
+) -> Run:
+    if not isinstance(config, Config):
+        folder = Path(config).resolve().parent
+        folders = [folder, *folders]
+        config = load_config(config, overrides)
+        config = replace(config, output=config.output or str(Path("runs") / folder.name))
+    if config.output is None:
+        raise ConfigError("output: expected a folder to write to")
+    return Run(config, list(folders), provenance)
 
 
 @visible_log()
@@ -180,6 +188,7 @@ def _fit(
 ) -> TrainingResult:
     from speechrnn.training.checkpoints import KeepBest, SaveProgress
     from speechrnn.training.module import SpeechModule
+    from speechrnn.training.trainer import make_trainer
 
     config, preflight = run.config, data.preflight
     assert preflight is not None
@@ -187,8 +196,9 @@ def _fit(
     module.unreadable.corpus_size = len(preflight.train)
     progress = SaveProgress(run.output / LAST, config.checkpoints)
     best = KeepBest(run.output / CHECKPOINTS, config.checkpoints.best)
-    resumed_after = _read_position(checkpoint, data)
-    trainer = _make_trainer(run, [best, *callbacks, progress], given, resumed_after=resumed_after)
+    trainer = make_trainer(
+        config, run.output, [best, *callbacks, progress], given, resumed_after=_read_position(checkpoint, data)
+    )
     log.info(
         "%s %s parameters on %s utterances (%.2f h), choosing on %s",
         "training" if checkpoint is None else "resuming with",
@@ -233,10 +243,12 @@ def _release(
     run: Run, data: SpeechData, trainer: pl.Trainer, module: SpeechModule, best: KeepBest, progress: SaveProgress
 ) -> TrainingResult:
     """Write the model folder from the weights that validation chose."""
-    chosen, preflight = _choose_weights(run, data, trainer, module, best), data.preflight
+    from speechrnn.training.selection import choose_weights, shift_blank_bias
+
+    chosen, preflight = choose_weights(run.config.checkpoints, data, trainer, module, best), data.preflight
     assert preflight is not None
     if run.config.checkpoints.shift_blank:
-        chosen = _shift_blank(data, module, chosen)
+        chosen = shift_blank_bias(data, module, chosen)
     training = {
         "seconds": round(progress.seconds, 1),
         "hours_of_speech": round(sum(utterance.seconds for utterance in preflight.train) / 3600, 3),
@@ -286,94 +298,6 @@ def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
     return configuration
 
 
-def _choose_weights(
-    run: Run, data: SpeechData, trainer: pl.Trainer, module: SpeechModule, best: KeepBest
-) -> dict[str, Any]:
-    """Load the best weights, or means of weights where they are better in validation, into the module."""
-    from lightning.pytorch.callbacks import StochasticWeightAveraging
-
-    from speechrnn.training.checkpoints import average_weights
-
-    if not best.kept:
-        raise ConfigError(
-            "trainer: training ended before its first validation, so there is no model to choose; raise "
-            "trainer.max_epochs, max_steps or max_time, or validate more often (trainer.check_val_every_n_epoch, "
-            "limit_val_batches)"
-        )
-    weights = [best.load(entry) for entry in best.kept]
-    chosen, chosen_weights = {**best.kept[0], "averaged": 0}, weights[0]
-    means = []
-    if run.config.checkpoints.average and len(weights) > 1:
-        means.append((f"mean of the {len(weights)} best", average_weights(weights), {"averaged": len(weights)}))
-    if any(isinstance(each, StochasticWeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
-        averaged = {name: value.clone() for name, value in module.model.state_dict().items()}
-        means.append(("stochastic weight average", averaged, {"epoch": trainer.current_epoch}))
-    for name, mean, entry in means:
-        module.model.load_state_dict(mean)
-        [found] = _validate(module, data)
-        log.info(
-            "%s: validation WER %.2f %%, loss %.3f; the best so far: %.2f %%, %.3f",
-            name, 100 * found["wer"], found["loss"], 100 * chosen["wer"], chosen["loss"],
-        )  # fmt: skip
-        if found["rank"] < chosen["rank"]:
-            chosen, chosen_weights = {**chosen, **found, **entry}, mean
-    module.model.load_state_dict(chosen_weights)
-    return chosen
-
-
-BLANK_SHIFTS = (-1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
-"""Nats by which the blank's bias is moved, to compare on validation data."""
-
-
-def _shift_blank(data: SpeechData, module: SpeechModule, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Move the blank's bias to where the validation set has the fewest word errors, with no more character errors."""
-    best, best_shift = chosen, 0.0
-    for shift, found in zip(BLANK_SHIFTS, _validate(module, data, BLANK_SHIFTS), strict=True):
-        # Where most words are wrong, emitting nothing would pass for better. A lower loss alone, without fewer word
-        # errors, only measures how confident the network is.
-        if found["wer"] < chosen["wer"] and found["cer"] <= chosen["cer"] and found["rank"] < best["rank"]:
-            best, best_shift = {**chosen, **found}, shift
-    with torch.no_grad():
-        module.model.head.projection.bias[BLANK_ID] += best_shift
-    log.info(
-        "the blank's bias moved by %+.2f nats: validation WER %.2f %%, CER %.2f %%, before %.2f and %.2f %%",
-        best_shift, 100 * best["wer"], 100 * best["cer"], 100 * chosen["wer"], 100 * chosen["cer"],
-    )  # fmt: skip
-    return {**best, "blank_shift": best_shift}
-
-
-def _validate(module: SpeechModule, data: SpeechData, shifts: Sequence[float] = (0.0,)) -> list[dict[str, float]]:
-    """Rates of the module's present weights on the validation set, for each shift of the blank's bias, in one pass."""
-    from speechrnn.training.data import SpeechData
-    from speechrnn.training.validation import Validation
-
-    device = next(module.parameters()).device
-    module.eval()
-    alone = SpeechData(
-        data.config, preflight=data.preflight
-    )  # without the Trainer: one process validates the whole set
-    alone.setup()
-    validations = [Validation(module.named) for _ in shifts]
-    with torch.no_grad():
-        for batch in alone.val_dataloader():
-            emissions = module.emit(batch.to(device))
-            for shift, validation in zip(shifts, validations, strict=True):
-                for id, text, reason in batch.failed:
-                    validation.fail(id, text, reason)
-                for part, emission in emissions:
-                    validation.add(shift_blank(emission, shift), part, module.tokens)
-    return [validation.finish(None) for validation in validations]
-
-
-def shift_blank(emission: Emission, shift: float) -> Emission:
-    """What a model emits after its blank's bias is moved by so many nats."""
-    if shift == 0.0:
-        return emission
-    moved = emission.log_probs.clone()
-    moved[..., BLANK_ID] += shift
-    return replace(emission, log_probs=moved.log_softmax(dim=-1))
-
-
 def _train(trainer: pl.Trainer, module: SpeechModule, data: SpeechData, checkpoint: Path | None) -> None:
     """Train to the end."""
     from speechrnn.training.data import share_cores
@@ -416,68 +340,3 @@ def _is_raised_by_lightning(error: Exception) -> bool:
 def _describe_device(trainer: pl.Trainer) -> str:
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
-
-
-def _make_trainer(run: Run, callbacks: Sequence[pl.Callback], given: Any, *, resumed_after: int | None) -> pl.Trainer:
-    """Lightning's Trainer with our callbacks and loggers beside the user's."""
-    import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import EarlyStopping
-    from lightning.pytorch.plugins.io import CheckpointIO
-
-    from speechrnn.training.callbacks import BlankHint, LogLearningRate, Progress
-    from speechrnn.training.checkpoints import WholeCheckpointIO
-    from speechrnn.training.gradient_watch import GradientWatch
-    from speechrnn.training.loggers import make_loggers
-    from speechrnn.training.module import MONITOR
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    config = run.config
-    options = make_trainer_options(config.trainer)
-    _check_devices(options)
-    # The best weights are copied before a callback of the user's puts others back: callbacks keep their order.
-    ours: list[pl.Callback] = [Progress(), BlankHint(), LogLearningRate(), GradientWatch(config.gradients)]
-    if config.early_stopping_patience is not None:
-        # After validation, not at the end of the epoch: then its count is part of what the epoch's end saves.
-        stopping = EarlyStopping(MONITOR, patience=config.early_stopping_patience, check_on_train_epoch_end=False)
-        ours.append(stopping)
-    plugins = _as_list(options.pop("plugins", None))
-    if not any(isinstance(each, CheckpointIO) for each in plugins):
-        plugins.append(WholeCheckpointIO())
-    listed = _as_list(options.pop("callbacks", None))
-    logs = options.pop("logger", None)
-    defaults = {
-        "log_every_n_steps": 10,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    try:
-        return pl.Trainer(
-            **{**defaults, **options},
-            default_root_dir=run.output,
-            logger=make_loggers(run.output, logs if given is None else given, resumed_after=resumed_after),
-            callbacks=[*ours, callbacks[0], *listed, *callbacks[1:]],
-            plugins=plugins,
-            use_distributed_sampler=False,
-        )
-    except SpeechRNNError:
-        raise
-    except Exception as error:  # whatever Lightning and the libraries below it raise
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _check_devices(options: Mapping[str, Any]) -> None:
-    """Refuse more processes than cores on a CPU, before Lightning starts them."""
-    accelerator, devices = str(options.get("accelerator", "auto")), str(options.get("devices", 1))
-    if accelerator != "cpu" and (accelerator != "auto" or torch.cuda.is_available()):
-        return
-    if devices == "-1":
-        raise ConfigError("trainer.devices: -1 means all GPUs, and torch finds none; give a number of processes")
-    cores = max(2, count_cores())
-    if devices.isdigit() and int(devices) > cores:
-        raise ConfigError(f"trainer.devices: {devices} processes, but torch finds no GPU and {cores} cores; lower it")

@@ -24,7 +24,8 @@ from speechrnn.model_folder import load_model
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.training.checkpoints import WholeCheckpointIO, average_weights
 from speechrnn.training.module import SpeechModule
-from speechrnn.training.train import BLANK_SHIFTS, _shift_blank, resume, shift_blank, train
+from speechrnn.training.selection import BLANK_SHIFTS, shift_blank, shift_blank_bias
+from speechrnn.training.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
@@ -334,9 +335,9 @@ def shift_with(make_tiny_model, monkeypatch, rate):
     acoustic = make_tiny_model().acoustic
     own = float(acoustic.head.projection.bias[0].detach())
     monkeypatch.setattr(
-        "speechrnn.training.train._validate", lambda module, data, shifts: [rate(each) for each in shifts]
+        "speechrnn.training.selection._validate", lambda module, data, shifts: [rate(each) for each in shifts]
     )
-    chosen = _shift_blank(None, SimpleNamespace(model=acoustic), {**rate(0.0), "epoch": 3})
+    chosen = shift_blank_bias(None, SimpleNamespace(model=acoustic), {**rate(0.0), "epoch": 3})
     return chosen, float(acoustic.head.projection.bias[0].detach()) - own
 
 
