@@ -1,8 +1,4 @@
-"""Fine-tuning: from a given model and recordings of one's own to a model that knows them, and what that cost.
-
-A run is one of :func:`speechrnn.training.train.train` that begins from a model (``start`` in its configuration); this
-module chooses its settings, compares the model before and after, and says both.
-"""
+"""Fine-tuning: a training run that starts from a model, with chosen settings, and error rates before and after it."""
 
 from __future__ import annotations
 
@@ -14,20 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechrnn.atomic_io import write_atomic, write_json
+from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.splits import hold_out, write_parts
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, add_results, find_folder, load_model, save_model
-from speechrnn.text.normalize import TextConfig, normalize_text
-from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.training.config import Alphabet, Config
 from speechrnn.training.config_file import load_config, to_arguments
 from speechrnn.training.run import is_resumable, make_output_folder, read_run, refuse_to_replace, visible_log
-from speechrnn.training.start import propose_alphabet
+from speechrnn.training.start import choose_settings, count_hours, describe_plan, take_settings
 from speechrnn.training.train import TrainingResult, resume, train
 
 if TYPE_CHECKING:
     from speechrnn.corpus.utterance import Utterance
     from speechrnn.evaluation.comparison import Comparison
     from speechrnn.evaluation.evaluate import Evaluation
+    from speechrnn.training.data import SpeechData
 
 logger = logging.getLogger("speechrnn")
 
@@ -92,23 +90,66 @@ def finetune(
         ConfigError: A setting is wrong, or the output folder holds another run.
         SpeechRNNError: Training cannot go on.
     """
+    from speechrnn.training.data import SpeechData
+
     folder = find_folder(model).resolve()
     base = load_model(folder)
     make_output_folder(Path(output))
-    paths = _split_if_needed(Path(train), None if valid is None else Path(valid), Path(output), overwrite=overwrite)
-    settings = take_settings(base, folder, dict(replacements or {}))
-    settings |= {f"data.{name}": str(path) for name, path in paths.items()}
-    settings |= {"output": str(output), "start.model": str(folder), **_take_replay(replay)}
+    paths, corpora = _read_corpora(train, valid, replay, Path(output), overwrite=overwrite)
+    settings = take_settings(base, folder, dict(replacements or {})) | paths
+    settings |= {"output": str(output), "start.model": str(folder)}
     given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
     if freeze is not None:
         given += ["--start.layers", str(_count_moving_layers(base, freeze))]
-    config = _configure(base, settings, given, alphabet=alphabet)
-    corpora = {"valid": paths["valid"]} | ({} if old_valid is None else {"old": Path(old_valid)})
-    # Before training, so that a corpus which cannot be read is not found out hours later.
-    before = _evaluate_all(replace(base, text=config.text), corpora)
+    config = _configure(base, corpora["data.train"], settings, given, alphabet=alphabet)
+    sets = {"valid": corpora["data.valid"]}
+    if old_valid is not None:
+        sets["old"] = read_corpus(old_valid)
+    before = _evaluate_all(replace(base, text=config.text), sets)
     logger.info("before: %s", _describe_rates(before))
-    result = _train(config, base, corpus=Path(train).name, overwrite=overwrite)
-    return _compare(result, load_model(folder), corpora, before)
+    data = SpeechData(config, corpora=corpora, base=base)
+    result = _train(config, base, data, corpus=Path(train).name, overwrite=overwrite)
+    return _compare(result, base, sets, before)
+
+
+def _read_corpora(
+    train: str | Path, valid: str | Path | None, replay: str | Path | None, output: Path, *, overwrite: bool
+) -> tuple[dict[str, str], dict[str, Sequence[Utterance]]]:
+    """Paths and utterances of the corpora, by setting; without ``valid``, a tenth of ``train`` is held out."""
+    given = {"data.train": train, "data.valid": valid, "start.replay": replay}
+    paths = {name: str(Path(path).resolve()) for name, path in given.items() if path is not None}
+    corpora: dict[str, Sequence[Utterance]] = {name: read_corpus(given[name] or "") for name in paths}
+    if valid is None:
+        parts = _split(corpora["data.train"], Path(train), output, overwrite=overwrite)
+        corpora |= {f"data.{name}": part for name, part in parts.items()}
+        paths |= {f"data.{name}": str((output / f"{name}.jsonl").resolve()) for name in parts}
+    return paths, corpora
+
+
+def _split(
+    utterances: Sequence[Utterance], path: Path, output: Path, *, overwrite: bool
+) -> dict[str, Sequence[Utterance]]:
+    """Hold out a part for validation; write a manifest of each part."""
+    if len(utterances) < 2:
+        raise CorpusError(f"{path}: one utterance cannot be split; give a validation corpus with --valid")
+    train, valid = hold_out(utterances, every=VALID_EVERY, where=path)
+    parts = {"train": train, "valid": valid}
+    if not all(_is_written(output / f"{name}.jsonl", part) for name, part in parts.items()):
+        if not overwrite:
+            refuse_to_replace(output)  # a run there was trained on other data, and may still be resumed
+        write_parts(output, parts)
+    logger.info(
+        "no validation set was given: %d of %d utterances are held out (%s); give one with --valid",
+        len(valid), len(utterances), output / "valid.jsonl",
+    )  # fmt: skip
+    return dict(parts)
+
+
+def _is_written(path: Path, utterances: Sequence[Utterance]) -> bool:
+    try:
+        return read_manifest(path) == list(utterances)
+    except CorpusError:
+        return False
 
 
 def _count_moving_layers(base: ModelFolder, freeze: str | int) -> int:
@@ -120,28 +161,19 @@ def _count_moving_layers(base: ModelFolder, freeze: str | int) -> int:
     return layers - int(freeze)
 
 
-def _take_replay(replay: str | Path | None) -> dict[str, str]:
-    """The setting for what is to be replayed, which must be there."""
-    if replay is None:
-        return {}
-    if not Path(replay).exists():
-        raise CorpusError(f"{replay}: there is no such file or folder to replay; check the path")
-    return {"start.replay": str(Path(replay).resolve())}
-
-
-def _train(config: Config, base: ModelFolder, *, corpus: str, overwrite: bool) -> TrainingResult:
+def _train(config: Config, base: ModelFolder, data: SpeechData, *, corpus: str, overwrite: bool) -> TrainingResult:
     assert config.output is not None
     output = Path(config.output)
     is_finished = (output / "model").exists() and _is_same_run(output, config)
     if not overwrite and (is_finished or is_resumable(output, config)):
-        return resume(output)
+        return resume(output, data=data)
     languages = base.provenance.get("languages", [])
     provenance = {
         "languages": [config.text.language] if config.text.language else languages,
         "corpora": [*base.provenance.get("corpora", []), {"corpus": corpus}],
         "begun_from": {"languages": languages, "training": base.provenance.get("training", {})},
     }
-    return train(config, provenance=provenance, overwrite=overwrite)
+    return train(config, provenance=provenance, overwrite=overwrite, data=data)
 
 
 def _is_same_run(output: Path, config: Config) -> bool:
@@ -152,62 +184,17 @@ def _is_same_run(output: Path, config: Config) -> bool:
     return replace(kept, output=None) == replace(config, output=None)
 
 
-def _split_if_needed(train_path: Path, valid_path: Path | None, output: Path, *, overwrite: bool) -> dict[str, Path]:
-    """Paths of training and validation data; where the latter is not given, manifests of two parts of the former."""
-    if valid_path is not None:
-        return {"train": train_path.resolve(), "valid": valid_path.resolve()}
-    from speechrnn.corpus.readers import read_corpus
-    from speechrnn.corpus.splits import hold_out, write_parts
-
-    utterances = read_corpus(train_path)
-    if len(utterances) < 2:
-        raise CorpusError(f"{train_path}: one utterance cannot be split; give another corpus to choose on with --valid")
-    kept, held_out = hold_out(utterances, every=VALID_EVERY, where=train_path)
-    parts = {"train": kept, "valid": held_out}
-    if not all(_is_written(output / f"{name}.jsonl", part) for name, part in parts.items()):
-        if not overwrite:
-            refuse_to_replace(output)  # a run there has learned from something else, and may yet go on
-        write_parts(output, parts)
-    logger.info(
-        "no validation set was given: %d of %d utterances are held out (%s); give one with --valid",
-        len(held_out), len(utterances), output / "valid.jsonl",
-    )  # fmt: skip
-    return {name: (output / f"{name}.jsonl").resolve() for name in parts}
-
-
-def _is_written(path: Path, utterances: Sequence[Utterance]) -> bool:
-    from speechrnn.corpus.manifest import read_manifest
-
-    try:
-        return read_manifest(path) == list(utterances)
-    except CorpusError:
-        return False
-
-
-def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:
-    """Settings that a model brings with it: what it hears and writes, and how it was trained."""
-    earlier = base.provenance.get("configuration", {})
-    lexicon = str(folder / LEXICON_FILE) if base.tokens.kind == "phones" else None
-    return {
-        "front_end": asdict(base.acoustic.front_end.config),
-        "encoder": asdict(base.acoustic.encoder.config),
-        "text": asdict(replace(base.text, replacements={**base.text.replacements, **replacements})),
-        "tokens": {**earlier.get("tokens", {}), "kind": base.tokens.kind, "alphabet": None, "lexicon": lexicon},
-        # Two masked copies of everything double the time, which buys more as epochs while so little was heard.
-        "ctc": {**earlier.get("ctc", {}), "lexicon": None, "consistency": 0.0},
-        "augment": earlier.get("augment", {}),
-    }
-
-
 def _configure(
-    base: ModelFolder, settings: dict[str, Any], given: Sequence[str], *, alphabet: Alphabet | None
+    base: ModelFolder,
+    utterances: Sequence[Utterance],
+    settings: dict[str, Any],
+    given: Sequence[str],
+    *,
+    alphabet: Alphabet | None,
 ) -> Config:
-    """The run's configuration: what the model brings, what suits the recordings, and above both what was asked for."""
-    from speechrnn.corpus.readers import read_corpus
-
-    nobodys = {"trainer.max_epochs": -1}  # lest the default of a training from nothing pass for what was asked for
-    asked = load_config(None, [*to_arguments(settings | nobodys), *given])
-    utterances = read_corpus(settings["data.train"])
+    """The run's configuration: the model's settings, those that suit the recordings, and above both those given."""
+    unset = {"trainer.max_epochs": -1}  # the default for training from scratch is not a request
+    asked = load_config(None, [*to_arguments(settings | unset), *given])
     chosen = choose_settings(
         base,
         utterances,
@@ -217,103 +204,14 @@ def _configure(
         epochs=asked.trainer.get("max_epochs"),
     )
     config = load_config(None, [*to_arguments(settings | chosen), *given])
-    logger.info("%.2f h: %s", _count_hours(utterances), describe_plan(config))
+    logger.info("%.2f h: %s", count_hours(utterances), describe_plan(config))
     return config
-
-
-def choose_settings(
-    base: ModelFolder,
-    utterances: Sequence[Utterance],
-    *,
-    text: TextConfig,
-    alphabet: Alphabet | None,
-    kind: str | None = None,
-    epochs: int | None = None,
-) -> dict[str, Any]:
-    """Settings that suit a model and so much speech; what becomes of its alphabet is said in a line.
-
-    Args:
-        base: The model.
-        utterances: What to learn from.
-        text: How its texts are normalised.
-        alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
-        kind: What the fine-tuned model is to write, such as ``words``; None: what the model writes.
-        epochs: How many were asked for; None (or no number that could be one): what suits the recordings.
-
-    Raises:
-        ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
-    """
-    new = {old: text.replacements[old] for old in text.replacements if old not in base.text.replacements}
-    if (alphabet == "map") != bool(new):
-        raise ConfigError("--alphabet map and --map go together: say what each letter becomes, as in --map 'ä=ae ß=ss'")
-    for old, written in new.items():
-        logger.info("map: %s is written %s", old, written)
-    texts = [normalize_text(each.text, text) for each in utterances]
-    proposed, why = propose_alphabet(base.tokens, texts, kind=kind)
-    chosen = alphabet or proposed
-    logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
-    is_new = chosen in ("extend", "replace") and proposed != "keep"
-    training = _choose_training(_count_hours(utterances), epochs, new=chosen if is_new else None)
-    return {"start.alphabet": chosen, **training}
-
-
-def _count_hours(utterances: Sequence[Utterance]) -> float:
-    return sum(each.seconds for each in utterances) / 3600
-
-
-def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None) -> dict[str, Any]:
-    """How long, how fast and in what batches, for so many hours, or for the epochs that were asked for.
-
-    ``new`` is how symbols that the model lacks come to it; None where there are none.
-    """
-    if not isinstance(epochs, int) or epochs < 1:
-        epochs = min(200, max(10, round(30.0 / max(hours, 1e-3))))
-    return {
-        "data.batch_seconds": round(min(32.0, max(4.0, 360.0 * hours)), 1),
-        "trainer.max_epochs": epochs,
-        "trainer.gradient_clip_val": 5.0,
-        # Another language moves far: at 5e-4 it learned no faster than from nothing (recipes/german/RESULTS.md).
-        "optimizer.learning_rate": 5e-4 if new is None else 3e-3,
-        "optimizer.warmup_share": 0.1,
-        # Twice the epochs took a fifth of the errors away (recipes/fsdd/RESULTS.md).
-        "checkpoints.best": max(3, round(0.15 * epochs)),
-        "checkpoints.average": True,
-        "checkpoints.shift_blank": True,
-        # Letters that begin as similar ones do, and have a few epochs in all, gain nothing from one of their own
-        # (recipes/german/RESULTS.md); an output layer that begins from nothing has it.
-        "start.head_epochs": 0 if new is None else max(int(new == "replace"), epochs // 20),
-        "start.layer_decay": 0.9 if new is None else 1.0,
-    }
-
-
-def describe_plan(config: Config) -> str:
-    """What moves, for how long and how fast, in a line."""
-    start = config.start
-    if start.layers is None:
-        moving = ["everything moves"]
-    elif start.layers == 0:
-        moving = ["the output layer alone moves"]
-    else:
-        moving = [f"the output layer and {start.layers} below it move"]
-    if start.head_epochs and start.layers != 0:
-        first = "first epoch" if start.head_epochs == 1 else f"first {start.head_epochs} epochs"
-        moving.append(f"the output layer alone in the {first}")
-    if start.unfreeze_every:
-        moving.append(f"one layer more after every {start.unfreeze_every}")
-    if start.layer_decay < 1.0:
-        moving.append(f"each layer {start.layer_decay:g} times as fast as the one above it")
-    if start.replay:
-        moving.append(f"{100 * start.replay_share:.0f} % of what is heard is replayed")
-    return (
-        f"{config.trainer['max_epochs']} epochs in batches of {config.data.batch_seconds:g} s, learning rate "
-        f"{config.optimizer.learning_rate:g}; {', '.join(moving)}"
-    )
 
 
 # What it gained, and what it forgot.
 
 
-def _evaluate_all(model: ModelFolder, corpora: Mapping[str, Path]) -> dict[str, Evaluation]:
+def _evaluate_all(model: ModelFolder, corpora: Mapping[str, Sequence[Utterance]]) -> dict[str, Evaluation]:
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.recognition.recognizer import Recognizer
 
@@ -328,7 +226,10 @@ def _describe_rates(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def _compare(
-    result: TrainingResult, old: ModelFolder, corpora: Mapping[str, Path], before: Mapping[str, Evaluation]
+    result: TrainingResult,
+    old: ModelFolder,
+    corpora: Mapping[str, Sequence[Utterance]],
+    before: Mapping[str, Evaluation],
 ) -> FineTuning:
     from speechrnn.evaluation.comparison import compare
 
@@ -346,7 +247,10 @@ def _compare(
 
 
 def _try_means(
-    tuned: ModelFolder, old: ModelFolder, corpora: Mapping[str, Path], after: dict[str, Evaluation]
+    tuned: ModelFolder,
+    old: ModelFolder,
+    corpora: Mapping[str, Sequence[Utterance]],
+    after: dict[str, Evaluation],
 ) -> tuple[float, dict[str, Evaluation]]:
     """The share of old weights with the fewest errors among those that are no worse on either set; 0 for none."""
     best, best_share = after, 0.0

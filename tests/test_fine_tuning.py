@@ -1,6 +1,7 @@
 """Fine-tuning as a user does it: what is chosen, what comes out, what it is compared with, and how it goes on."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,22 +18,22 @@ import speechrnn
 from speechrnn import fine_tuning
 from speechrnn.cli.main import main
 from speechrnn.corpus.readers import read_corpus
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.evaluation.comparison import Comparison
 from speechrnn.fine_tuning import (
-    choose_settings,
     describe_finetuning,
-    describe_plan,
     finetune,
     mix_weights,
-    take_settings,
 )
 from speechrnn.model_folder import load_model
 from speechrnn.text.normalize import TextConfig
+from speechrnn.text.tokens import WordTokens
 from speechrnn.training.config import Config, StartConfig
 from speechrnn.training.config_file import load_config
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.preflight import REPLAY, prepare_run
+from speechrnn.training.start import choose_settings, describe_plan, take_settings
 from speechrnn.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,9 +144,7 @@ def test_without_a_validation_set_a_tenth_is_held_out(letters, german, caplog):
 def test_one_utterance_cannot_be_split(letters, german):
     manifest = german / "one.jsonl"
     manifest.write_text((german / "train.jsonl").read_text().splitlines()[0] + "\n")
-    with pytest.raises(
-        CorpusError, match="one utterance cannot be split; give another corpus to choose on with --valid"
-    ):
+    with pytest.raises(CorpusError, match="one utterance cannot be split; give a validation corpus with --valid"):
         tune(letters, german, train=manifest, valid=None)
 
 
@@ -390,3 +389,43 @@ def test_a_text_that_does_not_fit_its_recording_is_left_out_and_named(letters, g
     assert main([*command, "--valid", str(german / "valid.jsonl"), *quick]) == 1
     assert "left out of training: long: " in capsys.readouterr().err
     assert "long" in (german / "run" / "left_out.jsonl").read_text()
+
+
+def test_each_corpus_is_read_once_and_each_model_loaded_once(letters, german, monkeypatch):
+    read, loaded = [], []
+    for module in ("speechrnn.fine_tuning", "speechrnn.training.preflight", "speechrnn.evaluation.evaluate"):
+        monkeypatch.setattr(f"{module}.read_corpus", lambda path, *a, **k: read.append(Path(path)) or read_corpus(path))
+    for module in ("speechrnn.fine_tuning", "speechrnn.training.preflight", "speechrnn.model_folder.format"):
+        monkeypatch.setattr(f"{module}.load_model", lambda path: loaded.append(Path(path)) or load_model(path))
+    outcome = tune(letters, german, replay=german / "train.jsonl", old_valid=german / "valid.jsonl", alphabet="extend")
+    names = [path.name for path in read]
+    assert sorted(names) == ["train.jsonl", "train.jsonl", "valid.jsonl", "valid.jsonl"]  # one for each argument
+    assert loaded.count(letters.resolve()) == 1
+    assert loaded.count(outcome.training.model) <= 2  # to score it, and to add the results to its card
+
+
+def test_fine_tuning_enters_few_of_our_files(letters, german):
+    package, files = Path(speechrnn.__file__).parent, set()
+
+    def profile(frame, event, argument):
+        if event == "call":
+            files.add(frame.f_code.co_filename)
+
+    sys.setprofile(profile)
+    try:
+        tune(letters, german, overrides={**QUICK, "trainer.max_epochs": 1})
+    finally:
+        sys.setprofile(None)
+    ours = sorted(name for name in files if Path(name).is_relative_to(package))
+    assert len(ours) <= 65, ours
+
+
+def test_a_model_of_words_is_not_given_the_rare_words_of_sentences(caplog):
+    base = SimpleNamespace(tokens=WordTokens(["<blank>", "yes", "no"]), text=TextConfig())
+    sentences = [Utterance(str(n), Path("a.wav"), f"word{n} again word{n + 40} here", seconds=3.0) for n in range(23)]
+    with pytest.raises(ConfigError, match=r"lacks 48 words of these texts, 46 of which .* --tokens.kind characters"):
+        choose_settings(base, sentences, text=TextConfig(), alphabet=None)
+    choose_settings(base, sentences, text=TextConfig(), alphabet=None, kind="characters")
+    assert choose_settings(base, sentences, text=TextConfig(), alphabet="replace")["start.alphabet"] == "replace"
+    commands = [Utterance(str(n), Path("a.wav"), "stop" if n % 2 else "go", seconds=1.0) for n in range(8)]
+    assert choose_settings(base, commands, text=TextConfig(), alphabet=None)["start.alphabet"] == "replace"

@@ -21,6 +21,7 @@ from speechrnn.corpus.batches import DurationBatches, EpochSampler, Plan, Sharde
 from speechrnn.corpus.streams import StreamBatches
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError
+from speechrnn.model_folder import ModelFolder
 from speechrnn.processes import count_cores
 from speechrnn.training.config import Config, DataConfig
 from speechrnn.training.config_file import to_config
@@ -102,6 +103,8 @@ class SpeechData(pl.LightningDataModule):
         config: The run's configuration: a :class:`~speechrnn.training.config.Config`, a YAML file, or plain settings.
         folders: Where to look for manifests that are given by relative paths; a YAML file's own folder is among them.
         preflight: What it found, where it has run already.
+        corpora: Corpora that are read already, as :func:`~speechrnn.training.preflight.prepare_run` takes them.
+        base: The model of ``start.model``, where it is loaded already.
 
     Attributes:
         preflight: What the preflight found; None before ``setup``.
@@ -118,12 +121,15 @@ class SpeechData(pl.LightningDataModule):
         folders: Sequence[Path] = (),
         *,
         preflight: Preflight | None = None,
+        corpora: Mapping[str, Sequence[Utterance]] | None = None,
+        base: ModelFolder | None = None,
     ) -> None:
         super().__init__()
         self.config = to_config(config)
         own = [Path(config).resolve().parent] if isinstance(config, (str, Path)) else []
         self.folders = [Path(self.config.output or "."), *own, *folders]
         self.preflight = preflight
+        self._opened: dict[str, Any] = {"corpora": corpora, "base": base}
         self._epoch = 0
         self._batches_done = 0
 
@@ -132,7 +138,7 @@ class SpeechData(pl.LightningDataModule):
         if hasattr(self, "train_set"):
             return
         if self.preflight is None:
-            self.preflight = prepare_run(self.config, folders=self.folders)
+            self.preflight = prepare_run(self.config, folders=self.folders, **self._opened)
         of_train, of_valid = self.preflight.heard or (None, None)
         self.train_set = self._make_dataset(self.preflight.train, augment=self.config.augment, heard=of_train)
         self.valid_set = self._make_dataset(self.preflight.valid, heard=of_valid)

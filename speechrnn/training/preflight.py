@@ -23,13 +23,14 @@ from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.utterance import Utterance, compact_utterances, read_utterance
 from speechrnn.errors import AudioError, ConfigError, CorpusError
+from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.padding import pad_sequences
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text.pronunciations import read_pronunciations
 from speechrnn.text.token_files import build_tokens
 from speechrnn.text.tokens import Tokens, TokensConfig
 from speechrnn.training.config import Config
-from speechrnn.training.start import load_start, make_tokens, start_from
+from speechrnn.training.start import check_start, make_tokens, start_from
 
 logger = logging.getLogger("speechrnn")
 
@@ -77,7 +78,11 @@ class Preflight:
 
 
 def prepare_run(
-    config: Config, *, folders: Sequence[Path], corpora: Mapping[str, Sequence[Utterance]] | None = None
+    config: Config,
+    *,
+    folders: Sequence[Path],
+    corpora: Mapping[str, Sequence[Utterance]] | None = None,
+    base: ModelFolder | None = None,
 ) -> Preflight:
     """Read the corpora, build tokens and model, and sort out what CTC cannot align.
 
@@ -85,10 +90,12 @@ def prepare_run(
         config: The run's configuration.
         folders: Where relative manifest paths are looked for, in this order.
         corpora: Corpora that are read already, by setting: ``data.train``, ``data.valid``, ``start.replay``.
+        base: The model of ``start.model``, if it is loaded already.
     """
     corpora = _read_corpora(config, folders, corpora or {})
     normalize = partial(normalize_text, config=config.text)
-    tokens, model = _make_model(config, (normalize(each.text) for each in corpora["data.train"]), folders)
+    texts = (normalize(each.text) for each in corpora["data.train"])
+    tokens, model = _make_model(config, texts, folders, base)
     check = partial(
         check_corpus,
         tokens=tokens,
@@ -126,12 +133,15 @@ def _read_corpora(
     }
 
 
-def _make_model(config: Config, texts: Iterable[str], folders: Sequence[Path]) -> tuple[Tokens, AcousticModel]:
-    """The tokens, and the model before its first step."""
+def _make_model(
+    config: Config, texts: Iterable[str], folders: Sequence[Path], base: ModelFolder | None
+) -> tuple[Tokens, AcousticModel]:
+    """The untrained model and its tokens."""
     import lightning.pytorch as pl
 
-    base = load_start(config) if config.start.model is not None else None
-    if base is not None:
+    if config.start.model is not None:
+        base = base or load_model(config.start.model)
+        check_start(base, config)
         tokens = make_tokens(base.tokens, config, texts)
     else:
         normalize = partial(normalize_text, config=config.text)

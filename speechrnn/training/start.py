@@ -1,4 +1,4 @@
-"""What fine-tuning begins from: a model's weights, its symbols kept or changed; and what of it moves when."""
+"""How fine-tuning starts: settings chosen for a model and a corpus, the alphabet, initial weights, frozen layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +16,11 @@ from torch.nn import Parameter
 
 from speechrnn.acoustic.ctc import CTCHead
 from speechrnn.acoustic.model import AcousticModel
+from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError, CorpusError, name_some
-from speechrnn.model_folder import ModelFolder, load_model
-from speechrnn.text.normalize import normalize_text
+from speechrnn.model_folder import ModelFolder
+from speechrnn.text.normalize import TextConfig, normalize_text
+from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.similar import find_similar
 from speechrnn.text.token_files import build_tokens
 from speechrnn.text.tokens import CharacterTokens, Tokens, WordTokens
@@ -25,19 +29,18 @@ from speechrnn.types import BLANK_ID
 
 logger = logging.getLogger("speechrnn")
 
+_FEWEST_OF_A_WORD = 3
+
 MAY_DIFFER = frozenset({"dropout", "input_dropout", "locked_dropout", "recurrent_dropout", "initial_state"})
 """Settings of the encoder that need not be the model's: they change training alone, or begin as nothing."""
 
 
-def load_start(config: Config) -> ModelFolder:
-    """The model that training begins from.
+def check_start(base: ModelFolder, config: Config) -> None:
+    """Compare a configuration with the model that training starts from.
 
     Raises:
-        ConfigError: A setting says something else than the model does.
-        ModelError: There is no such model, or it is damaged.
+        ConfigError: A setting that cannot change differs from the model's.
     """
-    assert config.start.model is not None
-    base = load_model(config.start.model)
     own = {
         "front_end": dataclasses.asdict(base.acoustic.front_end.config),
         "encoder": dataclasses.asdict(base.acoustic.encoder.config),
@@ -55,7 +58,6 @@ def load_start(config: Config) -> ModelFolder:
             f"tokens.kind: {config.tokens.kind}, but the model to begin from has {base.tokens.kind}; leave it out, or "
             "begin a new output layer with start.alphabet replace"
         )
-    return base
 
 
 def make_tokens(base: Tokens, config: Config, texts: Iterable[str]) -> Tokens:
@@ -159,6 +161,133 @@ def _start_head(base: ModelFolder, head: CTCHead, tokens: Tokens) -> dict[str, T
     if begun:
         logger.info("new symbols: %s", name_some(begun, 12))
     return {"projection.weight": weight, "projection.bias": bias}
+
+
+def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:
+    """Settings that a model brings with it: what it hears and writes, and how it was trained."""
+    earlier = base.provenance.get("configuration", {})
+    lexicon = str(folder / LEXICON_FILE) if base.tokens.kind == "phones" else None
+    return {
+        "front_end": dataclasses.asdict(base.acoustic.front_end.config),
+        "encoder": dataclasses.asdict(base.acoustic.encoder.config),
+        "text": dataclasses.asdict(
+            dataclasses.replace(base.text, replacements={**base.text.replacements, **replacements})
+        ),
+        "tokens": {**earlier.get("tokens", {}), "kind": base.tokens.kind, "alphabet": None, "lexicon": lexicon},
+        # Two masked copies of everything double the time, which buys more as epochs while so little was heard.
+        "ctc": {**earlier.get("ctc", {}), "lexicon": None, "consistency": 0.0},
+        "augment": earlier.get("augment", {}),
+    }
+
+
+def choose_settings(
+    base: ModelFolder,
+    utterances: Sequence[Utterance],
+    *,
+    text: TextConfig,
+    alphabet: Alphabet | None,
+    kind: str | None = None,
+    epochs: int | None = None,
+) -> dict[str, Any]:
+    """Settings that suit a model and so much speech; what becomes of its alphabet is said in a line.
+
+    Args:
+        base: The model.
+        utterances: What to learn from.
+        text: How its texts are normalised.
+        alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
+        kind: What the fine-tuned model is to write, such as ``words``; None: what the model writes.
+        epochs: How many were asked for; None (or no number that could be one): what suits the recordings.
+
+    Raises:
+        ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
+    """
+    new = {old: text.replacements[old] for old in text.replacements if old not in base.text.replacements}
+    if (alphabet == "map") != bool(new):
+        raise ConfigError("--alphabet map and --map go together: say what each letter becomes, as in --map 'ä=ae ß=ss'")
+    for old, written in new.items():
+        logger.info("map: %s is written %s", old, written)
+    texts = [normalize_text(each.text, text) for each in utterances]
+    proposed, why = propose_alphabet(base.tokens, texts, kind=kind)
+    if alphabet is None and proposed != "keep" and kind in (None, base.tokens.kind):
+        _refuse_rare_words(base.tokens, texts)
+    chosen = alphabet or proposed
+    logger.info("alphabet: %s (%s)", chosen, why if proposed == chosen else f"asked for; proposed: {proposed}, {why}")
+    is_new = chosen in ("extend", "replace") and proposed != "keep"
+    training = _choose_training(count_hours(utterances), epochs, new=chosen if is_new else None)
+    return {"start.alphabet": chosen, **training}
+
+
+def _refuse_rare_words(tokens: Tokens, texts: Sequence[str]) -> None:
+    """Refuse to add words to a model of words that occur too rarely to be learned, as those of sentences do.
+
+    Raises:
+        ConfigError: Most of the words that the model lacks occur less than three times.
+    """
+    if not isinstance(tokens, WordTokens):
+        return
+    _, unknown = count_symbols(tokens, texts)
+    rare = sum(count < _FEWEST_OF_A_WORD for count in unknown.values())
+    if 2 * rare > len(unknown):
+        raise ConfigError(
+            f"the model writes whole words and lacks {len(unknown)} words of these texts, {rare} of which occur less "
+            f"than {_FEWEST_OF_A_WORD} times; --tokens.kind characters trains a new output layer of letters, "
+            "--alphabet replace or extend uses whole words nevertheless"
+        )
+
+
+def count_hours(utterances: Sequence[Utterance]) -> float:
+    """Duration of a corpus, in hours."""
+    return sum(each.seconds for each in utterances) / 3600
+
+
+def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None) -> dict[str, Any]:
+    """How long, how fast and in what batches, for so many hours, or for the epochs that were asked for.
+
+    ``new`` is how symbols that the model lacks come to it; None where there are none.
+    """
+    if not isinstance(epochs, int) or epochs < 1:
+        epochs = min(200, max(10, round(30.0 / max(hours, 1e-3))))
+    return {
+        "data.batch_seconds": round(min(32.0, max(4.0, 360.0 * hours)), 1),
+        "trainer.max_epochs": epochs,
+        "trainer.gradient_clip_val": 5.0,
+        # Another language moves far: at 5e-4 it learned no faster than from nothing (recipes/german/RESULTS.md).
+        "optimizer.learning_rate": 5e-4 if new is None else 3e-3,
+        "optimizer.warmup_share": 0.1,
+        # Twice the epochs took a fifth of the errors away (recipes/fsdd/RESULTS.md).
+        "checkpoints.best": max(3, round(0.15 * epochs)),
+        "checkpoints.average": True,
+        "checkpoints.shift_blank": True,
+        # Letters that begin as similar ones do, and have a few epochs in all, gain nothing from one of their own
+        # (recipes/german/RESULTS.md); an output layer that begins from nothing has it.
+        "start.head_epochs": 0 if new is None else max(int(new == "replace"), epochs // 20),
+        "start.layer_decay": 0.9 if new is None else 1.0,
+    }
+
+
+def describe_plan(config: Config) -> str:
+    """What moves, for how long and how fast, in a line."""
+    start = config.start
+    if start.layers is None:
+        moving = ["everything moves"]
+    elif start.layers == 0:
+        moving = ["the output layer alone moves"]
+    else:
+        moving = [f"the output layer and {start.layers} below it move"]
+    if start.head_epochs and start.layers != 0:
+        first = "first epoch" if start.head_epochs == 1 else f"first {start.head_epochs} epochs"
+        moving.append(f"the output layer alone in the {first}")
+    if start.unfreeze_every:
+        moving.append(f"one layer more after every {start.unfreeze_every}")
+    if start.layer_decay < 1.0:
+        moving.append(f"each layer {start.layer_decay:g} times as fast as the one above it")
+    if start.replay:
+        moving.append(f"{100 * start.replay_share:.0f} % of what is heard is replayed")
+    return (
+        f"{config.trainer['max_epochs']} epochs in batches of {config.data.batch_seconds:g} s, learning rate "
+        f"{config.optimizer.learning_rate:g}; {', '.join(moving)}"
+    )
 
 
 class Movement:

@@ -75,6 +75,7 @@ def train(
     provenance: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     folders: Sequence[Path] = (),
+    data: SpeechData | None = None,
 ) -> TrainingResult:
     """Train a model and release it.
 
@@ -86,6 +87,7 @@ def train(
         provenance: What the model card says of languages and corpora (licence, attribution, source).
         overwrite: Replace a run in the output folder, finished or not; else that is refused.
         folders: Where else to look for manifests that are given by relative paths.
+        data: The configuration's data, where they are read already.
 
     Returns:
         Where the model is and how good it is on validation data. Where several processes train together, only the first
@@ -101,7 +103,7 @@ def train(
         refuse_to_replace(run.output)
     make_output_folder(run.output)
     with locked(run.output):
-        data = _prepare(run)
+        data = _prepare(run, data)
         if is_first_process():
             for stale in (CHECKPOINTS, "logs", "faults"):
                 shutil.rmtree(run.output / stale, ignore_errors=True)
@@ -131,6 +133,7 @@ def resume(
     *,
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | Iterable[Logger] | bool | None = None,
+    data: SpeechData | None = None,
 ) -> TrainingResult:
     """Continue a run that was stopped, killed or interrupted, as if it had not been.
 
@@ -138,6 +141,7 @@ def resume(
         output: The run's folder.
         callbacks: As :func:`train` got them.
         logger: As :func:`train` got it.
+        data: As :func:`train` got it.
 
     Returns:
         As :func:`train` does; on a CPU, with as many threads as before, the weights are those of a run that was never
@@ -154,14 +158,14 @@ def resume(
         return _describe_finished(output)
     with locked(output):
         checkpoint = output / LAST if (output / LAST).exists() else None
-        return _fit(run, _prepare(run), callbacks, logger, checkpoint=checkpoint)
+        return _fit(run, _prepare(run, data), callbacks, logger, checkpoint=checkpoint)
 
 
-def _prepare(run: Run) -> SpeechData:
+def _prepare(run: Run, data: SpeechData | None) -> SpeechData:
     """Run the preflight."""
     from speechrnn.training.data import SpeechData
 
-    data = SpeechData(run.config, run.folders)
+    data = data or SpeechData(run.config, run.folders)
     data.setup()
     return data
 
