@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.errors import ConfigError, ModelError
+from speechrnn.fine_tuning import mix_weights
 from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
 from speechrnn.model_folder.additions import Calibration, TunedWeights, add_calibration, add_weights
 from speechrnn.model_folder.card import make_model_card
@@ -531,3 +533,9 @@ def test_a_voice_of_wrong_numbers_is_named(folder, state):
 def test_a_model_from_before_a_setting_was_there_has_its_default(folder, name):
     edit_config(folder, lambda config: config["encoder"].pop(name))
     assert getattr(load_model(folder).acoustic.encoder.config, name) == getattr(EncoderConfig(), name)
+
+
+def test_the_mean_of_two_models_has_neither_calibrations_nor_speakers(tiny_model):
+    stored = {"calibrations": {"greedy": Calibration(**CALIBRATION)}, "tuned": {"0123": TunedWeights(**WEIGHTS)}}
+    mixed = mix_weights(replace(tiny_model, **stored), tiny_model, 0.5)
+    assert (mixed.calibrations, mixed.tuned, mixed.speakers) == ({}, {}, {})
