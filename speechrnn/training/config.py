@@ -1,4 +1,4 @@
-"""The configuration of a training run: one frozen dataclass of the rooms' own."""
+"""The configuration of a training run: one frozen dataclass of the packages' dataclasses."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class CheckpointsConfig:
 
 @dataclass(frozen=True)
 class FaultsConfig:
-    """What a run puts up with.
+    """Fault-tolerance limits.
 
     Attributes:
         unreadable_share: Share of the training recordings that may turn out unreadable, in [0, 1]; each is named and
@@ -179,7 +179,7 @@ class StartConfig:
             all of them at once.
         head_epochs: Epochs in which the output layer moves alone, so that new symbols are no noise for the rest.
         layer_decay: Factor of the learning rate from each layer to the one below it, in (0, 1].
-        replay: Corpus of what the model knew before, which is mixed into training, lest it be forgotten.
+        replay: Corpus of original-domain recordings, mixed into training to reduce forgetting.
         replay_share: Share of the training audio that comes from it, in (0, 1).
 
     Source:
@@ -214,9 +214,9 @@ class Config:
         augment: What training does to recordings.
         optimizer: AdamW and its schedule.
         checkpoints: What a run keeps while it trains.
-        faults: What a run puts up with.
-        gradients: How they are watched.
-        start: What it begins from; nothing, unless a model is fine-tuned.
+        faults: Fault-tolerance limits.
+        gradients: Measurements of how far back in time gradients reach.
+        start: The model to fine-tune, if any.
         trainer: Lightning's own options.
         early_stopping_patience: Stop after so many validations without a better word error rate (where most words
             are wrong, characters count, too); None never stops.
