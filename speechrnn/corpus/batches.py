@@ -287,9 +287,8 @@ def collate(
         texts: Reference text of each.
         augment_seeds: Seed of each for masks, or none.
         failed: Id, reference text and reason of each utterance that could not be read.
-        references: B arrays (R,), float32: another recording of each one's speaker, perhaps empty; None where no model
-            asks for them.
-        heard: B arrays (1 + F,), float32, as :class:`~speechrnn.types.Batch` has them; None where no model asks.
+        references: B arrays (R,), float32: another recording of each one's speaker, perhaps empty; None if not used.
+        heard: B arrays (1 + F,), float32, as :class:`~speechrnn.types.Batch` has them; None if not used.
         previous: Id of what each one follows, where states are carried on.
     """
     if not waveforms:
@@ -298,10 +297,7 @@ def collate(
     padded, lengths = pad_sequences([torch.from_numpy(waveform) for waveform in waveforms])
     tokens, token_lengths = pad_sequences([torch.tensor(target, dtype=torch.int64) for target in targets])
     batch = Batch(
-        padded,
-        lengths,
-        tokens,
-        token_lengths,
+        *(padded, lengths, tokens, token_lengths),
         list(ids),
         list(texts),
         list(augment_seeds),
