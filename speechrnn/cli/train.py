@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument_group(
         "settings",
         "--KEY VALUE overrides the file, as in --encoder.hidden_size 256, --output runs/mine, --seed 1, or\n"
-        "--augment.speed '[0.9, 1.0, 1.1]'; Lightning's own options begin with --trainer.; names are\n"
+        "--augment.speed '[0.9, 1.0, 1.1]'; Lightning's own options stand under --trainer.*; names are\n"
         "written in full. --print_config shows every setting with its value, and trains nothing.",
     )
 

@@ -283,7 +283,8 @@ def test_a_recipe_without_folds_says_so(capsys, recipe, folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("encoder: {cel: gru}", "did you mean encoder.cell"), ("data: [1", "config.yaml: ")]
+    ("text", "message"),
+    [("encoder: {cel: gru}", "did you mean encoder.cell"), ("data: [1", "config.yaml line 1: cannot be read as YAML")],
 )
 def test_a_wrong_configuration_is_one_line(capsys, recipe, folder, text, message):
     (folder / "config.yaml").write_text(text)
