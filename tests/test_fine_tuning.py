@@ -297,6 +297,13 @@ def test_a_second_copy_of_everything_is_not_brought_along(letters):
     assert (settings["consistency"], settings["intermediate_layers"]) == (0.0, [1])
 
 
+def test_settings_of_an_earlier_version_in_a_model_are_read(letters):
+    base = load_model(letters)
+    earlier = {"augment": {"remains": {"probability": 0.5}}}
+    base = replace(base, provenance={**base.provenance, "configuration": earlier})
+    assert take_settings(base, letters, {})["augment"] == {"word_fragments": {"probability": 0.5}}
+
+
 @pytest.mark.parametrize(
     ("start", "said"),
     [

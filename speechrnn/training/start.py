@@ -19,6 +19,7 @@ from speechrnn.acoustic.model import AcousticModel
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError, CorpusError, name_some
 from speechrnn.model_folder import ModelFolder
+from speechrnn.settings import rename_settings
 from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.similar import find_similar
@@ -165,7 +166,7 @@ def _start_head(base: ModelFolder, head: CTCHead, tokens: Tokens) -> dict[str, T
 
 def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:
     """Settings that a model brings with it: what it hears and writes, and how it was trained."""
-    earlier = base.provenance.get("configuration", {})
+    earlier = rename_settings(base.provenance.get("configuration", {}))
     lexicon = str(folder / LEXICON_FILE) if base.tokens.kind == "phones" else None
     return {
         "front_end": dataclasses.asdict(base.acoustic.front_end.config),
