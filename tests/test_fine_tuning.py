@@ -355,7 +355,7 @@ def test_a_model_of_letters_becomes_one_of_words(letters, german, caplog):
         (["--alphabet", "add"], "invalid choice: 'add'"),
         (["--encoder.hidden_size", "99"], "encoder.hidden_size: 99, but the model to begin from"),
         (["--start.layer_decay", "2"], "start.layer_decay: expected a number in (0, 1], got 2.0"),
-        (["--replay", "gone.jsonl"], "gone.jsonl: there is no such file or folder"),
+        (["--replay", "gone.jsonl"], "gone.jsonl: no such file or folder"),
         (["--old-valid", "gone.jsonl"], "gone.jsonl"),
         (["--valid", "gone.jsonl"], "gone.jsonl"),
         (["-m", "gone"], "gone: there is no such model folder"),
@@ -424,7 +424,7 @@ def test_fine_tuning_enters_few_of_our_files(letters, german):
     finally:
         sys.setprofile(None)
     ours = sorted(name for name in files if Path(name).is_relative_to(package))
-    assert len(ours) <= 84, ours
+    assert len(ours) <= 86, ours
 
 
 def test_a_model_of_words_is_not_given_the_rare_words_of_sentences(caplog):

@@ -56,16 +56,19 @@ class AudioInfo:
     """What a recording's header says.
 
     Attributes:
-        seconds: Duration in seconds.
         sample_rate: Samples a second of one channel, in Hz.
         channels: Number of channels.
         frames: Samples of one channel.
     """
 
-    seconds: float
     sample_rate: int
     channels: int
     frames: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.frames / self.sample_rate
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def audio_info(source: AudioSource) -> AudioInfo:
             frames = len(samples)
         if frames == 0:
             raise AudioError(f"{wanted.name}: no samples, only a header; record it again")
-        return AudioInfo(frames / sound.samplerate, sound.samplerate, sound.channels, frames)
+        return AudioInfo(sound.samplerate, sound.channels, frames)
 
 
 def _name_of(source: Any) -> str:

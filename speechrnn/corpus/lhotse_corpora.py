@@ -99,5 +99,5 @@ def _list(where: str, recording: Any, supervision: Any) -> Utterance:
         start=max(0.0, supervision.start),
         seconds=min(supervision.duration, recording.duration - max(0.0, supervision.start)),
         speaker=supervision.speaker,
-        header=AudioInfo(recording.duration, recording.sampling_rate, recording.num_channels, recording.num_samples),
+        header=AudioInfo(recording.sampling_rate, recording.num_channels, recording.num_samples),
     )

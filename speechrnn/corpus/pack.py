@@ -149,7 +149,7 @@ def _make_cut(utterance: Utterance, waveform: Waveform) -> MonoCut:
     from lhotse.shar.utils import to_shar_placeholder
 
     seconds = len(waveform.samples) / waveform.sample_rate
-    header = AudioInfo(seconds, waveform.sample_rate, 1, len(waveform.samples))
+    header = AudioInfo(waveform.sample_rate, 1, len(waveform.samples))
     cut = make_cut(replace(utterance, start=0.0, seconds=seconds, header=header))
     cut.recording = to_shar_placeholder(cut.recording)
     return cut

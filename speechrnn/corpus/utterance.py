@@ -115,7 +115,7 @@ def compact_utterances(utterances: Iterable[Utterance] = ()) -> CompactList[Utte
 
 def _to_row(each: Utterance) -> tuple[Any, ...]:
     header = each.header
-    values = () if header is None else (header.seconds, header.sample_rate, header.channels, header.frames)
+    values = () if header is None else (header.sample_rate, header.channels, header.frames)
     times = each.start, each.seconds
     return each.id, str(each.audio_path), each.text, *times, each.speaker, each.corpus, each.tokens, *values
 

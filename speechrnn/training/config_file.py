@@ -14,7 +14,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -46,8 +46,9 @@ TRAINER_REFUSED = {
 """Options of ``lightning.pytorch.Trainer`` that a configuration cannot set, and why."""
 
 
+@lru_cache
 def build_parser() -> jsonargparse.ArgumentParser:
-    """The parser of a configuration: every setting once, typed by the dataclasses and by Trainer's signature."""
+    """The parser of a configuration, built once; its settings are typed by the dataclasses and by Trainer."""
     from lightning.pytorch import Trainer
 
     jsonargparse.set_loader(_YAML, partial(parse_yaml, where="value"), exceptions=(ConfigError,))

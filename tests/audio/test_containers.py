@@ -38,7 +38,7 @@ def without_flac_length(content):
 @pytest.mark.parametrize("file_name", FORMATS)
 def test_info_is_what_was_written(tmp_path, rng, file_name):
     path = write(tmp_path, file_name, noise(rng, 24000).reshape(12000, 2), rate=8000)
-    expected = AudioInfo(seconds=1.5, sample_rate=8000, channels=2, frames=12000)
+    expected = AudioInfo(sample_rate=8000, channels=2, frames=12000)
     assert audio_info(path) == audio_info(path.read_bytes()) == expected
 
 

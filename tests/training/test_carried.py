@@ -126,7 +126,7 @@ def test_a_run_that_was_stopped_carries_on_what_it_carried(tone_configuration, t
     [
         ({"data.weights": {"a": 2.0}}, "data.carry_state: what follows what leaves no room for data.weights"),
         ({"encoder.initial_state": "encoded"}, "data.carry_state: a state is either carried on or encoded"),
-        ({"data.carry_state": "chapter"}, "data.carry_state: expected one of 'no', 'recording', 'speaker'"),
+        ({"data.carry_state": "chapter"}, "data.carry_state: expected one of no, recording, speaker, got chapter"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(settings, message):

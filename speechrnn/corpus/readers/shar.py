@@ -74,5 +74,5 @@ def _list_cut(record: dict[str, Any], archive: Path, names: dict[str, str]) -> U
         seconds=seconds,
         speaker=None if speaker is None else str(speaker),
         corpus=(record.get("custom") or {}).get("corpus"),
-        header=AudioInfo(samples / rate, rate, len(recording.get("channel_ids") or [0]), samples),
+        header=AudioInfo(rate, len(recording.get("channel_ids") or [0]), samples),
     )
