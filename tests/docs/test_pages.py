@@ -203,6 +203,10 @@ def test_no_page_waits_for_a_number():
     assert not [f"{name_page(page)}: {found}" for page in PAGES for found in waits.findall(read(page))]
 
 
+def test_the_readme_is_short():
+    assert len(README.read_bytes()) <= 9_000
+
+
 def test_python_examples_of_the_readme_are_short():
     examples = [example for example in find_examples(read(README)) if example.language == "python"]
     assert all(len(example.text.splitlines()) <= 10 for example in examples)
