@@ -370,16 +370,17 @@ class SpeechModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the error rates of each test set, by its name."""
         for name, validation in zip(self.config.data.test, self.validations.values(), strict=False):
+            rates = validation.finish(self.device)
             for rate in ("wer", "cer", "loss"):
-                self.log(f"{name}/{rate}", validation.finish(self.device)[rate])
+                self.log(f"{name}/{rate}", rates[rate])
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[str]:
-        """Transcripts of a batch, decoded greedily, in its order; empty where a recording cannot be read."""
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, str]:
+        """Transcripts of a batch by utterance id, decoded greedily; empty where a recording cannot be read."""
         texts = dict.fromkeys([id for id, _, _ in batch.failed], "")
         for part, emission in self.emit(batch):
             found = decode_greedy(emission.log_probs, emission.lengths)
             texts |= {id: self.tokens.decode(each.tokens) for id, each in zip(part.ids, found, strict=True)}
-        return [texts[id] for id in (*batch.ids, *(id for id, _, _ in batch.failed))]
+        return texts
 
     def configure_optimizers(self) -> Any:
         """Lightning's hook: AdamW and the schedule."""

@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from stopping import stopped_in_call
 
 import speechrnn
+from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError
+from speechrnn.text.metrics import character_errors, word_errors
 from speechrnn.training.config_file import load_config, make_trainer_options
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.train import resume, train
@@ -114,11 +116,17 @@ def test_test_sets_are_scored_and_transcribed_by_name(own, tones, tmp_path):
     tested = speechrnn.SpeechModule(config, module.model, module.tokens)
     trainer = make_own_trainer(tmp_path)
     rates = {name: value for each in trainer.test(tested, data, verbose=False) for name, value in each.items()}
-    assert {"first/wer", "second/wer"} <= {name.split("/dataloader")[0] for name in rates}
-    predicted = trainer.predict(tested, data)
-    texts = [text for batch in predicted[0] for text in batch]
-    assert len(texts) == len((tones.parent / "test.jsonl").read_text().splitlines())
-    assert all(set(text.split()) <= {"low", "middle", "high"} for text in texts)
+    rates = {name.split("/dataloader")[0]: value for name, value in rates.items()}
+    references = {each.id: each.text.lower().rstrip(".") for each in read_corpus(tones.parent / "test.jsonl")}
+    texts = {id: text for batch in trainer.predict(tested, data)[0] for id, text in batch.items()}
+    assert texts.keys() == references.keys()
+    assert all(set(text.split()) <= {"low", "middle", "high"} for text in texts.values())
+    for rate, count in (("wer", word_errors), ("cer", character_errors)):
+        counts = [count(references[id], text) for id, text in texts.items()]
+        expected = sum(each.errors for each in counts) / sum(each.length for each in counts)
+        assert rates[f"first/{rate}"] == pytest.approx(expected)
+    assert 0.0 < rates["first/loss"] < float("inf")
+    assert rates.keys() >= {"second/wer", "second/cer", "second/loss"}
 
 
 def test_a_module_without_data_or_model_says_what_it_needs(tones, tmp_path):
