@@ -3,12 +3,9 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import soundfile
-
-import speechrnn
 
 FILES, FUNCTIONS = 28, 130
 """The aim, greedy and with a calibration-free model of the default kind (issue 27)."""
@@ -16,10 +13,11 @@ REACHED = {"command": (35, 205), "python": (32, 185)}
 """What holds today; lower it with the code, never raise it."""
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 import speechrnn
 
-package, way, audio, model = sys.argv[1:]
+package = os.path.dirname(speechrnn.__file__) + "/"
+way, audio, model = sys.argv[1:]
 entered = set()
 
 def profile(frame, event, argument):
@@ -44,7 +42,7 @@ print(json.dumps(sorted(entered)))
 @pytest.mark.parametrize("way", ["command", "python"])
 def test_a_transcription_enters_few_files_and_functions(way, tiny_model_folder, make_recording, tmp_path):
     soundfile.write(tmp_path / "tones.wav", make_recording(2.0), 8000)
-    arguments = [str(Path(speechrnn.__file__).parent) + "/", way, str(tmp_path / "tones.wav"), str(tiny_model_folder)]
+    arguments = [way, str(tmp_path / "tones.wav"), str(tiny_model_folder)]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     entered = json.loads(done.stdout.splitlines()[-1])
