@@ -321,7 +321,8 @@ def _train(trainer: pl.Trainer, module: SpeechModule, data: SpeechData, checkpoi
         if trainer.world_size > 1 and _is_lost_process(error):
             raise SpeechRNNError(
                 f"process {trainer.global_rank} of {trainer.world_size} has lost another one, which was killed or "
-                f"failed; its last message stands above; --resume {data.config.output} continues"
+                f"failed; its last message stands above; --resume {data.config.output} continues "
+                f"({' '.join(str(error).split())[:200]})"
             ) from error
         if _is_raised_by_lightning(error):
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
