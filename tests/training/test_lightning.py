@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import lightning.pytorch as pl
 import pytest
@@ -30,6 +31,17 @@ def make(path, **arguments):
 
 
 SHORT = {**TONE_SETTINGS, "trainer.max_epochs": 2, "data.batch_seconds": 20}
+
+
+@pytest.fixture(autouse=True)
+def _distributed_state_is_restored():
+    """Distributed training in this process leaves a process group and a port that child processes would inherit."""
+    before = dict(os.environ)
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 class CountBatches(pl.Callback):
