@@ -371,8 +371,7 @@ class SpeechModule(pl.LightningModule):
         """Log the error rates of each test set, by its name."""
         for name, validation in zip(self.config.data.test, self.validations.values(), strict=False):
             rates = validation.finish(self.device)
-            for rate in ("wer", "cer", "loss"):
-                self.log(f"{name}/{rate}", rates[rate])
+            self.log_dict({f"{name}/{rate}": rates[rate] for rate in ("wer", "cer", "loss")})
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, str]:
         """Transcripts of a batch by utterance id, decoded greedily; empty where a recording cannot be read."""
