@@ -216,7 +216,7 @@ def _evaluate_all(model: ModelFolder, corpora: Mapping[str, Sequence[Utterance]]
     from speechrnn.recognition.recognizer import Recognizer
 
     recognizer = Recognizer(model)
-    recognizer.calibrations.clear()  # the words are calibrated anew
+    recognizer.calibrations.clear()  # calibration is fitted on these words below
     return {name: evaluate(recognizer, corpus) for name, corpus in corpora.items()}
 
 

@@ -1,4 +1,4 @@
-"""How much of the package one transcription enters: whoever follows it in a debugger passes through all of it."""
+"""How much of the package one transcription enters: a reader who steps through it in a debugger sees all of it."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import soundfile
 
 FILES, FUNCTIONS = 28, 130
 """The aim, greedy and with a calibration-free model of the default kind (issue 27)."""
-REACHED = {"command": (35, 205), "python": (32, 185)}
+REACHED = {"command": (34, 197), "python": (31, 178)}
 """What holds today; lower it with the code, never raise it."""
 
 SCRIPT = """

@@ -1,4 +1,4 @@
-"""Torch's threads: one for the front end, whoever else computes, and one after a fork."""
+"""Torch's threads: one for the front end and one after a fork."""
 
 import os
 import subprocess

@@ -17,7 +17,7 @@ _LEVEL = 1  # of zlib: higher ones take a few per cent less memory and twice the
 class CompactList(Sequence[T]):
     """A list that only grows, in a fraction of the memory that its items would take up.
 
-    Each access makes the item anew. All rows are in one buffer, which forked processes share, as no reference count in
+    Each access creates a new item. All rows are in one buffer, which forked processes share, as no reference count in
     it changes. Equal to any sequence of equal items.
 
     Args:

@@ -15,7 +15,7 @@ highest setting; ``python tests/text/interval_coverage.py`` prints them all)::
     50 %         95– 98   95–97   96–98   95–98   95–97
 
 The paired interval of a difference covers 93 to 100 % where the systems are equal. It covers 88 to 95 % where speakers'
-rates vary by as much as their mean and one system halves them, a difference that is significant all the same.
+rates vary by as much as their mean and one system halves them, a difference that is significant nevertheless.
 
 Source:
     E. Korn and B. Graubard, "Confidence intervals for proportions with small expected number of positive counts

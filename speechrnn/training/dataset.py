@@ -137,7 +137,7 @@ class UtteranceDataset(Dataset[Batch]):
         return changed if self.explain_infeasible(utterance.tokens, len(changed)) is None else samples
 
     def _read_samples(self, utterance: Utterance) -> np.ndarray:
-        """An utterance's samples, (N,), which nobody may change."""
+        """An utterance's samples, (N,); read-only."""
         samples = self._cache.get(utterance.id)
         if samples is None:
             samples = read_utterance(utterance, sample_rate=self.sample_rate).samples

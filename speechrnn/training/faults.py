@@ -214,7 +214,7 @@ class SkippedSteps:
             stop_all(
                 SpeechRNNError(
                     f"the {what} is not finite in {self.in_a_row} steps in a row, the last with {named}; lower "
-                    f"optimizer.learning_rate or trainer.gradient_clip_val and train anew; saved in {self.folder}"
+                    f"optimizer.learning_rate or trainer.gradient_clip_val and train again; saved in {self.folder}"
                 )
             )
 

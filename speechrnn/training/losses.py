@@ -36,8 +36,8 @@ class CarriedStates:
     def begin(self, batch: Batch, own: Tensor) -> Tensor:
         """What a batch starts from.
 
-        An utterance that follows one whose state is not finite starts anew, so that one bad recording does not spoil
-        the rest. That is decided on the device: reading the state would make the host wait.
+        An utterance that follows one whose state is not finite starts from the initial state: one bad recording
+        must not spoil the rest. This is decided on the device: reading the state would make the host wait.
 
         Args:
             batch: B utterances; ``previous`` names what each follows.

@@ -165,7 +165,7 @@ def _start_head(base: ModelFolder, head: CTCHead, tokens: Tokens) -> dict[str, T
 
 
 def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:
-    """Settings that a model brings with it: what it hears and writes, and how it was trained."""
+    """Settings taken from a model: front end, encoder, text and tokens, and how it was trained."""
     earlier = rename_settings(base.provenance.get("configuration", {}))
     lexicon = str(folder / LEXICON_FILE) if base.tokens.kind == "phones" else None
     return {

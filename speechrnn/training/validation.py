@@ -78,7 +78,7 @@ class Validation:
                 self.sums[f"{kind}_{name}"] += value
 
     def finish(self, device: torch.device | None) -> dict[str, float]:
-        """Rates over all that was added, by every process, and begin anew; unreadable recordings are named.
+        """Rates over all that was added, by every process; resets the sums; unreadable recordings are named.
 
         Args:
             device: Where this process trains; None where it validates the whole set, and the others do not.

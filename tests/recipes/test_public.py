@@ -363,9 +363,10 @@ def test_every_recipe_is_in_the_table_and_says_what_it_knows():
     folders = sorted(path.parent.name for path in RECIPES.glob("*/README.md"))
     table = (RECIPES / "README.md").read_text(encoding="utf-8")
     for name in folders:
-        assert f"]({name})" in table
+        is_recipe = (RECIPES / name / "prepare.py").is_file()
+        assert (f"| [`{name}`]({name}) |" if is_recipe else f"]({name})") in table
         assert (RECIPES / name / "RESULTS.md").is_file()
-        module = load_prepare(RECIPES / name) if (RECIPES / name / "prepare.py").is_file() else None
+        module = load_prepare(RECIPES / name) if is_recipe else None
         if module is not None:
             load_config(RECIPES / name / "config.yaml")
             assert all(corpus["license"] for corpus in getattr(module, "ATTRIBUTION", []))
