@@ -23,8 +23,7 @@ from speechrnn.training.train import TrainingResult, resume, train
 
 if TYPE_CHECKING:
     from speechrnn.corpus.utterance import Utterance
-    from speechrnn.evaluation.comparison import Comparison
-    from speechrnn.evaluation.evaluate import Evaluation
+    from speechrnn.evaluation.evaluate import Comparison, Evaluation
     from speechrnn.training.data import SpeechData
 
 logger = logging.getLogger("speechrnn")
@@ -231,7 +230,7 @@ def _compare(
     corpora: Mapping[str, Sequence[Utterance]],
     before: Mapping[str, Evaluation],
 ) -> FineTuning:
-    from speechrnn.evaluation.comparison import compare
+    from speechrnn.evaluation.evaluate import compare
 
     tuned = load_model(result.model)
     after, share = _evaluate_all(tuned, corpora), tuned.provenance["training"].get("old_weights", 0.0)

@@ -32,8 +32,7 @@ from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import load_model
 from speechrnn.recipe import open_recipe, run_recipe
-from speechrnn.text.metrics import ErrorCounts
-from speechrnn.text.scores import difference_interval
+from speechrnn.text.scores import ErrorCounts, difference_interval
 from speechrnn.training.run import LAST
 
 FOLDER = Path(__file__).resolve().parent

@@ -16,7 +16,7 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.splits import hold_out_speakers
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
-from speechrnn.text.pronunciations import read_pronunciations
+from speechrnn.text.phone_tokens import read_pronunciations
 
 ATTRIBUTION = [
     {

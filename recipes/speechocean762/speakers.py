@@ -25,9 +25,8 @@ from speechrnn.padding import pad_sequences
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.normalize import normalize_for_scoring
-from speechrnn.text.scores import difference_interval
+from speechrnn.text.scores import ErrorCounts, character_errors, difference_interval, word_errors
 
 SECONDS = 30.0
 NETWORKS = ("zero", "learned", "encoded")

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from speechrnn.acoustic.ctc import ctc_losses
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.acoustic.recurrent import Cell, RecurrentLayer, RecurrentStack
-from speechrnn.acoustic.unrolled import CellWeights
-from speechrnn.acoustic.unrolled_model import UnrolledLayer, unroll_model
+from speechrnn.acoustic.unrolled import CellWeights, UnrolledLayer, unroll_model
 from speechrnn.errors import SpeechRNNError
 from speechrnn.padding import valid_mask
 from speechrnn.types import Batch

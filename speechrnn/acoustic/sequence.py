@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentLayer, RecurrentStack
-from speechrnn.acoustic.unrolled import CellWeights
-from speechrnn.acoustic.unrolled_model import UnrolledLayer, unroll_stack
+from speechrnn.acoustic.unrolled import CellWeights, UnrolledLayer, unroll_stack
 from speechrnn.errors import ConfigError
 from speechrnn.settings import bounded, check_settings
 

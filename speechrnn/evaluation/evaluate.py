@@ -21,9 +21,8 @@ from speechrnn.model_folder.speakers import Voice
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcript import Transcript
-from speechrnn.text.metrics import ErrorCounts, character_errors, word_errors
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
-from speechrnn.text.scores import Score, score
+from speechrnn.text.scores import ErrorCounts, Score, character_errors, difference_interval, score, word_errors
 from speechrnn.types import Waveform
 
 logger = logging.getLogger("speechrnn")
@@ -328,4 +327,58 @@ def _score_utterance(
         words=judge_words(transcript.words, reference) if transcript else [],
         word_counts=words,
         character_counts=characters,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model's error rates on a corpus before and after; fractions.
+
+    Attributes:
+        utterances: How many the corpus has.
+        words: Words of their references.
+        wer_before: Word error rate of the model that was begun from.
+        wer: Of the fine-tuned one.
+        cer_before: Character error rate of the model that was begun from.
+        cer: Of the fine-tuned one.
+        low: Lower end of the 95 % interval of the change of the word error rate.
+        high: Upper end.
+        method: How the interval was found.
+    """
+
+    utterances: int
+    words: int
+    wer_before: float
+    wer: float
+    cer_before: float
+    cer: float
+    low: float
+    high: float
+    method: str
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, or ``no significant difference``."""
+        return "better" if self.high < 0 else "worse" if self.low > 0 else "no significant difference"
+
+
+def compare(before: Evaluation, after: Evaluation) -> Comparison:
+    """Compare two evaluations of one corpus, utterance by utterance."""
+    first, second = ({each.id: each for each in evaluation.utterances} for evaluation in (before, after))
+    ids = sorted(first)
+    interval = difference_interval(
+        [first[id].word_counts for id in ids],
+        [second[id].word_counts for id in ids],
+        [first[id].speaker_key for id in ids],
+    )
+    return Comparison(
+        utterances=len(ids),
+        words=after.score.words,
+        wer_before=before.score.wer,
+        wer=after.score.wer,
+        cer_before=before.score.cer,
+        cer=after.score.cer,
+        low=interval.low,
+        high=interval.high,
+        method=interval.method,
     )

@@ -12,8 +12,8 @@ import numpy as np
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.recognition.transcript import Word
-from speechrnn.text.metrics import align_words
 from speechrnn.text.normalize import normalize_for_scoring
+from speechrnn.text.scores import align_words
 
 _BINS = 10
 

@@ -11,9 +11,8 @@ from speechrnn.evaluation.calibration import calibrate
 from speechrnn.evaluation.evaluate import Evaluation, ScoredUtterance
 from speechrnn.evaluation.reliability import draw_reliability
 from speechrnn.model_folder.additions import Calibration, add_calibration
-from speechrnn.text.metrics import align_words
 from speechrnn.text.normalize import normalize_for_scoring
-from speechrnn.text.scores import Score
+from speechrnn.text.scores import Score, align_words
 
 logger = logging.getLogger("speechrnn")
 

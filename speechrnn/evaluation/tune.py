@@ -21,8 +21,8 @@ from speechrnn.padding import pad_sequences
 from speechrnn.recognition.decoders import DecodingConfig, make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import collect_batches
-from speechrnn.text.metrics import word_errors
 from speechrnn.text.normalize import normalize_for_scoring
+from speechrnn.text.scores import word_errors
 from speechrnn.types import Hypothesis
 
 _WEIGHTS: dict[Unit, tuple[Sequence[float], Sequence[float]]] = {

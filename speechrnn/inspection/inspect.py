@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.acoustic.unrolled import Unrolled
-from speechrnn.acoustic.unrolled_model import unroll_model
+from speechrnn.acoustic.unrolled import Unrolled, unroll_model
 from speechrnn.audio.cepstrum import space_bands
 from speechrnn.audio.feature_config import FrontEndConfig
 from speechrnn.audio.files import audio_info, read_audio
@@ -19,8 +18,8 @@ from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
 from speechrnn.recognition.transcript import Word
-from speechrnn.text.metrics import Operation, align_words
 from speechrnn.text.normalize import normalize_text
+from speechrnn.text.scores import Operation, align_words
 from speechrnn.types import Batch, Waveform
 
 if TYPE_CHECKING:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from speechrnn.errors import CorpusError, ModelError
-from speechrnn.text.alphabet import read_alphabet
-from speechrnn.text.phone_tokens import LEXICON_FILE, PhoneTokens
+from speechrnn.errors import ConfigError, CorpusError, ModelError
+from speechrnn.settings import shorten
+from speechrnn.text.phone_tokens import LEXICON_FILE, PhoneTokens, read_pronunciations
 from speechrnn.text.pieces import PIECES_FILE
-from speechrnn.text.pronunciations import read_pronunciations
 from speechrnn.text.tokens import (
     BLANK,
     TOKENS_FILE,
@@ -22,7 +23,7 @@ from speechrnn.text.tokens import (
     TokensConfig,
     WordTokens,
 )
-from speechrnn.text_files import read_bytes, read_json
+from speechrnn.text_files import read_bytes, read_json, read_text
 
 _PIECES = "the SentencePiece model"
 
@@ -49,6 +50,40 @@ def build_tokens(config: TokensConfig, texts: Iterable[str], *, normalize: Calla
     if config.kind == "sentencepiece":
         return PieceTokens.build(texts, vocabulary_size=config.vocabulary_size)
     return CharacterTokens.build(texts) if config.kind == "characters" else WordTokens.build(texts)
+
+
+def read_alphabet(path: str | Path) -> list[str]:
+    """Read an ``alphabet.txt``.
+
+    Args:
+        path: One character a line, in UTF-8; lines that begin with ``#`` are comments, ``\\#`` stands for the
+            character, and a line with a blank alone for the space between words.
+
+    Returns:
+        The characters in Unicode NFC, in the file's order; the CTC blank is not among them.
+
+    Raises:
+        ConfigError: The file cannot be read, is empty, or a line holds several characters or one that came before.
+
+    Source:
+        The comments of the alphabet.txt that DeepSpeech 0.9 ships; an entry may be several code points that make one.
+    """
+    text = read_text(path, error=ConfigError, expected="an alphabet, one character a line (tokens.alphabet)")
+    symbols = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line or line.startswith("#"):
+            continue
+        symbol = unicodedata.normalize("NFC", "#" if line == "\\#" else line)
+        if len(symbol) != 1:
+            raise ConfigError(f"tokens.alphabet {path} line {number}: expected one character, got {shorten(symbol)}")
+        symbols.append(symbol)
+    repeated = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"tokens.alphabet {path}: {repeated[0]!r} is given twice; remove one of them")
+    if not symbols:
+        raise ConfigError(f"tokens.alphabet {path}: has no characters; expected one a line")
+    return symbols
 
 
 def load_tokens(folder: str | Path) -> Tokens:

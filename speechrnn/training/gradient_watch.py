@@ -20,7 +20,7 @@ from speechrnn.acoustic.gradient_flow import (
     measure_recurrent_weights,
     measure_saturation,
 )
-from speechrnn.acoustic.unrolled_model import unroll_model
+from speechrnn.acoustic.unrolled import unroll_model
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.errors import SpeechRNNError
 from speechrnn.inspection.pictures import draw_lag_curves, has_matplotlib, to_pixels

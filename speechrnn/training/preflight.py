@@ -26,7 +26,7 @@ from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.padding import pad_sequences
 from speechrnn.text.normalize import normalize_text
-from speechrnn.text.pronunciations import read_pronunciations
+from speechrnn.text.phone_tokens import read_pronunciations
 from speechrnn.text.token_files import build_tokens
 from speechrnn.text.tokens import Tokens, TokensConfig
 from speechrnn.training.config import Config

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from speechrnn.model_folder import ModelFolder
 from speechrnn.settings import rename_settings
 from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.text.phone_tokens import LEXICON_FILE
-from speechrnn.text.similar import find_similar
 from speechrnn.text.token_files import build_tokens
 from speechrnn.text.tokens import CharacterTokens, Tokens, WordTokens
 from speechrnn.training.config import Alphabet, Config, StartConfig
@@ -162,6 +162,39 @@ def _start_head(base: ModelFolder, head: CTCHead, tokens: Tokens) -> dict[str, T
     if begun:
         logger.info("new symbols: %s", name_some(begun, 12))
     return {"projection.weight": weight, "projection.bias": bias}
+
+
+def find_similar(symbol: str, known: Collection[str]) -> str | None:
+    """The symbol whose sound a new one is likely to share, as far as Unicode tells: ä → a, ß → s, É → e, ø → o.
+
+    Args:
+        symbol: One that a model lacks.
+        known: Those that it has.
+
+    Returns:
+        The first that is known of: the symbol in the other case, without its marks, the letter that its Unicode name
+        is built on ("LATIN SMALL LETTER O WITH STROKE"); None where there is none, as in another script.
+    """
+    candidates = [symbol.casefold(), symbol.lower(), symbol.upper()]
+    for form in (symbol, symbol.casefold()):
+        bare = "".join(c for c in unicodedata.normalize("NFKD", form) if not unicodedata.combining(c))
+        candidates += [bare, bare.casefold(), bare.upper()]
+        if len(form) == 1:
+            base = _read_base_letter(form)
+            candidates += [base, base.casefold(), base.upper()]
+    return next((candidate for candidate in candidates if candidate != symbol and candidate in known), None)
+
+
+def _read_base_letter(character: str) -> str:
+    """The letter that a character's Unicode name ends on, before any WITH (of AE the first); "" for none."""
+    name = unicodedata.name(character, "").partition(" WITH ")[0].replace(" LIGATURE ", " LETTER ")
+    script, _, letter = name.partition(" LETTER ")
+    if not letter:
+        return ""
+    last = letter.split()[-1]
+    if len(last) == 2:  # AE, OE: begin as the first of both
+        last = last[0]
+    return unicodedata.lookup(f"{script} LETTER {last}") if len(last) == 1 else ""
 
 
 def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from speechrnn.acoustic.encoder import SIZES, Encoder, EncoderConfig, Lookahead
-from speechrnn.acoustic.subsampling import Convolution2d, count_encoder_frames
+from speechrnn.acoustic.encoder import SIZES, Convolution2d, Encoder, EncoderConfig, Lookahead, count_encoder_frames
 from speechrnn.errors import ConfigError
 from speechrnn.padding import mask_padding
 

@@ -13,7 +13,7 @@ from speechrnn.acoustic.gradient_flow import (
     measure_saturation,
 )
 from speechrnn.acoustic.model import AcousticModel
-from speechrnn.acoustic.unrolled_model import unroll_model
+from speechrnn.acoustic.unrolled import unroll_model
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import SpeechRNNError
 from speechrnn.types import Batch

@@ -88,8 +88,8 @@ def divide(corpus: Path, test: Path | None) -> tuple[dict[str, list[Any]], dict[
 
 def count(speech: Speech, texts: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """Word errors and character errors of each utterance."""
-    from speechrnn.text.metrics import character_errors, word_errors
     from speechrnn.text.normalize import normalize_for_scoring
+    from speechrnn.text.scores import character_errors, word_errors
 
     pairs = list(zip(speech.references, map(normalize_for_scoring, texts), strict=True))
     return [word_errors(*pair) for pair in pairs], [character_errors(*pair) for pair in pairs]

@@ -19,9 +19,8 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.text.metrics import word_errors
 from speechrnn.text.normalize import normalize_for_scoring
-from speechrnn.text.scores import difference_interval, score
+from speechrnn.text.scores import difference_interval, score, word_errors
 
 
 def find_bounds(recognizer: Recognizer, num_samples: int, seconds: float) -> list[int]:

@@ -21,7 +21,7 @@ import soundfile
 from speechrnn.cli.main import main as speechrnn_command
 from speechrnn.recipe import open_recipe, run_recipe
 from speechrnn.recognition.loading import load
-from speechrnn.text.metrics import align_words
+from speechrnn.text.scores import align_words
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "fsdd"
 QUIET_DB = 30.0  # a clip sounds where its level is within this of its loudest 10 ms

@@ -13,7 +13,7 @@ from speechrnn.corpus.manifest import read_manifest, write_manifest
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError
 from speechrnn.model_folder import save_model
-from speechrnn.text.metrics import ErrorCounts
+from speechrnn.text.scores import ErrorCounts
 from speechrnn.text.tokens import CharacterTokens
 
 speakers = load("speechocean762", "speakers")

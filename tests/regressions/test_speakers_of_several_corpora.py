@@ -1,9 +1,7 @@
 """Two corpora call a speaker by the same name: for intervals they are two speakers."""
 
-from speechrnn.evaluation.comparison import compare
-from speechrnn.evaluation.evaluate import Evaluation, ScoredUtterance
-from speechrnn.text.metrics import word_errors
-from speechrnn.text.scores import score
+from speechrnn.evaluation.evaluate import Evaluation, ScoredUtterance, compare
+from speechrnn.text.scores import score, word_errors
 
 SPEAKERS = [("a", "anna"), ("a", "otto"), ("b", "anna"), ("b", "otto")]
 

@@ -12,8 +12,7 @@ import argparse
 
 import numpy as np
 
-from speechrnn.text.metrics import ErrorCounts
-from speechrnn.text.scores import difference_interval, error_rate_interval
+from speechrnn.text.scores import ErrorCounts, difference_interval, error_rate_interval
 
 SPEAKERS = (3, 5, 8, 12, 30)
 RATES = (0.01, 0.05, 0.2, 0.5)

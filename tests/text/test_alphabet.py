@@ -3,8 +3,7 @@
 import pytest
 
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.text.alphabet import read_alphabet
-from speechrnn.text.token_files import build_tokens
+from speechrnn.text.token_files import build_tokens, read_alphabet
 from speechrnn.text.tokens import TokensConfig
 
 PUBLISHED = "# Each line is a label.\n# A # is written \\#.\n \na\nb\n\\#\n'\ne\u0301\n# The last line.\n"

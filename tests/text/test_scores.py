@@ -17,8 +17,7 @@ from interval_coverage import (
 from scipy import stats
 
 from speechrnn.errors import CorpusError
-from speechrnn.text.metrics import ErrorCounts
-from speechrnn.text.scores import difference_interval, error_rate_interval, score
+from speechrnn.text.scores import ErrorCounts, difference_interval, error_rate_interval, score
 
 
 def make_counts(errors, length=10):

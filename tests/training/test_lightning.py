@@ -16,7 +16,7 @@ from stopping import stopped_in_call
 import speechrnn
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.errors import ConfigError
-from speechrnn.text.metrics import character_errors, word_errors
+from speechrnn.text.scores import character_errors, word_errors
 from speechrnn.training.config_file import load_config, make_trainer_options
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.train import resume, train

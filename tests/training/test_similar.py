@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechrnn.text.similar import find_similar
+from speechrnn.training.start import find_similar
 
 ENGLISH = set("abcdefghijklmnopqrstuvwxyz' ")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from speechrnn.errors import CorpusError
-from speechrnn.text.pronunciations import read_pronunciations
+from speechrnn.text.phone_tokens import read_pronunciations
 
 
 def test_the_first_pronunciation_counts_and_stress_does_not(tmp_path):

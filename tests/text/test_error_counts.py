@@ -6,7 +6,7 @@ from functools import cache
 import jiwer
 import numpy as np
 
-from speechrnn.text.metrics import (
+from speechrnn.text.scores import (
     ErrorCounts,
     align_words,
     character_errors,
