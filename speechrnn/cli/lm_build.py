@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--order", type=int, default=4, metavar="N", help="longest n-grams (default: 4)")
     parser.add_argument(
         "--tokens",
-        choices=("words", "characters", "pieces"),
+        choices=("words", "characters", "model"),
         default="words",
-        help="units of the n-grams; pieces: the tokens of the model -m (default: words)",
+        help="units of the n-grams; model: the tokens of the model given by -m (default: words)",
     )
     parser.add_argument(
         "--prune",

@@ -53,13 +53,13 @@ class FusionConfig:
 
 
 def find_unit(model: CompiledNgram, symbols: Sequence[str]) -> Unit:
-    """What a language model's n-grams are made of: characters, a SentencePiece model's pieces, or words."""
+    """What a language model's n-grams are made of: words, or the acoustic model's tokens."""
     if SPACE in model.word_ids:
         return "characters"
     words = [word for word in model.words if not word.startswith("<")]
     known = set(symbols)
-    is_pieces = any(word.startswith("\u2581") for word in words)
-    return "tokens" if is_pieces and all(word in known for word in words) else "words"
+    has_word_starts = any(word.startswith("\u2581") for word in words)
+    return "tokens" if has_word_starts and all(word in known for word in words) else "words"
 
 
 class Fusion:

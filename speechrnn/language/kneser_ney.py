@@ -44,7 +44,7 @@ def build_ngram(
     """Estimate a model.
 
     Args:
-        sentences: Words (or characters, or pieces) of each; read once. Memory is needed for four bytes a word of them,
+        sentences: Words, characters or tokens of each; read once. Memory is needed for four bytes a word of them,
             and for some tens of bytes for each different n-gram.
         order: Longest n-grams.
         prune: For each order, n-grams that occur at most so often are left out of the model; the last number holds for

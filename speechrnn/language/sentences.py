@@ -15,7 +15,7 @@ from speechrnn.text.tokens import Tokens
 SPACE = "<space>"
 """The space between words, in language models of characters."""
 
-Units = Literal["words", "characters", "pieces"]
+Units = Literal["words", "characters", "model"]
 
 _LONGEST_LINE = 2**20
 
@@ -26,22 +26,22 @@ class Sentences:
     Args:
         paths: Text files in UTF-8, a sentence a line; ``-`` is standard input.
         text: Normalisation of the text.
-        units: What a sentence is split into; ``pieces`` are the given tokens.
-        tokens: A model's tokens, for ``pieces``.
+        units: What a sentence is split into; ``model`` uses the given tokens.
+        tokens: A model's tokens, for ``model``.
 
     Attributes:
         left_out: Lines that the tokens cannot write.
 
     Raises:
-        ConfigError: Pieces are asked for without tokens.
+        ConfigError: ``model`` without tokens.
         CorpusError: While reading: a file cannot be read, is not UTF-8, or has no line breaks.
     """
 
     def __init__(
         self, paths: Sequence[str], text: TextConfig, *, units: Units = "words", tokens: Tokens | None = None
     ) -> None:
-        if units == "pieces" and tokens is None:
-            raise ConfigError("--tokens pieces: needs the model whose tokens they are, with -m MODEL")
+        if units == "model" and tokens is None:
+            raise ConfigError("--tokens model: needs the model, with -m MODEL")
         self.paths, self.text, self.units, self.tokens = paths, text, units, tokens
         self.left_out: list[str] = []
 

@@ -36,7 +36,7 @@ from speechrnn.model_folder.speakers import SPEAKERS_FOLDER, VOICE_ENDING
 from speechrnn.settings import check_settings, is_of, shorten
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.phone_tokens import LEXICON_FILE
-from speechrnn.text.pieces import PIECES_FILE
+from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE
 from speechrnn.text.token_files import load_tokens
 from speechrnn.text.tokens import TOKENS_FILE, Tokens
 from speechrnn.text_files import read_json
@@ -46,7 +46,8 @@ CONFIG_FILE = "config.json"
 TENSORS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
-_FILES = frozenset({CONFIG_FILE, TENSORS_FILE, CARD_FILE, TOKENS_FILE, PIECES_FILE, LEXICON_FILE, CONFIDENCE_FILE})
+_TOKEN_FILES = {TOKENS_FILE, SENTENCEPIECE_FILE, LEXICON_FILE}
+_FILES = frozenset({CONFIG_FILE, TENSORS_FILE, CARD_FILE, CONFIDENCE_FILE, *_TOKEN_FILES})
 _FOLDERS = frozenset({LANGUAGE_FOLDER, SPEAKERS_FOLDER})
 _SHOWN = {
     "languages": (tuple[str, ...] | None, 'a list of tags such as "en"'),

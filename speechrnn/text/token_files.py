@@ -12,20 +12,17 @@ from typing import get_args
 from speechrnn.errors import ConfigError, CorpusError, ModelError
 from speechrnn.settings import shorten
 from speechrnn.text.phone_tokens import LEXICON_FILE, PhoneTokens, read_pronunciations
-from speechrnn.text.pieces import PIECES_FILE
+from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE, SentencePieceTokens
 from speechrnn.text.tokens import (
     BLANK,
     TOKENS_FILE,
     CharacterTokens,
     Kind,
-    PieceTokens,
     Tokens,
     TokensConfig,
     WordTokens,
 )
 from speechrnn.text_files import read_bytes, read_json, read_text
-
-_PIECES = "the SentencePiece model"
 
 
 def build_tokens(config: TokensConfig, texts: Iterable[str], *, normalize: Callable[[str], str] = str) -> Tokens:
@@ -48,7 +45,7 @@ def build_tokens(config: TokensConfig, texts: Iterable[str], *, normalize: Calla
     if config.lexicon is not None:
         return PhoneTokens.build(texts, read_pronunciations(config.lexicon), normalize=normalize)
     if config.kind == "sentencepiece":
-        return PieceTokens.build(texts, vocabulary_size=config.vocabulary_size)
+        return SentencePieceTokens.build(texts, vocabulary_size=config.vocabulary_size)
     return CharacterTokens.build(texts) if config.kind == "characters" else WordTokens.build(texts)
 
 
@@ -102,7 +99,8 @@ def load_tokens(folder: str | Path) -> Tokens:
     kind, symbols = _read_tokens(path)
     try:
         if kind == "sentencepiece":
-            tokens: Tokens = PieceTokens(read_bytes(Path(folder) / PIECES_FILE, error=ModelError, expected=_PIECES))
+            model = read_bytes(Path(folder) / SENTENCEPIECE_FILE, error=ModelError, expected="the SentencePiece model")
+            tokens: Tokens = SentencePieceTokens(model)
         elif kind == "phones":
             tokens = PhoneTokens(symbols, read_pronunciations(Path(folder) / LEXICON_FILE))
         else:
@@ -111,7 +109,7 @@ def load_tokens(folder: str | Path) -> Tokens:
         reason = str(error).removeprefix(f"{path.parent}/")
         raise ModelError(f"{path.parent}: {reason}; restore the file or export the model again") from error
     if tokens.symbols != symbols:
-        raise ModelError(f"{path}: its symbols are not those of {PIECES_FILE}; restore both from the same model")
+        raise ModelError(f"{path}: its symbols are not those of {SENTENCEPIECE_FILE}; restore both from the same model")
     return tokens
 
 

@@ -16,7 +16,6 @@ from typing import ClassVar, Literal, Self
 from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, CorpusError, ModelError, name_some
 from speechrnn.settings import bounded, check_settings, shorten
-from speechrnn.text.pieces import PIECES_FILE, WORD_START, load_processor, train_pieces
 from speechrnn.types import BLANK_ID
 
 Kind = Literal["characters", "words", "sentencepiece", "phones"]
@@ -33,10 +32,10 @@ class TokensConfig:
     """What a model writes.
 
     Attributes:
-        kind: `characters`; `words`, one token a word, for small closed vocabularies; `sentencepiece`, learned pieces of
-            words; or `phones`, by a lexicon.
-        vocabulary_size: Pieces to learn, SentencePiece's own unknown piece included; the blank comes on top. Read only
-            for `sentencepiece`.
+        kind: `characters`; `words`, one token per word, for small closed vocabularies; `sentencepiece`, learned
+            subwords; or `phones`, from a lexicon.
+        vocabulary_size: For `sentencepiece`: tokens to learn, SentencePiece's own unknown token included, the blank
+            excluded.
         alphabet: For `characters`: a file with one character a line, such as the alphabet.txt of DeepSpeech or Coqui
             STT; the model then writes these and no others. None takes those of the training texts.
         lexicon: For `phones`: a file with a word and its phones a line; utterances with other words are left out.
@@ -99,7 +98,7 @@ class Tokens(ABC):
         Raises:
             CorpusError: The model lacks a symbol of the text.
         """
-        parts = self._split(_clean(text))
+        parts = self._split(clean(text))
         try:
             return [self._ids[part] for part in parts]
         except KeyError:
@@ -114,7 +113,7 @@ class Tokens(ABC):
         Returns:
             Characters (words, where tokens are words) that this model lacks, each once, sorted.
         """
-        return sorted({part for part in self._split(_clean(text)) if part not in self._ids})
+        return sorted({part for part in self._split(clean(text)) if part not in self._ids})
 
     def decode(self, ids: Iterable[int]) -> str:
         """Read token ids as text.
@@ -151,7 +150,7 @@ class Tokens(ABC):
 
         Returns:
             Each word with the positions in `ids` of its first and last token, both inclusive. A token that only parts
-            words (the space, a bare word-start piece) belongs to none.
+            words (the space, a bare word-start sign) belongs to none.
 
         Raises:
             ModelError: An id that these tokens do not have.
@@ -202,20 +201,20 @@ class Tokens(ABC):
 
     def _check_symbols(self) -> None:
         if self.symbols[:1] != [BLANK]:
-            raise ModelError(f"symbol 0 must be {BLANK}, it is {_name(self.symbols[:1]) or 'missing'}")
+            raise ModelError(f"symbol 0 must be {BLANK}, it is {name_symbols(self.symbols[:1]) or 'missing'}")
         if len(self.symbols) == 1:
             raise ModelError("there is no symbol but the blank")
         repeated = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
         if repeated:
-            raise ModelError(f"each symbol must come once, {_name(repeated)} comes twice")
+            raise ModelError(f"each symbol must come once, {name_symbols(repeated)} comes twice")
         wrong = [symbol for symbol in self.symbols[1:] if not self._is_symbol(symbol) or _CONTROLS.search(symbol)]
         if wrong:
-            raise ModelError(f"{_name(wrong)} cannot be a symbol where tokens are of kind {self.kind}")
+            raise ModelError(f"{name_symbols(wrong)} cannot be a symbol where tokens are of kind {self.kind}")
 
     def _explain_unknown(self, text: str) -> str:
         excerpt = text if len(text) <= 60 else f"{text[:60]}…"
         return (
-            f"transcript {excerpt!r}: the model has no token for {_name(self.unknown(text))}; "
+            f"transcript {excerpt!r}: the model has no token for {name_symbols(self.unknown(text))}; "
             "normalise the text, leave the utterance out, or train with tokens made from such text"
         )
 
@@ -235,7 +234,7 @@ class CharacterTokens(Tokens):
         Raises:
             CorpusError: There is no text.
         """
-        return cls([BLANK, *sorted(set(chain.from_iterable(_clean_all(texts))))])
+        return cls([BLANK, *sorted(set(chain.from_iterable(clean_all(texts))))])
 
     def _split(self, text: str) -> list[str]:
         return list(text)
@@ -244,7 +243,7 @@ class CharacterTokens(Tokens):
         return (True, "") if symbol == " " else (False, symbol)
 
     def _is_symbol(self, symbol: str) -> bool:
-        return len(symbol) == 1 and (symbol == " " or _clean(symbol) == symbol)
+        return len(symbol) == 1 and (symbol == " " or clean(symbol) == symbol)
 
 
 class WordTokens(Tokens):
@@ -262,7 +261,7 @@ class WordTokens(Tokens):
         Raises:
             CorpusError: There is no text, or a word is spelled like the blank.
         """
-        words = {word for text in _clean_all(texts) for word in text.split()}
+        words = {word for text in clean_all(texts) for word in text.split()}
         if BLANK in words:
             raise CorpusError(f"the word {BLANK} in the texts is the name of the CTC blank; write it otherwise")
         return cls([BLANK, *sorted(words)])
@@ -274,105 +273,27 @@ class WordTokens(Tokens):
         return True, symbol
 
     def _is_symbol(self, symbol: str) -> bool:
-        return symbol != "" and " " not in symbol and _clean(symbol) == symbol
+        return symbol != "" and " " not in symbol and clean(symbol) == symbol
 
 
-class PieceTokens(Tokens):
-    """Pieces of words as a SentencePiece model cuts them; piece number n is token id n + 1.
-
-    SentencePiece's unknown piece keeps its id, but `encode` never gives it and it decodes to nothing.
-    """
-
-    kind: ClassVar[Kind] = "sentencepiece"
-
-    def __init__(self, model: bytes) -> None:
-        """Take a SentencePiece model.
-
-        Args:
-            model: Content of a `tokenizer.model`.
-
-        Raises:
-            ModelError: This is no SentencePiece model.
-        """
-        self._model = model
-        self._processor = load_processor(model)
-        pieces = range(self._processor.get_piece_size())
-        self._unwritten = {
-            self._processor.id_to_piece(piece)
-            for piece in pieces
-            if self._processor.is_unknown(piece) or self._processor.is_control(piece)
-        }
-        super().__init__([BLANK, *(self._processor.id_to_piece(piece) for piece in pieces)])
-        for symbol in self._unwritten:
-            del self._ids[symbol]
-
-    @classmethod
-    def build(cls, texts: Iterable[str], *, vocabulary_size: int = 500) -> Self:
-        """Learn pieces from the texts (SentencePiece's unigram model), deterministically.
-
-        Args:
-            texts: Normalised training transcripts; empty ones are passed over.
-            vocabulary_size: Pieces to learn, the unknown piece included.
-
-        Raises:
-            CorpusError: There is no text, or it has characters that SentencePiece keeps for itself.
-            ConfigError: The texts do not support that many pieces, or need more.
-        """
-        cleaned = list(_clean_all(texts))
-        tokens = cls(train_pieces(cleaned, vocabulary_size=vocabulary_size))
-        lacking = tokens.unknown(" ".join(sorted(set().union(*cleaned))))
-        if lacking:
-            raise CorpusError(f"SentencePiece keeps {_name(lacking)} for itself; remove it from the texts")
-        return tokens
-
-    def unknown(self, text: str) -> list[str]:
-        """List the characters of normalised text that this model lacks, each once, sorted."""
-        return sorted({character for part in self._split(_clean(text)) if part not in self._ids for character in part})
-
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.model, and its pieces as tokens.json for people, into a model folder.
-
-        Args:
-            folder: The model folder, made where missing.
-
-        Raises:
-            ModelError: The folder cannot be written.
-        """
-        write_atomic(Path(folder) / PIECES_FILE, self._model, error=ModelError)
-        super().save(folder)
-
-    def _split(self, text: str) -> list[str]:
-        # SentencePiece would take a word-start sign in the text for a space; doubled, it is a part that no model has.
-        if WORD_START in text:
-            return [*self._split(_clean(text.replace(WORD_START, " "))), 2 * WORD_START]
-        return self._processor.encode(text, out_type=str)
-
-    def _spell(self, symbol: str) -> tuple[bool, str]:
-        if symbol in self._unwritten:
-            return False, ""
-        return symbol.startswith(WORD_START), symbol.replace(WORD_START, "")
-
-    def _is_symbol(self, symbol: str) -> bool:
-        return bool(symbol)
-
-
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Convert text to Unicode NFC with single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _clean_all(texts: Iterable[str]) -> Iterator[str]:
-    """Cleaned texts, empty ones passed over; what is wrong with them all shows after the last."""
+def clean_all(texts: Iterable[str]) -> Iterator[str]:
+    """Yield cleaned texts, without empty ones; raises after the last where all together cannot be used."""
     is_empty, surrogates = True, set[str]()
-    for text in filter(None, map(_clean, texts)):
+    for text in filter(None, map(clean, texts)):
         is_empty = False
         surrogates.update(_SURROGATES.findall(text))
         yield text
     if is_empty:
         raise CorpusError("there is no text to make tokens from; check that the transcripts are not all empty")
     if surrogates:
-        raise CorpusError(f"the texts hold half a character, {_name(sorted(surrogates))}; store them again as UTF-8")
+        raise CorpusError(f"the texts contain lone surrogates, {name_symbols(sorted(surrogates))}; save them as UTF-8")
 
 
-def _name(symbols: Sequence[str]) -> str:
+def name_symbols(symbols: Sequence[str]) -> str:
     """Name symbols in one line, single characters with their code point."""
     return name_some(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else shorten(s) for s in symbols)

@@ -93,7 +93,7 @@ def make_tokens(base: Tokens, config: Config, texts: Iterable[str]) -> Tokens:
 
 
 def count_symbols(tokens: Tokens, texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """How often texts have symbols that a model knows, and symbols that it lacks (for pieces: characters)."""
+    """Count symbols of texts that a model has, and those that it lacks (of SentencePiece tokens: characters)."""
     known, unknown = Counter[str](), Counter[str]()
     for text in texts:
         parts = text.split() if tokens.kind in ("words", "phones") else text.replace(" ", "")
@@ -121,7 +121,7 @@ def propose_alphabet(tokens: Tokens, texts: Sequence[str], *, kind: str | None =
     if tokens.kind == "phones":
         return "keep", f"{lacking}, in {100 * share:.0f} % of the utterances: its lexicon does not have them"
     if not isinstance(tokens, CharacterTokens | WordTokens):
-        return "replace", f"{lacking}, and pieces cannot be added to it: new ones are made of these texts"
+        return "replace", f"{lacking}, and SentencePiece tokens cannot be extended: new ones are made from these texts"
     if known.total() < unknown.total():
         return "replace", f"{lacking}, most of what these texts are made of: its symbols are replaced by theirs"
     return "extend", f"{lacking}, in {100 * share:.0f} % of the utterances: they are added to its symbols"

@@ -14,7 +14,7 @@ from speechrnn.language.compiled import read_language_model
 from speechrnn.language.ngram import END
 from speechrnn.model_folder import save_model
 from speechrnn.text.normalize import TextConfig
-from speechrnn.text.tokens import PieceTokens
+from speechrnn.text.sentencepiece_tokens import SentencePieceTokens
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def test_pruning_and_a_smaller_vocabulary(text, tmp_path):
 
 
 def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path, capsys):
-    tokens = PieceTokens.build(["SEVEN THREE", "SEVEN THREE ONE", "ITS ONE"] * 5, vocabulary_size=13)
+    tokens = SentencePieceTokens.build(["SEVEN THREE", "SEVEN THREE ONE", "ITS ONE"] * 5, vocabulary_size=13)
     model = replace(make_tiny_model(tokens=tokens), text=TextConfig(case="upper", apostrophes="remove"))
     save_model(tmp_path / "model", model)
-    output = tmp_path / "pieces.bin"
-    assert main(["lm", "build", str(text), "--tokens", "pieces", "-m", str(tmp_path / "model"), "-o", str(output)]) == 0
+    output = tmp_path / "tokens.bin"
+    assert main(["lm", "build", str(text), "--tokens", "model", "-m", str(tmp_path / "model"), "-o", str(output)]) == 0
     built = read_language_model(output)
     assert find_unit(built, tokens.symbols) == "tokens"
     assert set(built.words) - {"<s>", END, "<unk>"} == {
@@ -65,7 +65,7 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
     capsys.readouterr()
 
     (tmp_path / "other.txt").write_text("seven\nq3\nseven one\n")
-    arguments = ["lm", "build", str(tmp_path / "other.txt"), "--tokens", "pieces", "-m", str(tmp_path / "model")]
+    arguments = ["lm", "build", str(tmp_path / "other.txt"), "--tokens", "model", "-m", str(tmp_path / "model")]
     assert main([*arguments, "-o", str(output)]) == 1
     assert "1 lines were left out because the model cannot write them; the first: 'Q3' (it has no '3')" in (
         capsys.readouterr().err
@@ -76,8 +76,8 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
     ("arguments", "message"),
     [
         (
-            ["build", "TEXT", "--tokens", "pieces", "-o", "a.arpa"],
-            "--tokens pieces: needs the model whose tokens they are",
+            ["build", "TEXT", "--tokens", "model", "-o", "a.arpa"],
+            "--tokens model: needs the model, with -m MODEL",
         ),
         (["build", "TEXT", "-m", "gone", "-o", "a.arpa"], "gone"),
         (["build", "/dev/zero", "-o", "a.arpa"], "/dev/zero: expected a sentence a line, found a line above"),

@@ -14,7 +14,8 @@ from speechrnn.model_folder.additions import Calibration, TunedWeights, add_cali
 from speechrnn.model_folder.card import make_model_card
 from speechrnn.model_folder.speakers import Voice, keep_speaker, read_speaker
 from speechrnn.text.normalize import TextConfig
-from speechrnn.text.tokens import PieceTokens, WordTokens
+from speechrnn.text.sentencepiece_tokens import SentencePieceTokens
+from speechrnn.text.tokens import WordTokens
 
 RESULTS = {
     "interval_method": "bootstrap over utterances",
@@ -144,7 +145,7 @@ def test_a_loaded_model_is_whole_and_ready(tiny_model_folder):
 @pytest.mark.parametrize("kind", ["words", "sentencepiece"])
 def test_every_kind_of_tokens_comes_back(make_tiny_model, tmp_path, kind):
     text = ["one two three four", "two one", "four three two"]
-    tokens = WordTokens.build(text) if kind == "words" else PieceTokens.build(text, vocabulary_size=14)
+    tokens = WordTokens.build(text) if kind == "words" else SentencePieceTokens.build(text, vocabulary_size=14)
     model = make_tiny_model(tokens=tokens)
     save_model(tmp_path / "model", model)
     loaded = load_model(tmp_path / "model").tokens

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from speechrnn.errors import ConfigError, CorpusError, ModelError
-from speechrnn.text.pieces import PIECES_FILE
+from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE, SentencePieceTokens
 from speechrnn.text.token_files import build_tokens, load_tokens
 from speechrnn.text.tokens import (
     BLANK_ID,
     TOKENS_FILE,
     CharacterTokens,
-    PieceTokens,
     Tokens,
     TokensConfig,
     WordTokens,
@@ -42,7 +41,7 @@ def tokens(request: pytest.FixtureRequest) -> Tokens:
 
 
 @pytest.fixture(scope="module")
-def pieces() -> Tokens:
+def subwords() -> Tokens:
     return _build("sentencepiece")
 
 
@@ -98,13 +97,13 @@ def test_words_of_word_tokens_are_the_tokens() -> None:
     assert tokens.words([2, 2, 0, 1]) == [("yes", 0, 0), ("yes", 1, 1), ("no", 3, 3)]
 
 
-def test_words_of_pieces_begin_at_the_word_start_sign(pieces: Tokens) -> None:
-    ids = [pieces.symbols.index(symbol) for symbol in ("▁", "▁seven", "▁", "s", "e", "▁one", "<unk>", "▁")]
-    assert pieces.words(ids) == [("seven", 1, 1), ("se", 3, 4), ("one", 5, 5)]
+def test_words_of_subwords_begin_at_the_word_start_sign(subwords: Tokens) -> None:
+    ids = [subwords.symbols.index(symbol) for symbol in ("▁", "▁seven", "▁", "s", "e", "▁one", "<unk>", "▁")]
+    assert subwords.words(ids) == [("seven", 1, 1), ("se", 3, 4), ("one", 5, 5)]
 
 
-def test_words_may_start_inside_a_word(pieces: Tokens) -> None:
-    assert pieces.words([pieces.symbols.index("s"), pieces.symbols.index("e")]) == [("se", 0, 1)]
+def test_words_may_start_inside_a_word(subwords: Tokens) -> None:
+    assert subwords.words([subwords.symbols.index("s"), subwords.symbols.index("e")]) == [("se", 0, 1)]
 
 
 @pytest.mark.parametrize("wrong", [-1, 1000])
@@ -137,16 +136,16 @@ def test_many_unknown_characters_are_counted_not_listed() -> None:
 
 
 @pytest.mark.parametrize("text", ["<blank>", "<unk>", "▁", "seven▁one", "seven <unk> ▁"])
-def test_signs_of_the_machinery_in_a_text_are_unknown_characters(pieces: Tokens, text: str) -> None:
-    for tokens in (pieces, _build("words")):
+def test_signs_of_the_machinery_in_a_text_are_unknown_characters(subwords: Tokens, text: str) -> None:
+    for tokens in (subwords, _build("words")):
         assert tokens.unknown(text)
         with pytest.raises(CorpusError):
             tokens.encode(text)
-    assert ("▁" in pieces.unknown(text)) == ("▁" in text)
+    assert ("▁" in subwords.unknown(text)) == ("▁" in text)
 
 
-def test_text_spelled_like_the_unknown_piece_is_unknown_characters() -> None:
-    tokens = PieceTokens.build(["三つ 三"], vocabulary_size=4)
+def test_text_spelled_like_the_unknown_token_is_unknown_characters() -> None:
+    tokens = SentencePieceTokens.build(["三つ 三"], vocabulary_size=4)
     assert tokens.unknown("<unk> 三") == ["<", ">", "k", "n", "u"]
 
 
@@ -157,20 +156,20 @@ def test_characters_and_words_are_sorted_whatever_the_order_of_texts() -> None:
         assert kind.build(_texts()).symbols == kind.build(reversed(_texts())).symbols
 
 
-def test_same_texts_give_the_same_pieces(pieces: Tokens, tmp_path: Path) -> None:
-    pieces.save(tmp_path / "a")
+def test_same_texts_give_the_same_subwords(subwords: Tokens, tmp_path: Path) -> None:
+    subwords.save(tmp_path / "a")
     _build("sentencepiece").save(tmp_path / "b")
-    for name in (TOKENS_FILE, PIECES_FILE):
+    for name in (TOKENS_FILE, SENTENCEPIECE_FILE):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_pieces_are_as_many_as_asked_for_and_shorten_the_text(pieces: Tokens) -> None:
-    assert len(pieces) == 40 + 1
-    assert len(pieces.encode("seven kitchen")) < len("seven kitchen")
+def test_subwords_are_as_many_as_asked_for_and_shorten_the_text(subwords: Tokens) -> None:
+    assert len(subwords) == 40 + 1
+    assert len(subwords.encode("seven kitchen")) < len("seven kitchen")
 
 
 def test_long_transcript_is_learned_from_too() -> None:
-    tokens = PieceTokens.build(["ab " * 3000 + "xyz"], vocabulary_size=7)
+    tokens = SentencePieceTokens.build(["ab " * 3000 + "xyz"], vocabulary_size=7)
     assert tokens.unknown("xyz") == []
 
 
@@ -195,13 +194,13 @@ def test_word_spelled_like_the_blank_is_refused() -> None:
 @pytest.mark.parametrize("character", ["▁", "▅"])
 def test_character_that_sentencepiece_reserves_is_refused(character: str) -> None:
     with pytest.raises(CorpusError, match=rf"U\+{ord(character):04X}"):
-        PieceTokens.build([f"abc {character}", "abc ab", "bc ca"], vocabulary_size=6)
+        SentencePieceTokens.build([f"abc {character}", "abc ab", "bc ca"], vocabulary_size=6)
 
 
-@pytest.mark.parametrize(("size", "message"), [(5000, r"at most \d+ pieces; set it to"), (4, r"at least \d+ pieces")])
+@pytest.mark.parametrize(("size", "message"), [(5000, r"at most \d+ tokens; set it to"), (4, r"at least \d+ tokens")])
 def test_vocabulary_that_texts_do_not_support_says_what_they_do(size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"tokens\.vocabulary_size {size}: .*{message}"):
-        PieceTokens.build(_texts(), vocabulary_size=size)
+        SentencePieceTokens.build(_texts(), vocabulary_size=size)
 
 
 @pytest.mark.parametrize("setting", [{"kind": "phones"}, {"vocabulary_size": 0}])
@@ -276,13 +275,13 @@ def test_damaged_tokens_file_is_refused_in_one_line(tmp_path: Path, content: byt
     assert len(str(caught.value)) < 500
 
 
-def test_missing_file_is_named(pieces: Tokens, tmp_path: Path) -> None:
+def test_missing_file_is_named(subwords: Tokens, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"tokens\.json: no such file"):
         load_tokens(tmp_path)
     with pytest.raises(ModelError, match=r"tokens\.json: no such file"):
         load_tokens(tmp_path / "nowhere")
-    pieces.save(tmp_path)
-    (tmp_path / PIECES_FILE).unlink()
+    subwords.save(tmp_path)
+    (tmp_path / SENTENCEPIECE_FILE).unlink()
     with pytest.raises(ModelError, match=r"tokenizer\.model: no such file"):
         load_tokens(tmp_path)
 
@@ -296,18 +295,18 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -5])
-def test_cut_piece_model_is_refused(pieces: Tokens, tmp_path: Path, keep: int) -> None:
-    pieces.save(tmp_path)
-    path = tmp_path / PIECES_FILE
+def test_truncated_sentencepiece_model_is_refused(subwords: Tokens, tmp_path: Path, keep: int) -> None:
+    subwords.save(tmp_path)
+    path = tmp_path / SENTENCEPIECE_FILE
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"tokenizer\.model is"):
         load_tokens(tmp_path)
 
 
-def test_piece_model_of_other_tokens_is_refused(pieces: Tokens, tmp_path: Path) -> None:
-    pieces.save(tmp_path)
-    PieceTokens.build(["other words here"], vocabulary_size=11).save(tmp_path / "other")
-    (tmp_path / "other" / PIECES_FILE).replace(tmp_path / PIECES_FILE)
+def test_sentencepiece_model_of_other_tokens_is_refused(subwords: Tokens, tmp_path: Path) -> None:
+    subwords.save(tmp_path)
+    SentencePieceTokens.build(["other words here"], vocabulary_size=11).save(tmp_path / "other")
+    (tmp_path / "other" / SENTENCEPIECE_FILE).replace(tmp_path / SENTENCEPIECE_FILE)
     with pytest.raises(ModelError, match="not those of"):
         load_tokens(tmp_path)
 

@@ -8,7 +8,8 @@ import torch
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import save_model
-from speechrnn.text.tokens import CharacterTokens, PieceTokens, TokensConfig, WordTokens
+from speechrnn.text.sentencepiece_tokens import SentencePieceTokens
+from speechrnn.text.tokens import CharacterTokens, TokensConfig, WordTokens
 from speechrnn.training.config import Config, StartConfig
 from speechrnn.training.start import Movement, check_start, count_symbols, make_tokens, propose_alphabet, start_from
 
@@ -73,9 +74,9 @@ def test_a_model_of_phones_given_words_says_so(base):
         make_tokens(phones, make_config(base), ["the dog"])
 
 
-def test_pieces_cannot_be_added_to(base):
+def test_sentencepiece_tokens_cannot_be_added_to(base):
     texts = ["the quick brown fox jumps over the lazy dog"] * 3
-    pieces = PieceTokens.build(texts, vocabulary_size=29)
+    pieces = SentencePieceTokens.build(texts, vocabulary_size=29)
     with pytest.raises(ConfigError, match="tokens of kind sentencepiece cannot be added to"):
         make_tokens(pieces, make_config(base, alphabet="extend"), ["the fäx"])
     assert propose_alphabet(pieces, ["the fäx"])[0] == "replace"
