@@ -19,9 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from speechrnn.atomic_io import write_atomic, write_json, write_json_lines
+from speechrnn.atomic_io import read_json, write_atomic, write_json, write_json_lines
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.text_files import read_json
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import check_arguments, load_config
 from speechrnn.training.run import LAST, is_resumable, make_output_folder

@@ -10,7 +10,7 @@ Source: H. Bu et al., "AISHELL-1: An open-source Mandarin speech corpus and a sp
 import logging
 from pathlib import Path
 
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.splits import find_parts, write_parts
 from speechrnn.corpus.utterance import Utterance

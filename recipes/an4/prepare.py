@@ -9,7 +9,7 @@ Source: A. Acero, "Acoustical and Environmental Robustness in Automatic Speech R
 import re
 from pathlib import Path
 
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.splits import find_parts, hold_out_speakers, write_parts
 from speechrnn.corpus.utterance import Utterance

@@ -11,8 +11,7 @@ import logging
 from pathlib import Path
 
 from speechrnn.corpus.download import download, extract
-from speechrnn.corpus.lines import read_lines
-from speechrnn.corpus.manifest import write_manifest
+from speechrnn.corpus.manifest import read_lines, write_manifest
 from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError, name_some

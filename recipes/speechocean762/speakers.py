@@ -21,12 +21,12 @@ from speechrnn.audio.files import read_audio
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import SpeechRNNError
-from speechrnn.padding import pad_sequences
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import ErrorCounts, character_errors, difference_interval, word_errors
+from speechrnn.types import pad_sequences
 
 SECONDS = 30.0
 NETWORKS = ("zero", "learned", "encoded")

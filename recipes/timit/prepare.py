@@ -14,7 +14,7 @@ Source: J. Garofolo et al., "TIMIT Acoustic-Phonetic Continuous Speech Corpus", 
 from collections.abc import Iterator
 from pathlib import Path
 
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.recordings import read_headers, walk
 from speechrnn.corpus.splits import write_parts
 from speechrnn.corpus.utterance import Utterance

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from speechrnn.acoustic.recurrent import MOST_LAYERS
 from speechrnn.errors import ConfigError
-from speechrnn.padding import mask_padding, valid_mask
 from speechrnn.settings import bounded, check_settings
-from speechrnn.types import BLANK_ID
+from speechrnn.types import BLANK_ID, mask_padding, valid_mask
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, Recurren
 from speechrnn.acoustic.reference import ReferenceEncoder
 from speechrnn.audio.features import Count
 from speechrnn.errors import ConfigError
-from speechrnn.padding import mask_padding, pick_last
 from speechrnn.settings import bounded, check_settings
+from speechrnn.types import mask_padding, pick_last
 
 SIZES: dict[str, tuple[int, int]] = {
     # name: (units of each direction, layers)

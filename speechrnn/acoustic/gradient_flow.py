@@ -26,8 +26,7 @@ from speechrnn.acoustic.model import AcousticModel
 from speechrnn.acoustic.recurrent import Cell, RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights, UnrolledLayer, unroll_model
 from speechrnn.errors import SpeechRNNError
-from speechrnn.padding import valid_mask
-from speechrnn.types import Batch
+from speechrnn.types import Batch, valid_mask
 
 NOTHING = 0.01
 """Below this share of its greatest value a gradient counts as gone."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from speechrnn.padding import mask_padding, move, pick_last, valid_mask
+from speechrnn.types import mask_padding, move, pick_last, valid_mask
 
 Cell = Literal["tanh", "elementwise", "gru", "lstm"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechrnn.padding import mask_padding, move
+from speechrnn.types import mask_padding, move
 
 _WIDTH, _CODE = 128, 64
 _LEAST_VARIANCE = 1e-5

@@ -45,8 +45,7 @@ from torch import Tensor, nn
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.acoustic.recurrent import Cell, ElementwiseRNN, RecurrentLayer, RecurrentStack, reverse_within_lengths
 from speechrnn.errors import ModelError
-from speechrnn.padding import mask_padding, move
-from speechrnn.types import Batch
+from speechrnn.types import Batch, mask_padding, move
 
 Saved = tuple[Tensor, ...]
 

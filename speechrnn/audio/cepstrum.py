@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.padding import pick_last, valid_mask
+from speechrnn.types import pick_last, valid_mask
 
 MelScale = Literal["htk", "slaney"]
 

@@ -24,8 +24,8 @@ from speechrnn.audio.normalization import (
     wide_dtype,
 )
 from speechrnn.errors import AudioError, ConfigError, ModelError
-from speechrnn.padding import mask_padding, move, valid_mask
 from speechrnn.processes import torch_threads
+from speechrnn.types import mask_padding, move, valid_mask
 
 __all__ = ["FrontEnd", "FrontEndConfig", "StatisticsAccumulator"]
 

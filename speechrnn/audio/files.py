@@ -22,12 +22,12 @@ from speechrnn.audio.containers import (
     explain_unreadable,
     may_be_mp3,
     mp3_states_its_length,
+    open_source,
 )
 from speechrnn.audio.levels import check_samples
 from speechrnn.audio.ogg import OggSurvey
 from speechrnn.audio.quiet import quiet_mpg123
 from speechrnn.audio.resampling import resample
-from speechrnn.audio.sources import open_source
 from speechrnn.errors import AudioError
 from speechrnn.types import Waveform
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from speechrnn.padding import mask_padding, move
+from speechrnn.types import mask_padding, move
 
 # A feature that moves by less than a hundredth is constant: dividing by less would turn rounding into features.
 STD_FLOOR = 1e-2

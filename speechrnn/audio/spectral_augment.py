@@ -16,8 +16,8 @@ from torch import Tensor
 
 from speechrnn.audio.cepstrum import hz_to_mel, mel_to_hz
 from speechrnn.audio.feature_config import FrontEndConfig
-from speechrnn.padding import move
 from speechrnn.settings import bounded, check_settings
+from speechrnn.types import move
 
 _KNEE_SHARE = 0.75
 

@@ -7,10 +7,9 @@ import logging
 import os
 from pathlib import Path
 
-from speechrnn.atomic_io import write_atomic
+from speechrnn.atomic_io import read_text, write_atomic
 from speechrnn.cli.arguments import add_group, add_model_argument, print_text
 from speechrnn.errors import ConfigError
-from speechrnn.text_files import read_text
 
 SUMMARY = "forced alignment: find the times of the words of a known text"
 EXAMPLE = "speechrnn align chapter.mp3 chapter.txt -m runs/en/model -f textgrid -o chapter.TextGrid"

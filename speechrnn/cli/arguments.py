@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from speechrnn.atomic_io import read_text
 from speechrnn.errors import ConfigError
 from speechrnn.recognition.decoders import DEFAULT_HOTWORD_BONUS, OLD_NAMES, DecodingConfig
-from speechrnn.text_files import read_text
 
 _METAVARS = {"decoder": "NAME", "hotwords": "LIST", str: "FILE", int: "N", float: "X"}
 _SHARED: dict[str, dict[str, Any]] = {

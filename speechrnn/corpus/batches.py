@@ -15,9 +15,8 @@ import torch
 from torch.utils.data import Sampler
 
 from speechrnn.errors import ConfigError
-from speechrnn.padding import pad_sequences
 from speechrnn.seeds import derive_seed
-from speechrnn.types import Batch
+from speechrnn.types import Batch, pad_sequences
 
 
 class Plan:

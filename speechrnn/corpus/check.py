@@ -6,8 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from speechrnn.corpus.compact import CompactList
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 from speechrnn.text.tokens import Tokens
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from speechrnn.decoding.shapes import check_log_probs
-from speechrnn.padding import mask_padding, valid_mask
-from speechrnn.types import BLANK_ID, Hypothesis
+from speechrnn.types import BLANK_ID, Hypothesis, mask_padding, valid_mask
 
 
 def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_ID) -> list[Hypothesis]:

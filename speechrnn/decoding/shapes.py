@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from speechrnn.errors import ConfigError
-from speechrnn.padding import valid_mask
+from speechrnn.types import valid_mask
 
 
 def check_log_probs(log_probs: Tensor, lengths: Tensor, blank_id: int, *, name: str) -> None:

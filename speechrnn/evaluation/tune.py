@@ -17,13 +17,12 @@ from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import hear_speakers, read_all, stack_heard
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.model_folder.additions import TunedWeights, add_weights
-from speechrnn.padding import pad_sequences
 from speechrnn.recognition.decoders import DecodingConfig, make_beam_decoder
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import collect_batches
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import word_errors
-from speechrnn.types import Hypothesis
+from speechrnn.types import Hypothesis, pad_sequences
 
 _WEIGHTS: dict[Unit, tuple[Sequence[float], Sequence[float]]] = {
     "words": ((0.2, 0.4, 0.7, 1.0, 1.4, 2.0), (-1.0, 0.5, 2.0, 3.5, 5.0)),

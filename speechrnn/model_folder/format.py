@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 import speechrnn
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel, WithoutWeights
-from speechrnn.atomic_io import write_atomic
+from speechrnn.atomic_io import read_json, write_atomic
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder.additions import (
@@ -39,7 +39,6 @@ from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE
 from speechrnn.text.token_files import load_tokens
 from speechrnn.text.tokens import TOKENS_FILE, Tokens
-from speechrnn.text_files import read_json
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"

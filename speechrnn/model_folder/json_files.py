@@ -7,9 +7,8 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from speechrnn.atomic_io import write_json
+from speechrnn.atomic_io import read_json, write_json
 from speechrnn.errors import ConfigError, ModelError
-from speechrnn.text_files import read_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

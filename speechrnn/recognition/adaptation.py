@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from speechrnn.acoustic.ctc import ctc_loss
+from speechrnn.atomic_io import read_text
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder.speakers import Voice
-from speechrnn.padding import pad_sequences
 from speechrnn.recognition.loading import as_recognizer
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import check_is_list
 from speechrnn.text.normalize import normalize_text
-from speechrnn.text_files import read_text
-from speechrnn.types import Waveform
+from speechrnn.types import Waveform, pad_sequences
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource

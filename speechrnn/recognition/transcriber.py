@@ -16,11 +16,10 @@ from torch import Tensor
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
-from speechrnn.padding import pad_sequences
 from speechrnn.recognition.decoders import Decoder, Decoders, DecodingConfig, takes_decoding
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import has_sound, place_words
-from speechrnn.types import Hypothesis, Waveform
+from speechrnn.types import Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:
     from pathlib import Path

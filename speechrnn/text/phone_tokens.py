@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
-from speechrnn.atomic_io import write_atomic
+from speechrnn.atomic_io import read_text, write_atomic
 from speechrnn.errors import CorpusError, ModelError
 from speechrnn.settings import shorten
 from speechrnn.text.tokens import BLANK, Kind, Tokens
-from speechrnn.text_files import read_text
 
 LEXICON_FILE = "lexicon.txt"
 _STRESSED = re.compile(r"[A-Z]{2}[012]")  # a vowel of ARPAbet

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
+from speechrnn.atomic_io import read_bytes, read_json, read_text
 from speechrnn.errors import ConfigError, CorpusError, ModelError
 from speechrnn.settings import shorten
 from speechrnn.text.phone_tokens import LEXICON_FILE, PhoneTokens, read_pronunciations
@@ -22,7 +23,6 @@ from speechrnn.text.tokens import (
     TokensConfig,
     WordTokens,
 )
-from speechrnn.text_files import read_bytes, read_json, read_text
 
 
 def build_tokens(config: TokensConfig, texts: Iterable[str], *, normalize: Callable[[str], str] = str) -> Tokens:

@@ -20,9 +20,9 @@ from typing import Any, get_type_hints
 
 import jsonargparse
 
+from speechrnn.atomic_io import parse_yaml, read_yaml
 from speechrnn.errors import ConfigError
 from speechrnn.settings import RENAMED, describe, find_field, is_of, rename_settings, shorten
-from speechrnn.text_files import parse_yaml, read_yaml
 from speechrnn.training.config import Config
 
 _YAML = "speechrnn"

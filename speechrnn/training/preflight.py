@@ -19,18 +19,17 @@ from speechrnn.acoustic.model import AcousticModel, check_memory
 from speechrnn.atomic_io import write_json_lines
 from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.check import LeftOut, check_corpus, encode_utterance
-from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.utterance import Utterance, compact_utterances, read_utterance
+from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances, read_utterance
 from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, load_model
-from speechrnn.padding import pad_sequences
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text.phone_tokens import read_pronunciations
 from speechrnn.text.token_files import build_tokens
 from speechrnn.text.tokens import Tokens, TokensConfig
 from speechrnn.training.config import Config
 from speechrnn.training.start import check_start, make_tokens, start_from
+from speechrnn.types import pad_sequences
 
 logger = logging.getLogger("speechrnn")
 

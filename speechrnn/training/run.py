@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from speechrnn.atomic_io import write_json
+from speechrnn.atomic_io import parse_json, write_json
 from speechrnn.errors import ConfigError
 from speechrnn.processes import is_first_process
-from speechrnn.text_files import parse_json
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import config_from_dict
 

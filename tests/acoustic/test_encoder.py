@@ -5,7 +5,7 @@ import torch
 
 from speechrnn.acoustic.encoder import SIZES, Convolution2d, Encoder, EncoderConfig, Lookahead, count_encoder_frames
 from speechrnn.errors import ConfigError
-from speechrnn.padding import mask_padding
+from speechrnn.types import mask_padding
 
 KINDS = ["stack", "convolution", "convolution_2d"]
 

@@ -12,7 +12,7 @@ from speechrnn.acoustic.recurrent import (
     RecurrentStack,
     reverse_within_lengths,
 )
-from speechrnn.padding import mask_padding
+from speechrnn.types import mask_padding
 
 CELLS = ("tanh", "elementwise", "gru", "lstm")
 LENGTHS = torch.tensor([7, 3, 1, 5])

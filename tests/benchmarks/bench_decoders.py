@@ -53,9 +53,9 @@ class Subject(NamedTuple):
 def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
     """Log-probabilities of each part, which is a list of cuts."""
     from speechrnn.evaluation.evaluate import read_all
-    from speechrnn.padding import pad_sequences
     from speechrnn.recognition.transcriber import collect_batches
     from speechrnn.text.normalize import normalize_for_scoring
+    from speechrnn.types import pad_sequences
 
     computed = {}
     for name, cuts in parts.items():

@@ -16,9 +16,9 @@ import torch
 
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
-from speechrnn.padding import pad_sequences
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.transcriber import collect_batches
+from speechrnn.types import pad_sequences
 
 BATCH_SECONDS = 120.0
 

@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.table import read_table
 from speechrnn.errors import CorpusError
 

@@ -20,7 +20,6 @@ from speechrnn.language.kneser_ney import build_ngram
 from speechrnn.model_folder import load_model, save_model
 from speechrnn.model_folder.additions import TunedWeights
 from speechrnn.model_folder.speakers import Voice, keep_speaker
-from speechrnn.padding import pad_sequences
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.alignment import align
 from speechrnn.recognition.ensemble import Ensemble
@@ -29,7 +28,7 @@ from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import Voices
 from speechrnn.text.tokens import CharacterTokens
 from speechrnn.training.train import train
-from speechrnn.types import Waveform
+from speechrnn.types import Waveform, pad_sequences
 
 NOISE = 0.35
 SECONDS = (0.5, 2.0, 1.3, 0.2, 3.0)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechrnn.corpus.compact import CompactList
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers.recordings import read_headers
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 _MANIFEST = "manifest.jsonl"

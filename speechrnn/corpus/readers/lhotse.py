@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speechrnn.corpus.lines import read_records
+from speechrnn.corpus.manifest import read_records
 from speechrnn.corpus.readers import shar
 from speechrnn.corpus.readers.recordings import find_inside
 from speechrnn.corpus.utterance import Utterance

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.recordings import find_recordings, walk
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.recordings import find_recordings
 from speechrnn.corpus.readers.table import is_table
 from speechrnn.corpus.utterance import Utterance

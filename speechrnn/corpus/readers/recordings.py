@@ -9,8 +9,7 @@ from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.audio.files import AudioInfo, audio_info
-from speechrnn.corpus.compact import CompactList
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
 from speechrnn.errors import AudioError, CorpusError
 
 _THREADS = 4  # headers wait for the disk, not for the interpreter

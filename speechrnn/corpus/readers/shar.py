@@ -11,7 +11,7 @@ from typing import Any
 
 from speechrnn.audio.archives import list_members
 from speechrnn.audio.files import AudioInfo
-from speechrnn.corpus.lines import read_records
+from speechrnn.corpus.manifest import read_records
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import AudioError, CorpusError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from speechrnn.corpus.lines import read_lines
+from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.recordings import is_recording, walk
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speechrnn.corpus.lines import read_lines, read_records, stream_lines
+from speechrnn.corpus.manifest import read_lines, read_records, stream_lines
 from speechrnn.corpus.readers.recordings import find_inside
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from speechrnn.audio.files import AudioInfo
-from speechrnn.corpus.compact import CompactList
-from speechrnn.corpus.utterance import Utterance, compact_utterances
+from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
 
 
 @dataclass(frozen=True)

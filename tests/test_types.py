@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import speechrnn
-from speechrnn.padding import mask_padding, pad_sequences, valid_mask
+from speechrnn.types import mask_padding, pad_sequences, valid_mask
 
 
 def test_padded_sequences_hold_each_one_and_zeros():
@@ -38,4 +38,4 @@ def test_no_other_module_pads_or_masks_by_hand():
     by_hand = re.compile(r"pad_sequence\(|arange\([^\n]*(<|>=) lengths|frame\[[^\n]*(<|>=) \w*lengths")
     package = Path(speechrnn.__file__).parent
     found = [path.name for path in package.rglob("*.py") if by_hand.search(path.read_text(encoding="utf-8"))]
-    assert found == ["padding.py"]
+    assert found == ["types.py"]
