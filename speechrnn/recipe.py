@@ -297,12 +297,12 @@ def _train(recipe: Recipe) -> None:
 def _evaluate(recipe: Recipe) -> None:
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.evaluation.report import store_calibration
-    from speechrnn.evaluation.tables import UNHEARD
+    from speechrnn.evaluation.tables import NO_SPEAKER_STATS
     from speechrnn.recognition.loading import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))
     sets = {"valid": recipe.config.data.valid, **_find_tests(recipe)}
-    scores, unheard, rows = {}, {}, []
+    scores, alone, rows = {}, {}, []
     recognizer.calibrations.clear()  # of an earlier training
     for name, manifest in sets.items():
         assert manifest is not None
@@ -311,12 +311,12 @@ def _evaluate(recipe: Recipe) -> None:
             calibration = store_calibration(recipe.output / "model", "greedy", evaluation, corpus=str(manifest))
             recognizer.calibrations["greedy"] = calibration
         scores[name] = evaluation.to_dict()
-        if recognizer.hears_speakers:
-            alone = evaluate(recognizer, recipe.output / manifest, unknown_speakers=True)
-            unheard[name + UNHEARD] = alone.to_dict()
+        if recognizer.uses_speaker_stats:
+            by_itself = evaluate(recognizer, recipe.output / manifest, use_speaker_stats=False)
+            alone[name + NO_SPEAKER_STATS] = by_itself.to_dict()
         rows += [{"set": name, **utterance.to_dict()} for utterance in evaluation.utterances]
     write_json_lines(recipe.output / "hypotheses.jsonl", rows)
-    write_json(recipe.output / "results.json", _make_results(recipe, recognizer, scores | unheard))
+    write_json(recipe.output / "results.json", _make_results(recipe, recognizer, scores | alone))
 
 
 def _choose_device(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ BLANK_ID = 0
 
 BATCH_TENSORS = (
     *("waveforms", "waveform_lengths", "targets", "target_lengths"),
-    *("references", "reference_lengths", "heard"),
+    *("references", "reference_lengths", "speaker_stats"),
 )
 """Those fields of a :class:`Batch` that are tensors, where they are there."""
 
@@ -60,8 +60,8 @@ class Batch:
         references: Another recording of each utterance's speaker, (B, R), for models whose initial state is encoded;
             None for others.
         reference_lengths: Valid samples of each, (B,), int64; 0 where the speaker has no other.
-        heard: Frames heard of each utterance's speaker, and the mean features over them, (B, 1 + F), for front ends
-            that normalise by speaker; None for others.
+        speaker_stats: Number of frames of each utterance's speaker, and the mean features over them, (B, 1 + F), for
+            front ends that normalise by speaker; None for others.
         previous: Id of the utterance that each one follows, None for none, B of them; empty where states are not
             carried on.
     """
@@ -76,7 +76,7 @@ class Batch:
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     references: Tensor | None = None
     reference_lengths: Tensor | None = None
-    heard: Tensor | None = None
+    speaker_stats: Tensor | None = None
     previous: list[str | None] = field(default_factory=list)
 
     @property

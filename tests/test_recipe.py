@@ -8,7 +8,7 @@ from conftest import TONE_SETTINGS
 
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.evaluation.evaluate import evaluate as real_evaluate
-from speechrnn.evaluation.tables import UNHEARD, describe_folds, describe_results
+from speechrnn.evaluation.tables import NO_SPEAKER_STATS, describe_folds, describe_results
 from speechrnn.model_folder import load_model
 from speechrnn.recipe import STAGES, list_folds, open_recipe, run_recipe
 from speechrnn.training.train import train as real_train
@@ -170,29 +170,29 @@ def test_fold_table_averages_exact_utterances():
     }
     assert describe_folds(results).splitlines()[-1] == "| mean | | 80.0 | | |"
     for name, wrong in (("a", 0.2), ("b", 0.5)):
-        results[name]["sets"]["test" + UNHEARD] = {**scores, "sentence_error_rate": wrong}
+        results[name]["sets"]["test" + NO_SPEAKER_STATS] = {**scores, "sentence_error_rate": wrong}
     heading, rule, first, _, mean = describe_folds(results).splitlines()
     assert first == "| a | 4 | 90.0 | 25.0 | 10.0–40.0 | 80.0 |"
     assert mean == "| mean | | 80.0 | | | 65.0 |"
     assert heading.count("|") == rule.count("|") == mean.count("|")
 
 
-def test_a_model_that_normalises_by_speaker_is_scored_with_and_without_having_heard_them(folder, monkeypatch):
-    unknown = []
+def test_a_model_that_normalises_by_speaker_is_scored_with_and_without_speaker_statistics(folder, monkeypatch):
+    calls = []
 
     def evaluate(recognizer, corpus, **options):
-        unknown.append((corpus.name, options.get("unknown_speakers", False)))
+        calls.append((corpus.name, options.get("use_speaker_stats", True)))
         return real_evaluate(recognizer, corpus, **options)
 
     monkeypatch.setattr("speechrnn.evaluation.evaluate.evaluate", evaluate)
     recipe = open_tones(folder, overrides=["--front_end.normalization", "speaker"])
     results = run_recipe(recipe)
-    assert list(results["sets"]) == ["valid", "test", "valid" + UNHEARD, "test" + UNHEARD]
+    assert list(results["sets"]) == ["valid", "test", "valid" + NO_SPEAKER_STATS, "test" + NO_SPEAKER_STATS]
     assert results["sets"]["test"]["wer"] <= 0.2
-    assert results["sets"]["test" + UNHEARD]["utterances"] == 12
+    assert results["sets"]["test" + NO_SPEAKER_STATS]["utterances"] == 12
     rows = [json.loads(line) for line in (recipe.output / "hypotheses.jsonl").read_text().splitlines()]
     assert len(rows) == 10 + 12
-    assert unknown == [(f"{name}.jsonl", unheard) for name in ("valid", "test") for unheard in (False, True)]
+    assert calls == [(f"{name}.jsonl", used) for name in ("valid", "test") for used in (True, False)]
 
 
 @pytest.mark.parametrize(

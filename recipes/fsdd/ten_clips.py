@@ -99,10 +99,10 @@ def run(folds: Sequence[Path], output: Path, *, clip: int, overrides: dict[str, 
     old = load([fold / "model" for fold in folds])
     new = load([outcome.training.model for outcome in outcomes])
     heard = [str(entry.audio_path) for entry in ten]
-    before = evaluate(old, rest_path, unknown_speakers=True)
-    told, after = (evaluate(each, rest_path, speaker=each.hear(heard)) for each in (old, new))
+    before = evaluate(old, rest_path, use_speaker_stats=False)
+    told, after = (evaluate(each, rest_path, speaker=each.estimate_speaker(heard)) for each in (old, new))
     digits = sorted({entry.text for entry in ten})
-    closed = evaluate(new, rest_path, speaker=new.hear(heard), sentences=digits)
+    closed = evaluate(new, rest_path, speaker=new.estimate_speaker(heard), sentences=digits)
     return {
         "speaker": folds[0].name.removeprefix("fold-"),
         "clips": len(before.utterances),

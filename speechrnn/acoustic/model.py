@@ -95,7 +95,7 @@ class AcousticModel(nn.Module):
         lengths: Tensor,
         *,
         state: Tensor | None = None,
-        heard: Tensor | None = None,
+        speaker_stats: Tensor | None = None,
         return_state: bool = False,
         augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         intermediate_layers: Sequence[int] = (),
@@ -107,8 +107,8 @@ class AcousticModel(nn.Module):
             waveforms: (B, N), float32, at the model's sample rate; samples past a length are ignored.
             lengths: Valid samples, (B,), int64.
             state: Hidden state to start from, (L, P, D, B, H); None for the model's own initial state.
-            heard: Frames heard of each one's speaker, 0 for none, and the mean features over them, (B, 1 + F), where
-                the front end normalises by speaker; None: nothing was heard.
+            speaker_stats: Number of frames of each utterance's speaker, 0 for none, and the mean features over them,
+                (B, 1 + F), where the front end normalises by speaker; None without statistics.
             return_state: Also return the state after each utterance's last frame.
             augment: Training only: called with log-mels (B, T, M) and their lengths (B,), returns both, warped and
                 masked, perhaps more than one version of each utterance; it stands before the cosine transform so that
@@ -122,9 +122,9 @@ class AcousticModel(nn.Module):
         log_mels, frame_lengths = self.front_end.log_mel(waveforms, lengths)
         if augment is not None:
             log_mels, frame_lengths = augment(log_mels, frame_lengths)
-        if heard is not None:
-            heard = heard.repeat(len(log_mels) // max(1, len(heard)), 1)
-        features = self.front_end.derive_features(log_mels, frame_lengths, heard=heard)
+        if speaker_stats is not None:
+            speaker_stats = speaker_stats.repeat(len(log_mels) // max(1, len(speaker_stats)), 1)
+        features = self.front_end.derive_features(log_mels, frame_lengths, speaker_stats=speaker_stats)
         frames, frame_lengths, final, collected = self.encoder(
             features, frame_lengths, state=state, return_state=return_state, collect=intermediate_layers
         )

@@ -351,7 +351,7 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
         log_mels, lengths = model.front_end.log_mel(
             batch.waveforms, move(batch.waveform_lengths, batch.waveforms.device)
         )
-        features = model.front_end.derive_features(log_mels, lengths, heard=batch.heard)
+        features = model.front_end.derive_features(log_mels, lengths, speaker_stats=batch.speaker_stats)
     frames, lengths = encoder.subsampling(features, lengths)
     if torch.is_grad_enabled() and not frames.requires_grad:  # frozen weights: the states are asked about all the same
         frames = frames.detach().requires_grad_()

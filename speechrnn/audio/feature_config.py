@@ -36,7 +36,7 @@ class FrontEndConfig:
         delta_width: Frames on each side that a delta looks at.
         normalization: "none"; "utterance", over the utterance's own frames, which takes a word away where nothing else
             is said (not for a handful of words in a row); "corpus", with statistics kept in the front end; "speaker",
-            like it, but with the mean over what was heard of the speaker, in the utterance itself where nothing else
+            like it, but with the mean over known recordings of the speaker, in the utterance itself where nothing else
             was; "sliding", causal, over the last `normalization_seconds`.
         normalization_seconds: Length of the sliding window, the current frame included.
         compatibility: "none", or whose numbers to match: "librosa" (its `feature.mfcc`: Slaney mels, bands of area 1)

@@ -1,7 +1,7 @@
 """From waveforms to features: MFCC or log-mel, deltas, normalisation; batched, on the waveforms' own device.
 
 Letters: B batch, N samples, T frames, F feature size. What an utterance becomes depends on its own samples alone, and
-with "speaker" normalisation on what was heard of its speaker: no neighbour, no padding and nothing that padding holds
+with "speaker" normalisation on the statistics of its speaker: no neighbour, no padding and nothing that padding holds
 can change it.
 """
 
@@ -159,14 +159,16 @@ class FrontEnd(nn.Module):
             power = self._gather_power(waveforms.float(), lengths, num_frames)  # (B, T, n_mels)
             return mask_padding(self._take_log(power, frame_lengths), frame_lengths).float(), frame_lengths
 
-    def derive_features(self, log_mels: Tensor, frame_lengths: Tensor, *, heard: Tensor | None = None) -> Tensor:
+    def derive_features(
+        self, log_mels: Tensor, frame_lengths: Tensor, *, speaker_stats: Tensor | None = None
+    ) -> Tensor:
         """Turn log-mels, perhaps masked in between, into features.
 
         Args:
             log_mels: From `log_mel`, (B, T, n_mels).
             frame_lengths: Frames of each utterance, (B,), int64.
-            heard: For "speaker" normalisation: frames heard of each one's speaker, 0 for none, and the mean features
-                over them, (B, 1 + F); others ignore it.
+            speaker_stats: For "speaker" normalisation: number of frames of each speaker, 0 for none, and the mean
+                features over them, (B, 1 + F); others ignore it.
 
         Returns:
             Features (B, T, F), float32; rows past a length are zero.
@@ -175,7 +177,7 @@ class FrontEnd(nn.Module):
             ModelError: "corpus" or "speaker" normalisation before `set_statistics`.
         """
         with torch_threads.one(log_mels.device):
-            return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths, heard)
+            return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths, speaker_stats)
 
     def compute_unnormalized(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what `forward` does, short of normalisation: (B, T, F) and (B,)."""
@@ -246,24 +248,24 @@ class FrontEnd(nn.Module):
             levels.append(compute_deltas(levels[-1], frame_lengths, width=self.config.delta_width))
         return mask_padding(torch.cat(levels, dim=-1), frame_lengths)
 
-    def _normalize(self, features: Tensor, frame_lengths: Tensor, heard: Tensor | None) -> Tensor:
+    def _normalize(self, features: Tensor, frame_lengths: Tensor, speaker_stats: Tensor | None) -> Tensor:
         """Normalise as configured, (B, T, F) to (B, T, F)."""
         if self.config.normalization == "utterance":
             return normalize_utterance(features, frame_lengths)
         if self.config.normalization == "sliding":
             return normalize_sliding(features, frame_lengths, window_frames=self.config.sliding_frames)
         if self.config.has_statistics:
-            return self._apply_statistics(features, frame_lengths, heard)
+            return self._apply_statistics(features, frame_lengths, speaker_stats)
         return features
 
-    def _apply_statistics(self, features: Tensor, frame_lengths: Tensor, heard: Tensor | None) -> Tensor:
+    def _apply_statistics(self, features: Tensor, frame_lengths: Tensor, speaker_stats: Tensor | None) -> Tensor:
         """Normalise by the corpus's standard deviation, and its mean or the speaker's."""
         self._has_statistics = self._has_statistics or bool((self.std > 0).all())  # read once, for speed
         if not self._has_statistics:
             kind = self.config.normalization
             raise ModelError(f"{kind} normalisation has no statistics; call set_statistics or load a trained model")
         if self.config.normalization == "speaker":
-            return normalize_speaker(features, frame_lengths, mean=self.mean, std=self.std, heard=heard)
+            return normalize_speaker(features, frame_lengths, mean=self.mean, std=self.std, speaker_stats=speaker_stats)
         return mask_padding((features - self.mean) / self.std, frame_lengths)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrontEnd:

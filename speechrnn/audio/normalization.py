@@ -44,20 +44,20 @@ def normalize_utterance(features: Tensor, frame_lengths: Tensor) -> Tensor:
 
 
 def normalize_speaker(
-    features: Tensor, frame_lengths: Tensor, *, mean: Tensor, std: Tensor, heard: Tensor | None
+    features: Tensor, frame_lengths: Tensor, *, mean: Tensor, std: Tensor, speaker_stats: Tensor | None
 ) -> Tensor:
-    """Take away the mean over what was heard of each utterance's speaker, and divide by the corpus's deviation.
+    """Subtract the mean features of each utterance's speaker, and divide by the corpus's deviation.
 
     Microphone, room and voice, as far as they shift features by a constant, go with the mean. It is drawn toward the
-    corpus's mean as if `PRIOR_FRAMES` more frames had been heard, all equal to that.
+    corpus's mean as if `PRIOR_FRAMES` more frames had been added, all equal to that.
 
     Args:
         features: (B, T, F), float32.
         frame_lengths: Valid frames of each utterance, (B,), int64.
         mean: The corpus's, (F,).
         std: The corpus's, (F,), above 0.
-        heard: Frames heard of each one's speaker, and the mean features over them, (B, 1 + F); where there are none,
-            and with None, the utterance's own frames stand for them.
+        speaker_stats: Number of frames of each speaker, and the mean features over them, (B, 1 + F); without, the
+            statistics of the utterance itself are used.
 
     Returns:
         (B, T, F), float32; rows past a length are zero.
@@ -69,11 +69,11 @@ def normalize_speaker(
     """
     wide = mask_padding(features.to(wide_dtype(features.device)), frame_lengths)
     counts, sums = move(frame_lengths[:, None], wide.device).to(wide), wide.sum(dim=1)
-    if heard is not None:
-        told = heard.to(wide)
-        is_told = told[:, :1] > 0
-        sums = torch.where(is_told, told[:, :1] * told[:, 1:], sums)
-        counts = torch.where(is_told, told[:, :1], counts)
+    if speaker_stats is not None:
+        stats = speaker_stats.to(wide)
+        is_known = stats[:, :1] > 0
+        sums = torch.where(is_known, stats[:, :1] * stats[:, 1:], sums)
+        counts = torch.where(is_known, stats[:, :1], counts)
     centre = (PRIOR_FRAMES * mean + sums) / (PRIOR_FRAMES + counts)  # (B, F)
     return mask_padding((wide - centre[:, None]) / std, frame_lengths).to(features.dtype)
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Adapt, store the state, and describe how it was found."""
     from speechrnn.model_folder import find_folder
-    from speechrnn.model_folder.speakers import check_speaker_name, keep_speaker
+    from speechrnn.model_folder.speakers import check_speaker_name, save_speaker
     from speechrnn.recognition.adaptation import STEPS, adapt, describe_adaptation, find_text
     from speechrnn.recognition.loading import load
 
@@ -42,6 +42,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     recognizer = load(args.model, device=args.device)
     steps = STEPS if args.steps is None else args.steps
     found = adapt(recognizer, args.audio, [find_text(audio) for audio in args.audio], steps=steps)
-    path = keep_speaker(find_folder(args.model), args.speaker, found.voice)
+    path = save_speaker(find_folder(args.model), args.speaker, found.profile)
     print_text(f"{path}: {describe_adaptation(found, recognizer, steps=steps)}")
     return 0

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "each speaker from all their recordings, without their texts"
     )
     for option, meaning in {"--no-speaker-stats": statistics, "--unknown-speakers": argparse.SUPPRESS}.items():
-        add_group(parser, "model").add_argument(option, dest="unknown_speakers", action="store_true", help=meaning)
+        add_group(parser, "model").add_argument(option, dest="use_speaker_stats", action="store_false", help=meaning)
     add_decoding_arguments(parser)
 
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         batch_seconds=args.batch_seconds,
         format=args.format,
         speaker=args.speaker,
-        unknown_speakers=args.unknown_speakers,
+        use_speaker_stats=args.use_speaker_stats,
         carry_state=args.carry_state,
         **decoding,
     )

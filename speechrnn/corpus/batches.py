@@ -274,7 +274,7 @@ def collate(
     augment_seeds: Sequence[int] = (),
     failed: Sequence[tuple[str, str, str]] = (),
     references: Sequence[np.ndarray] | None = None,
-    heard: Sequence[np.ndarray] | None = None,
+    speaker_stats: Sequence[np.ndarray] | None = None,
     previous: Sequence[str | None] = (),
 ) -> Batch:
     """Pad utterances into a batch.
@@ -287,7 +287,7 @@ def collate(
         augment_seeds: Seed of each for masks, or none.
         failed: Id, reference text and reason of each utterance that could not be read.
         references: B arrays (R,), float32: another recording of each one's speaker, perhaps empty; None if not used.
-        heard: B arrays (1 + F,), float32, as :class:`~speechrnn.types.Batch` has them; None if not used.
+        speaker_stats: B arrays (1 + F,), float32, as :class:`~speechrnn.types.Batch` has them; None if not used.
         previous: Id of what each one follows, where states are carried on.
     """
     if not waveforms:
@@ -301,7 +301,7 @@ def collate(
         list(texts),
         list(augment_seeds),
         list(failed),
-        heard=None if heard is None else torch.from_numpy(np.stack(heard)),
+        speaker_stats=None if speaker_stats is None else torch.from_numpy(np.stack(speaker_stats)),
         previous=list(previous),
     )
     if references is None:
@@ -327,7 +327,7 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
         seeds,
         references=references,
         reference_lengths=None if batch.reference_lengths is None else batch.reference_lengths[rows],
-        heard=None if batch.heard is None else batch.heard[index],
+        speaker_stats=None if batch.speaker_stats is None else batch.speaker_stats[index],
         previous=[batch.previous[i] for i in members] if batch.previous else [],
     )
 

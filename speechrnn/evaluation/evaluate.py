@@ -17,7 +17,7 @@ from speechrnn.corpus.streams import Carry, find_sequences
 from speechrnn.corpus.utterance import Utterance, make_speaker_key, read_utterance
 from speechrnn.errors import AudioError, CorpusError, name_some
 from speechrnn.evaluation.reliability import JudgedWord, Reliability, judge_words, measure_reliability
-from speechrnn.model_folder.speakers import Voice
+from speechrnn.model_folder.speakers import SpeakerProfile
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcript import Transcript
@@ -43,9 +43,9 @@ class ScoredUtterance:
         wer: Word error rate after scoring normalisation, a fraction; infinite where only the hypothesis has words.
         cer: Character error rate, likewise.
         errors: Word errors after scoring normalisation.
-        confidence: Lowest word confidence, in [0, 1]; 0 where no word was heard.
+        confidence: Lowest word confidence, in [0, 1]; 0 without words.
         problem: Why it could not be transcribed, or None; its reference then counts as deleted.
-        words: The words that were heard, and whether each is right.
+        words: The recognised words, and whether each is correct.
         word_counts: Its word errors by kind, and how many words it has.
         character_counts: The same of characters.
     """
@@ -126,8 +126,8 @@ def evaluate(
     *,
     batch_seconds: float = 120.0,
     format: str | None = None,
-    speaker: str | Voice | None = None,
-    unknown_speakers: bool = False,
+    speaker: str | SpeakerProfile | None = None,
+    use_speaker_stats: bool = True,
     carry_state: Carry = "no",
     **decoding: Any,
 ) -> Evaluation:
@@ -138,10 +138,11 @@ def evaluate(
         corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` reads, or what it returned.
         batch_seconds: Budget of a batch, padding included, in seconds.
         format: Of the corpus; None: it is found by looking.
-        speaker: Who speaks in all of it, by a name that the model was adapted to or as :meth:`Recognizer.hear` has it.
-        unknown_speakers: Each recording is normalised by itself. Otherwise a model that normalises by speaker first
-            hears, without their texts, all recordings of each speaker whom the corpus names, unless ``speaker`` says
-            who speaks; what ``carry_state`` joins of several speakers is normalised utterance by utterance.
+        speaker: Who speaks in all recordings: a name that the model was adapted to, or the result of
+            :meth:`Recognizer.estimate_speaker`.
+        use_speaker_stats: For models that normalise by speaker: estimate the statistics of each speaker whom the corpus
+            names from all their recordings, without their texts, unless ``speaker`` is given. False: normalise each
+            recording by itself. What ``carry_state`` joins of several speakers is normalised utterance by utterance.
         carry_state: Which utterances follow one another and hand their hidden state on
             (:func:`speechrnn.corpus.streams.find_sequences`).
         **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
@@ -158,42 +159,42 @@ def evaluate(
     transcripts: dict[str, Transcript] = {}
     problems: dict[str, str] = {}
     options: dict[str, Any] = {"batch_seconds": batch_seconds, "carry_state": carry_state != "no"}
-    voices = {} if unknown_speakers or speaker is not None else hear_speakers(recognizer, utterances)
-    for part in _find_parts(utterances, carry_state, by_speaker=bool(voices)):
+    profiles = estimate_speakers(recognizer, utterances) if use_speaker_stats and speaker is None else {}
+    for part in _find_parts(utterances, carry_state, by_speaker=bool(profiles)):
         speakers = {utterance.speaker_key for utterance in part}
-        voice = voices.get(speakers.pop() or "", speaker) if len(speakers) == 1 else speaker
-        transcripts |= _transcribe(recognizer, part, problems, speaker=voice, **options, **decoding)
+        profile = profiles.get(speakers.pop() or "", speaker) if len(speakers) == 1 else speaker
+        transcripts |= _transcribe(recognizer, part, problems, speaker=profile, **options, **decoding)
     if not transcripts:
         problem = problems[utterances[0].id]
         raise CorpusError(f"{where}: none of {len(utterances)} recordings can be transcribed; {problem}")
     return _score(utterances, references, transcripts, problems)
 
 
-def hear_speakers(recognizer: Recognizer, utterances: Iterable[Utterance]) -> dict[str, Voice]:
-    """What all recordings of each speaker tell of them, where the model normalises by speaker; nothing for others.
+def estimate_speakers(recognizer: Recognizer, utterances: Iterable[Utterance]) -> dict[str, SpeakerProfile]:
+    """Estimate each speaker's profile from all their recordings, where the model normalises by speaker; {} otherwise.
 
-    Recordings without a speaker, and those that cannot be read, tell nothing.
+    Recordings without a speaker, and those that cannot be read, are not used.
 
     Returns:
-        Voices, by :attr:`Utterance.speaker_key`.
+        Profiles, by :attr:`Utterance.speaker_key`.
     """
-    if not recognizer.hears_speakers:
+    if not recognizer.uses_speaker_stats:
         return {}
     recordings: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
         name = utterance.speaker_key
         if name is not None:
             recordings[name].append(utterance)
-    voices = {}
+    profiles = {}
     for name, own in recordings.items():
         with suppress(AudioError):  # none can be read
-            voices[name] = recognizer.hear(_read_what_can_be(recognizer, own))
-    return voices
+            profiles[name] = recognizer.estimate_speaker(_read_what_can_be(recognizer, own))
+    return profiles
 
 
-def stack_heard(voices: Mapping[str, Voice], speakers: Sequence[str | None]) -> torch.Tensor | None:
-    """What was heard of the speakers of a batch, (B, 1 + F), zeros for those of whom nothing was; None if of nobody."""
-    known = {name: voice.heard for name, voice in voices.items() if voice.heard is not None}
+def stack_speaker_stats(profiles: Mapping[str, SpeakerProfile], speakers: Sequence[str | None]) -> torch.Tensor | None:
+    """Speaker statistics of a batch, (B, 1 + F), zeros for unknown speakers; None if all are unknown."""
+    known = {name: profile.speaker_stats for name, profile in profiles.items() if profile.speaker_stats is not None}
     if not known:
         return None
     nothing = torch.zeros_like(next(iter(known.values())))

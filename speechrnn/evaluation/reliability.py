@@ -33,10 +33,10 @@ class JudgedWord:
 
 def judge_words(words: Sequence[Word], reference: str) -> list[JudgedWord]:
     """Align words with a reference, both normalised for scoring; words that normalisation removes are left out."""
-    heard = [(part, word.confidence) for word in words for part in normalize_for_scoring(word.text).split()]
-    steps = align_words(normalize_for_scoring(reference), " ".join(part for part, _ in heard))
+    parts = [(part, word.confidence) for word in words for part in normalize_for_scoring(word.text).split()]
+    steps = align_words(normalize_for_scoring(reference), " ".join(part for part, _ in parts))
     verdicts = [operation == "equal" for operation, _, hypothesis in steps if hypothesis is not None]
-    return [JudgedWord(confidence, is_right) for (_, confidence), is_right in zip(heard, verdicts, strict=True)]
+    return [JudgedWord(confidence, is_right) for (_, confidence), is_right in zip(parts, verdicts, strict=True)]
 
 
 @dataclass(frozen=True)

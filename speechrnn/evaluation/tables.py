@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-UNHEARD = ", speakers unheard"
+NO_SPEAKER_STATS = ", no speaker statistics"
 """After a set's name: scored once more by a model that normalises by speaker, each recording by itself."""
 
 
@@ -52,17 +52,19 @@ def _describe_left_out(results: dict[str, Any], output: Path) -> list[str]:
 
 def describe_folds(results: dict[str, dict[str, Any]]) -> str:
     """A table with one line a fold, and the mean of their test accuracies; the last column is there where models
-    normalise by speaker: exact without having heard the other recordings.
+    normalise by speaker: exact without speaker statistics.
 
     Args:
         results: What :func:`speechrnn.recipe.run_recipe` returned, by fold.
     """
     sets = [result["sets"] for result in results.values()]
-    kinds = [name for name in ("test", "test" + UNHEARD) if all(name in each for each in sets)]
+    kinds = [name for name in ("test", "test" + NO_SPEAKER_STATS) if all(name in each for each in sets)]
     exact = [[100 * (1 - each[name]["sentence_error_rate"]) for each in sets] for name in kinds]
-    is_heard = len(kinds) > 1
-    lines = ["| left out | utterances | exact % | WER % | 95 % interval |" + " exact %, unheard |" * is_heard]
-    lines += ["|" + " --- |" * (5 + is_heard)]
+    has_both = len(kinds) > 1
+    lines = [
+        "| left out | utterances | exact % | WER % | 95 % interval |" + " exact %, no speaker statistics |" * has_both
+    ]
+    lines += ["|" + " --- |" * (5 + has_both)]
     for number, fold in enumerate(results):
         scores = sets[number]["test"]
         low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]

@@ -14,7 +14,7 @@ from speechrnn.corpus.readers import read_corpus
 from speechrnn.decoding.fusion import Fusion, FusionConfig, Unit
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
-from speechrnn.evaluation.evaluate import hear_speakers, read_all, stack_heard
+from speechrnn.evaluation.evaluate import estimate_speakers, read_all, stack_speaker_stats
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.model_folder.additions import TunedWeights, add_weights
 from speechrnn.recognition.decoders import DecodingConfig, make_beam_decoder
@@ -132,8 +132,8 @@ class _Search:
     tried: dict[FusionConfig, float] = field(default_factory=dict)
 
     def rate(self, decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]) -> float:
-        heard = [self.recognizer.tokens.decode(best.tokens) for batch in self.batches for best, *_ in decode(*batch)]
-        counts = [word_errors(*pair) for pair in zip(self.references, map(normalize_for_scoring, heard), strict=True)]
+        texts = [self.recognizer.tokens.decode(best.tokens) for batch in self.batches for best, *_ in decode(*batch)]
+        counts = [word_errors(*pair) for pair in zip(self.references, map(normalize_for_scoring, texts), strict=True)]
         return sum(count.errors for count in counts) / sum(count.length for count in counts)
 
     def try_out(self, configs: Sequence[FusionConfig]) -> FusionConfig:
@@ -160,15 +160,17 @@ def _compute(
     references = {each.id: normalize_for_scoring(each.text) for each in utterances}
     if not any(references.values()):
         raise CorpusError(f"{corpus}: no utterance has a word in its reference; nothing to tune on")
-    voices = hear_speakers(recognizer, utterances)
+    profiles = estimate_speakers(recognizer, utterances)
     speakers = {each.id: each.speaker_key for each in utterances}
     problems: dict[str, str] = {}
     batches, order = [], []
     recordings = read_all(recognizer, utterances, problems)
     budget = batch_seconds * recognizer.sample_rate
     for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
-        heard = stack_heard(voices, [speakers[id] for id, _ in batch])
-        emission = recognizer.emissions(*pad_sequences([waveform for _, waveform in batch]), heard=heard)
+        speaker_stats = stack_speaker_stats(profiles, [speakers[id] for id, _ in batch])
+        emission = recognizer.emissions(
+            *pad_sequences([waveform for _, waveform in batch]), speaker_stats=speaker_stats
+        )
         batches.append((emission.log_probs.cpu(), emission.lengths.cpu()))
         order += [id for id, _ in batch]
     if not order:

@@ -6,7 +6,7 @@
 ``README.md``              the model card
 ``confidence.json``        calibrations of word confidences, one per decoder
 ``language/weights.json``  weights of language models, tuned for this model
-``speakers/``              one voice file per adapted speaker
+``speakers/``              one profile per adapted speaker
 """
 
 from speechrnn.model_folder.format import ModelFolder, add_results, find_folder, load_model, save_model

@@ -12,18 +12,18 @@ def make_model_card(provenance: Mapping[str, Any], *, num_parameters: int, sampl
     Args:
         provenance: As in :class:`speechrnn.model_folder.ModelFolder`; what is missing is said to be unknown.
         num_parameters: Trained numbers of the model.
-        sample_rate: What the model hears, in Hz.
+        sample_rate: Of the model's input, in Hz.
         name: Title; empty for a general one.
 
     Returns:
         The card, ending in a line break.
     """
     languages = [str(language) for language in provenance.get("languages") or []]
-    heard = f"{', '.join(languages)} " if languages else ""
+    spoken = f"{', '.join(languages)} " if languages else ""
     sections = [
         _write_header(languages),
         f"# {name or 'A speech recogniser'}\n\nA recurrent CTC model with {num_parameters:,} parameters, made with "
-        f"speechrnn. It writes down {heard}speech; audio of any rate is resampled to {sample_rate:,} Hz.",
+        f"speechrnn. It writes down {spoken}speech; audio of any rate is resampled to {sample_rate:,} Hz.",
         _describe_training(provenance),
         _describe_results(provenance.get("results")),
         _USE,

@@ -32,7 +32,7 @@ from speechrnn.model_folder.additions import (
 from speechrnn.model_folder.card import make_model_card
 from speechrnn.model_folder.json_files import build, read_dataclasses, write_dataclasses
 from speechrnn.model_folder.replacing import recover, replacing
-from speechrnn.model_folder.speakers import SPEAKERS_FOLDER, VOICE_ENDING
+from speechrnn.model_folder.speakers import SPEAKER_ENDING, SPEAKERS_FOLDER
 from speechrnn.settings import check_settings, is_of, shorten
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.phone_tokens import LEXICON_FILE
@@ -100,7 +100,7 @@ class ModelFolder:
         path: The folder that it was loaded from.
         tuned: Weights of language models that were tuned for it, by the digest of the language model.
         calibrations: Of its word confidences, by the name of the decoder.
-        speakers: Voice file of each speaker that it was adapted to, by name.
+        speakers: File of each adapted speaker's profile, by name.
     """
 
     acoustic: AcousticModel
@@ -291,7 +291,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.devi
         path=folder,
         tuned=read_dataclasses(folder / WEIGHTS_FILE, TunedWeights),
         calibrations=read_dataclasses(folder / CONFIDENCE_FILE, Calibration),
-        speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{VOICE_ENDING}"))},
+        speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{SPEAKER_ENDING}"))},
     )
 
 

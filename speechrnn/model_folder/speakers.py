@@ -14,27 +14,27 @@ from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, ModelError
 
 SPEAKERS_FOLDER = "speakers"
-VOICE_ENDING = ".safetensors"
+SPEAKER_ENDING = ".safetensors"
 
 _NAME = re.compile(r"[\w-][\w.-]{0,63}")
 
 
 @dataclass(frozen=True)
-class Voice:
+class SpeakerProfile:
     """What is known of a speaker.
 
     Attributes:
         state: The state that the recurrent layers start from, (L, P, D, H); None for the model's own.
-        heard: Number of frames, and the mean features over them, (1 + F,), for models that normalise by speaker
+        speaker_stats: Number of frames, and the mean features over them, (1 + F,), for models that normalise by speaker
             (``front_end.normalization``); None without statistics.
     """
 
     state: Tensor | None = None
-    heard: Tensor | None = None
+    speaker_stats: Tensor | None = None
 
 
-def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> Voice:
-    """Read a voice file.
+def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> SpeakerProfile:
+    """Read a speaker's profile.
 
     Args:
         path: The file.
@@ -47,10 +47,11 @@ def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> Vo
     advice = "remove the file and adapt again"
     try:
         tensors = load_file(path)
-        voice = Voice(tensors["state"], tensors.get("heard"))
+        profile = SpeakerProfile(tensors["state"], tensors.get("speaker_stats", tensors.get("heard")))  # the old name
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); {advice}") from error
-    for name, tensor, wanted in (("state", voice.state, shape), ("heard", voice.heard, (1 + feature_size,))):
+    parts = ("state", profile.state, shape), ("speaker_stats", profile.speaker_stats, (1 + feature_size,))
+    for name, tensor, wanted in parts:
         if tensor is None:
             continue
         if tuple(tensor.shape) != wanted or not tensor.is_floating_point():
@@ -58,7 +59,7 @@ def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> Vo
             raise ModelError(f"{path}: {name}: expected {wanted} float32, got {arrived}; {advice}")
         if not tensor.isfinite().all():
             raise ModelError(f"{path}: {name} holds values that are not finite; {advice}")
-    return voice
+    return profile
 
 
 def check_speaker_name(name: str) -> None:
@@ -73,19 +74,19 @@ def check_speaker_name(name: str) -> None:
         )
 
 
-def keep_speaker(folder: Path, name: str, voice: Voice) -> Path:
-    """Store a speaker's voice, its state at least, in a model folder, replacing one of the same name.
+def save_speaker(folder: Path, name: str, profile: SpeakerProfile) -> Path:
+    """Store a speaker's profile, its state at least, in a model folder, replacing one of the same name.
 
     Returns:
-        The voice file.
+        The file.
 
     Raises:
         ConfigError: The name cannot be a file name.
         ModelError: The file cannot be written.
     """
     check_speaker_name(name)
-    path = folder / SPEAKERS_FOLDER / f"{name}{VOICE_ENDING}"
-    tensors = {"state": voice.state, "heard": voice.heard}
+    path = folder / SPEAKERS_FOLDER / f"{name}{SPEAKER_ENDING}"
+    tensors = {"state": profile.state, "speaker_stats": profile.speaker_stats}
     kept = {key: each.detach().cpu().contiguous() for key, each in tensors.items() if each is not None}
     write_atomic(path, save(kept), error=ModelError)
     return path

@@ -15,7 +15,7 @@ from torch import Tensor
 from speechrnn.acoustic.ctc import ctc_loss
 from speechrnn.atomic_io import read_text
 from speechrnn.errors import ConfigError, CorpusError
-from speechrnn.model_folder.speakers import Voice
+from speechrnn.model_folder.speakers import SpeakerProfile
 from speechrnn.recognition.loading import as_recognizer
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import check_is_list
@@ -36,8 +36,8 @@ class Adaptation:
 
     Attributes:
         state: To start from, (L, P, D, H).
-        heard: Frames heard, and the mean features over them, (1 + F,), where the model normalises by speaker.
-        seconds: How much of the speaker was heard.
+        speaker_stats: Number of frames and the mean features over them, (1 + F,), for models that normalise by speaker.
+        seconds: Duration of the recordings.
         with_texts: How many recordings' own texts it was learned from; the others' are what the model read.
         recordings: How many there were.
         loss_before: CTC loss of these texts from the model's own state, nats an utterance.
@@ -45,7 +45,7 @@ class Adaptation:
     """
 
     state: Tensor
-    heard: Tensor | None
+    speaker_stats: Tensor | None
     seconds: float
     with_texts: int
     recordings: int
@@ -53,9 +53,9 @@ class Adaptation:
     loss: float
 
     @property
-    def voice(self) -> Voice:
+    def profile(self) -> SpeakerProfile:
         """To be given as ``speaker`` to :meth:`Recognizer.transcribe`, or kept."""
-        return Voice(self.state, self.heard)
+        return SpeakerProfile(self.state, self.speaker_stats)
 
 
 def adapt(
@@ -88,19 +88,19 @@ def adapt(
     if not isinstance(steps, int) or steps < 0 or not learning_rate > 0:
         raise ConfigError("steps must be 0 or more and learning_rate above 0")
     known = _pair_texts(recordings, texts)
-    heard = [torch.from_numpy(model.read(recording).samples) for recording in recordings]
-    seconds = sum(map(len, heard)) / model.sample_rate
-    start = model.make_state(torch.cat(heard))
-    told = model.hear(Waveform(samples.numpy(), model.sample_rate) for samples in heard).heard
+    waveforms = [torch.from_numpy(model.read(recording).samples) for recording in recordings]
+    seconds = sum(map(len, waveforms)) / model.sample_rate
+    start = model.make_state(torch.cat(waveforms))
+    stats = model.estimate_speaker(Waveform(samples.numpy(), model.sample_rate) for samples in waveforms).speaker_stats
     if steps == 0:
-        return Adaptation(start, told, seconds, 0, len(heard), float("nan"), float("nan"))
-    targets, with_texts = _choose_targets(model, heard, known, told)
-    usable = [number for number, ids in enumerate(targets) if ids and _fits(model, ids, len(heard[number]))]
+        return Adaptation(start, stats, seconds, 0, len(waveforms), float("nan"), float("nan"))
+    targets, with_texts = _choose_targets(model, waveforms, known, stats)
+    usable = [number for number, ids in enumerate(targets) if ids and _fits(model, ids, len(waveforms[number]))]
     if not usable:
         raise CorpusError("nothing to adapt to: the model reads no word in these recordings; give their texts")
-    chosen = [heard[n] for n in usable], [targets[n] for n in usable]
-    learned = _learn(model, *chosen, Voice(start, told), steps, learning_rate)
-    return Adaptation(learned[0], told, seconds, with_texts, len(heard), *learned[1:])
+    chosen = [waveforms[n] for n in usable], [targets[n] for n in usable]
+    learned = _learn(model, *chosen, SpeakerProfile(start, stats), steps, learning_rate)
+    return Adaptation(learned[0], stats, seconds, with_texts, len(waveforms), *learned[1:])
 
 
 def _pair_texts(recordings: Sequence[AudioSource], texts: Sequence[str | None] | None) -> list[str | None]:
@@ -115,13 +115,13 @@ def _pair_texts(recordings: Sequence[AudioSource], texts: Sequence[str | None] |
 
 
 def _choose_targets(
-    recognizer: Recognizer, heard: Sequence[Tensor], texts: Sequence[str | None], told: Tensor | None
+    recognizer: Recognizer, waveforms: Sequence[Tensor], texts: Sequence[str | None], stats: Tensor | None
 ) -> tuple[list[list[int]], int]:
     """Token ids of each recording, by its text or by what the model reads; and how many have their texts."""
     targets: list[list[int]] = []
     count = 0
     decode = recognizer.choose_decoder(decoder="greedy").decode
-    for samples, text in zip(heard, texts, strict=True):
+    for samples, text in zip(waveforms, texts, strict=True):
         written = None if text is None else normalize_text(text, recognizer.model.text)
         if written is not None and not recognizer.tokens.unknown(written):
             targets.append(recognizer.tokens.encode(written))
@@ -129,7 +129,7 @@ def _choose_targets(
             continue
         if written is not None:
             logger.warning("a text has letters that the model lacks, so its own reading is used: %s", text)
-        emission = recognizer.emissions(*pad_sequences([samples]), heard=told)
+        emission = recognizer.emissions(*pad_sequences([samples]), speaker_stats=stats)
         targets.append(decode(emission.log_probs, emission.lengths)[0][0].tokens)
     return targets, count
 
@@ -140,25 +140,25 @@ def _fits(recognizer: Recognizer, ids: Sequence[int], num_samples: int) -> bool:
 
 def _learn(
     recognizer: Recognizer,
-    heard: Sequence[Tensor],
+    waveforms: Sequence[Tensor],
     targets: Sequence[Sequence[int]],
-    start: Voice,
+    start: SpeakerProfile,
     steps: int,
     learning_rate: float,
 ) -> tuple[Tensor, float, float]:
     """The state after gradient descent, and the losses before and after."""
     acoustic, device = recognizer.model.acoustic, recognizer.device
-    waveforms, lengths = (each.to(device) for each in pad_sequences(list(heard)))
+    padded_waveforms, lengths = (each.to(device) for each in pad_sequences(list(waveforms)))
     padded, sizes = (each.to(device) for each in pad_sequences([torch.tensor(ids) for ids in targets]))
     moving = [parameter for parameter in acoustic.parameters() if parameter.requires_grad]
     assert start.state is not None
     state = start.state.detach().to(device).clone().requires_grad_()
-    told = None if start.heard is None else start.heard.to(device).expand(len(heard), -1)
+    stats = None if start.speaker_stats is None else start.speaker_stats.to(device).expand(len(waveforms), -1)
     optimizer = torch.optim.Adam([state], lr=learning_rate)
 
     def compute_loss() -> Tensor:
-        expanded = state[:, :, :, None].expand(-1, -1, -1, len(heard), -1)
-        emission = acoustic(waveforms, lengths, state=expanded, heard=told)
+        expanded = state[:, :, :, None].expand(-1, -1, -1, len(waveforms), -1)
+        emission = acoustic(padded_waveforms, lengths, state=expanded, speaker_stats=stats)
         return ctc_loss(emission.log_probs, padded, lengths=emission.lengths, target_lengths=sizes)
 
     losses = []

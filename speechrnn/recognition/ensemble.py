@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from torch import Tensor
 
 from speechrnn.errors import ConfigError
-from speechrnn.model_folder.speakers import Voice
+from speechrnn.model_folder.speakers import SpeakerProfile
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.transcriber import Transcriber, Voices, check_is_list
+from speechrnn.recognition.transcriber import Transcriber, check_is_list
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource as Source
@@ -43,38 +43,44 @@ class Ensemble(Transcriber):
         super().__init__(replace(first.model, name=name, calibrations={}, speakers=known), first.device)
         self.members = tuple(members)
         self.num_parameters = sum(member.num_parameters for member in members)
-        self.hears_speakers = any(member.hears_speakers for member in members)
+        self.uses_speaker_stats = any(member.uses_speaker_stats for member in members)
 
-    def hear(self, sources: Iterable[Source]) -> Voices:
-        """As :meth:`Recognizer.hear`, by each of them."""
-        check_is_list(sources, "hear takes recordings as a list, of one or more")
+    def estimate_speaker(self, sources: Iterable[Source]) -> tuple[SpeakerProfile, ...]:
+        """As :meth:`Recognizer.estimate_speaker`, by each of them."""
+        check_is_list(sources, "estimate_speaker takes recordings as a list, of one or more")
         kept = list(sources)
-        return Voices(tuple(member.hear(kept) for member in self.members))
+        return tuple(member.estimate_speaker(kept) for member in self.members)
 
-    def find_speaker(self, name: str) -> Voices:
+    def find_speaker(self, name: str) -> tuple[SpeakerProfile, ...]:
         """What they store of a speaker to whom all of them were adapted."""
-        self._find_voice_file(name)
-        return Voices(tuple(member.find_speaker(name) for member in self.members))
+        self._find_speaker_file(name)
+        return tuple(member.find_speaker(name) for member in self.members)
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
         """Make sure that a recording is long enough for each of them."""
         for member in self.members:
             member.check_length(waveform, name=name)
 
-    def _transcribe_in_turn(self, recordings: Any, decoder: Decoder, voice: Any) -> NoReturn:
+    def _transcribe_in_turn(self, recordings: Any, decoder: Decoder, profile: Any) -> NoReturn:
         raise ConfigError("several models together have no state to carry on; give one of them")
 
     def _decode(
-        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, voice: Voices | None, *, return_state: bool
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        decoder: Decoder,
+        profiles: tuple[SpeakerProfile, ...] | None,
+        *,
+        return_state: bool,
     ) -> tuple[list[list[Hypothesis]], None]:
         from speechrnn.decoding.combination import combine_hypotheses
 
-        voices = voice or Voices((Voice(),) * len(self.members))
-        if not isinstance(voices, Voices) or len(voices.of_each) != len(self.members):
-            raise ConfigError("speaker: expected a name or what hear of these models together returns")
+        profiles = profiles or (SpeakerProfile(),) * len(self.members)
+        if not isinstance(profiles, tuple) or len(profiles) != len(self.members):
+            raise ConfigError("speaker: expected a name or what estimate_speaker of these models together returns")
         emissions = [
-            member.emissions(waveforms, lengths, state=each.state, heard=each.heard)
-            for member, each in zip(self.members, voices.of_each, strict=True)
+            member.emissions(waveforms, lengths, state=each.state, speaker_stats=each.speaker_stats)
+            for member, each in zip(self.members, profiles, strict=True)
         ]
         found = [decoder.find_all(emission.log_probs, emission.lengths) for emission in emissions]
         combined = combine_hypotheses(

@@ -17,7 +17,7 @@ from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import AudioError, ConfigError
 from speechrnn.model_folder import ModelFolder
-from speechrnn.model_folder.speakers import Voice, read_speaker
+from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
 from speechrnn.recognition.transcriber import Recording, Transcriber, check_is_list
 from speechrnn.types import Emission, Hypothesis, Waveform
 
@@ -52,7 +52,7 @@ class Recognizer(Transcriber):
         return self._acoustic.num_parameters
 
     @property
-    def hears_speakers(self) -> bool:  # type: ignore[override]
+    def uses_speaker_stats(self) -> bool:  # type: ignore[override]
         """Whether it normalises features by speaker statistics (``front_end.normalization``)."""
         return self._acoustic.front_end.config.normalization == "speaker"
 
@@ -60,7 +60,7 @@ class Recognizer(Transcriber):
         """Rows of log-probabilities of a recording with so many samples."""
         return self._acoustic.count_frames(num_samples)
 
-    def hear(self, sources: Iterable[Source]) -> Voice:
+    def estimate_speaker(self, sources: Iterable[Source]) -> SpeakerProfile:
         """Estimate what the model needs of a speaker from recordings, without learning, to be given as ``speaker``.
 
         That is the mean of the features and the initial state, for models that use either.
@@ -72,22 +72,22 @@ class Recognizer(Transcriber):
             AudioError: A recording cannot be read, or is too short for a single frame, or there is none.
             ConfigError: ``sources`` is one recording, not a list.
         """
-        check_is_list(sources, "hear takes recordings as a list, of one or more")
+        check_is_list(sources, "estimate_speaker takes recordings as a list, of one or more")
         accumulator, samples = StatisticsAccumulator(self._acoustic.front_end), []
         for recording in self._read_all(sources, None, None, None):
-            heard = torch.from_numpy(recording.samples)
-            accumulator.add(heard[None].to(self.device), torch.tensor([len(heard)], device=self.device))
+            waveform = torch.from_numpy(recording.samples)
+            accumulator.add(waveform[None].to(self.device), torch.tensor([len(waveform)], device=self.device))
             if self._acoustic.encoder.reference is not None:
-                samples.append(heard)
+                samples.append(waveform)
         if not accumulator.num_frames:
             raise AudioError("no speech of the speaker; give one recording or more")
         state = self.make_state(torch.cat(samples)) if samples else None
-        if not self.hears_speakers:
-            return Voice(state)
+        if not self.uses_speaker_stats:
+            return SpeakerProfile(state)
         mean, _ = accumulator.compute()
-        return Voice(state, torch.cat([torch.tensor([float(accumulator.num_frames)]), mean]))
+        return SpeakerProfile(state, torch.cat([torch.tensor([float(accumulator.num_frames)]), mean]))
 
-    def find_speaker(self, name: str) -> Voice:
+    def find_speaker(self, name: str) -> SpeakerProfile:
         """What the model stores of a speaker.
 
         Raises:
@@ -95,7 +95,7 @@ class Recognizer(Transcriber):
             ModelError: The speaker's file is damaged.
         """
         shape, feature_size = self._acoustic.encoder.stack.state_shape, self._acoustic.front_end.feature_size
-        return read_speaker(self._find_voice_file(name), shape=shape, feature_size=feature_size)
+        return read_speaker(self._find_speaker_file(name), shape=shape, feature_size=feature_size)
 
     def make_state(self, samples: Tensor) -> Tensor:
         """The model's own initial state, or the encoded one after earlier speech; (L, P, D, H).
@@ -118,7 +118,7 @@ class Recognizer(Transcriber):
         lengths: Tensor | np.ndarray | Sequence[int],
         *,
         state: Tensor | None = None,
-        heard: Tensor | None = None,
+        speaker_stats: Tensor | None = None,
         return_state: bool = False,
     ) -> Emission:
         """Compute log-probabilities without decoding them.
@@ -127,8 +127,8 @@ class Recognizer(Transcriber):
             waveforms: (B, N), floats, at the model's sample rate; samples past a length are ignored.
             lengths: Valid samples, (B,), whole numbers.
             state: The state that all of them start from, (L, P, D, H); None for the model's own.
-            heard: Statistics of the speaker of all of them, (1 + F,), or of each one's, (B, 1 + F), as in
-                :class:`~speechrnn.model_folder.speakers.Voice`; None without.
+            speaker_stats: Statistics of the speaker of all of them, (1 + F,), or of each one's, (B, 1 + F), as in
+                :class:`~speechrnn.model_folder.speakers.SpeakerProfile`; None without.
             return_state: Also return the state after each.
 
         Returns:
@@ -145,10 +145,12 @@ class Recognizer(Transcriber):
                 "state", state, torch.float32, self.device, shape=self._acoustic.encoder.stack.state_shape
             )
             state = state[:, :, :, None].expand(-1, -1, -1, len(waves), -1)
-        if heard is not None:
-            heard = _as_tensor("heard", heard, torch.float32, self.device).expand(len(waves), -1)
+        if speaker_stats is not None:
+            speaker_stats = _as_tensor("speaker_stats", speaker_stats, torch.float32, self.device).expand(
+                len(waves), -1
+            )
         with torch.inference_mode():
-            return self._acoustic(waves, counts, state=state, heard=heard, return_state=return_state)
+            return self._acoustic(waves, counts, state=state, speaker_stats=speaker_stats, return_state=return_state)
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
         """Make sure that a recording is long enough for one encoder frame.
@@ -178,26 +180,32 @@ class Recognizer(Transcriber):
         return waveform
 
     def _transcribe_in_turn(
-        self, recordings: Iterable[Recording], decoder: Decoder, voice: Voice | None
+        self, recordings: Iterable[Recording], decoder: Decoder, profile: SpeakerProfile | None
     ) -> Iterator[Transcript]:
-        voice = voice or Voice()
-        own = self.make_state(torch.zeros(0)) if voice.state is None else voice.state
+        profile = profile or SpeakerProfile()
+        own = self.make_state(torch.zeros(0)) if profile.state is None else profile.state
         state = own
         for recording in recordings:
-            voice = replace(voice, state=state)
-            [transcript], final = self._transcribe_batch([recording], decoder, voice, return_state=True)
+            profile = replace(profile, state=state)
+            [transcript], final = self._transcribe_batch([recording], decoder, profile, return_state=True)
             assert final is not None
             state = own.clone()
             state[:, :, 0] = final[:, :, 0, 0]
             yield transcript
 
     def _decode(
-        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, voice: Voice | None, *, return_state: bool
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        decoder: Decoder,
+        profile: SpeakerProfile | None,
+        *,
+        return_state: bool,
     ) -> tuple[list[list[Hypothesis]], Tensor | None]:
-        if not isinstance(voice, Voice | None):
-            raise ConfigError(f"speaker: expected a name or what hear returns, got {voice!r:.80}")
-        told = {} if voice is None else {"state": voice.state, "heard": voice.heard}
-        emission = self.emissions(waveforms, lengths, **told, return_state=return_state)
+        if not isinstance(profile, SpeakerProfile | None):
+            raise ConfigError(f"speaker: expected a name or what estimate_speaker returns, got {profile!r:.80}")
+        options = {} if profile is None else {"state": profile.state, "speaker_stats": profile.speaker_stats}
+        emission = self.emissions(waveforms, lengths, **options, return_state=return_state)
         return decoder.decode(emission.log_probs, emission.lengths), emission.state
 
 

@@ -25,22 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from speechrnn.audio.files import AudioSource as Source
-    from speechrnn.model_folder.speakers import Voice
+    from speechrnn.model_folder.speakers import SpeakerProfile
 
 DEFAULT_BATCH_SECONDS = 120.0
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Voices:
-    """What several models know of one speaker.
-
-    Attributes:
-        of_each: One per model, in their order.
-    """
-
-    of_each: tuple[Voice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,11 +51,11 @@ class Transcriber(ABC):
         sample_rate: Of the model, in Hz; recordings of any rate are resampled to it.
         seconds_per_frame: From one row of log-probabilities to the next.
         calibrations: Of word confidences, by the name of the decoder.
-        speakers: Names that the model was adapted to, and their voice files.
+        speakers: Names that the model was adapted to, and the files of their profiles.
     """
 
     num_parameters: int
-    hears_speakers: bool
+    uses_speaker_stats: bool
 
     def __init__(self, model: ModelFolder, device: torch.device) -> None:
         self.model = model
@@ -91,11 +80,11 @@ class Transcriber(ABC):
         return languages[0] if len(languages) == 1 else None
 
     @abstractmethod
-    def hear(self, sources: Iterable[Source]) -> Voice | Voices:
+    def estimate_speaker(self, sources: Iterable[Source]) -> SpeakerProfile | tuple[SpeakerProfile, ...]:
         """Estimate what the models need of a speaker from recordings, to be given as ``speaker``."""
 
     @abstractmethod
-    def find_speaker(self, name: str) -> Voice | Voices:
+    def find_speaker(self, name: str) -> SpeakerProfile | tuple[SpeakerProfile, ...]:
         """What the models store of a speaker."""
 
     @abstractmethod
@@ -108,17 +97,17 @@ class Transcriber(ABC):
 
     @abstractmethod
     def _decode(
-        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, voice: Any, *, return_state: bool
+        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, profile: Any, *, return_state: bool
     ) -> tuple[list[list[Hypothesis]], Tensor | None]:
         """Hypotheses of each recording of a padded batch, the best first, and the state after it if asked for."""
 
     @abstractmethod
     def _transcribe_in_turn(
-        self, recordings: Iterable[Recording], decoder: Decoder, voice: Any
+        self, recordings: Iterable[Recording], decoder: Decoder, profile: Any
     ) -> Iterator[Transcript]:
         """Transcribe pieces of one recording, each from the state after the one before it."""
 
-    def _find_voice_file(self, name: str) -> Path:
+    def _find_speaker_file(self, name: str) -> Path:
         if name not in self.speakers:
             known = f"it knows {', '.join(self.speakers)}" if self.speakers else "it knows none yet"
             raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")
@@ -144,7 +133,7 @@ class Transcriber(ABC):
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
-        speaker: str | Voice | Voices | None = None,
+        speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
         **decoding: Any,
     ) -> Transcript:
         """Transcribe one recording.
@@ -156,8 +145,8 @@ class Transcriber(ABC):
                 tensor with its ``sample_rate``.
             sample_rate: Rate of an array or tensor, in Hz; files say their own.
             channel: Channel to take, from 0; None: the mean of all.
-            speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or what :meth:`hear` made
-                of other recordings.
+            speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or the result of
+                :meth:`estimate_speaker` for other recordings.
             **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:
@@ -176,7 +165,7 @@ class Transcriber(ABC):
         *,
         sample_rate: int | None = None,
         channel: int | None = None,
-        speaker: str | Voice | Voices | None = None,
+        speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
         carry_state: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
@@ -204,17 +193,17 @@ class Transcriber(ABC):
             ConfigError: An option is wrong or does not fit the model, or ``sources`` is one recording.
         """
         decoder = self.choose_decoder(**decoding)
-        voice = self.find_speaker(speaker) if isinstance(speaker, str) else speaker
+        profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker
         if not isinstance(batch_seconds, int | float) or not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds!r}")
         check_is_list(sources, "transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
         if carry_state:
-            return self._transcribe_in_turn(recordings, decoder, voice)
+            return self._transcribe_in_turn(recordings, decoder, profile)
         batches = collect_batches(
             recordings, lambda recording: len(recording.samples), most_samples=batch_seconds * self.sample_rate
         )
-        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, voice)[0])
+        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, profile)[0])
 
     def _read_all(
         self,
@@ -242,11 +231,11 @@ class Transcriber(ABC):
                 yield Recording(path, waveform.samples)
 
     def _transcribe_batch(
-        self, batch: list[Recording], decoder: Decoder, voice: Any, *, return_state: bool = False
+        self, batch: list[Recording], decoder: Decoder, profile: Any, *, return_state: bool = False
     ) -> tuple[list[Transcript], Tensor | None]:
         """Transcripts of a batch, and the state after each of its recordings, (L, P, D, B, H), if asked for."""
         padded = pad_sequences([torch.from_numpy(recording.samples) for recording in batch])
-        found, state = self._decode(*padded, decoder, voice, return_state=return_state)
+        found, state = self._decode(*padded, decoder, profile, return_state=return_state)
         pairs = zip(batch, found, strict=True)
         return [self._make_transcript(recording, hypotheses, decoder) for recording, hypotheses in pairs], state
 

@@ -139,9 +139,9 @@ class SpeechData(pl.LightningDataModule):
             return
         if self.preflight is None:
             self.preflight = prepare_run(self.config, folders=self.folders, **self._opened)
-        of_train, of_valid = self.preflight.heard or (None, None)
-        self.train_set = self._make_dataset(self.preflight.train, augment=self.config.augment, heard=of_train)
-        self.valid_set = self._make_dataset(self.preflight.valid, heard=of_valid)
+        of_train, of_valid = self.preflight.speaker_stats or (None, None)
+        self.train_set = self._make_dataset(self.preflight.train, augment=self.config.augment, speaker_stats=of_train)
+        self.valid_set = self._make_dataset(self.preflight.valid, speaker_stats=of_valid)
         if self.trainer is not None and self.trainer.lightning_module is not None:
             self.trainer.lightning_module.configure_model()  # before any callback copies the module
 

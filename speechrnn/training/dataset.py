@@ -17,11 +17,11 @@ from speechrnn.seeds import derive_seed
 from speechrnn.types import Batch
 
 REFERENCE_SECONDS = 5.0
-"""Most that is heard of a speaker's earlier speech in training."""
+"""Longest reference recording in training, in seconds."""
 
 _OTHER_TRIES = 20
 _WITHOUT_REFERENCE = 0.1
-_WITHOUT_VOICE = 0.2
+_WITHOUT_STATS = 0.2
 
 
 class UtteranceDataset(Dataset[Batch]):
@@ -37,8 +37,8 @@ class UtteranceDataset(Dataset[Batch]):
             that augmentation would make too short is taken as it is.
         seed: The run's seed.
         with_references: Whether each utterance comes with another one of its speaker, of at most REFERENCE_SECONDS.
-        heard: Frames of each utterance and the mean features over them, (U, 1 + F), where the front end is to be told
-            what was heard of each one's speaker.
+        speaker_stats: Frames of each utterance and the mean features over them, (U, 1 + F), where the front end
+            normalises by speaker.
         carry: Which utterances follow one another.
     """
 
@@ -51,7 +51,7 @@ class UtteranceDataset(Dataset[Batch]):
         explain_infeasible: Callable[[Sequence[int], int], str | None],
         seed: int,
         with_references: bool = False,
-        heard: np.ndarray | None = None,
+        speaker_stats: np.ndarray | None = None,
         carry: Carry = "no",
     ) -> None:
         self.utterances = utterances
@@ -63,9 +63,9 @@ class UtteranceDataset(Dataset[Batch]):
         self._free_bytes = 0
         self.sequences = find_sequences(utterances, carry) if carry != "no" else None
         self._previous = None if self.sequences is None else find_previous(self.sequences)
-        speakers = [each.speaker_key for each in utterances] if with_references or heard is not None else []
+        speakers = [each.speaker_key for each in utterances] if with_references or speaker_stats is not None else []
         self._by_speaker = _group_by_speaker(speakers) if with_references else None
-        self._voices = None if heard is None else Voices(heard, speakers, seed=seed)
+        self._speaker_stats = None if speaker_stats is None else SpeakerStatsSampler(speaker_stats, speakers, seed=seed)
 
     def cache(self, num_bytes: int) -> None:
         """Keep recordings as they are read, before augmentation, up to so much memory; those kept earlier go."""
@@ -73,7 +73,7 @@ class UtteranceDataset(Dataset[Batch]):
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         members, waveforms, seeds, failed = [], [], [], []
-        references, heard, previous = [], [], []
+        references, speaker_stats, previous = [], [], []
         for copy, position in (divmod(i, len(self.utterances)) for i in request.members):
             member = self.utterances[position]
             seed = derive_seed(self.seed, request.epoch, member.id, *([copy] if copy else []))
@@ -89,9 +89,9 @@ class UtteranceDataset(Dataset[Batch]):
                 previous.append(None if before is None else self.utterances[before].id)
             if self._by_speaker is not None:
                 references.append(self._read_reference(position, derive_seed(seed, "reference")))
-            if self._voices is not None:
+            if self._speaker_stats is not None:
                 rng = None if self.augment is None else np.random.default_rng(derive_seed(seed, "heard"))
-                heard.append(self._voices.tell(position, rng))
+                speaker_stats.append(self._speaker_stats.draw(position, rng))
         return collate(
             waveforms,
             [member.tokens for member in members],
@@ -100,7 +100,7 @@ class UtteranceDataset(Dataset[Batch]):
             augment_seeds=seeds if self.augment else [],
             failed=failed,
             references=references if self._by_speaker is not None else None,
-            heard=heard if heard else None,
+            speaker_stats=speaker_stats if speaker_stats else None,
             previous=previous,
         )
 
@@ -169,7 +169,7 @@ def _group_by_speaker(speakers: Sequence[str | None]) -> dict[str, np.ndarray]:
     return {speaker: np.array(places) for speaker, places in positions.items()}
 
 
-class Voices:
+class SpeakerStatsSampler:
     """How much speech each speaker has in a corpus, and what its features are on average.
 
     Args:
@@ -181,28 +181,28 @@ class Voices:
     def __init__(self, rows: np.ndarray, speakers: Sequence[str | None], *, seed: int) -> None:
         self._size = rows.shape[1]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(speakers))}
-        self._voice = np.array([-1 if name is None else numbers[name] for name in speakers], np.int64)
+        self._numbers = np.array([-1 if name is None else numbers[name] for name in speakers], np.int64)
         order = np.random.default_rng(seed).permutation(len(rows))
-        order = order[np.argsort(self._voice[order], kind="stable")]  # (U,), speaker by speaker
+        order = order[np.argsort(self._numbers[order], kind="stable")]  # (U,), speaker by speaker
         bounds = np.arange(len(numbers))
-        self._first = np.searchsorted(self._voice[order], bounds, side="left")
-        self._last = np.searchsorted(self._voice[order], bounds, side="right")
+        self._first = np.searchsorted(self._numbers[order], bounds, side="left")
+        self._last = np.searchsorted(self._numbers[order], bounds, side="right")
         sums = rows[order].astype(np.float64)
         sums[:, 1:] *= sums[:, :1]
         self._sums = np.concatenate([np.zeros((1, self._size)), sums.cumsum(axis=0)])
 
-    def tell(self, position: int, rng: np.random.Generator | None) -> np.ndarray:
-        """What was heard of an utterance's speaker, (1 + F,), float32; zeros where nothing is known.
+    def draw(self, position: int, rng: np.random.Generator | None) -> np.ndarray:
+        """Statistics of an utterance's speaker, (1 + F,), float32; zeros for an unknown one.
 
         Args:
             position: The utterance's, from 0.
-            rng: For training: at times nothing is told, else some of the speaker's utterances, as likely one to ten of
-                them as ten to a hundred, so that a model knows what to do with any amount. None: all of them.
+            rng: For training: zeros at random, else some of the speaker's utterances, as likely one to ten of them as
+                ten to a hundred, so that the model copes with any amount. None: all of them.
         """
-        voice = self._voice[position]
-        if voice < 0 or (rng is not None and rng.random() < _WITHOUT_VOICE):
+        speaker = self._numbers[position]
+        if speaker < 0 or (rng is not None and rng.random() < _WITHOUT_STATS):
             return np.zeros(self._size, np.float32)
-        first, last = int(self._first[voice]), int(self._last[voice])
+        first, last = int(self._first[speaker]), int(self._last[speaker])
         start, count = 0, last - first
         if rng is not None:
             start, count = int(rng.integers(count)), int(count ** rng.random())

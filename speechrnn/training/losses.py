@@ -154,7 +154,7 @@ class UtteranceLosses:
             batch.waveforms,
             batch.waveform_lengths,
             state=self._choose_state(batch),
-            heard=batch.heard,
+            speaker_stats=batch.speaker_stats,
             return_state=self.carried is not None,
             augment=self._make_augment(batch.augment_seeds),
             intermediate_layers=self.config.intermediate_layers,

@@ -336,7 +336,10 @@ class SpeechModule(pl.LightningModule):
         """Log-probabilities of a batch outside training, in as many parts as memory asks for."""
         found = []
         for part in split_batch(batch, self.memory.count_parts(batch)) if batch.ids else []:
-            options = {"state": choose_state(self.model, part, self._carried_valid), "heard": part.heard}
+            options = {
+                "state": choose_state(self.model, part, self._carried_valid),
+                "speaker_stats": part.speaker_stats,
+            }
             keeps = self._carried_valid is not None
             emission = self.model(part.waveforms, part.waveform_lengths, return_state=keeps, **options)
             if self._carried_valid is not None and emission.state is not None:

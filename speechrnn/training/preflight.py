@@ -52,7 +52,7 @@ class Preflight:
         left_out: Training utterances that cannot be trained on, with reasons.
         weights: How often an epoch has each utterance of a corpus, by name: as configured, and the share of replay.
         pronunciations: Phones of the training texts' words, where lower layers are to learn those.
-        heard: Number of frames and mean features of each utterance of train and of valid, (U, 1 + F) each,
+        speaker_stats: Number of frames and mean features of each utterance of train and of valid, (U, 1 + F) each,
             where the front end normalises by speaker.
     """
 
@@ -63,7 +63,7 @@ class Preflight:
     left_out: list[LeftOut]
     weights: dict[str, float]
     pronunciations: dict[str, list[str]] | None = None
-    heard: tuple[np.ndarray, np.ndarray] | None = None
+    speaker_stats: tuple[np.ndarray, np.ndarray] | None = None
 
     def describe_data(self) -> str:
         """A digest of the data: a run is resumed only on the data that it began with."""
@@ -114,8 +114,8 @@ def prepare_run(
     weights = dict(config.data.weights)
     if "start.replay" in corpora:
         weights[REPLAY] = _mix_in(train, *check(corpora["start.replay"]), share=config.start.replay_share)
-    heard = _measure_features(model, train, valid, is_new=config.start.model is None)
-    return Preflight(model, tokens, train, valid, left_out, weights, pronunciations, heard)
+    speaker_stats = _measure_features(model, train, valid, is_new=config.start.model is None)
+    return Preflight(model, tokens, train, valid, left_out, weights, pronunciations, speaker_stats)
 
 
 def _read_corpora(
@@ -284,13 +284,13 @@ def _measure_features(
     """Set the corpus's statistics in a new model; features of each utterance where it normalises by speaker."""
     normalization = model.front_end.config.normalization
     if normalization == "speaker":
-        return _hear(model, train, fits_statistics=is_new), _hear(model, valid, fits_statistics=False)
+        return _measure(model, train, fits_statistics=is_new), _measure(model, valid, fits_statistics=False)
     if normalization == "corpus" and is_new:
-        _hear(model, train, fits_statistics=True)
+        _measure(model, train, fits_statistics=True)
     return None
 
 
-def _hear(model: AcousticModel, utterances: Sequence[Utterance], *, fits_statistics: bool) -> np.ndarray:
+def _measure(model: AcousticModel, utterances: Sequence[Utterance], *, fits_statistics: bool) -> np.ndarray:
     """Frames of each utterance, and the mean features over them, (U, 1 + F), float32; the mean and deviation of all are
     kept in the model if that is asked for. One that cannot be read has zeros, and is named when its turn comes.
     """

@@ -208,7 +208,7 @@ def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str])
             dataclasses.replace(base.text, replacements={**base.text.replacements, **replacements})
         ),
         "tokens": {**earlier.get("tokens", {}), "kind": base.tokens.kind, "alphabet": None, "lexicon": lexicon},
-        # Two masked copies of everything double the time, which buys more as epochs while so little was heard.
+        # Two masked copies of everything double the time, which buys more as epochs with so little data.
         "ctc": {**earlier.get("ctc", {}), "lexicon": None, "consistency": 0.0},
         "augment": earlier.get("augment", {}),
     }
@@ -317,7 +317,7 @@ def describe_plan(config: Config) -> str:
     if start.layer_decay < 1.0:
         moving.append(f"each layer {start.layer_decay:g} times as fast as the one above it")
     if start.replay:
-        moving.append(f"{100 * start.replay_share:.0f} % of what is heard is replayed")
+        moving.append(f"{100 * start.replay_share:.0f} % of the training data is replayed")
     return (
         f"{config.trainer['max_epochs']} epochs in batches of {config.data.batch_seconds:g} s, learning rate "
         f"{config.optimizer.learning_rate:g}; {', '.join(moving)}"

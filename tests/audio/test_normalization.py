@@ -85,42 +85,42 @@ def test_saved_front_end_holds_its_statistics_and_nothing_that_the_configuration
 
 def make_speaker_front_end():
     front_end = make_front_end(normalization="none", deltas=1)
-    told = FrontEnd(FrontEndConfig(normalization="speaker", deltas=1))
+    by_speaker = FrontEnd(FrontEndConfig(normalization="speaker", deltas=1))
     mean, std = torch.randn(80, generator=torch.Generator().manual_seed(0)), torch.linspace(0.5, 2.0, 80)
-    told.set_statistics(mean, std)
-    return front_end, told, mean, std
+    by_speaker.set_statistics(mean, std)
+    return front_end, by_speaker, mean, std
 
 
-def test_speaker_normalisation_takes_away_what_was_heard_of_the_speaker_drawn_toward_the_corpus():
-    plain, told, mean, std = make_speaker_front_end()
+def test_speaker_normalisation_subtracts_the_speaker_mean_shrunk_toward_the_corpus_mean():
+    plain, by_speaker, mean, std = make_speaker_front_end()
     first, second = make_noise(3000, seed=1), make_speechlike(5000, 16000)
-    accumulator = StatisticsAccumulator(told)
+    accumulator = StatisticsAccumulator(by_speaker)
     batch = torch.nn.utils.rnn.pad_sequence([first, second], batch_first=True)
     lengths = torch.tensor([3000, 5000])
-    heard = accumulator.add(batch, lengths)
-    assert heard[:, 0].tolist() == [17.0, 29.0]
+    speaker_stats = accumulator.add(batch, lengths)
+    assert speaker_stats[:, 0].tolist() == [17.0, 29.0]
     frames = compute_alone(plain, second)
-    torch.testing.assert_close(heard[1, 1:], frames.mean(dim=0))
-    # The first utterance's speaker is the second utterance's; of the second one's nothing was heard but itself.
-    said = torch.stack([heard[1], torch.zeros(81)])
-    features = told.derive_features(*told.log_mel(batch, lengths), heard=said)
+    torch.testing.assert_close(speaker_stats[1, 1:], frames.mean(dim=0))
+    # The first utterance's speaker is the second utterance's; of the second one's only itself is known.
+    said = torch.stack([speaker_stats[1], torch.zeros(81)])
+    features = by_speaker.derive_features(*by_speaker.log_mel(batch, lengths), speaker_stats=said)
     for row, samples, own in ((0, first, frames), (1, second, frames)):
         centre = (PRIOR_FRAMES * mean + own.sum(dim=0)) / (PRIOR_FRAMES + len(own))
         expected = (compute_alone(plain, samples) - centre) / std
         torch.testing.assert_close(features[row, : len(expected)], expected, atol=1e-4, rtol=1e-5)
     assert torch.equal(features[0, 17:], torch.zeros(12, 80))
-    torch.testing.assert_close(compute_alone(told, second), features[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(compute_alone(by_speaker, second), features[1], atol=1e-5, rtol=0)
 
 
-def test_a_constant_shift_of_a_speakers_features_is_gone_when_much_was_heard():
-    _, told, _, _ = make_speaker_front_end()
+def test_a_constant_shift_of_a_speakers_features_vanishes_with_many_frames():
+    _, by_speaker, _, _ = make_speaker_front_end()
     outcomes, alone = [], []
     for gain in (1.0, 0.1):
         waveform, lengths = gain * make_noise(8000)[None], torch.tensor([8000])
-        frames = told.compute_unnormalized(waveform, lengths)[0][0]
-        heard = torch.cat([torch.tensor([1e6]), frames.mean(dim=0)])[None]
-        outcomes.append(told.derive_features(*told.log_mel(waveform, lengths), heard=heard))
-        alone.append(told.derive_features(*told.log_mel(waveform, lengths)))
+        frames = by_speaker.compute_unnormalized(waveform, lengths)[0][0]
+        speaker_stats = torch.cat([torch.tensor([1e6]), frames.mean(dim=0)])[None]
+        outcomes.append(by_speaker.derive_features(*by_speaker.log_mel(waveform, lengths), speaker_stats=speaker_stats))
+        alone.append(by_speaker.derive_features(*by_speaker.log_mel(waveform, lengths)))
     torch.testing.assert_close(*outcomes, atol=1e-2, rtol=0)
     assert (alone[0] - alone[1]).abs().max() > 1.0
 

@@ -12,7 +12,7 @@ from speechrnn.fine_tuning import mix_weights
 from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
 from speechrnn.model_folder.additions import Calibration, TunedWeights, add_calibration, add_weights
 from speechrnn.model_folder.card import make_model_card
-from speechrnn.model_folder.speakers import Voice, keep_speaker, read_speaker
+from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker, save_speaker
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.sentencepiece_tokens import SentencePieceTokens
 from speechrnn.text.tokens import WordTokens
@@ -502,7 +502,7 @@ def test_a_format_newer_by_one_is_refused(folder):
 def test_a_speaker_name_cannot_leave_the_folder(folder, name):
     before = sorted(folder.parent.rglob("*"))
     with pytest.raises(ConfigError, match="--speaker"):
-        keep_speaker(folder, name, Voice(torch.zeros(1)))
+        save_speaker(folder, name, SpeakerProfile(torch.zeros(1)))
     assert sorted(folder.parent.rglob("*")) == before
 
 
@@ -510,14 +510,14 @@ def test_calibrations_weights_and_speakers_are_saved_with_the_model(folder, tiny
     calibration, weights = Calibration(**CALIBRATION), TunedWeights(**WEIGHTS)
     add_calibration(folder, "greedy", calibration)
     add_weights(folder, "0123", weights)
-    voice = Voice(torch.ones(tiny_model.acoustic.encoder.stack.state_shape))
-    keep_speaker(folder, "anna", voice)
+    profile = SpeakerProfile(torch.ones(tiny_model.acoustic.encoder.stack.state_shape))
+    save_speaker(folder, "anna", profile)
     loaded = load_model(folder)
     save_model(tmp_path / "copy", loaded)
     for each in (loaded, load_model(tmp_path / "copy")):
         assert (each.calibrations, each.tuned) == ({"greedy": calibration}, {"0123": weights})
-        stored = read_speaker(each.speakers["anna"], shape=tuple(voice.state.shape), feature_size=13)
-        assert torch.equal(stored.state, voice.state)
+        stored = read_speaker(each.speakers["anna"], shape=tuple(profile.state.shape), feature_size=13)
+        assert torch.equal(stored.state, profile.state)
     assert load_model(tmp_path / "copy").path == tmp_path / "copy"
 
 
@@ -525,7 +525,7 @@ def test_calibrations_weights_and_speakers_are_saved_with_the_model(folder, tiny
     "state", [torch.full((2, 1, 2, 16), float("nan")), torch.zeros(2, 1, 2, 16, dtype=torch.int64)]
 )
 def test_a_voice_of_wrong_numbers_is_named(folder, state):
-    path = keep_speaker(folder, "anna", Voice(state))
+    path = save_speaker(folder, "anna", SpeakerProfile(state))
     with pytest.raises(ModelError, match=r"anna\.safetensors: state.*remove the file and adapt again"):
         read_speaker(path, shape=(2, 1, 2, 16), feature_size=13)
 

@@ -137,9 +137,9 @@ def test_a_fold_is_scored_as_it_is_told_fine_tuned_and_closed(tmp_path, monkeypa
     old, new = [fold / "model" for fold in folds], [fold / "tuned" for fold in folds]
     errors = {("old", True, None): 0.4, ("old", False, None): 0.3, ("new", False, None): 0.2}
 
-    def score(model, path, *, unknown_speakers=False, speaker=None, sentences=None):
-        assert (speaker is None) == unknown_speakers
-        rate = 0.1 if sentences == ["eight", "five"] else errors[model.name, unknown_speakers, sentences]
+    def score(model, path, *, use_speaker_stats=True, speaker=None, sentences=None):
+        assert (speaker is None) == (not use_speaker_stats)
+        rate = 0.1 if sentences == ["eight", "five"] else errors[model.name, not use_speaker_stats, sentences]
         return SimpleNamespace(score=SimpleNamespace(sentence_error_rate=rate), utterances=read_manifest(path))
 
     def tune(model, train, valid, *, output, replay, overrides):
@@ -152,7 +152,9 @@ def test_a_fold_is_scored_as_it_is_told_fine_tuned_and_closed(tmp_path, monkeypa
     taken, outputs = {}, []
     monkeypatch.setattr(ten_clips, "finetune", tune)
     monkeypatch.setattr(
-        ten_clips, "load", lambda names: SimpleNamespace(name={str(old): "old", str(new): "new"}[str(names)], hear=len)
+        ten_clips,
+        "load",
+        lambda names: SimpleNamespace(name={str(old): "old", str(new): "new"}[str(names)], estimate_speaker=len),
     )
     monkeypatch.setattr(ten_clips, "evaluate", score)
     row = ten_clips.run(folds, tmp_path / "out", clip=5, overrides={"trainer.max_epochs": 3, "seed": 7})

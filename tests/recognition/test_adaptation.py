@@ -13,7 +13,7 @@ from speechrnn.cli.main import main
 from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.model_folder import add_results, load_model, save_model
-from speechrnn.model_folder.speakers import Voice, keep_speaker, read_speaker
+from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker, save_speaker
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
@@ -88,7 +88,7 @@ def test_a_kept_speaker_is_used_by_name_and_survives_new_results(folder, recordi
     recognizer = load(folder, device="cpu")
     torch.manual_seed(0)
     state = 3.0 * torch.randn(recognizer.model.acoustic.encoder.stack.state_shape)
-    path = keep_speaker(folder, "anna", Voice(state))
+    path = save_speaker(folder, "anna", SpeakerProfile(state))
     assert path.stat().st_size < 8_000
     add_results(folder, {"interval_method": "none", "sets": {}})
     assert list(load_model(folder).speakers) == ["anna"]
@@ -113,13 +113,13 @@ def test_an_unknown_speaker_is_one_line_that_says_who_is_known(folder, recording
         ConfigError, match="speaker bert: the model was not adapted to one of that name; it knows none yet"
     ):
         load(folder, device="cpu").transcribe(recordings[0], speaker="bert")
-    keep_speaker(folder, "anna", Voice(torch.zeros(1, 1, 2, 24)))
+    save_speaker(folder, "anna", SpeakerProfile(torch.zeros(1, 1, 2, 24)))
     with pytest.raises(ConfigError, match="it knows anna"):
         load(folder, device="cpu").transcribe(recordings[0], speaker="bert")
 
 
 def test_a_state_of_another_model_or_a_broken_file_is_one_line(folder, recordings):
-    path = keep_speaker(folder, "anna", Voice(torch.zeros(3, 1, 2, 24)))
+    path = save_speaker(folder, "anna", SpeakerProfile(torch.zeros(3, 1, 2, 24)))
     with pytest.raises(
         ModelError, match=r"state: expected \(1, 1, 2, 24\) float32, got \(3, 1, 2, 24\) float32; remove the file"
     ):

@@ -19,13 +19,12 @@ from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.kneser_ney import build_ngram
 from speechrnn.model_folder import load_model, save_model
 from speechrnn.model_folder.additions import TunedWeights
-from speechrnn.model_folder.speakers import Voice, keep_speaker
+from speechrnn.model_folder.speakers import SpeakerProfile, save_speaker
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.alignment import align
 from speechrnn.recognition.ensemble import Ensemble
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.transcriber import Voices
 from speechrnn.text.tokens import CharacterTokens
 from speechrnn.training.train import train
 from speechrnn.types import Waveform, pad_sequences
@@ -171,9 +170,11 @@ def test_each_starts_from_what_it_knows_of_the_speaker(members, recordings, monk
         monkeypatch.setattr(
             member, "emissions", lambda *waves, emissions=emissions, **told: taken.append(told) or emissions(*waves)
         )
-    voices = [Voice(torch.full((2,), float(number)), torch.full((3,), float(number))) for number in range(2)]
-    ensemble.transcribe(recordings[0], speaker=Voices(of_each=tuple(voices)))
-    assert [(told["state"], told["heard"]) for told in taken] == [(each.state, each.heard) for each in voices]
+    profiles = [SpeakerProfile(torch.full((2,), float(number)), torch.full((3,), float(number))) for number in range(2)]
+    ensemble.transcribe(recordings[0], speaker=tuple(profiles))
+    assert [(told["state"], told["speaker_stats"]) for told in taken] == [
+        (each.state, each.speaker_stats) for each in profiles
+    ]
 
 
 def test_models_with_errors_of_their_own_make_fewer_together(tone_run, tone_models):
@@ -210,7 +211,7 @@ def test_what_only_one_model_has_is_refused(ensemble, recordings):
         align(ensemble, recordings[0], "the fox")
 
 
-def test_each_hears_the_speaker_by_itself(tone_run, tmp_path):
+def test_each_member_estimates_the_speaker(tone_run, tmp_path):
     models = []
     for seed in (0, 1):
         settings = {
@@ -222,23 +223,27 @@ def test_each_hears_the_speaker_by_itself(tone_run, tmp_path):
         }
         models.append(train(tone_run.folder / "config.yaml", settings).model)
     ensemble = load(models, device="cpu")
-    assert ensemble.hears_speakers
+    assert ensemble.uses_speaker_stats
     said = say_tones(["low", "high"], np.random.default_rng(0))
-    voice = ensemble.hear(iter([Waveform(said, 8000)]))
-    for heard, member in zip(voice.of_each, ensemble.members, strict=True):
-        assert torch.equal(heard.heard, member.hear([Waveform(said, 8000)]).heard)
+    profile = ensemble.estimate_speaker(iter([Waveform(said, 8000)]))
+    for estimated, member in zip(profile, ensemble.members, strict=True):
+        assert torch.equal(estimated.speaker_stats, member.estimate_speaker([Waveform(said, 8000)]).speaker_stats)
     told = [
         member.transcribe(Waveform(said, 8000), speaker=each)
-        for member, each in zip(ensemble.members, voice.of_each, strict=True)
+        for member, each in zip(ensemble.members, profile, strict=True)
     ]
-    assert ensemble.transcribe(Waveform(said, 8000), speaker=voice).text in {each.text for each in told}
+    assert ensemble.transcribe(Waveform(said, 8000), speaker=profile).text in {each.text for each in told}
     assert evaluate(ensemble, tone_run.folder / "test.jsonl").score.wer <= 0.2
-    with pytest.raises(ConfigError, match="speaker: expected a name or what hear of these models together returns"):
-        ensemble.transcribe(Waveform(said, 8000), speaker=voice.of_each[0])
-    with pytest.raises(ConfigError, match="speaker: expected a name or what hear of these models together returns"):
-        ensemble.transcribe(Waveform(said, 8000), speaker=Voices(of_each=voice.of_each[:1]))
-    with pytest.raises(ConfigError, match="hear takes recordings as a list"):
-        ensemble.hear("a.wav")
+    with pytest.raises(
+        ConfigError, match="speaker: expected a name or what estimate_speaker of these models together returns"
+    ):
+        ensemble.transcribe(Waveform(said, 8000), speaker=profile[0])
+    with pytest.raises(
+        ConfigError, match="speaker: expected a name or what estimate_speaker of these models together returns"
+    ):
+        ensemble.transcribe(Waveform(said, 8000), speaker=profile[:1])
+    with pytest.raises(ConfigError, match="estimate_speaker takes recordings as a list"):
+        ensemble.estimate_speaker("a.wav")
 
 
 def test_a_speaker_whom_all_know_by_name(folders, make_recording, tmp_path):
@@ -246,11 +251,11 @@ def test_a_speaker_whom_all_know_by_name(folders, make_recording, tmp_path):
     spoken = Waveform(make_recording(2.0, seed=5), 8000)
     for copy in copies:
         found = adapt(load(copy, device="cpu"), [spoken], ["the fox"], steps=2)
-        keep_speaker(copy, "Ann", found.voice)
-    keep_speaker(copies[0], "Bob", found.voice)
+        save_speaker(copy, "Ann", found.profile)
+    save_speaker(copies[0], "Bob", found.profile)
     ensemble = load(copies, device="cpu")
     assert list(ensemble.speakers) == ["Ann"]
-    for each, member in zip(ensemble.find_speaker("Ann").of_each, ensemble.members, strict=True):
+    for each, member in zip(ensemble.find_speaker("Ann"), ensemble.members, strict=True):
         assert torch.equal(each.state, member.find_speaker("Ann").state)
     assert ensemble.transcribe(spoken, speaker="Ann").text
     with pytest.raises(ConfigError, match="speaker Bob: .*; it knows Ann$"):

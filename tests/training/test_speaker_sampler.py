@@ -1,9 +1,9 @@
-"""What a front end is told of an utterance's speaker."""
+"""Speaker statistics drawn in training."""
 
 import numpy as np
 import pytest
 
-from speechrnn.training.dataset import Voices
+from speechrnn.training.dataset import SpeakerStatsSampler
 
 SPEAKERS = ["a", "b", None, "a", "b", "a", "c"]
 
@@ -21,22 +21,22 @@ def mean_of(rows, chosen):
     return np.concatenate([[weights.sum()], (weights * rows[chosen, 1:]).sum(axis=0) / weights.sum()])
 
 
-def test_without_a_draw_all_of_the_speakers_utterances_are_told(rows):
-    voices = Voices(rows, SPEAKERS, seed=1)
+def test_without_a_draw_all_utterances_of_the_speaker_count(rows):
+    sampler = SpeakerStatsSampler(rows, SPEAKERS, seed=1)
     for position in (0, 3, 5):
-        np.testing.assert_allclose(voices.tell(position, None), mean_of(rows, [0, 3, 5]), rtol=1e-5)
-    np.testing.assert_allclose(voices.tell(1, None), rows[1], rtol=1e-5)
-    assert not voices.tell(2, None).any()  # nobody knows who that is
-    assert not voices.tell(6, None).any()  # and of this one nothing could be heard
+        np.testing.assert_allclose(sampler.draw(position, None), mean_of(rows, [0, 3, 5]), rtol=1e-5)
+    np.testing.assert_allclose(sampler.draw(1, None), rows[1], rtol=1e-5)
+    assert not sampler.draw(2, None).any()  # an unknown speaker
+    assert not sampler.draw(6, None).any()  # the only utterance could not be read
 
 
-def test_a_draw_tells_nothing_or_some_of_the_speakers_utterances(rows):
-    voices = Voices(rows, SPEAKERS, seed=1)
-    told = [voices.tell(0, np.random.default_rng(seed)) for seed in range(400)]
+def test_a_draw_is_zero_or_the_mean_of_some_utterances(rows):
+    sampler = SpeakerStatsSampler(rows, SPEAKERS, seed=1)
+    drawn = [sampler.draw(0, np.random.default_rng(seed)) for seed in range(400)]
     possible = [mean_of(rows, chosen) for chosen in ([0], [3], [5], [0, 3], [3, 5], [0, 5])]
     seen = [0] * len(possible)
     silent = 0
-    for row in told:
+    for row in drawn:
         assert row.dtype == np.float32
         if not row.any():
             silent += 1
@@ -46,13 +46,13 @@ def test_a_draw_tells_nothing_or_some_of_the_speakers_utterances(rows):
     assert 50 < silent < 110  # a fifth
     assert min(seen[:3]) > 30  # each of the three alone
     assert min(seen[3:]) > 10  # and in pairs, the last with the first among them
-    np.testing.assert_array_equal(voices.tell(0, np.random.default_rng(3)), told[3])
+    np.testing.assert_array_equal(sampler.draw(0, np.random.default_rng(3)), drawn[3])
 
 
 def test_few_or_many_are_as_likely():
     rows = np.ones((1000, 2), np.float32)
-    voices = Voices(rows, ["a"] * 1000, seed=0)
-    counts = np.array([voices.tell(5, np.random.default_rng(seed))[0] for seed in range(600)])
-    heard = counts[counts > 0]
+    sampler = SpeakerStatsSampler(rows, ["a"] * 1000, seed=0)
+    counts = np.array([sampler.draw(5, np.random.default_rng(seed))[0] for seed in range(600)])
+    counts = counts[counts > 0]
     for low, high in ((1, 10), (10, 100), (100, 1000)):
-        assert 0.25 < np.mean((heard >= low) & (heard < high)) < 0.42
+        assert 0.25 < np.mean((counts >= low) & (counts < high)) < 0.42

@@ -1,4 +1,4 @@
-"""A model that normalises by speaker: trained, told of voices beforehand or not, and what it is told kept by name."""
+"""A model that normalises by speaker: training, statistics given beforehand or not, stored profiles."""
 
 import json
 import logging
@@ -18,9 +18,9 @@ from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import AudioError, ConfigError, ModelError
-from speechrnn.evaluation.evaluate import _find_parts, evaluate, hear_speakers, stack_heard
+from speechrnn.evaluation.evaluate import _find_parts, estimate_speakers, evaluate, stack_speaker_stats
 from speechrnn.evaluation.tune import _compute
-from speechrnn.model_folder.speakers import keep_speaker
+from speechrnn.model_folder.speakers import save_speaker
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.loading import load
 from speechrnn.recognition.recognizer import Recognizer
@@ -36,7 +36,7 @@ from speechrnn.types import Waveform
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A model that was taught to normalise by speaker, and its corpora."""
-    folder = tmp_path_factory.mktemp("hearing")
+    folder = tmp_path_factory.mktemp("speaker_stats")
     settings = {**TONE_SETTINGS, "front_end.normalization": "speaker", "output": str(folder / "run")}
     return folder, train(make_tone_configuration(folder), settings)
 
@@ -57,33 +57,33 @@ def test_it_learns_and_its_last_validation_is_what_evaluate_finds(run, recognize
     assert run[1].valid_wer == evaluation.score.wer < 0.1
 
 
-def test_hearing_gives_frames_and_mean_features_over_all_recordings(run, recognizer):
+def test_estimate_speaker_gives_frames_and_mean_features_over_all_recordings(run, recognizer):
     recordings = read(run[0], "s1")
-    voice = recognizer.hear(Waveform(samples, 8000) for samples in recordings)
+    profile = recognizer.estimate_speaker(Waveform(samples, 8000) for samples in recordings)
     front_end = recognizer.model.acoustic.front_end
     each = [
         front_end.compute_unnormalized(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))[0][0]
         for samples in recordings
     ]
     frames = torch.cat(each)
-    assert voice.state is None
-    assert voice.heard[0] == len(frames)
-    torch.testing.assert_close(voice.heard[1:], frames.mean(dim=0), atol=1e-4, rtol=1e-4)
+    assert profile.state is None
+    assert profile.speaker_stats[0] == len(frames)
+    torch.testing.assert_close(profile.speaker_stats[1:], frames.mean(dim=0), atol=1e-4, rtol=1e-4)
     with pytest.raises(AudioError, match="no speech of the speaker"):
-        recognizer.hear([])
+        recognizer.estimate_speaker([])
     for one in ("a.wav", recordings[0], Waveform(recordings[0], 8000)):
-        with pytest.raises(ConfigError, match="hear takes recordings as a list"):
-            recognizer.hear(one)
+        with pytest.raises(ConfigError, match="estimate_speaker takes recordings as a list"):
+            recognizer.estimate_speaker(one)
 
 
-def test_a_voice_changes_what_the_network_sees_and_a_single_recording_is_its_own_voice(run, recognizer):
+def test_statistics_change_the_features_and_a_single_recording_is_its_own_speaker(run, recognizer):
     samples = torch.from_numpy(read(run[0], "s0")[0])[None]
     lengths = torch.tensor([samples.shape[1]])
     alone = recognizer.emissions(samples, lengths).log_probs
-    own = recognizer.hear([Waveform(samples[0].numpy(), 8000)])
-    torch.testing.assert_close(recognizer.emissions(samples, lengths, heard=own.heard).log_probs, alone)
-    other = own.heard + torch.cat([torch.tensor([1000.0]), torch.full((len(own.heard) - 1,), 3.0)])
-    assert (recognizer.emissions(samples, lengths, heard=other).log_probs - alone).abs().max() > 0.1
+    own = recognizer.estimate_speaker([Waveform(samples[0].numpy(), 8000)])
+    torch.testing.assert_close(recognizer.emissions(samples, lengths, speaker_stats=own.speaker_stats).log_probs, alone)
+    other = own.speaker_stats + torch.cat([torch.tensor([1000.0]), torch.full((len(own.speaker_stats) - 1,), 3.0)])
+    assert (recognizer.emissions(samples, lengths, speaker_stats=other).log_probs - alone).abs().max() > 0.1
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,9 @@ def make_data(config, preflight):
     return data
 
 
-def test_training_tells_the_model_of_each_ones_speaker(prepared):
+def test_training_batches_hold_the_statistics_of_each_speaker(prepared):
     config, before, frames = prepared
-    rows = before.heard[1]
+    rows = before.speaker_stats[1]
     np.testing.assert_allclose(rows[3], [len(frames[3]), *frames[3].mean(dim=0)], rtol=1e-4, atol=1e-4)
     data = make_data(config, before)
     batches = list(data.val_dataloader())
@@ -116,12 +116,12 @@ def test_training_tells_the_model_of_each_ones_speaker(prepared):
         for place, id in enumerate(batch.ids):
             speaker = next(each.speaker for each in before.valid if each.id == id)
             of_speaker = torch.cat([frames[n] for n, each in enumerate(before.valid) if each.speaker == speaker])
-            assert batch.heard[place, 0] == len(of_speaker)
-            torch.testing.assert_close(batch.heard[place, 1:], of_speaker.mean(dim=0), atol=1e-3, rtol=1e-4)
+            assert batch.speaker_stats[place, 0] == len(of_speaker)
+            torch.testing.assert_close(batch.speaker_stats[place, 1:], of_speaker.mean(dim=0), atol=1e-3, rtol=1e-4)
         part = select_utterances(batch, [1, 0])
-        assert torch.equal(part.heard, batch.heard[[1, 0]])
-    told = torch.cat([batch.heard[:, 0] for batch in data.train_dataloader()])
-    assert 0 < int((told == 0).sum()) < 30 < len(told) == 60
+        assert torch.equal(part.speaker_stats, batch.speaker_stats[[1, 0]])
+    stats = torch.cat([batch.speaker_stats[:, 0] for batch in data.train_dataloader()])
+    assert 0 < int((stats == 0).sum()) < 30 < len(stats) == 60
 
 
 def test_two_masked_versions_of_an_utterance_have_the_same_speaker(prepared):
@@ -129,17 +129,21 @@ def test_two_masked_versions_of_an_utterance_have_the_same_speaker(prepared):
     [batch, *_] = make_data(config, before).val_dataloader()
     model = before.model.eval()
     sound = batch.waveforms, batch.waveform_lengths
-    twice = model(*sound, heard=batch.heard, augment=lambda mels, lengths: (mels.repeat(2, 1, 1), lengths.repeat(2)))
-    once = model(*sound, heard=batch.heard).log_probs
+    twice = model(
+        *sound,
+        speaker_stats=batch.speaker_stats,
+        augment=lambda mels, lengths: (mels.repeat(2, 1, 1), lengths.repeat(2)),
+    )
+    once = model(*sound, speaker_stats=batch.speaker_stats).log_probs
     torch.testing.assert_close(twice.log_probs, once.repeat(2, 1, 1), atol=1e-5, rtol=0)
 
 
-def test_what_is_told_counts_for_the_losses_and_in_validation(prepared):
+def test_statistics_count_in_the_losses_and_in_validation(prepared):
     config, before, _ = prepared
     [batch, *_] = make_data(config, before).val_dataloader()
     module = SpeechModule(config, before.model, before.tokens).eval()
     losses, rates = [], []
-    for each in (batch, replace(batch, heard=batch.heard + 5.0)):
+    for each in (batch, replace(batch, speaker_stats=batch.speaker_stats + 5.0)):
         losses.append(module.compute_losses(each)[0].detach())
         with torch.no_grad():
             module.validation_step(each, 0)
@@ -159,9 +163,9 @@ def test_a_recording_that_cannot_be_read_tells_nothing_and_stops_nobody(prepared
         return true(utterance, **options)
 
     monkeypatch.setattr(preflight, "read_utterance", read_utterance)
-    [rows, _] = prepare_run(config, folders=[run[0]]).heard
+    [rows, _] = prepare_run(config, folders=[run[0]]).speaker_stats
     assert not rows[3].any()
-    np.testing.assert_array_equal(np.delete(rows, 3, axis=0), np.delete(before.heard[0], 3, axis=0))
+    np.testing.assert_array_equal(np.delete(rows, 3, axis=0), np.delete(before.speaker_stats[0], 3, axis=0))
 
 
 def test_speakers_of_one_name_in_two_corpora_are_two(run, recognizer, tmp_path):
@@ -170,25 +174,23 @@ def test_speakers_of_one_name_in_two_corpora_are_two(run, recognizer, tmp_path):
         line |= {"audio_filepath": str(run[0] / line["audio_filepath"]), "speaker": "s", "corpus": f"c{number % 2}"}
     (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, lines)))
     cuts = list(read_corpus(tmp_path / "two.jsonl"))
-    voices = hear_speakers(recognizer, cuts)
-    assert set(voices) == {"c0\x1fs", "c1\x1fs"}
-    assert not torch.equal(voices["c0\x1fs"].heard, voices["c1\x1fs"].heard)
+    profiles = estimate_speakers(recognizer, cuts)
+    assert set(profiles) == {"c0\x1fs", "c1\x1fs"}
+    assert not torch.equal(profiles["c0\x1fs"].speaker_stats, profiles["c1\x1fs"].speaker_stats)
     assert [len(_find_parts(cuts, carry, by_speaker=True)) for carry in ("no", "speaker")] == [2, 2]
-    told = stack_heard(voices, ["c1\x1fs", None, "c2\x1fs"])
-    assert torch.equal(told[0], voices["c1\x1fs"].heard)
-    assert not told[1:].any()
+    stats = stack_speaker_stats(profiles, ["c1\x1fs", None, "c2\x1fs"])
+    assert torch.equal(stats[0], profiles["c1\x1fs"].speaker_stats)
+    assert not stats[1:].any()
     utterances = [Utterance("u", Path("a.wav"), "", speaker="s", corpus=corpus) for corpus in ("c0", "c1", None)]
     assert len({each.speaker_key for each in utterances}) == 3
 
 
-def test_a_carried_state_takes_the_voice_along_unless_it_goes_from_one_speaker_to_another(
-    run, recognizer, tmp_path, monkeypatch
-):
-    told = []
+def test_a_carried_state_keeps_the_profile_within_one_speaker_only(run, recognizer, tmp_path, monkeypatch):
+    stats = []
     true = Recognizer.transcribe_many
 
     def transcribe_many(self, sources, *, speaker, **options):
-        told.append(speaker)
+        stats.append(speaker)
         return true(self, sources, speaker=speaker, **options)
 
     monkeypatch.setattr(Recognizer, "transcribe_many", transcribe_many)
@@ -204,42 +206,42 @@ def test_a_carried_state_takes_the_voice_along_unless_it_goes_from_one_speaker_t
     lines[2]["duration"] = len(second) / 8000
     (tmp_path / "talk.jsonl").write_text("\n".join(map(json.dumps, lines)))
     evaluate(recognizer, tmp_path / "talk.jsonl", carry_state="recording")
-    assert told[0].heard is not None
-    assert told[1] is None
-    told.clear()
+    assert stats[0].speaker_stats is not None
+    assert stats[1] is None
+    stats.clear()
     evaluate(recognizer, tmp_path / "talk.jsonl", carry_state="speaker")
-    assert [voice.heard is not None for voice in told] == [True, True]
+    assert [profile.speaker_stats is not None for profile in stats] == [True, True]
 
 
-def test_evaluate_hears_the_corpuss_speakers_unless_told_that_they_are_unknown(run, recognizer, monkeypatch):
-    told = []
+def test_evaluate_estimates_the_speakers_of_the_corpus_unless_switched_off(run, recognizer, monkeypatch):
+    stats = []
     true = type(recognizer).emissions
 
     def emissions(self, waveforms, lengths, **options):
-        told.append(options.get("heard"))
+        stats.append(options.get("speaker_stats"))
         return true(self, waveforms, lengths, **options)
 
     monkeypatch.setattr(type(recognizer), "emissions", emissions)
     corpus = run[0] / "test.jsonl"
     evaluation = evaluate(recognizer, corpus)
-    assert len(told) == 3  # a batch for each of three speakers
-    voice = recognizer.hear(Waveform(samples, 8000) for samples in read(run[0], "s2"))
-    assert any(torch.allclose(heard, voice.heard) for heard in told)
+    assert len(stats) == 3  # a batch for each of three speakers
+    profile = recognizer.estimate_speaker(Waveform(samples, 8000) for samples in read(run[0], "s2"))
+    assert any(torch.allclose(each, profile.speaker_stats) for each in stats)
     assert len(evaluation.utterances) == 15
-    told.clear()
-    evaluate(recognizer, corpus, unknown_speakers=True)
-    assert told == [None]
-    told.clear()
-    evaluate(recognizer, corpus, speaker=voice)
-    assert [torch.equal(heard, voice.heard) for heard in told] == [True]
-    told.clear()
+    stats.clear()
+    evaluate(recognizer, corpus, use_speaker_stats=False)
+    assert stats == [None]
+    stats.clear()
+    evaluate(recognizer, corpus, speaker=profile)
+    assert [torch.equal(each, profile.speaker_stats) for each in stats] == [True]
+    stats.clear()
     batches, _ = _compute(recognizer, corpus, None, 120.0)
     assert len(batches) == 1
-    assert told[0].shape == (15, 14)
-    assert torch.allclose(told[0][2], voice.heard)
+    assert stats[0].shape == (15, 14)
+    assert torch.allclose(stats[0][2], profile.speaker_stats)
 
 
-def test_a_recording_that_cannot_be_transcribed_is_named_once_and_tells_nothing(run, recognizer, tmp_path, caplog):
+def test_a_recording_that_cannot_be_transcribed_is_named_once_and_not_used(run, recognizer, tmp_path, caplog):
     lines = [json.loads(line) for line in (run[0] / "test.jsonl").read_text().splitlines()]
     for line in lines:
         line["audio_filepath"] = str(run[0] / line["audio_filepath"])
@@ -253,41 +255,43 @@ def test_a_recording_that_cannot_be_transcribed_is_named_once_and_tells_nothing(
     assert len([message for message in caplog.messages if "counts as not recognised" in message]) == 1
 
 
-def test_adapt_keeps_what_it_heard_under_the_speakers_name(run, recognizer, tmp_path, capsys):
+def test_adapt_stores_the_statistics_under_the_name(run, recognizer, tmp_path, capsys):
     folder = shutil.copytree(run[1].model, tmp_path / "model")
     paths = []
     for number, samples in enumerate(read(run[0], "s1")[:3]):
         paths.append(tmp_path / f"{number}.wav")
         soundfile.write(paths[-1], samples, 8000, subtype="FLOAT")
-    voice = recognizer.hear(paths)
+    profile = recognizer.estimate_speaker(paths)
     found = adapt(recognizer, paths, steps=2)
-    torch.testing.assert_close(found.voice.heard, voice.heard)
+    torch.testing.assert_close(found.profile.speaker_stats, profile.speaker_stats)
     assert main(["adapt", "-m", str(folder), "--speaker", "anna", *map(str, paths), "--steps", "0"]) == 0
     capsys.readouterr()
     again = load(folder, device="cpu")
-    torch.testing.assert_close(again.find_speaker("anna").heard, voice.heard)
+    torch.testing.assert_close(again.find_speaker("anna").speaker_stats, profile.speaker_stats)
     named = again.transcribe(paths[0], speaker="anna")
-    given = again.transcribe(paths[0], speaker=voice)
+    given = again.transcribe(paths[0], speaker=profile)
     assert [word.confidence for word in named.words] == [word.confidence for word in given.words]
     assert [word.confidence for word in named.words] != [word.confidence for word in again.transcribe(paths[0]).words]
     shape = again.model.acoustic.encoder.stack.state_shape
-    keep_speaker(folder, "bert", type(voice)(torch.zeros(shape), torch.zeros(8)))
-    with pytest.raises(ModelError, match=r"heard: expected \(14,\) float32, got \(8,\) float32; remove the file"):
+    save_speaker(folder, "bert", type(profile)(torch.zeros(shape), torch.zeros(8)))
+    with pytest.raises(
+        ModelError, match=r"speaker_stats: expected \(14,\) float32, got \(8,\) float32; remove the file"
+    ):
         load(folder, device="cpu").transcribe(paths[0], speaker="bert")
 
 
-def test_other_models_are_told_nothing(tone_run):
+def test_other_models_have_no_statistics(tone_run):
     recognizer = load(tone_run.model, device="cpu")
-    assert recognizer.hear([Waveform(np.zeros(8000, np.float32), 8000)]).heard is None
+    assert recognizer.estimate_speaker([Waveform(np.zeros(8000, np.float32), 8000)]).speaker_stats is None
 
 
-def test_the_command_line_can_leave_speakers_unknown(run, monkeypatch):
-    heard = []
-    true = Recognizer.hear
-    monkeypatch.setattr(Recognizer, "hear", lambda self, sources: heard.append(1) or true(self, sources))
+def test_the_command_line_can_switch_statistics_off(run, monkeypatch):
+    each = []
+    true = Recognizer.estimate_speaker
+    monkeypatch.setattr(Recognizer, "estimate_speaker", lambda self, sources: each.append(1) or true(self, sources))
     command = ["evaluate", str(run[0] / "test.jsonl"), "-m", str(run[1].model), "--device", "cpu"]
     assert main(command) == 0
-    assert len(heard) == 3
+    assert len(each) == 3
     for option in ("--no-speaker-stats", "--unknown-speakers"):  # the second is the name in an earlier version
         assert main([*command, option]) == 0
-        assert len(heard) == 3
+        assert len(each) == 3
