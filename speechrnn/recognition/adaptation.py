@@ -165,12 +165,14 @@ def _learn(
     try:
         for parameter in moving:
             parameter.requires_grad_(False)
-        for _ in range(steps):
-            loss = compute_loss()
-            losses.append(float(loss.detach()))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        # cuDNN computes no gradients of a recurrent layer in evaluation mode; torch's own kernels do.
+        with torch.backends.cudnn.flags(enabled=False):
+            for _ in range(steps):
+                loss = compute_loss()
+                losses.append(float(loss.detach()))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
         with torch.no_grad():
             losses.append(float(compute_loss()))
     finally:

@@ -45,6 +45,7 @@ from speechrnn.training.optimization import (
     clip_gradients,
     count_steps,
     skip_step,
+    step_schedule,
 )
 from speechrnn.training.start import Movement
 from speechrnn.training.validation import Validation
@@ -399,5 +400,4 @@ class SpeechModule(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Lightning's hook; a plateau is stepped after each validation instead."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()
+        step_schedule(scheduler)

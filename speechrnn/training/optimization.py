@@ -5,6 +5,7 @@ or constant. Nothing in a step reads a tensor on the host.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -225,3 +226,15 @@ def build_schedule(
         )
     factor = partial(one_cycle_factor, total_steps=int(total_steps), warmup_share=config.warmup_share)
     return LambdaLR(optimizer, factor)
+
+
+def step_schedule(schedule: LambdaLR | ReduceLROnPlateau) -> None:
+    """Advance the schedule by one step, also where the optimiser skipped it; a plateau waits for the validation.
+
+    In float16 the first steps can be skipped while the loss scale adapts, and torch warns about the order of the calls.
+    """
+    if isinstance(schedule, ReduceLROnPlateau):
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step")
+        schedule.step()

@@ -60,7 +60,7 @@ class Validation:
         self.sums["frames"] += frames
         self.sums["blanks"] += float(compute_blank_rate(emission.log_probs, emission.lengths)) * frames
         # An utterance whose log-probabilities are not finite counts as not recognised, and training goes on.
-        is_finite = emission.log_probs.amax(dim=2).isfinite().all(dim=1)
+        is_finite = emission.log_probs.amax(dim=2).isfinite().all(dim=1).to(emission.lengths.device)
         hypotheses = decode_greedy(emission.log_probs, emission.lengths.where(is_finite, 0))
         for hypothesis, reference in zip(hypotheses, batch.texts, strict=True):
             self.count(tokens.written(reference), tokens.decode(hypothesis.tokens))

@@ -216,7 +216,8 @@ def test_gpu_and_cpu_agree(compatibility, normalization):
     batch, lengths = make_noise(32000).reshape(2, 16000), torch.tensor([16000, 9000])
     expected, _ = front_end(batch, lengths)
     features, frame_lengths = front_end.to("cuda")(batch.to("cuda"), lengths)
-    assert frame_lengths.device == features.device
+    assert features.device.type == "cuda"
+    assert frame_lengths.device.type == "cpu"  # counts stay on the host, so that nothing waits for the device
     torch.testing.assert_close(features.cpu(), expected, atol=1e-3, rtol=1e-5)
 
 
