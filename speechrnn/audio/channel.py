@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from speechrnn.audio.noise import find_recordings
+from speechrnn.audio.noise import fast_fft_length, find_recordings
 from speechrnn.errors import AudioError, ConfigError
 from speechrnn.settings import bounded, check_settings
 
@@ -112,7 +112,7 @@ def reverberate(samples: np.ndarray, config: ReverberationConfig, *, sample_rate
     else:
         paths = find_recordings(config.responses, setting="augment.reverberation.responses")
         response = _read_response(paths[int(rng.integers(len(paths)))], sample_rate)
-    size = len(samples) + len(response) - 1
+    size = fast_fft_length(len(samples) + len(response) - 1)
     wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)[: len(samples)]
     return _as_loud(wet, samples)
 

@@ -123,11 +123,21 @@ def find_recordings(folder: str, *, setting: str) -> tuple[Path, ...]:
     return paths
 
 
+def fast_fft_length(length: int) -> int:
+    """Find a length of at least this for a Fourier transform, without prime factors above 5, which make it slower.
+
+    Args:
+        length: In samples, 1 or more.
+    """
+    odd_factors = (1, 3, 5, 9, 15, 25, 45, 75, 225)
+    return min(odd << (-(-length // odd) - 1).bit_length() for odd in odd_factors)
+
+
 def _make_colored(length: int, rng: np.random.Generator) -> np.ndarray:
-    slope = rng.uniform(0.0, 2.0)
-    spectrum = np.fft.rfft(rng.standard_normal(length))
+    slope, size = rng.uniform(0.0, 2.0), fast_fft_length(length)
+    spectrum = np.fft.rfft(rng.standard_normal(size))
     frequency = np.arange(len(spectrum), dtype=np.float64).clip(min=1.0)
-    return np.fft.irfft(spectrum * frequency ** (-slope / 2.0), n=length)
+    return np.fft.irfft(spectrum * frequency ** (-slope / 2.0), n=size)[:length]
 
 
 def _make_pauses(
@@ -142,9 +152,10 @@ def _make_pauses(
             starts = range(0, len(pause) - size + 1, size // 2)
             frames = np.stack([pause[start : start + size] for start in starts]) * np.hanning(size)
             density = np.mean(np.abs(np.fft.rfft(frames, axis=1)) ** 2, axis=0)  # Welch's estimate
-            spectrum = np.fft.rfft(rng.standard_normal(length))
+            fast = fast_fft_length(length)
+            spectrum = np.fft.rfft(rng.standard_normal(fast))
             at = np.linspace(0.0, len(density) - 1.0, len(spectrum))
-            return np.fft.irfft(spectrum * np.sqrt(np.interp(at, np.arange(len(density)), density)), n=length)
+            return np.fft.irfft(spectrum * np.sqrt(np.interp(at, np.arange(len(density)), density)), n=fast)[:length]
     return None
 
 

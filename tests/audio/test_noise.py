@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechrnn.audio.noise import NoiseConfig, add_noise, find_pause
+from speechrnn.audio.noise import NoiseConfig, add_noise, fast_fft_length, find_pause
 from speechrnn.errors import ConfigError
 
 RATE = 8000
@@ -164,3 +164,9 @@ def test_without_another_utterance_nothing_is_added(kind, draw_other):
 def test_impossible_settings_are_refused_by_name(settings):
     with pytest.raises(ConfigError, match=f"augment.noise.{next(iter(settings))}"):
         NoiseConfig(**settings)
+
+
+def test_a_fast_fft_length_has_no_large_prime_factor():
+    lengths = [fast_fft_length(length) for length in range(1, 3000)]
+    assert all(length <= fast <= 1.4 * length for length, fast in enumerate(lengths, start=1))
+    assert all(960_000**20 % fast == 0 for fast in lengths)  # 960,000 has the prime factors 2, 3 and 5

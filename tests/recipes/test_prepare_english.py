@@ -1,5 +1,7 @@
 """speechocean762 and its phones; what is joined with it to English."""
 
+import json
+import logging
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -139,6 +141,103 @@ def test_english_takes_a_subset(tmp_path):
     assert written == {"train.jsonl", "valid.jsonl", "librispeech-test.jsonl"}
 
 
+def make_manifest(folder: Path, texts: list[str], **fields: str) -> Path:
+    """A NeMo manifest with a recording for each text."""
+    folder.mkdir(parents=True)
+    rows = [{"audio_filepath": f"{number}.wav", "duration": 0.1, "text": text} for number, text in enumerate(texts)]
+    for row in rows:
+        put_tone(folder / row["audio_filepath"])
+    (folder / "manifest.jsonl").write_text("".join(json.dumps({**row, **fields}) + "\n" for row in rows))
+    return folder
+
+
+def make_common_voice(folder: Path, text: str) -> None:
+    put_tone(folder / "en" / "clips" / "common_voice_en_1.wav")
+    table = f"client_id\tpath\tsentence\nsomeone\tcommon_voice_en_1.wav\t{text}\n"
+    (folder / "en" / "validated.tsv").write_text(table)
+
+
+def make_untranscribed(source: Path, readers: dict[str, float]) -> None:
+    """An utterance of each reader, with the confidence of its machine transcript."""
+    rows = []
+    for reader, confidence in readers.items():
+        put_tone(source / "untranscribed" / f"{reader}-1-0000.wav")
+        row = {"audio_filepath": f"{reader}-1-0000.wav", "duration": 0.1, "text": f"by {reader}", "speaker": reader}
+        rows.append({**row, "confidence": confidence, "text_source": "machine"})
+    (source / "untranscribed-labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def texts_of(output: Path, corpus: str) -> list[str]:
+    return [each.text for each in read_manifest(output / "train.jsonl") if each.corpus == corpus]
+
+
+def make_english(tmp_path: Path) -> Path:
+    """A source with one corpus that has a validation set."""
+    return make_librispeech(tmp_path / "source" / "librispeech", {"dev-clean": list("12345")}).parent
+
+
+def test_english_trains_on_corpora_without_a_split_and_on_further_folders(tmp_path):
+    source = make_english(tmp_path)
+    for name in ("kathleen", "orders", "asterisk-prompts", "synthetic-english", "synthetic-more"):
+        make_manifest(source / name, [f"Said in {name}."], speaker="unknown" if name == "orders" else "a")
+    make_manifest(source / "another", ["Not named, not used."])
+    mine = make_manifest(tmp_path / "mine", ["Of one's own."])
+    english.prepare(source, tmp_path / "out", seed=0, folders=[str(mine)])
+    train = read_manifest(tmp_path / "out" / "train.jsonl")
+    assert Counter(each.corpus for each in train) == {
+        **dict.fromkeys(["kathleen", "orders", "asterisk-prompts", "synthetic-english", "synthetic-more", "mine"], 1),
+        "librispeech": 3,
+    }
+    assert {each.speaker for each in train if each.corpus in ("orders", "kathleen")} == {None, "kathleen-a"}
+    with pytest.raises(CorpusError, match="another corpus kathleen; rename the folder"):
+        english.prepare(source, tmp_path / "out", seed=0, folders=[str(source / "kathleen")])
+
+
+def test_english_takes_machine_transcripts_of_other_readers_that_are_confident_enough(tmp_path):
+    source = make_english(tmp_path)
+    make_untranscribed(source, {"5": 0.9, "2": 0.9, "70": 0.9, "71": 0.5})  # 5 tests and 2 trains
+    english.prepare(source, tmp_path / "out", seed=0)
+    assert texts_of(tmp_path / "out", "untranscribed") == ["by seventy"]
+    english.prepare(source, tmp_path / "out", seed=0, least_confidence=0.4)
+    assert texts_of(tmp_path / "out", "untranscribed") == ["by seventy", "by seventy one"]
+
+
+def test_english_only_tests_on_common_voices_samples(tmp_path):
+    source = make_english(tmp_path)
+    make_common_voice(source / "common-voice-samples", "As published, No. 1")
+    english.prepare(source, tmp_path / "out", seed=0)
+    [tested] = read_manifest(tmp_path / "out" / "common-voice-samples-test.jsonl")
+    assert (tested.text, tested.corpus) == ("As published, No. 1", "common-voice-samples")
+    parts = [read_manifest(tmp_path / "out" / f"{part}.jsonl") for part in ("train", "valid")]
+    assert {each.corpus for part in parts for each in part} == {"librispeech"}
+
+
+def test_english_leaves_out_held_out_texts_of_other_corpora(tmp_path):
+    source = make_english(tmp_path)
+    make_common_voice(source / "common-voice-samples", "Mr. Brown has two dogs, a cat and nine hens")
+    kept = ["Mister Brown has two dogs, one bird", "A cat and nine hens", "Brown has 2 dogs"]
+    dropped = ["So Brown has 2 dogs a cat!", "some words"]
+    make_manifest(source / "synthetic", [*kept, *dropped])
+    english.prepare(source, tmp_path / "out", seed=0)
+    assert texts_of(tmp_path / "out", "synthetic") == [
+        "mister brown has two dogs one bird",
+        "a cat and nine hens",
+        "brown has two dogs",
+    ]
+    assert texts_of(tmp_path / "out", "librispeech") == ["some words"] * 3  # a corpus's own split stays
+
+
+def test_english_writes_training_texts_in_one_form_and_leaves_out_other_scripts(tmp_path, caplog):
+    source = make_english(tmp_path)
+    texts = ["Dr. Müller\u2019s café\u2014at 10:30, etc.", "MRS O'NEIL", "на русском", "\u2026"]
+    make_manifest(source / "synthetic", texts)
+    with caplog.at_level(logging.INFO, "speechrnn"):
+        english.prepare(source, tmp_path / "out", seed=0)
+    assert texts_of(tmp_path / "out", "synthetic") == ["doctor muller's cafe at ten thirty et cetera", "missus o'neil"]
+    assert "synthetic: 2 utterances (0.00 h) to train on, 2 left out (other characters)" in caplog.text
+    assert english.to_target(english.to_target(texts[0])) == english.to_target(texts[0])
+
+
 def test_english_keeps_librispeechs_own_parts_where_there_is_one_to_train_on(tmp_path):
     parts = {"train-clean-100": ["1", "2"], "train-other-500": ["3"], "dev-clean": ["4"], "test-clean": ["5"]}
     split = english.split_librispeech(make_librispeech(tmp_path / "whole", parts))
@@ -187,6 +286,9 @@ def test_english_says_what_it_lacks(tmp_path):
         english.prepare(tmp_path, tmp_path / "out", seed=0)
     with pytest.raises(CorpusError, match="has no folds"):
         english.prepare(tmp_path, tmp_path / "out", seed=0, fold="1")
+    only_kathleen = make_manifest(tmp_path / "one" / "kathleen", ["No validation set."]).parent
+    with pytest.raises(CorpusError, match="nothing to validate on; add one of speechocean762, librispeech, ljspeech"):
+        english.prepare(only_kathleen, tmp_path / "out", seed=0)
     with pytest.raises(CorpusError, match="4 readers are too few to split; 5 or more will do"):
         english.split_librispeech(make_librispeech(tmp_path / "few", {"dev-clean": list("1234")}))
     with pytest.raises(CorpusError, match="9 utterances are too few to split; 20 or more will do"):

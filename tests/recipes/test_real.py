@@ -9,6 +9,7 @@ import pytest
 from speechrnn.cli.main import main
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.recipe import Recipe, open_recipe, run_recipe
+from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.training.preflight import Preflight, prepare_run
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -60,19 +61,33 @@ def test_all_of_speechocean762_can_be_trained_on(tmp_path):
     assert len(set.union(*speakers)) == 250
 
 
+@pytest.mark.slow  # 9,000 headers; test_prepare_english.py has the same on small corpora
 def test_all_of_english_can_be_trained_on(tmp_path):
-    for name in ("speechocean762", "librispeech", "ljspeech"):
+    split = ("speechocean762", "librispeech", "ljspeech")
+    others = ("kathleen", "orders", "asterisk-prompts", "untranscribed", "synthetic-english")
+    for name in (*split, *others, "common-voice-samples"):
         find_corpus(name)
     recipe = open_recipe(RECIPES / "english", source=Path(os.environ["SPEECHRNN_CORPORA"]), output=tmp_path)
     run_recipe(recipe, stage="prepare")
     preflight = prepare_run(recipe.config, folders=[recipe.output])
     assert preflight.left_out == []
-    assert {utterance.corpus for utterance in preflight.train} == {"speechocean762", "librispeech", "ljspeech"}
+    assert {utterance.corpus for utterance in preflight.train} == {*split, *others}
+    assert {utterance.corpus for utterance in preflight.valid} == set(split)
+    assert preflight.tokens.symbols == ["<blank>", " ", "'", *"abcdefghijklmnopqrstuvwxyz"]
     tested = read_manifest(tmp_path / "librispeech-test.jsonl")
-    assert len({entry.speaker for entry in tested}) == 3
-    trained = {utterance.speaker for utterance in [*preflight.train, *preflight.valid]}
+    readers = {entry.speaker for entry in tested}
+    assert len(readers) == 3
+    trained = {utterance.speaker or "" for utterance in [*preflight.train, *preflight.valid]}
     assert len([speaker for speaker in trained if speaker.startswith("librispeech-")]) == 12
-    assert trained.isdisjoint(entry.speaker for entry in tested)
+    assert trained.isdisjoint(readers | {reader.replace("librispeech", "untranscribed") for reader in readers})
+    held_out = [*tested, *read_manifest(tmp_path / "common-voice-samples-test.jsonl")]
+    runs = {run for entry in held_out for run in six_words(entry.text)}
+    assert not [each.id for each in preflight.train if each.corpus in others and runs & set(six_words(each.text))]
+
+
+def six_words(text: str) -> list[str]:
+    words = normalize_for_scoring(text).split()
+    return [" ".join(words[start : start + 6]) for start in range(len(words) - 5)]
 
 
 def test_speechocean762s_phones_can_be_trained_on(tmp_path):
