@@ -10,8 +10,7 @@ Source: K. Ito and L. Johnson, "The LJ Speech Dataset", 2017.
 from pathlib import Path
 
 from speechrnn.corpus.manifest import read_manifest
-from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.readers.ljspeech import is_ljspeech
+from speechrnn.corpus.readers import list_formats, read_corpus
 from speechrnn.corpus.splits import take_minutes, write_parts
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
@@ -56,7 +55,8 @@ def split_ljspeech(source: Path | None, minutes: float | None = None) -> dict[st
             "LJ Speech is not fetched: download https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2 (2.6 GB), "
             "unpack it and pass --source LJSpeech-1.1"
         )
-    folder = next((each for each in (source, source / "LJSpeech-1.1") if is_ljspeech(each)), None)
+    fits = list_formats()["ljspeech"].fits
+    folder = next((each for each in (source, source / "LJSpeech-1.1") if fits(each)), None)
     manifest = source / "manifest.jsonl"
     if folder is None and not manifest.is_file():
         raise CorpusError(f"{source}: no metadata.csv with wavs beside it there; pass the folder LJSpeech-1.1")

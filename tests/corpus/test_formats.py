@@ -292,7 +292,7 @@ def test_a_folder_of_two_formats_is_asked_about(put, text, tmp_path):
     put("a.wav")
     text("manifest.jsonl", json.dumps({"audio_filepath": "a.wav", "duration": 1.0, "text": "nemo"}) + "\n")
     text("metadata.csv", "file_name,text\na.wav,table\n")
-    with pytest.raises(CorpusError, match="could be nemo and table; say which with --format"):
+    with pytest.raises(CorpusError, match="could be nemo and table; choose one with --format"):
         read_corpus(tmp_path)
     assert [read_corpus(tmp_path, name)[0].text for name in ("nemo", "table")] == ["nemo", "table"]
     with pytest.raises(CorpusError, match="unknown format 'wav'; choose from nemo, kaldi"):

@@ -95,7 +95,7 @@ def test_paths_start_where_the_first_recording_is_found(folder, tmp_path, monkey
 @pytest.mark.parametrize("command", ["sph2pipe -f wav x.sph |", "| cat x.wav"])
 def test_a_command_is_never_run(folder, tmp_path, command):
     write_table(folder / "wav.scp", {"a1": f"touch {tmp_path}/run; {command}", "a2": command, "b1": "b1.wav"})
-    with pytest.raises(CorpusError, match=r"is a command .* none is ever run; write what it makes to files"):
+    with pytest.raises(CorpusError, match=r"is a command .* commands are not run; write its output to files"):
         read_corpus(folder, "kaldi")
     assert not (tmp_path / "run").exists()
 
@@ -108,8 +108,8 @@ def test_a_command_is_never_run(folder, tmp_path, command):
         ("text", b"a1 S\xe9VEN\n", "text: not UTF-8 at byte 4; save the file as UTF-8"),
         ("text", b"a1 X\na2 Y\na1 Z\n", "text line 3: a1 is listed on an earlier line; use each name once"),
         ("wav.scp", b"a1\n", "wav.scp line 1: nothing follows a1"),
-        ("wav.scp", b"a1 WAVE/gone.wav\n", "wav.scp: there is no WAVE/gone.wav, seen from "),
-        ("text", b"a1 X\n", ": text lacks a2, b1, which wav.scp has; add them or take them out"),
+        ("wav.scp", b"a1 WAVE/gone.wav\n", "wav.scp: no file WAVE/gone.wav in "),
+        ("text", b"a1 X\n", ": text lacks a2, b1, which wav.scp has; add them or remove them"),
         (
             "text",
             b"a1 X\na2 X\nb1 X\nc1 X\nc2 X\nc3 X\nc4 X\n",
@@ -120,14 +120,14 @@ def test_a_command_is_never_run(folder, tmp_path, command):
         (
             "segments",
             b"a1 b1 0\n",
-            "segments: a1: expected a recording and times in seconds, start before end; got b1 0",
+            "segments: a1: expected a recording and times in seconds, start before end; found b1 0",
         ),
         ("segments", b"a1 b1 zero 1\n", "segments: a1: expected a recording and times in seconds"),
         ("segments", b"a1 c1 0 1\n", "segments: a1 is part of c1, which wav.scp does not have"),
         (
             "segments",
             b"a1 b1 1 1\na2 a2 0 1\nb1 b1 0 1\n",
-            "segments: a1: expected a recording and times in seconds, start before end; got b1 1 1",
+            "segments: a1: expected a recording and times in seconds, start before end; found b1 1 1",
         ),
     ],
 )

@@ -49,5 +49,5 @@ def test_a_quote_that_is_not_closed_makes_no_long_text(tmp_path, end):
     """Three rows became one utterance, and nothing was said."""
     path = tmp_path / "t.csv"
     path.write_bytes(f'path,text{end}a.wav,one{end}b.wav,"two{end}c.wav,three{end}d.wav,"four{end}'.encode())
-    with pytest.raises(CorpusError, match=r"t\.csv line 3: a value goes on over the end of its line; close the quote"):
+    with pytest.raises(CorpusError, match=r"t\.csv line 3: a value continues on the next line; close the quote"):
         list(read_table(path))

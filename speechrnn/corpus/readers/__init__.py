@@ -1,19 +1,29 @@
-"""Corpora of any known format as lists of utterances: one file a format."""
+"""Corpora of any known format as lists of utterances: one module per format, imported when the format is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from speechrnn.corpus.manifest import read_manifest
-from speechrnn.corpus.readers.recordings import read_headers
+from speechrnn.corpus.readers.recordings import (
+    TEXT_ENDINGS,
+    find_manifest,
+    find_table,
+    is_recording,
+    is_table,
+    read_column_names,
+    read_headers,
+    walk,
+)
 from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
 from speechrnn.errors import CorpusError
 
 _MANIFEST = "manifest.jsonl"
 _DEEP = ("librispeech", "sidecar")
-"""Formats that need a walk through all folders; tried where no other format fits, in this order."""
+"""Formats whose detection searches all subfolders; tried in this order if no other format fits."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,9 @@ class Format:
     """A format of corpora.
 
     Attributes:
-        name: What ``--format`` calls it.
-        description: What it is known by.
-        fits: Whether a path holds such a corpus, by a look at names and at most the first lines of one file.
+        name: Value of ``--format``.
+        description: The files that identify it.
+        fits: Whether a path holds such a corpus, judged by file names and at most the first line of one file.
         read: Reads the utterances; headers of recordings are not read.
     """
 
@@ -35,37 +45,44 @@ class Format:
 
 def list_formats() -> dict[str, Format]:
     """All formats, by name."""
-    from speechrnn.corpus.readers import kaldi, lhotse, librispeech, ljspeech, shar, sidecar, stm, table
-
-    transcripts = librispeech.TRANSCRIPTS
     known = (
         Format("nemo", f"a NeMo manifest (.jsonl), or {_MANIFEST} in a folder", _is_nemo, _read_nemo),
-        Format("kaldi", "wav.scp in a folder", kaldi.fits, kaldi.read_kaldi),
-        Format("ljspeech", "metadata.csv without a header, and wavs", ljspeech.is_ljspeech, ljspeech.read_ljspeech),
-        Format("librispeech", f"{transcripts} under a folder", librispeech.fits, librispeech.read_librispeech),
+        Format("kaldi", "wav.scp in a folder", _is_kaldi, _load("kaldi.read_kaldi")),
+        Format("ljspeech", "metadata.csv without a header, and wavs", _is_ljspeech, _load("ljspeech.read_ljspeech")),
+        Format("librispeech", "*.trans.txt under a folder", _is_librispeech, _load("librispeech.read_librispeech")),
         Format(
             "table",
             "a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)",
-            table.fits,
-            table.read_table,
+            _is_table,
+            _load("table.read_table"),
         ),
-        Format("stm", ".stm, a file or in a folder or its stm", stm.fits, stm.read_stm),
-        Format("lhotse", "lhotse's cuts, or recordings and supervisions", lhotse.fits, lhotse.read_lhotse),
-        Format("shar", "lhotse's Shar, as speechrnn corpus pack writes it", shar.fits, shar.read_shar),
-        Format("sidecar", "recordings with .txt or .lab beside each", sidecar.fits, sidecar.read_sidecars),
+        Format("stm", ".stm, a file or in a folder or its stm", _is_stm, _load("stm.read_stm")),
+        Format("lhotse", "lhotse's cuts, or recordings and supervisions", _is_lhotse, _load("lhotse.read_lhotse")),
+        Format("shar", "lhotse's Shar, as speechrnn corpus pack writes it", _is_shar, _load("shar.read_shar")),
+        Format("sidecar", "recordings with .txt or .lab beside each", _is_sidecar, _load("sidecar.read_sidecars")),
     )
     return {each.name: each for each in known}
 
 
+def _load(function: str) -> Callable[[Path], Iterable[Utterance]]:
+    module, name = function.split(".")
+
+    def read(path: Path) -> Iterable[Utterance]:
+        utterances: Iterable[Utterance] = getattr(import_module(f"{__name__}.{module}"), name)(path)
+        return utterances
+
+    return read
+
+
 def find_format(path: str | Path, name: str | None = None) -> Format:
-    """Find a corpus's format by looking.
+    """Detect the format of a corpus.
 
     Args:
         path: A file or a folder.
         name: Name of the format; None detects it.
 
     Raises:
-        CorpusError: There is nothing, nothing known or more than one thing there, or no format of that name.
+        CorpusError: The path does not exist, no format or more than one fits, or no format has that name.
     """
     path, formats = Path(path), list_formats()
     if name is not None and name not in formats:
@@ -83,7 +100,7 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
         raise CorpusError(f"{path}: no known format ({described})")
     if len(fitting) > 1:
         names = " and ".join(each.name for each in fitting)
-        raise CorpusError(f"{path}: could be {names}; say which with --format (data.format in a configuration)")
+        raise CorpusError(f"{path}: could be {names}; choose one with --format (data.format in a configuration)")
     return fitting[0]
 
 
@@ -93,15 +110,15 @@ def read_corpus(
     """Read a corpus.
 
     Args:
-        path: A file or a folder in one of the formats that :func:`list_formats` lists.
-        format: Which of them; None: detected.
-        on_error: Called with an utterance whose recording cannot be used, and the reason, instead of an error.
+        path: A file or a folder in one of the formats of :func:`list_formats`.
+        format: Name of the format; None detects it.
+        on_error: Called with each utterance whose recording cannot be used, and the reason; None raises an error.
 
     Returns:
         The utterances with their recordings' headers. Durations are those of the audio files, not of the manifest.
 
     Raises:
-        CorpusError: There is nothing to read there, or a line or a recording is not usable; the message names it.
+        CorpusError: The corpus cannot be read, or a line or a recording is not usable; the message names it.
     """
     found = find_format(path, format)
     utterances = compact_utterances(found.read(Path(path)))
@@ -110,14 +127,57 @@ def read_corpus(
     return read_headers(utterances, where=path, on_error=on_error)
 
 
-def _is_nemo(path: Path) -> bool:
-    """Whether a path may be a manifest, or is a folder with one; other formats have JSON lines, too."""
-    from speechrnn.corpus.readers import lhotse, table
-
-    if path.is_dir():
-        return (path / _MANIFEST).is_file()
-    return path.suffix in (".json", ".jsonl") and not lhotse.is_cuts(path) and not table.is_huggingface(path)
-
-
 def _read_nemo(path: Path) -> Iterable[Utterance]:
     return read_manifest(path / _MANIFEST if path.is_dir() else path)
+
+
+def _has(folder: Path, pattern: str) -> bool:
+    return any(folder.glob(pattern))
+
+
+def _is_nemo(path: Path) -> bool:
+    """Whether a path is a manifest, or a folder with one; tables and lhotse's cuts can have the same file ending."""
+    if path.is_dir():
+        return (path / _MANIFEST).is_file()
+    return path.suffix in (".json", ".jsonl") and not _is_lhotse(path) and not _is_table(path)
+
+
+def _is_kaldi(path: Path) -> bool:
+    return _has(path, "wav.scp")
+
+
+def _is_ljspeech(path: Path) -> bool:
+    metadata = path / "metadata.csv"
+    return metadata.is_file() and (path / "wavs").is_dir() and not is_table(metadata)
+
+
+def _is_librispeech(path: Path) -> bool:
+    return path.is_dir() and any(each.name.endswith(".trans.txt") for each in walk(path))
+
+
+def _is_table(path: Path) -> bool:
+    if path.is_dir():
+        return find_table(path) is not None
+    return path.suffix in (".csv", ".tsv") or (path.suffix == ".jsonl" and "file_name" in read_column_names(path))
+
+
+def _is_stm(path: Path) -> bool:
+    return path.suffix == ".stm" or _has(path, "[!.]*.stm") or _has(path, "stm/[!.]*.stm")
+
+
+def _is_lhotse(path: Path) -> bool:
+    """Whether a path is a file of cuts, or a folder with cuts that are not Shar's, or with lhotse's two manifests."""
+    if path.is_file():
+        return {"type", "recording"} <= read_column_names(path)
+    is_pair = bool(find_manifest(path, "recordings") and find_manifest(path, "supervisions"))
+    return (is_pair or find_manifest(path, "cuts") is not None) and not _is_shar(path)
+
+
+def _is_shar(path: Path) -> bool:
+    return _has(path, "cuts.*jsonl*") and _has(path, "recording.*tar")
+
+
+def _is_sidecar(path: Path) -> bool:
+    return path.is_dir() and any(
+        each.with_suffix(ending).is_file() for each in walk(path) if is_recording(each) for ending in TEXT_ENDINGS
+    )

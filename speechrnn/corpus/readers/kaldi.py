@@ -1,8 +1,8 @@
-"""A Kaldi data folder: ``wav.scp``, ``text``, and where they are there ``utt2spk`` and ``segments``.
+"""A Kaldi data folder: ``wav.scp``, ``text``, and optionally ``utt2spk`` and ``segments``.
 
-Each file has one record a line, its name first: ``wav.scp`` a recording's path, ``text`` an utterance's words,
-``utt2spk`` its speaker, ``segments`` the recording that it is part of, with start and end in seconds. Without
-``segments`` each recording is one utterance.
+Each line is one record and starts with its name: ``wav.scp`` has a recording's path, ``text`` the words of an
+utterance, ``utt2spk`` its speaker, ``segments`` its recording with start and end in seconds. Without ``segments`` each
+recording is one utterance.
 
 lhotse's own reader is not used: it runs the commands in ``wav.scp`` and requires one sample rate for all.
 
@@ -28,32 +28,26 @@ class _Segment(NamedTuple):
     seconds: float  # infinite: to the recording's end
 
 
-def fits(folder: Path) -> bool:
-    """Whether a folder is a Kaldi data folder."""
-    return (folder / "wav.scp").is_file()
-
-
 def read_kaldi(folder: Path) -> Iterator[Utterance]:
     """Read a data folder.
 
     Args:
-        folder: Where ``wav.scp`` and ``text`` lie. Relative paths in ``wav.scp`` start there, or at one of the two
-            folders above it, or at the working directory: wherever the first recording is found.
+        folder: The folder of ``wav.scp`` and ``text``. Relative paths in ``wav.scp`` start at this folder, at one of
+            the two folders above it, or at the working directory, wherever the first recording is found.
 
     Yields:
         The utterances, in the order of ``text``.
 
     Raises:
-        CorpusError: A file is missing or a line is wrong; a recording is a command; or the files do not name the same
+        CorpusError: A file is missing, a line is wrong, a recording is a command, or the files name different
             utterances. The message names the line or the utterance.
     """
-    recordings = _read_table(folder / "wav.scp")
+    recordings = dict(_read_pairs(folder / "wav.scp"))
     base = _find_base(folder, recordings)
     names = dict.fromkeys(name for name, _ in _read_pairs(folder / "text", may_be_empty=True))
-    speakers = _read_table(folder / "utt2spk") if (folder / "utt2spk").is_file() else None
+    speakers = dict(_read_pairs(folder / "utt2spk")) if (folder / "utt2spk").is_file() else None
     segments = _read_segments(folder / "segments", recordings)
-    where = "segments" if segments else "wav.scp"
-    _check_same(folder, names, segments or recordings, where)
+    _check_same(folder, names, segments or recordings, "segments" if segments else "wav.scp")
     if speakers is not None:
         _check_same(folder, names, speakers, "utt2spk")
     del names
@@ -63,17 +57,8 @@ def read_kaldi(folder: Path) -> Iterator[Utterance]:
         yield Utterance(name, base / recordings[recording], text, start, seconds, speaker)
 
 
-def _read_table(path: Path) -> dict[str, str]:
-    """The rest of each line by its first word; as :func:`_read_pairs` in all else."""
-    return dict(_read_pairs(path))
-
-
 def _read_pairs(path: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str, str]]:
-    """The first word of each line, and the rest, which may be empty in the file of texts alone.
-
-    Raises:
-        CorpusError: There is no such file, it is not UTF-8 or holds nothing, or a line is wrong.
-    """
+    """The first word of each line, and the rest of the line."""
     names: set[str] = set()
     for number, line in read_lines(path, kind="file"):
         name, _, rest = line.strip().replace("\t", " ", 1).partition(" ")
@@ -88,36 +73,33 @@ def _read_pairs(path: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str
 
 
 def _find_base(folder: Path, paths: Mapping[str, str]) -> Path:
-    """Where the recordings' paths start; what would have to be executed is refused."""
+    """The folder where the recordings' paths start."""
+    scp = folder / "wav.scp"
     for name, path in paths.items():
         if path.endswith("|") or path.startswith("|"):
             raise CorpusError(
-                f"{folder / 'wav.scp'}: {name} is a command ({path[:60]}), and none is ever run; write what it makes "
-                "to files and name those"
+                f"{scp}: {name} is a command ({path[:60]}), and commands are not run; write its output to files and "
+                "list those"
             )
     folder = folder.absolute()
     first = next(iter(paths.values()))
-    bases = [folder, folder.parent, folder.parent.parent, Path.cwd()]
-    base = next((base for base in bases if (base / first).is_file()), None)
-    if base is None:
-        raise CorpusError(
-            f"{folder / 'wav.scp'}: there is no {first}, seen from {folder}, the two folders above it or the working "
-            "directory"
-        )
-    return base
+    for base in (folder, folder.parent, folder.parent.parent, Path.cwd()):
+        if (base / first).is_file():
+            return base
+    raise CorpusError(f"{scp}: no file {first} in {folder}, the two folders above it or the working directory")
 
 
 def _read_segments(path: Path, recordings: Mapping[str, str]) -> dict[str, _Segment] | None:
     if not path.is_file():
         return None
     segments = {}
-    for name, line in _read_table(path).items():
+    for name, line in _read_pairs(path):
         try:
             recording, start, end = line.split()
             segments[name] = _Segment(recording, float(start), _find_seconds(float(start), float(end)))
         except ValueError:
             raise CorpusError(
-                f"{path}: {name}: expected a recording and times in seconds, start before end; got {line}"
+                f"{path}: {name}: expected a recording and times in seconds, start before end; found {line}"
             ) from None
         if recording not in recordings:
             raise CorpusError(f"{path}: {name} is part of {recording}, which wav.scp does not have")
@@ -132,13 +114,11 @@ def _find_seconds(start: float, end: float) -> float:
 
 
 def _check_same(folder: Path, texts: Mapping[str, object], others: Mapping[str, object], name: str) -> None:
-    """Whether two files of the folder name the same utterances.
-
-    Raises:
-        CorpusError: They do not; some of those that one lacks are named.
-    """
-    for lacking, missing in ((name, texts.keys() - others.keys()), ("text", others.keys() - texts.keys())):
+    """Check that ``text`` and another file name the same utterances."""
+    for lacking, other, missing in (
+        (name, "text", texts.keys() - others.keys()),
+        ("text", name, others.keys() - texts.keys()),
+    ):
         if missing:
-            other = "text" if lacking == name else name
             shown = name_some(sorted(missing), 3)
-            raise CorpusError(f"{folder}: {lacking} lacks {shown}, which {other} has; add them or take them out")
+            raise CorpusError(f"{folder}: {lacking} lacks {shown}, which {other} has; add them or remove them")

@@ -15,37 +15,26 @@ from speechrnn.corpus.readers.recordings import find_recordings, walk
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
-TRANSCRIPTS = "*.trans.txt"
-
-
-def fits(folder: Path) -> bool:
-    """Whether there is such a transcript under a folder."""
-    return folder.is_dir() and any(path.name.endswith(TRANSCRIPTS[1:]) for path in walk(folder))
-
 
 def read_librispeech(folder: Path) -> Iterator[Utterance]:
     """Read a tree.
 
     Args:
-        folder: A folder with transcripts anywhere under it: the whole corpus, one part of it, or one speaker's.
+        folder: A folder with transcripts anywhere under it: the whole corpus, a part, or one speaker's folder.
 
     Yields:
-        The utterances, sorted by chapter and number, each by its speaker. Recordings may have any known ending.
+        The utterances, sorted by chapter and number, with their speakers. Recordings may have any known ending.
 
     Raises:
         CorpusError: A line is wrong, or a recording is missing.
     """
-    for path in walk(folder):
-        if path.name.endswith(TRANSCRIPTS[1:]):
-            yield from _read_chapter(path)
-
-
-def _read_chapter(transcripts: Path) -> Iterator[Utterance]:
-    recordings = find_recordings(transcripts.parent)
-    for number, line in read_lines(transcripts, kind="file"):
-        name, _, text = line.strip().partition(" ")
-        if name not in recordings:
-            raise CorpusError(
-                f"{transcripts} line {number}: no recording {name} beside it ({', '.join(AUDIO_ENDINGS)})"
-            )
-        yield Utterance(name, recordings[name], text.strip(), speaker=name.split("-")[0])
+    for transcripts in walk(folder):
+        if not transcripts.name.endswith(".trans.txt"):
+            continue
+        recordings = find_recordings(transcripts.parent)
+        for number, line in read_lines(transcripts, kind="file"):
+            name, _, text = line.strip().partition(" ")
+            if name not in recordings:
+                endings = ", ".join(AUDIO_ENDINGS)
+                raise CorpusError(f"{transcripts} line {number}: no recording {name} beside it ({endings})")
+            yield Utterance(name, recordings[name], text.strip(), speaker=name.split("-")[0])

@@ -10,30 +10,21 @@ from pathlib import Path
 
 from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.readers.recordings import find_recordings
-from speechrnn.corpus.readers.table import is_table
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 METADATA = "metadata.csv"
 
 
-def is_ljspeech(folder: Path) -> bool:
-    """Whether a folder has this layout; a metadata file with a header is another one's."""
-    return (folder / METADATA).is_file() and (folder / "wavs").is_dir() and not is_table(folder / METADATA)
-
-
 def read_ljspeech(folder: Path) -> Iterator[Utterance]:
-    """Read such a folder.
-
-    Args:
-        folder: The folder of ``metadata.csv`` and ``wavs``.
+    """Read a folder with ``metadata.csv`` and ``wavs``.
 
     Yields:
-        The utterances, in the order of the metadata, with the normalised text (numbers in words) where there is one.
+        The utterances, in the order of the metadata, with the normalised text (numbers in words) if there is one.
         Recordings may have any known ending.
 
     Raises:
-        CorpusError: The metadata are missing, a line is wrong, or a recording is missing.
+        CorpusError: The metadata is missing, a line is wrong, or a recording is missing.
     """
     path = folder / METADATA
     recordings = find_recordings(folder / "wavs")

@@ -1,7 +1,8 @@
-"""The recordings of a corpus: where they lie, and what their headers say."""
+"""The files of a corpus: its tables and recordings, and what the recordings' headers say."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -9,8 +10,17 @@ from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.audio.files import AudioInfo, audio_info
+from speechrnn.corpus.manifest import read_lines, read_records
 from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
 from speechrnn.errors import AudioError, CorpusError
+
+TEXT_ENDINGS = (".txt", ".lab")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
+AUDIO_COLUMNS = (
+    *("wav_filename", "file_name", "audio_filepath", "path", "wav"),
+    *("audio", "filename", "file", "audio_path"),
+)
+TEXT_COLUMNS = ("transcript", "transcription", "sentence", "text", "wrd", "words")
 
 _THREADS = 4  # headers wait for the disk, not for the interpreter
 _RESOURCE_FORK = "._"
@@ -20,19 +30,19 @@ _AT_ONCE = 1000  # utterances whose headers are read at a time
 def read_headers(
     utterances: Iterable[Utterance], *, where: str | Path, on_error: Callable[[Utterance, str], None] | None = None
 ) -> CompactList[Utterance]:
-    """Read the recordings' headers, each once, and add them to the utterances.
+    """Read each recording's header once and add it to the utterances.
 
     Args:
-        utterances: A corpus's utterances; a header that is there already is kept.
-        where: The corpus, as an error names it.
-        on_error: Called with an utterance whose recording is missing, unreadable or too short for it, and the reason;
-            the utterance is then left out. Without it the first such utterance is an error.
+        utterances: A corpus's utterances; headers that are present are kept.
+        where: The corpus, for the error message.
+        on_error: Called with each utterance whose recording is missing, unreadable or too short for it, and the reason;
+            the utterance is then left out. None raises an error.
 
     Returns:
         The utterances with headers and durations, in the same order.
 
     Raises:
-        CorpusError: There is such an utterance, and no ``on_error``; the message names it.
+        CorpusError: A recording cannot be used, and ``on_error`` is None; the message names the utterance.
     """
     found = compact_utterances()
     for each, header in _find_headers(utterances):
@@ -47,7 +57,7 @@ def read_headers(
 
 
 def _find_headers(utterances: Iterable[Utterance]) -> Iterator[tuple[Utterance, AudioInfo | str]]:
-    """Each utterance with its recording's header, or with why that cannot be read."""
+    """Each utterance with its recording's header, or with the reason why it cannot be read."""
     headers: dict[str, AudioInfo | str] = {}
     waiting = iter(utterances)
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
@@ -60,51 +70,79 @@ def _find_headers(utterances: Iterable[Utterance]) -> Iterator[tuple[Utterance, 
 
 def _read_header(path: Path) -> AudioInfo | str:
     if not path.is_file() and not path.is_dir() and path.exists():
-        return f"{path}: no regular file"  # a pipe or a device may never end
+        return f"{path}: not a regular file"  # a pipe or a device may never end
     try:
         return audio_info(path)
     except AudioError as error:
         return str(error)
 
 
+def find_table(folder: Path) -> Path | None:
+    """A folder's metadata file, if it is a table of utterances."""
+    return next((folder / name for name in METADATA if is_table(folder / name)), None)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's first line names a column of recordings and one of texts."""
+    names = read_column_names(path)
+    return not names.isdisjoint(AUDIO_COLUMNS) and not names.isdisjoint(TEXT_COLUMNS)
+
+
+def read_column_names(path: Path) -> set[str]:
+    """Names in a table's header, or the keys of the first JSON object of a file; empty if it cannot be read."""
+    try:
+        if ".json" in path.name:
+            return set(next(read_records(path, kind="table"), (0, dict[str, str]()))[1])
+        _, header = next(read_lines(path, kind="table"), (0, ""))
+        return {name.strip(' "\r').casefold() for name in re.split(r"[,;|\t]", header)}
+    except CorpusError:
+        return set()
+
+
+def find_manifest(folder: Path, name: str) -> Path | None:
+    """A JSON file of this name in a folder, compressed or not."""
+    paths = (folder / (name + ending) for ending in (".jsonl", ".jsonl.gz", ".json", ".json.gz"))
+    return next((path for path in paths if path.is_file()), None)
+
+
 def find_recordings(folder: Path) -> dict[str, Path]:
-    """The recordings in a folder, those in folders below it not, by their names without ending."""
+    """The recordings in a folder, not in its subfolders, by their names without ending."""
     if not folder.is_dir():
         return {}
     return {path.stem: path.absolute() for path in sorted(folder.iterdir()) if is_recording(path)}
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file's name is that of a recording; ``._a.flac`` is what macOS keeps beside ``a.flac``."""
+    """Whether a file has the name of a recording; macOS stores metadata of ``a.flac`` in ``._a.flac``."""
     return path.suffix.lower() in AUDIO_ENDINGS and not path.name.startswith(_RESOURCE_FORK)
 
 
 def find_inside(bases: Sequence[Path], written: str, *, where: str) -> Path:
-    """Find a recording by its path as a corpus writes it.
+    """Find a recording by its path in the corpus's files.
 
     Args:
-        bases: Where a relative path may start; the first at which there is a file counts, else the first.
-        written: The path. One that is relative must not leave its base.
-        where: What an error begins with.
+        bases: Folders where a relative path may start; the first with such a file, else the first.
+        written: The path. A relative path must not leave its base.
+        where: Start of the error message.
 
     Raises:
-        CorpusError: It leads out of the corpus, or is no file's name.
+        CorpusError: The path leads out of the corpus, or is not a file name.
     """
     path = Path(written)
     if path.is_absolute():
         return path
     if ".." in path.parts:
         raise CorpusError(
-            f"{where}: {written} leads out of the corpus's folder; if that is meant, write the path in full"
+            f"{where}: {written} leads out of the corpus's folder; if that is intended, write the path in full"
         )
     try:
         return next((base / path for base in bases if (base / path).is_file()), bases[0] / path)
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{where}: {written!r} is no file's name ({error})") from error
+        raise CorpusError(f"{where}: {written!r} is not a file name ({error})") from error
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files under a folder, sorted, but for macOS's ``._*``; a link back to a folder above it is not followed."""
+    """All files under a folder, sorted, without macOS's ``._*``; links back to a parent folder are not followed."""
     yield from _walk(folder.absolute(), frozenset())
 
 

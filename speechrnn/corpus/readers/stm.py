@@ -1,4 +1,4 @@
-"""NIST's STM, as TED-LIUM has it: ``recording channel speaker start end <labels> text`` a line.
+"""NIST's STM, as in TED-LIUM: each line is ``recording channel speaker start end <labels> text``.
 
 Source: NIST SCTK's documentation, "STM segment time marked file"; F. Hernandez et al., "TED-LIUM 3", 2018.
 """
@@ -19,31 +19,22 @@ _NOT_SCORED = "ignore_time_segment_in_scoring"
 _COMMENT = ";;"
 
 
-def find_stm(folder: Path) -> list[Path]:
-    """The STM files of a folder, or of ``stm`` in it."""
-    return sorted(folder.glob("[!.]*.stm")) or sorted((folder / "stm").glob("[!.]*.stm"))
-
-
-def fits(path: Path) -> bool:
-    """Whether a path is such a file, or a folder with some."""
-    return bool(find_stm(path)) if path.is_dir() else path.suffix == ".stm"
-
-
 def read_stm(path: Path) -> Iterator[Utterance]:
-    """The utterances of an STM file, or of all those of a folder.
+    """Read the utterances of an STM file, or of all STM files of a folder.
 
     Args:
-        path: The file, or a folder with STM files in it or in its ``stm``. Recordings lie beside them, or in ``sph``,
-            ``wav`` or ``audio`` beside their folder, with any ending that is read.
+        path: The file, or a folder with STM files in it or in its subfolder ``stm``. Recordings lie beside the file, or
+            in ``sph``, ``wav`` or ``audio`` in its folder or the folder above, with any known ending.
 
     Yields:
-        The utterances, in their order. Segments that STM leaves out of scoring are left out here too; so are the labels
-        in angle brackets before a text.
+        The utterances, in their order, without the segments that STM excludes from scoring. Labels in angle brackets
+        before a text are removed.
 
     Raises:
-        CorpusError: A line is wrong, or there is no recording of its name.
+        CorpusError: A line is wrong, or a recording is missing.
     """
-    for file in find_stm(path) if path.is_dir() else [path]:
+    files = sorted(path.glob("[!.]*.stm")) or sorted(path.glob("stm/[!.]*.stm")) if path.is_dir() else [path]
+    for file in files:
         recordings = _find_recordings(file)
         for number, line in read_lines(file, kind="file"):
             if not line.startswith(_COMMENT):
@@ -51,13 +42,10 @@ def read_stm(path: Path) -> Iterator[Utterance]:
 
 
 def _find_recordings(file: Path) -> dict[str, Path]:
-    folders = [
-        file.parent,
-        *(base / name for base in (file.parent, file.parent.parent) for name in ("sph", "wav", "audio")),
-    ]
+    bases = (file.parent, file.parent.parent)
     found: dict[str, Path] = {}
-    for folder in reversed(folders):
-        found |= find_recordings(folder)
+    for folder in [file.parent, *(base / name for base in bases for name in ("sph", "wav", "audio"))]:
+        found = find_recordings(folder) | found
     return found
 
 

@@ -22,22 +22,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speechrnn.corpus.manifest import read_lines, read_records, stream_lines
-from speechrnn.corpus.readers.recordings import find_inside
+from speechrnn.corpus.readers.recordings import AUDIO_COLUMNS, METADATA, TEXT_COLUMNS, find_inside, find_table
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
-
-_AUDIO = ("wav_filename", "file_name", "audio_filepath", "path", "wav", "audio", "filename", "file", "audio_path")
-_TEXT = ("transcript", "transcription", "sentence", "text", "wrd", "words")
-_SPEAKER = ("speaker", "spk_id", "speaker_id", "client_id", "spk")
-_ID = ("id", "utt_id", "utterance_id")
-_START, _END, _SECONDS = ("start", "offset"), ("end", "stop"), ("duration",)
+_KINDS = (
+    AUDIO_COLUMNS,
+    TEXT_COLUMNS,
+    ("speaker", "spk_id", "speaker_id", "client_id", "spk"),
+    ("id", "utt_id", "utterance_id"),
+    ("start", "offset"),
+    ("end", "stop"),
+    ("duration",),
+)
 _DELIMITERS = (",", "\t", ";", "|")
 
 
 class _Columns(NamedTuple):
-    """Names of the columns in the table; None where there is none."""
+    """Names of the columns in a table, one for each of ``_KINDS``; None if the table has none of that kind."""
 
     audio: str
     text: str
@@ -53,50 +55,17 @@ class _Row(NamedTuple):
     values: dict[str, str]
 
 
-def find_table(folder: Path) -> Path | None:
-    """A folder's metadata file, where its header is that of such a table."""
-    for name in METADATA:
-        if (folder / name).is_file() and is_table(folder / name):
-            return folder / name
-    return None
-
-
-def fits(path: Path) -> bool:
-    """Whether a path is such a table, or a folder with one."""
-    if path.is_dir():
-        return find_table(path) is not None
-    return path.suffix in (".csv", ".tsv") or (path.suffix == ".jsonl" and is_huggingface(path))
-
-
-def is_table(path: Path) -> bool:
-    """Whether a file has a header that names a column of recordings and one of texts."""
-    try:
-        rows = _read_rows(path)
-        first = next(rows, None)
-        return first is not None and _find_columns(path, list(first.values)) is not None
-    except CorpusError:
-        return False
-
-
-def is_huggingface(path: Path) -> bool:
-    """Whether a file of JSON lines is an audiofolder's: its recordings are under ``file_name``."""
-    try:
-        first = next(_read_rows(path), None)
-    except CorpusError:
-        return False
-    return first is not None and "file_name" in first.values
-
-
 def read_table(path: Path) -> Iterator[Utterance]:
-    """The utterances of a table.
+    """Read the utterances of a table.
 
     Args:
-        path: CSV, TSV or JSON lines with a header, or object keys, as in the table above. Relative paths start at the
-            table's folder, or at ``clips`` beside it (Common Voice), or at SpeechBrain's ``{data_root}``.
+        path: CSV, TSV or JSON lines with a header, or object keys, as in the table above; or a folder with such a
+            metadata file. Relative paths start at the table's folder, at ``clips``, ``audio`` or ``wavs`` in it, or at
+            SpeechBrain's ``{data_root}``.
 
     Yields:
-        The utterances, in the table's order, named by their id or by their recording's path without ending; pieces of
-        recordings where the table has times.
+        The utterances, in the table's order, named by their id or by their recording's path without ending; parts of
+        recordings if the table has times.
 
     Raises:
         CorpusError: A column is missing, a line is wrong, or a recording is listed twice or lies outside the table's
@@ -109,42 +78,42 @@ def read_table(path: Path) -> Iterator[Utterance]:
     if first is None:
         raise CorpusError(f"{path}: holds no utterance; expected a header and a line for each")
     columns = _find_columns(path, list(first.values))
-    if columns is None:
-        raise CorpusError(
-            f"{path}: expected a column of recordings ({', '.join(_AUDIO[:5])} …) and one of texts "
-            f"({', '.join(_TEXT[:5])} …), found {', '.join(first.values)}"
-        )
-    lines: dict[str, dict[str, int]] = {"the id": {}, "the recording": {}}
+    lines: dict[tuple[str, str], int] = {}
     for row in chain([first], rows):
-        utterance = _read_row(path, row, columns)
-        _refuse_repeats(f"{path} line {row.number}", row.number, utterance, lines)
+        where = f"{path} line {row.number}"
+        utterance = _read_row(where, row, columns, path.parent.absolute())
+        names = [("id", utterance.id), ("recording", str(utterance.audio_path))]
+        for key in names[: 1 if math.isfinite(utterance.seconds) else 2]:  # a recording may have several parts
+            if lines.setdefault(key, row.number) != row.number:
+                raise CorpusError(f"{where}: the {' '.join(key)} is on line {lines[key]} already; list it once")
         yield utterance
 
 
-def _read_row(path: Path, row: _Row, columns: _Columns) -> Utterance:
-    where = f"{path} line {row.number}"
+def _read_row(where: str, row: _Row, columns: _Columns, folder: Path) -> Utterance:
     missing = [name for name in (columns.audio, columns.text) if name not in row.values]
     if missing:
         raise CorpusError(f"{where}: lacks {missing[0]!r}")
     written = row.values[columns.audio].strip()
     if not written:
         raise CorpusError(f"{where}: column {columns.audio!r} is empty; expected a recording's path")
-    recording = find_inside(_bases(path.parent.absolute()), written.replace("{data_root}/", ""), where=where)
-    start = _read_seconds(row, columns.start, where) or 0.0
-    end = _read_seconds(row, columns.end, where)
-    seconds = math.inf
-    if columns.start is not None:
-        listed = _read_seconds(row, columns.seconds, where) if end is None else end - start
-        seconds = math.inf if listed is None else listed
-        if seconds <= 0:
-            raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; correct its times")
+    bases = [folder, *(folder / name for name in ("clips", "audio", "wavs"))]
+    recording = find_inside(bases, written.replace("{data_root}/", ""), where=where)
+    start, seconds = _read_times(where, row, columns)
     name, speaker = (row.values.get(column or "", "").strip() for column in (columns.id, columns.speaker))
     name = name or Path(written).with_suffix("").as_posix() + (f"-{start:g}" if math.isfinite(seconds) else "")
     return Utterance(name, recording, row.values[columns.text].strip(), start, seconds, speaker or None)
 
 
-def _bases(folder: Path) -> list[Path]:
-    return [folder, folder / "clips", folder / "audio", folder / "wavs"]
+def _read_times(where: str, row: _Row, columns: _Columns) -> tuple[float, float]:
+    """Start and duration in seconds; an infinite duration is that of the recording."""
+    start = _read_seconds(row, columns.start, where) or 0.0
+    end = _read_seconds(row, columns.end, where)
+    if columns.start is None:
+        return start, math.inf
+    seconds = _read_seconds(row, columns.seconds, where) if end is None else end - start
+    if seconds is not None and seconds <= 0:
+        raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; correct its times")
+    return start, math.inf if seconds is None else seconds
 
 
 def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
@@ -160,31 +129,16 @@ def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
     return seconds
 
 
-def _refuse_repeats(where: str, number: int, utterance: Utterance, lines: dict[str, dict[str, int]]) -> None:
-    """Refuse a name or a whole recording that is listed twice; ``lines`` holds the first line of each."""
-    for kind, key in (("the id", utterance.id), ("the recording", str(utterance.audio_path))):
-        if kind == "the recording" and math.isfinite(utterance.seconds):
-            continue  # a part of it
-        first = lines[kind].setdefault(key, number)
-        if first != number:
-            raise CorpusError(f"{where}: {kind} {key} is on line {first} already; list it once")
-
-
-def _find_columns(path: Path, names: Sequence[str]) -> _Columns | None:
-    """Which column is which; None where recordings or texts have none.
-
-    Raises:
-        CorpusError: Two columns could be meant.
-    """
+def _find_columns(path: Path, names: Sequence[str]) -> _Columns:
     known = {name.strip().casefold(): name for name in names}
-
-    def find(candidates: Sequence[str]) -> str | None:
-        return next((known[name] for name in candidates if name in known), None)
-
-    audio, text = find(_AUDIO), find(_TEXT)
+    columns = [next((known[name] for name in kind if name in known), None) for kind in _KINDS]
+    audio, text, *others = columns
     if audio is None or text is None:
-        return None
-    return _Columns(audio, text, find(_SPEAKER), find(_ID), find(_START), find(_END), find(_SECONDS))
+        raise CorpusError(
+            f"{path}: expected a column of recordings ({', '.join(AUDIO_COLUMNS[:5])} …) and one of texts "
+            f"({', '.join(TEXT_COLUMNS[:5])} …), found {', '.join(names)}"
+        )
+    return _Columns(audio, text, *others)
 
 
 def _read_rows(path: Path) -> Iterator[_Row]:
@@ -195,19 +149,17 @@ def _read_rows(path: Path) -> Iterator[_Row]:
     _, head = next(read_lines(path, kind="table"), (0, ""))
     is_tsv = path.suffix.lower() == ".tsv"
     delimiter = "\t" if is_tsv else max(_DELIMITERS, key=head.count)
-    # Common Voice writes quotes into its TSV as they are; elsewhere they may hide delimiters.
+    # Common Voice writes quotes into its TSV without escaping them; elsewhere they may enclose delimiters.
     reader = csv.reader(
         _split_lines(path), delimiter=delimiter, quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
     )
-    header: list[str] = []
     try:
-        for values in _refuse_breaks(path, reader):
-            if not any(value.strip() for value in values):
-                continue
-            if not header:
-                header = [value.strip() for value in values]
-                _refuse_repeated_columns(path, header)
-                continue
+        rows = _check_breaks(path, reader)
+        header = [value.strip() for value in next(rows, ())]
+        repeated = [name for number, name in enumerate(header) if name and name in header[:number]]
+        if repeated:
+            raise CorpusError(f"{path}: two columns are called {repeated[0]!r}; rename one")
+        for values in rows:
             if len(values) != len(header):
                 raise CorpusError(
                     f"{path} line {reader.line_num}: expected {len(header)} values, found {len(values)}; a text with "
@@ -218,16 +170,17 @@ def _read_rows(path: Path) -> Iterator[_Row]:
         raise CorpusError(f"{path} line {reader.line_num}: {error}") from error
 
 
-def _refuse_breaks(path: Path, reader: Any) -> Iterator[list[str]]:
-    """The rows of a CSV reader; a line break inside a value is a quote that is not closed."""
+def _check_breaks(path: Path, reader: Any) -> Iterator[list[str]]:
+    """The rows that are not empty; a line break inside a value is a quote that is not closed."""
     first = 1
     for values in reader:
         if any("\n" in value or "\r" in value for value in values):
             raise CorpusError(
-                f"{path} line {first}: a value goes on over the end of its line; close the quote, or write the text in "
-                "one line"
+                f"{path} line {first}: a value continues on the next line; close the quote, or write the text in one "
+                "line"
             )
-        yield values
+        if any(value.strip() for value in values):
+            yield values
         first = reader.line_num + 1
 
 
@@ -235,9 +188,3 @@ def _split_lines(path: Path) -> Iterator[str]:
     """Lines for csv: ended by line feeds, or carriage returns alone."""
     for line in stream_lines(path, kind="table"):
         yield from io.StringIO(line.replace("\r\n", "\n"), newline="")
-
-
-def _refuse_repeated_columns(path: Path, header: Sequence[str]) -> None:
-    repeated = [name for number, name in enumerate(header) if name and name in header[:number]]
-    if repeated:
-        raise CorpusError(f"{path}: two columns are called {repeated[0]!r}; rename one")
