@@ -1,6 +1,7 @@
 """A recipe's stages: done once, resumed, redone on demand, refused when the settings differ."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,26 @@ def test_settings_of_folds_hold_for_folds_alone_and_give_way_to_the_command_line
     assert (official.optimizer.weight_decay, official.ctc.consistency, official.checkpoints.best) == (0.01, 0.0, 1)
     assert (fold.optimizer.weight_decay, fold.ctc.consistency, fold.checkpoints.best) == (0.5, 0.1, 4)
     assert fold.data == official.data
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("ctc: {consistancy: 0.3}", "unknown setting ctc.consistancy; did you mean ctc.consistency?"),
+        ("ctc: {consistency: much}", "ctc.consistency: expected a number in [0, 100], got much"),
+        ("ctc: [", "line 1: cannot be read as YAML"),
+        ("- ctc", "expected settings, as in encoder: {cell: gru}, got ['ctc']"),
+    ],
+)
+def test_an_error_in_the_settings_of_folds_names_their_file(folder, content, message):
+    (folder / "folds.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(folder / 'folds.yaml'))}.*{re.escape(message)}"):
+        open_tones(folder, fold="first")
+
+
+def test_old_names_of_settings_are_read_in_the_settings_of_folds(folder):
+    (folder / "folds.yaml").write_text("augment: {remains: {probability: 0.5}}")
+    assert open_tones(folder, fold="first").config.augment.word_fragments.probability == 0.5
 
 
 @pytest.mark.parametrize(("fold", "corpora"), [(None, ["Tones"]), ("first", ["Tones", "More"])])

@@ -12,7 +12,8 @@ import difflib
 import inspect
 import re
 from argparse import ArgumentError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -55,7 +56,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         exit_on_error=False, allow_abbrev=False, add_help=False, parser_mode=_YAML, default_env=False
     )
-    parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile)  # for its --print_config
     parser.add_class_arguments(Config, None, skip={"trainer"})
     parser.add_class_arguments(Trainer, "trainer", skip=set(TRAINER_REFUSED), instantiate=False)
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
@@ -67,21 +68,47 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] | Mappi
 
     Args:
         path: YAML file; None for the defaults alone.
-        overrides: Settings that win over the file: ``["--encoder.hidden_size", "256"]`` or
-            ``{"encoder.hidden_size": 256}``.
+        overrides: Settings that take precedence over the file: ``["--encoder.hidden_size", "256"]`` or
+            ``{"encoder.hidden_size": 256}``; ``--config FILE`` among them adds a YAML file, which takes precedence
+            over the one before it.
 
     Raises:
         ConfigError: There is no such file, it is no YAML mapping, or a setting is unknown, abbreviated or impossible.
     """
     given = to_arguments(overrides) if isinstance(overrides, Mapping) else list(overrides)
     given = [_RENAMED_ARGUMENT.sub(lambda found: f"--{RENAMED[found[1]]}", argument) for argument in given]
-    where = str(path) if path is not None else "configuration"
-    settings = None if path is None else read_yaml(path, expected="a YAML file of settings")
+    files, given = _split_files(given)
+    files = [*([] if path is None else [path]), *files]
+    parser = build_parser()
+    settings = parser.get_defaults()
+    for file in files:
+        values = _read_settings(file)
+        _check_size(values, given, str(file))
+        with _explained(str(file)):
+            settings = parser.parse_object(values, settings, defaults=False)
+    where = ", ".join(map(str, files)) or "configuration"
+    return _parse(lambda parser: parser.parse_args(given, namespace=settings), where)
+
+
+def _split_files(arguments: Sequence[str]) -> tuple[list[str | Path], list[str]]:
+    """The files that ``--config FILE`` and ``--config=FILE`` name, and the other arguments."""
+    files: list[str | Path] = []
+    others: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name == "--config":
+            files.append(value if equals else next(waiting, ""))
+        else:
+            others.append(argument)
+    return files, others
+
+
+def _read_settings(file: str | Path) -> dict[str, Any]:
+    settings = read_yaml(file, expected="a YAML file of settings")
     if not isinstance(settings, dict | None):
-        raise ConfigError(f"{where}: expected settings, as in encoder: {{cell: gru}}, got {shorten(settings)}")
-    settings = rename_settings(settings or {})
-    _check_size(settings, given, where)
-    return _parse(lambda parser: parser.parse_args(given, namespace=parser.parse_object(settings)), where)
+        raise ConfigError(f"{file}: expected settings, as in encoder: {{cell: gru}}, got {shorten(settings)}")
+    return rename_settings(settings or {})
 
 
 def _check_size(settings: Mapping[str, Any], arguments: Sequence[str], where: str) -> None:
@@ -165,17 +192,24 @@ def config_from_dict(settings: Mapping[str, Any], *, where: str) -> Config:
 
 def _parse(parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace], where: str) -> Config:
     parser = build_parser()
-    try:
+    with _explained(where):
         parsed = parse(parser)
         _check_sections(parsed, where)
         trainer = parsed.pop("trainer")  # stays plain, so that run.json can hold it; see make_trainer_options
         settings = {**parser.instantiate(parsed).as_dict(), "trainer": _to_plain(trainer.as_dict())}
+    settings.pop("config", None)
+    return Config(**settings)
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn the parser's errors into one line."""
+    try:
+        yield
     except ConfigError:
         raise
     except (ArgumentError, ValueError, TypeError) as error:
-        raise _explain(error, where, parser) from None
-    settings.pop("config", None)
-    return Config(**settings)
+        raise _explain(error, where, build_parser()) from None
 
 
 def check_arguments(function: Callable[..., None], settings: Mapping[str, Any], *, where: str, skip: set[str]) -> None:
