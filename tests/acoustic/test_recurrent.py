@@ -216,3 +216,23 @@ def test_collected_layers_are_what_the_next_layer_hears():
         state = stack.make_initial_state(4, like=hidden)[number]
         hidden = stack.norms[number](stack.layers[number](hidden, LENGTHS, initial=state)[0])
     torch.testing.assert_close(mask_padding(hidden, LENGTHS), outputs)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_added_for_cudnn_change_nothing(cell, monkeypatch):
+    torch.manual_seed(0)
+    stack = RecurrentStack(cell, 6, hidden_size=5, num_layers=2, bidirectional=True)
+    inputs = make_batch()
+    state = torch.randn(2, stack.state_shape[1], 2, len(LENGTHS), 5)
+
+    def run():
+        stack.zero_grad()
+        outputs, final, collected = stack(inputs, LENGTHS, state=state, return_state=True, collect=[1])
+        (outputs.square().sum() + final.square().sum()).backward()
+        gradients = [parameter.grad.clone() for parameter in stack.parameters()]
+        return [outputs, final, *collected, *gradients]
+
+    expected = run()
+    monkeypatch.setattr("speechrnn.acoustic.recurrent._count_missing_rows", lambda inputs: -len(inputs) % 8)
+    for actual, wanted in zip(run(), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
