@@ -1,6 +1,6 @@
-"""Text brought into one form: for training transcripts as configured, for scoring as one numbered version fixes it.
+"""Text normalisation: of training transcripts as configured, of scored text as a numbered version defines it.
 
-Nothing here knows a language, numbers in words apart: what is a letter or a mark is asked of the Unicode database.
+Except for numbers in words, nothing here depends on the language: categories come from the Unicode database.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Apostrophes = Literal["keep", "remove"]
 Numbers = Literal["keep", "words"]
 
 SCORING_VERSION = "1"
-"""Names what `normalize_for_scoring` does. Error rates compare only under the same version."""
+"""Version of `normalize_for_scoring`. Only error rates of the same version are comparable."""
 
 _UNIFIED = str.maketrans(
     {
@@ -40,13 +40,12 @@ class TextConfig:
     """How training transcripts are normalised. The Unicode form is always NFC.
 
     Attributes:
-        case: What becomes of upper and lower case.
+        case: Convert to ``lower`` or ``upper`` case, or ``keep`` it.
         punctuation: Whether punctuation and symbols are removed or kept.
-        apostrophes: Whether those within words are kept ("don't") or removed ("dont").
-        numbers: Whether digits are kept, or numbers written as ``words`` of the language, as they are spoken (by
-            num2words, of the extra ``numbers``).
-        language: Tag of the language, such as ``en`` or ``pt-BR``; only numbers ask for it.
-        replacements: What stands for letters that a model does not write, as in ``{"ä": "ae"}``: for fine-tuning with
+        apostrophes: Whether apostrophes within words are kept ("don't") or removed ("dont").
+        numbers: Keep digits, or write numbers as ``words`` of the language (needs num2words, extra ``numbers``).
+        language: Language tag, such as ``en`` or ``pt-BR``; used for numbers only.
+        replacements: Replacements of letters that a model does not write, as in ``{"ä": "ae"}``: for fine-tuning with
             the symbols of another language.
     """
 
@@ -60,32 +59,25 @@ class TextConfig:
     def __post_init__(self) -> None:
         check_settings(self, "text")
         if self.numbers == "words" and not self.language:
-            raise ConfigError("text.numbers words: say in which language, such as text.language: en")
+            raise ConfigError("text.numbers words: needs the language, as in text.language: en")
         for old, new in self.replacements.items():
             again = next((other for other in self.replacements if other and other in new), None)
             if not old or again is not None:
-                wrong = "nothing can be replaced" if not old else f"{again!r} would be replaced once more"
+                wrong = "an empty text cannot be replaced" if not old else f"{again!r} would be replaced again"
                 raise ConfigError(f"text.replacements {old!r}: {new!r}: {wrong}; choose other letters")
 
 
 def normalize_text(text: str, config: TextConfig) -> str:
-    """Bring a training transcript into the form that the tokens are made for.
+    """Normalise a training transcript; normalising the result again changes nothing.
 
-    Numbers are spelled out first, where that is asked for; replacements are made once case is as it is to be.
+    The order is: numbers in words, case, replacements, punctuation.
 
     Always: Unicode NFC; byte order marks, zero-width, variation-selector and control characters removed; typographic
     apostrophes, quotation marks and dashes replaced by ' " and -; white space, line ends included, made single spaces.
 
     With `punctuation="remove"`, letters, combining marks and numbers of any script stay. An apostrophe or middle dot
-    stays between two of them ("don't"). Quotation marks and other apostrophes leave without trace; every other
-    punctuation mark or symbol leaves a space, so that none joins two words ("twenty-one", "yes/no").
-
-    Args:
-        text: A transcript as its corpus holds it.
-        config: What to do with case and punctuation.
-
-    Returns:
-        The normalised text; empty where nothing speakable is left. Normalising it again changes nothing.
+    stays between two of them ("don't"). Quotation marks and other apostrophes are deleted; every other punctuation mark
+    or symbol becomes a space, so that it does not join two words ("twenty-one", "yes/no").
     """
     text = unicodedata.normalize("NFC", text)
     if config.numbers == "words":
@@ -100,28 +92,22 @@ def normalize_text(text: str, config: TextConfig) -> str:
 
 
 def replace_letters(text: str, config: TextConfig) -> str:
-    """A reference as a model writes it whose training texts had letters replaced; as it is for any other model."""
+    """Apply a model's letter replacements, if it has any, to a reference."""
     return _replace(_change_case(text, config.case), config.replacements) if config.replacements else text
 
 
 def normalize_for_scoring(text: str) -> str:
-    """Bring a reference or a hypothesis into the form in which error rates compare, version `SCORING_VERSION`.
+    """Normalise a reference or a hypothesis for scoring, version `SCORING_VERSION`; idempotent.
 
     Version 1: Unicode NFKC with full case folding; then punctuation, symbols and white space as `normalize_text` does
     with `punctuation="remove"`. Numbers, abbreviations and spelling variants are not rewritten.
 
-    Any change to what this returns, for any text, takes a new version.
-
-    Args:
-        text: A reference or a hypothesis.
-
-    Returns:
-        The normalised text. Normalising it again changes nothing.
+    Any change of what this returns, for any text, needs a new version.
 
     Source:
         The Unicode Standard, section 3.13, D146: compatibility caseless matching.
     """
-    # Unified before as well, because NFKC turns a free-standing acute into a space and a combining mark.
+    # Unified before NFKC too, which converts a free-standing acute to a space and a combining mark.
     text = unicodedata.normalize("NFKC", _unify(text)).casefold()
     text = _remove_punctuation(_unify(unicodedata.normalize("NFKC", text)))
     return " ".join(unicodedata.normalize("NFKC", text).split())
@@ -134,7 +120,7 @@ def _change_case(text: str, case: Case) -> str:
 
 
 def _replace(text: str, replacements: Mapping[str, str]) -> str:
-    """All of them at once, the longest first."""
+    """Make all replacements in one pass, the longest first."""
     if not replacements:
         return text
     longest_first = sorted(replacements, key=len, reverse=True)
@@ -148,7 +134,7 @@ def _unify(text: str) -> str:
 
 @cache
 def _is_invisible(character: str) -> bool:
-    """Tell what a reader neither sees nor says: controls, format characters, lone surrogates, variation selectors."""
+    """Whether it is a control or format character, a lone surrogate or a variation selector."""
     if character.isspace():
         return False
     is_selector = "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
@@ -157,7 +143,7 @@ def _is_invisible(character: str) -> bool:
 
 @cache
 def _kind(character: str) -> str:
-    """Give the first letter of the Unicode category: L letter, M mark, N number, others."""
+    """First letter of the Unicode category: L letter, M mark, N number, others."""
     return unicodedata.category(character)[0]
 
 
@@ -167,7 +153,7 @@ def _remove_punctuation(text: str) -> str:
         kind = _kind(character)
         is_after_word = bool(kept) and _kind(kept[-1]) in "LMN"
         is_joiner = character in _WORD_JOINERS and is_after_word and _kind(following) in "LN"
-        # A mark whose base was removed goes with it.
+        # A mark is removed with its base.
         if kind in "LN" or is_joiner or (kind == "M" and is_after_word):
             kept.append(character)
         elif kind != "M" and character not in "'\"":

@@ -1,4 +1,4 @@
-"""Numbers in digits spelled out in a language's words, for transcripts whose speakers cannot speak digits."""
+"""Numbers in digits spelled out in the words of a language."""
 
 from __future__ import annotations
 
@@ -14,24 +14,18 @@ _SPACES = "\u00a0\u202f"
 _POINT = frozenset(["en", "he", "ja", "ko", "th", "zh"])
 _COMMA = frozenset(["cs", "da", "de", "es", "fi", "fr", "hu", "id", "it", "lt", "lv", "nl", "no", "pl", "pt", "ro"])
 _COMMA |= frozenset(["ru", "sk", "sl", "sr", "sv", "tr", "uk"])
-"""Languages that write 1,000.5, and those that write 1.000,5; of others only whole numbers are put together."""
+"""Languages that write 1,000.5, and those that write 1.000,5; in others separators are not interpreted."""
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")
 _MOST_DIGITS = 15
 
 
 def spell_numbers(text: str, language: str) -> str:
-    """Write numbers as words.
+    """Write numbers, in digits of any script, as words.
 
-    ``1,234.5`` is read as the language writes it (``1.234,5`` in German); English ordinals (``2nd``) too. What begins
-    with a zero or has more than 15 digits is read digit by digit. A number that touches letters is parted from them.
-
-    Args:
-        text: Text with digits of any script.
-        language: A language tag such as ``en`` or ``pt-BR``.
-
-    Returns:
-        The text without digits.
+    ``1,234.5`` is read as the language writes it (``1.234,5`` in German), English ordinals (``2nd``) too. Numbers that
+    begin with a zero or have more than 15 digits are read digit by digit. Spaces separate a number from adjacent
+    letters.
 
     Raises:
         ConfigError: num2words is not installed, or does not know the language.
@@ -54,7 +48,6 @@ def _ordinal(digits: str, written: str, spell: Callable[..., str]) -> str:
 
 
 def _spell_written(written: str, group: str, point: str, spell: Callable[..., str]) -> str:
-    """A number with separators."""
     plain = re.sub(f"[{group}{_SPACES}]", "", written).replace(point, ".")
     if sum(character.isdecimal() for character in plain) > _MOST_DIGITS:
         return written
@@ -62,7 +55,6 @@ def _spell_written(written: str, group: str, point: str, spell: Callable[..., st
 
 
 def _spell_digits(digits: str, spell: Callable[..., str]) -> str:
-    """A number without separators."""
     if len(digits) > _MOST_DIGITS or (len(digits) > 1 and int(digits[0]) == 0):
         return " ".join(spell(int(digit)) for digit in digits)
     return spell(int(digits))
@@ -82,6 +74,6 @@ def _load(language: str) -> Callable[..., str]:
         spell(1)
     except NotImplementedError as error:
         raise ConfigError(
-            f"text.language {language!r}: num2words cannot spell numbers in it; write them as words in the transcripts"
+            f"text.language {language!r}: not supported by num2words; write numbers as words in the transcripts"
         ) from error
     return spell

@@ -1,4 +1,4 @@
-"""Phones as what a model writes: texts are words, a lexicon says how they are spoken."""
+"""Phone tokens, and pronunciation lexicons in the format of Kaldi and CMUdict: a word and its phones per line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _COMMENT = ";;;"
 
 
 class PhoneTokens(Tokens):
-    """One token a phone. What is encoded are words; what is decoded are their phones, with spaces between them.
+    """One token per phone. Encodes words; decodes to their phones, separated by spaces.
 
     Args:
         symbols: The blank and the phones.
-        pronunciations: Phones of each word; words with others are not known.
+        pronunciations: Phones of each word; words with other phones are unknown.
     """
 
     kind: ClassVar[Kind] = "phones"
@@ -38,15 +38,15 @@ class PhoneTokens(Tokens):
     def build(
         cls, texts: Iterable[str], pronunciations: Mapping[str, Sequence[str]], *, normalize: Callable[[str], str] = str
     ) -> Self:
-        """Collect the phones of the texts' words, in alphabetical order.
+        """Collect the phones of the words of normalised training transcripts, in alphabetical order.
 
         Args:
             texts: Normalised training transcripts.
             pronunciations: Phones of each word.
-            normalize: The model's text normalisation; the lexicon's words are brought into its form.
+            normalize: The model's text normalisation, applied to the lexicon's words.
 
         Raises:
-            CorpusError: The lexicon has none of the texts' words.
+            CorpusError: The lexicon has none of the words.
         """
         spoken: dict[str, Sequence[str]] = {}
         for word, phones in pronunciations.items():
@@ -54,20 +54,20 @@ class PhoneTokens(Tokens):
         words = {word for text in texts for word in text.split()}
         found = {phone for word in words for phone in spoken.get(word, ())}
         if not found:
-            named = ", ".join(sorted(words)[:5]) or "there is none"
-            raise CorpusError(f"tokens.lexicon: it has none of the words of the training texts, such as {named}")
+            named = ", ".join(sorted(words)[:5]) or "(no words)"
+            raise CorpusError(f"tokens.lexicon: has none of the words of the training texts: {named}")
         return cls([BLANK, *sorted(found)], spoken)
 
     def unknown(self, text: str) -> list[str]:
-        """List the words of normalised text whose phones are not known, each once, sorted."""
+        """List the words of normalised text that are not in the lexicon, each once, sorted."""
         return sorted({word for word in text.split() if word not in self.pronunciations})
 
     def written(self, text: str) -> str:
-        """The phones of normalised text; a word that is not known stays as it is."""
+        """The phones of normalised text; unknown words stay as they are."""
         return " ".join(" ".join(self.pronunciations.get(word, [word])) for word in text.split())
 
     def spell(self, text: str) -> tuple[list[int], list[tuple[str, int, int]]]:
-        """Token ids of normalised text, and its words with the first and last place of their phones among them."""
+        """Token ids of normalised text, and its words with the positions of their first and last phone."""
         ids: list[int] = []
         words = []
         for word in text.split():
@@ -77,7 +77,7 @@ class PhoneTokens(Tokens):
         return ids, words
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokens, and the lexicon, into a model folder, which is made where missing.
+        """Write the tokens and the lexicon into a model folder, created if missing.
 
         Raises:
             ModelError: The folder cannot be written.
@@ -97,7 +97,7 @@ class PhoneTokens(Tokens):
 
 
 def read_pronunciations(path: str | Path) -> dict[str, list[str]]:
-    """The phones of each word by its first pronunciation; ARPAbet's vowels lose their stress (``AH0`` is ``AH``).
+    """Read the first pronunciation of each word; ARPAbet vowels lose their stress (``AH0`` becomes ``AH``).
 
     Args:
         path: In UTF-8; words and phones are separated by blanks or tabs, lines that begin with ``;;;`` are comments.
@@ -105,7 +105,7 @@ def read_pronunciations(path: str | Path) -> dict[str, list[str]]:
     Raises:
         CorpusError: The lexicon cannot be read, is empty, or a line has no phones.
     """
-    lines = read_text(path, error=CorpusError, expected="a lexicon, a word and its phones a line").split("\n")
+    lines = read_text(path, error=CorpusError, expected="a lexicon, a word and its phones per line").split("\n")
     pronunciations: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith(_COMMENT):

@@ -1,10 +1,10 @@
-"""Error rates of a set of utterances, with confidence intervals.
+"""Error counts, and error rates of a set of utterances with confidence intervals. Text is scored as it is given.
 
-The errors of one speaker go together, so the units of an interval are speakers where three or more are known, and
+The errors of one speaker are correlated, so the units of an interval are speakers where three or more are known, and
 otherwise utterances; the method's name says which. Variances between units come from the jackknife, degrees of freedom
-from the effective number of units, (Σ n)² / Σ n² - 1 for units of n words. Nothing is drawn at random.
+from the effective number of units, (Σ n)² / Σ n² - 1 for units of n words. No random numbers are used.
 
-Coverage of the 95 % interval of an error rate in simulations, in per cent, 1,000 test sets a setting; 100 words a
+Coverage of the 95 % interval of an error rate in simulations, in per cent, 1,000 test sets per setting; 100 words per
 speaker, equally or log-normally many, speakers' rates varying by 0.3 to 1 of their mean (each cell: the lowest and the
 highest setting; ``python tests/text/interval_coverage.py`` prints them all)::
 
@@ -33,10 +33,12 @@ import numpy as np
 
 from speechrnn.errors import CorpusError
 
+Operation = Literal["equal", "substitute", "delete", "insert"]
+
 MIN_SPEAKERS = 3
 """With fewer known speakers, utterances are the units."""
 
-Operation = Literal["equal", "substitute", "delete", "insert"]
+# rapidfuzz and scipy are imported where they are used: they are slow to import, and transcription needs neither.
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class ErrorCounts:
     """Edits that turn references into hypotheses. Counts of several utterances add up.
 
     Attributes:
-        substitutions: Reference tokens heard as another.
-        deletions: Reference tokens not heard.
-        insertions: Tokens heard that the reference does not have.
+        substitutions: Reference tokens recognised as another.
+        deletions: Reference tokens not recognised.
+        insertions: Recognised tokens that the reference does not have.
         length: Tokens of the reference.
     """
 
@@ -57,12 +59,12 @@ class ErrorCounts:
 
     @property
     def errors(self) -> int:
-        """Edits of every sort."""
+        """Edits of all kinds."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors over reference tokens, from 0; above 1 with many insertions.
+        """Errors per reference token, from 0; above 1 with many insertions.
 
         An empty reference gives 0 without insertions and infinity with them, so rates of single utterances are for
         listings; the rate of a corpus is that of the added counts.
@@ -72,25 +74,14 @@ class ErrorCounts:
         return self.errors / self.length
 
     def __add__(self, other: ErrorCounts) -> ErrorCounts:
-        return ErrorCounts(
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-            self.length + other.length,
-        )
+        return ErrorCounts(*(value + getattr(other, name) for name, value in vars(self).items()))
 
 
 def count_errors(reference_tokens: Sequence[Hashable], hypothesis_tokens: Sequence[Hashable]) -> ErrorCounts:
     """Count the fewest edits that turn a reference into a hypothesis.
 
-    Args:
-        reference_tokens: What was said.
-        hypothesis_tokens: What was heard.
-
-    Returns:
-        The edits. Their sum is the Levenshtein distance; where several ways have it, their split is one of them.
+    Their sum is the Levenshtein distance; where several alignments have it, the split is that of one of them.
     """
-    # Imported late: it takes as long as a small command's own work, and transcribing does not need it.
     from rapidfuzz.distance import Levenshtein
 
     edits = [edit.tag for edit in Levenshtein.editops(reference_tokens, hypothesis_tokens)]
@@ -98,50 +89,34 @@ def count_errors(reference_tokens: Sequence[Hashable], hypothesis_tokens: Sequen
 
 
 def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Count word errors; words are what white space parts.
-
-    Args:
-        reference: What was said.
-        hypothesis: What was heard.
-    """
+    """Count word errors; words are separated by white space."""
     return count_errors(reference.split(), hypothesis.split())
 
 
 def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Count character errors (Unicode code points); the single spaces between words count too.
-
-    Args:
-        reference: What was said.
-        hypothesis: What was heard.
-    """
+    """Count character errors (Unicode code points), single spaces between words included."""
     return count_errors(" ".join(reference.split()), " ".join(hypothesis.split()))
 
 
 def align_words(reference: str, hypothesis: str) -> list[tuple[Operation, str | None, str | None]]:
-    """Lay a hypothesis beside its reference, word by word.
-
-    Args:
-        reference: What was said.
-        hypothesis: What was heard.
+    """Align a hypothesis with its reference, word by word, by the edits that :func:`word_errors` counts.
 
     Returns:
-        What happened, the reference word (None where inserted) and the hypothesis word (None where deleted), in order.
-        The edits are those that `word_errors` counts.
+        Operation, reference word (None if inserted) and hypothesis word (None if deleted), in order.
     """
     from rapidfuzz.distance import Levenshtein
 
-    said, heard = reference.split(), hypothesis.split()
+    references, hypotheses = reference.split(), hypothesis.split()
+    operations: dict[str, Operation] = {"equal": "equal", "replace": "substitute"}
     steps: list[tuple[Operation, str | None, str | None]] = []
-    for block in Levenshtein.opcodes(said, heard):
-        reference_words = said[block.src_start : block.src_end]
-        hypothesis_words = heard[block.dest_start : block.dest_end]
+    for block in Levenshtein.opcodes(references, hypotheses):
+        old, new = references[block.src_start : block.src_end], hypotheses[block.dest_start : block.dest_end]
         if block.tag == "delete":
-            steps += [("delete", word, None) for word in reference_words]
+            steps += [("delete", word, None) for word in old]
         elif block.tag == "insert":
-            steps += [("insert", None, word) for word in hypothesis_words]
+            steps += [("insert", None, word) for word in new]
         else:
-            operation: Operation = "equal" if block.tag == "equal" else "substitute"
-            steps += [(operation, *pair) for pair in zip(reference_words, hypothesis_words, strict=True)]
+            steps += [(operations[block.tag], *pair) for pair in zip(old, new, strict=True)]
     return steps
 
 
@@ -162,7 +137,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Score:
-    """The errors of a set of utterances. Rates are fractions.
+    """Error rates of a set of utterances, as fractions.
 
     Attributes:
         utterances: Utterances scored.
@@ -191,7 +166,7 @@ class Score:
     insertions: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the attributes by name, ready for JSON."""
+        """Return the attributes by name, ready for JSON."""
         return asdict(self)
 
 
@@ -200,18 +175,18 @@ def error_rate_interval(
 ) -> Interval:
     """The confidence interval of a word error rate, by Korn and Graubard's method.
 
-    It is Clopper and Pearson's exact interval for as many independent words as would give the variance between units,
-    less for few degrees of freedom, and for no more words than there are. Where a unit's rate is above 1, rates are
-    taken as shares of the highest one.
+    It is Clopper and Pearson's exact interval for the number of independent words that would give the variance between
+    units, reduced for few degrees of freedom, at most the number of words. If a unit's rate is above 1, rates are taken
+    as shares of the highest one.
 
     Args:
         counts: Word errors of each utterance.
-        speakers: Speaker of each utterance, None where unknown; None where no speaker is known. An utterance of
-            unknown speaker is a unit of its own.
+        speakers: Speaker of each utterance, None if unknown; None if no speaker is known. An utterance of unknown
+            speaker is a unit of its own.
         confidence: Nominal coverage, in (0, 1).
 
     Returns:
-        The interval; with a single unit that has errors [0, 1], or up to the rate where that is higher.
+        The interval; with a single unit that has errors, [0, 1], or up to the rate if that is higher.
 
     Raises:
         CorpusError: There is no reference word, or not one speaker for each utterance.
@@ -228,7 +203,7 @@ def error_rate_interval(
 
 
 def _find_korn_graubard(table: np.ndarray, total: ErrorCounts, confidence: float) -> tuple[float, float]:
-    from scipy.special import betaincinv  # imported late: transcribing does not need it
+    from scipy.special import betaincinv
 
     errors, lengths = table.T
     rates = errors[lengths > 0] / lengths[lengths > 0]
@@ -253,13 +228,13 @@ def difference_interval(
 ) -> Interval:
     """The confidence interval of the difference of two systems' error rates on the same utterances, by Student's t.
 
-    It is paired: what is difficult for both systems does not widen it. It is never narrower than that of independent
-    words of which one more differs than the errors show, so that few errors are not taken for certainty. Zero outside
-    the interval: the difference is significant.
+    It is paired: difficulty shared by both systems does not widen it. It is never narrower than the interval over
+    independent words with one more differing error, so that few errors do not suggest certainty. If zero is outside the
+    interval, the difference is significant.
 
     Args:
         first: Errors of each utterance by one system.
-        second: By the other; the interval is of its rate minus the first one's.
+        second: Errors by the other; the interval is that of its rate minus the first one's.
         speakers: As in :func:`error_rate_interval`.
         confidence: Nominal coverage, in (0, 1).
 
@@ -303,7 +278,7 @@ def _find_quantiles(lengths: np.ndarray, confidence: float) -> tuple[float, floa
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], *, speakers: Sequence[Hashable] | None = None) -> Score:
-    """Score hypotheses against references, as they are: normalise both before, or neither.
+    """Score hypotheses against references as they are: normalise both before, or neither.
 
     Args:
         references: Reference text of each utterance.

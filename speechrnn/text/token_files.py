@@ -1,4 +1,4 @@
-"""Tokens made for training transcripts, and those of a model folder, read back."""
+"""Build tokens for training transcripts; read those of a model folder."""
 
 from __future__ import annotations
 
@@ -26,18 +26,15 @@ from speechrnn.text.tokens import (
 
 
 def build_tokens(config: TokensConfig, texts: Iterable[str], *, normalize: Callable[[str], str] = str) -> Tokens:
-    """Make the tokens that training transcripts need.
+    """Build the tokens of training transcripts, deterministically.
 
     Args:
-        config: Which kind, and how many.
-        texts: Normalised training transcripts.
-        normalize: The model's text normalisation, for a lexicon's words.
-
-    Returns:
-        The tokens: the same for the same texts, in whatever order for characters and words.
+        config: Kind and number of tokens.
+        texts: Normalised training transcripts; for characters and words their order does not matter.
+        normalize: The model's text normalisation, for the words of a lexicon.
 
     Raises:
-        CorpusError: There is no text, or it cannot be used; or a lexicon cannot be read.
+        CorpusError: There is no usable text, or a lexicon cannot be read.
         ConfigError: The texts do not support the vocabulary size, or the alphabet cannot be read.
     """
     if config.alphabet is not None:
@@ -53,19 +50,19 @@ def read_alphabet(path: str | Path) -> list[str]:
     """Read an ``alphabet.txt``.
 
     Args:
-        path: One character a line, in UTF-8; lines that begin with ``#`` are comments, ``\\#`` stands for the
-            character, and a line with a blank alone for the space between words.
+        path: One character per line, in UTF-8; lines that begin with ``#`` are comments, ``\\#`` stands for the
+            character, and a line with a single blank for the space between words.
 
     Returns:
-        The characters in Unicode NFC, in the file's order; the CTC blank is not among them.
+        The characters in Unicode NFC, in the file's order, without the CTC blank.
 
     Raises:
-        ConfigError: The file cannot be read, is empty, or a line holds several characters or one that came before.
+        ConfigError: The file cannot be read, is empty, or a line holds several characters or a repeated one.
 
     Source:
-        The comments of the alphabet.txt that DeepSpeech 0.9 ships; an entry may be several code points that make one.
+        The comments in alphabet.txt of DeepSpeech 0.9.
     """
-    text = read_text(path, error=ConfigError, expected="an alphabet, one character a line (tokens.alphabet)")
+    text = read_text(path, error=ConfigError, expected="an alphabet, one character per line (tokens.alphabet)")
     symbols = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
@@ -77,23 +74,17 @@ def read_alphabet(path: str | Path) -> list[str]:
         symbols.append(symbol)
     repeated = [symbol for symbol, count in Counter(symbols).items() if count > 1]
     if repeated:
-        raise ConfigError(f"tokens.alphabet {path}: {repeated[0]!r} is given twice; remove one of them")
+        raise ConfigError(f"tokens.alphabet {path}: {repeated[0]!r} is repeated; remove one of them")
     if not symbols:
-        raise ConfigError(f"tokens.alphabet {path}: has no characters; expected one a line")
+        raise ConfigError(f"tokens.alphabet {path}: has no characters; expected one per line")
     return symbols
 
 
 def load_tokens(folder: str | Path) -> Tokens:
-    """Read the tokens of a model folder.
-
-    Args:
-        folder: The model folder.
-
-    Returns:
-        The tokens that `save` wrote there; a byte order mark and CRLF line ends are accepted.
+    """Read the tokens that `save` wrote into a model folder.
 
     Raises:
-        ModelError: A file is missing or damaged, the blank is not at 0, or a symbol comes twice.
+        ModelError: A file is missing or damaged, the blank is not at 0, or a symbol is repeated.
     """
     path = Path(folder) / TOKENS_FILE
     kind, symbols = _read_tokens(path)
@@ -109,12 +100,12 @@ def load_tokens(folder: str | Path) -> Tokens:
         reason = str(error).removeprefix(f"{path.parent}/")
         raise ModelError(f"{path.parent}: {reason}; restore the file or export the model again") from error
     if tokens.symbols != symbols:
-        raise ModelError(f"{path}: its symbols are not those of {SENTENCEPIECE_FILE}; restore both from the same model")
+        raise ModelError(f"{path}: its symbols differ from {SENTENCEPIECE_FILE}; restore both from the same model")
     return tokens
 
 
 def pack_tokens(tokens: Tokens) -> dict[str, bytes]:
-    """Tokens as plain data, such as a checkpoint holds: the files that `save` writes, by name."""
+    """The files that `save` writes, by name: tokens as plain data, for checkpoints."""
     with TemporaryDirectory() as folder:
         tokens.save(folder)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}

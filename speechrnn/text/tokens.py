@@ -1,4 +1,4 @@
-"""Tokens: the symbols that a model writes, and the ids by which it knows them. The CTC blank is always id 0."""
+"""Tokens: the symbols that a model writes, and their ids. The CTC blank is always id 0."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal["characters", "words", "sentencepiece", "phones"]
 BLANK = "<blank>"
 TOKENS_FILE = "tokens.json"
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would interpret them
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
@@ -36,9 +36,9 @@ class TokensConfig:
             subwords; or `phones`, from a lexicon.
         vocabulary_size: For `sentencepiece`: tokens to learn, SentencePiece's own unknown token included, the blank
             excluded.
-        alphabet: For `characters`: a file with one character a line, such as the alphabet.txt of DeepSpeech or Coqui
-            STT; the model then writes these and no others. None takes those of the training texts.
-        lexicon: For `phones`: a file with a word and its phones a line; utterances with other words are left out.
+        alphabet: For `characters`: a file with one character per line, such as the alphabet.txt of DeepSpeech or Coqui
+            STT; the model writes these and no others. None uses those of the training texts.
+        lexicon: For `phones`: a file with a word and its phones per line; utterances with other words are left out.
     """
 
     kind: Kind = "characters"
@@ -49,33 +49,30 @@ class TokensConfig:
     def __post_init__(self) -> None:
         check_settings(self, "tokens")
         if self.alphabet is not None and self.kind != "characters":
-            raise ConfigError(f"tokens.alphabet: is for tokens.kind characters, not {self.kind}; leave one of them out")
+            raise ConfigError(f"tokens.alphabet: requires tokens.kind characters, got {self.kind}; remove one of them")
         if (self.lexicon is not None) != (self.kind == "phones"):
-            raise ConfigError("tokens.lexicon and tokens.kind phones go together; give both or none of them")
+            raise ConfigError("tokens.lexicon and tokens.kind phones go together; set both or neither")
 
 
 class Tokens(ABC):
-    """The symbols a model writes.
+    """The symbols that a model writes.
 
-    Text is put into Unicode NFC with single spaces before it is cut, so how an editor stored it does not matter; it is
-    not normalised otherwise. Decoding gives back exactly that text.
+    Text is converted to Unicode NFC with single spaces before it is split, and not normalised otherwise. Decoding gives
+    exactly that text.
 
     Attributes:
-        kind: Which kind of tokens, as in `TokensConfig`.
+        kind: Kind of tokens, as in `TokensConfig`.
         symbols: Symbol of each id, V of them; the blank at 0.
-        spellings: Of each id whether it begins a word, and the letters that it writes.
+        spellings: For each id, whether it begins a word, and the letters that it writes.
     """
 
     kind: ClassVar[Kind]
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        """Take the symbols of a model.
-
-        Args:
-            symbols: Symbol of each id, the blank at 0.
+        """Check the symbols of a model.
 
         Raises:
-            ModelError: The blank is elsewhere, a symbol comes twice or is none of this kind, or there are none.
+            ModelError: The blank is not at 0, a symbol is repeated or invalid for this kind, or there are none.
         """
         self.symbols = list(symbols)
         self._check_symbols()
@@ -83,17 +80,11 @@ class Tokens(ABC):
         self.spellings = [(False, ""), *(self._spell(symbol) for symbol in self.symbols[1:])]
 
     def __len__(self) -> int:
-        """Count the symbols, the blank included: V."""
+        """Number of symbols, the blank included: V."""
         return len(self.symbols)
 
     def encode(self, text: str) -> list[int]:
-        """Write text as token ids.
-
-        Args:
-            text: Normalised text.
-
-        Returns:
-            Token ids, U of them; never the blank; none for empty text.
+        """Convert normalised text to token ids, (U,), without blanks.
 
         Raises:
             CorpusError: The model lacks a symbol of the text.
@@ -105,36 +96,23 @@ class Tokens(ABC):
             raise CorpusError(self._explain_unknown(text)) from None
 
     def unknown(self, text: str) -> list[str]:
-        """List what `encode` would refuse.
-
-        Args:
-            text: Normalised text.
-
-        Returns:
-            Characters (words, where tokens are words) that this model lacks, each once, sorted.
-        """
+        """List the characters (words, if tokens are words) of normalised text that the model lacks, sorted."""
         return sorted({part for part in self._split(clean(text)) if part not in self._ids})
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Read token ids as text.
-
-        Args:
-            ids: Token ids, repeats already merged; blanks are passed over.
-
-        Returns:
-            The words, with single spaces between them.
+        """Convert token ids, repeats already merged, to words with single spaces; blanks are skipped.
 
         Raises:
-            ModelError: An id that these tokens do not have.
+            ModelError: An id is not one of these tokens.
         """
         return " ".join(word for word, _, _ in self.words(ids))
 
     def written(self, text: str) -> str:
-        """Normalised text as these tokens write it: the same, but for phones."""
+        """Normalised text as these tokens write it: the same, except for phones."""
         return text
 
     def spell(self, text: str) -> tuple[list[int], list[tuple[str, int, int]]]:
-        """Token ids of normalised text, and its words with the first and last place of their tokens among them.
+        """Token ids of normalised text, and its words with the positions of their first and last token.
 
         Raises:
             CorpusError: The model lacks a symbol of the text.
@@ -143,17 +121,14 @@ class Tokens(ABC):
         return ids, self.words(ids)
 
     def words(self, ids: Iterable[int]) -> list[tuple[str, int, int]]:
-        """Read token ids as words, and say which tokens make each.
-
-        Args:
-            ids: Token ids, repeats already merged; blanks are passed over.
+        """Convert token ids, repeats already merged, to words.
 
         Returns:
-            Each word with the positions in `ids` of its first and last token, both inclusive. A token that only parts
-            words (the space, a bare word-start sign) belongs to none.
+            Each word with the positions in `ids` of its first and last token, both inclusive. A token that only
+            separates words (the space, a bare word-start sign) belongs to none.
 
         Raises:
-            ModelError: An id that these tokens do not have.
+            ModelError: An id is not one of these tokens.
         """
         words: list[tuple[str, int, int]] = []
         is_inside = False
@@ -169,10 +144,7 @@ class Tokens(ABC):
         return words
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokens into a model folder, which is made where missing.
-
-        Args:
-            folder: The model folder.
+        """Write the tokens into a model folder, created if missing.
 
         Raises:
             ModelError: The folder cannot be written.
@@ -182,34 +154,34 @@ class Tokens(ABC):
 
     @abstractmethod
     def _split(self, text: str) -> list[str]:
-        """Cut clean text into symbols, and into what would have to be one."""
+        """Split clean text into symbols, known or not."""
 
     @abstractmethod
     def _spell(self, symbol: str) -> tuple[bool, str]:
-        """Say whether a symbol ends the word before it, and which letters it adds."""
+        """Whether a symbol ends the word before it, and the letters that it adds."""
 
     @abstractmethod
     def _is_symbol(self, symbol: str) -> bool:
-        """Tell whether a string can be a symbol of this kind."""
+        """Whether a string can be a symbol of this kind."""
 
     def _spelling(self, token: int) -> tuple[bool, str]:
         if not 0 <= token < len(self.symbols):
             raise ModelError(
-                f"token id {token}: these tokens have 0 to {len(self) - 1}; use the tokens the model was trained with"
+                f"token id {token}: expected 0 to {len(self) - 1}; use the tokens that the model was trained with"
             )
         return self.spellings[token]
 
     def _check_symbols(self) -> None:
         if self.symbols[:1] != [BLANK]:
-            raise ModelError(f"symbol 0 must be {BLANK}, it is {name_symbols(self.symbols[:1]) or 'missing'}")
+            raise ModelError(f"symbol 0: expected {BLANK}, got {name_symbols(self.symbols[:1]) or 'no symbols'}")
         if len(self.symbols) == 1:
-            raise ModelError("there is no symbol but the blank")
+            raise ModelError("there is no symbol except the blank")
         repeated = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
         if repeated:
-            raise ModelError(f"each symbol must come once, {name_symbols(repeated)} comes twice")
+            raise ModelError(f"repeated symbols: {name_symbols(repeated)}; expected each symbol once")
         wrong = [symbol for symbol in self.symbols[1:] if not self._is_symbol(symbol) or _CONTROLS.search(symbol)]
         if wrong:
-            raise ModelError(f"{name_symbols(wrong)} cannot be a symbol where tokens are of kind {self.kind}")
+            raise ModelError(f"{name_symbols(wrong)}: not a valid symbol for tokens of kind {self.kind}")
 
     def _explain_unknown(self, text: str) -> str:
         excerpt = text if len(text) <= 60 else f"{text[:60]}…"
@@ -220,16 +192,13 @@ class Tokens(ABC):
 
 
 class CharacterTokens(Tokens):
-    """One token a character (Unicode code point of the NFC form); the space parts words."""
+    """One token per character (Unicode code point of the NFC form); the space separates words."""
 
     kind: ClassVar[Kind] = "characters"
 
     @classmethod
     def build(cls, texts: Iterable[str]) -> Self:
-        """Collect every character of the texts, in code point order.
-
-        Args:
-            texts: Normalised training transcripts; empty ones are passed over.
+        """Collect all characters of normalised training transcripts, in code point order; empty ones are skipped.
 
         Raises:
             CorpusError: There is no text.
@@ -247,23 +216,20 @@ class CharacterTokens(Tokens):
 
 
 class WordTokens(Tokens):
-    """One token a word: for small closed vocabularies."""
+    """One token per word: for small closed vocabularies."""
 
     kind: ClassVar[Kind] = "words"
 
     @classmethod
     def build(cls, texts: Iterable[str]) -> Self:
-        """Collect every word of the texts, in code point order.
-
-        Args:
-            texts: Normalised training transcripts; empty ones are passed over.
+        """Collect all words of normalised training transcripts, in code point order; empty ones are skipped.
 
         Raises:
             CorpusError: There is no text, or a word is spelled like the blank.
         """
         words = {word for text in clean_all(texts) for word in text.split()}
         if BLANK in words:
-            raise CorpusError(f"the word {BLANK} in the texts is the name of the CTC blank; write it otherwise")
+            raise CorpusError(f"the texts contain the word {BLANK}, the name of the CTC blank; replace it")
         return cls([BLANK, *sorted(words)])
 
     def _split(self, text: str) -> list[str]:
@@ -289,11 +255,11 @@ def clean_all(texts: Iterable[str]) -> Iterator[str]:
         surrogates.update(_SURROGATES.findall(text))
         yield text
     if is_empty:
-        raise CorpusError("there is no text to make tokens from; check that the transcripts are not all empty")
+        raise CorpusError("all transcripts are empty: no tokens can be made from them; check the corpus")
     if surrogates:
         raise CorpusError(f"the texts contain lone surrogates, {name_symbols(sorted(surrogates))}; save them as UTF-8")
 
 
 def name_symbols(symbols: Sequence[str]) -> str:
-    """Name symbols in one line, single characters with their code point."""
+    """List symbols in one line, single characters with their code points."""
     return name_some(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else shorten(s) for s in symbols)

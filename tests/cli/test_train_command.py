@@ -288,7 +288,7 @@ def test_a_fault_in_a_corpus_is_one_line(capsys, train, configuration, short_utt
     ("text", "message"),
     [
         ("low " * 99, "train.jsonl: none of 60 utterances can be trained on; the first, train-0: 99 tokens with 98"),
-        ("", "there is no text to make tokens from"),
+        ("", "all transcripts are empty"),
     ],
 )
 def test_a_corpus_that_nothing_can_be_learned_from_is_one_line(capsys, train, configuration, text, message):

@@ -30,7 +30,7 @@ def test_a_model_has_exactly_these_characters(tmp_path):
     ("text", "message"),
     [
         ("a\nab\n", "line 2: expected one character, got 'ab'"),
-        ("a\nb\na\n", "'a' is given twice"),
+        ("a\nb\na\n", "'a' is repeated"),
         ("# nothing\n", "has no characters"),
     ],
 )
@@ -60,5 +60,5 @@ def test_a_device_and_an_absurdly_long_line_are_refused_at_once(tmp_path):
 
 
 def test_only_characters_have_an_alphabet():
-    with pytest.raises(ConfigError, match="is for tokens.kind characters, not words"):
+    with pytest.raises(ConfigError, match="requires tokens.kind characters, got words"):
         TokensConfig(kind="words", alphabet="alphabet.txt")

@@ -22,7 +22,7 @@ def test_the_first_pronunciation_counts_and_stress_does_not(tmp_path):
         ("A AH\nABOUT\n", r"lexicon.txt line 2: 'ABOUT' has no phones; expected WORD PHONE"),
         (";;; nothing\n\n", "no words in the lexicon"),
         ("A" * 10**6, r"lexicon.txt line 1: 'AAA.*… has no phones"),
-        (None, "no such file; expected a lexicon, a word and its phones a line"),
+        (None, "no such file; expected a lexicon, a word and its phones per line"),
     ],
 )
 def test_a_wrong_lexicon_is_one_line(tmp_path, content, message):

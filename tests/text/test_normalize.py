@@ -152,7 +152,8 @@ def test_references_are_written_as_such_a_model_writes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replacements", "message"), [({"a": "aa"}, "'a' would be replaced once more"), ({"": "b"}, "nothing can")]
+    ("replacements", "message"),
+    [({"a": "aa"}, "'a' would be replaced again"), ({"": "b"}, "an empty text cannot")],
 )
 def test_replacements_that_would_not_end_are_refused(replacements: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
