@@ -135,10 +135,10 @@ class ToneRun:
         return self.result.model
 
 
-def make_tone_configuration(folder: Path) -> Path:
+def make_tone_configuration(folder: Path, *, train: int = 60, valid: int = 15) -> Path:
     """config.yaml, train.jsonl (60 utterances), valid.jsonl and test.jsonl (15 each) in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for seed, (name, count) in enumerate({"train": 60, "valid": 15, "test": 15}.items()):
+    for seed, (name, count) in enumerate({"train": train, "valid": valid, "test": valid}.items()):
         make_tone_corpus(folder / f"{name}.jsonl", count, seed=seed)
     config = folder / "config.yaml"
     config.write_text("data: {train: train.jsonl, valid: valid.jsonl, test: {test: test.jsonl}}\n", encoding="utf-8")

@@ -80,28 +80,29 @@ class SaveProgress(Checkpoint):
         self._started_at = time.monotonic()
         self._saved_at = time.monotonic()
         self._is_interrupted = False
-        self._earlier_handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; let Ctrl-C and SIGTERM wait for the end of the batch, but not a second Ctrl-C.
 
-        SIGTERM may well come twice: from a cluster, and from a launcher that passes it on. Lightning's own answer to it
-        is a broadcast from within the handler: where every process gets the signal, they wait for one another for ever.
+        SIGTERM may come twice: from a cluster, and from a launcher that passes it on. Lightning's own handler
+        broadcasts: where every process gets the signal, they would wait for one another for ever. At the end Lightning
+        restores all handlers.
         """
         self._saved_at = self._started_at = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
             return
+        earlier = signal.getsignal(signal.SIGINT)
 
         def note(number: int, frame: Any) -> None:
             if number == signal.SIGINT:
-                signal.signal(signal.SIGINT, self._earlier_handlers[signal.SIGINT])
+                signal.signal(signal.SIGINT, earlier)
             if not self._is_interrupted:
                 again = " (once more: at once, without saving)" if number == signal.SIGINT else ""
                 logger.info("interrupted: saving after this batch%s", again)
             self._is_interrupted = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._earlier_handlers[number] = signal.signal(number, note)
+            signal.signal(number, note)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -141,18 +142,8 @@ class SaveProgress(Checkpoint):
         self._saved_at = time.monotonic()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Restore the signal handlers."""
+        """Stop the clock."""
         self._seconds_before, self._started_at = self.seconds, math.inf
-        self._restore_handlers()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Restore the signal handlers: after this there is no teardown."""
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self._earlier_handlers.items():
-            signal.signal(number, handler)
-        self._earlier_handlers = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook: the time spent so far."""

@@ -145,6 +145,9 @@ def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         if value is None:
             continue
+        if not _has_class(value):
+            options[name] = value
+            continue
         try:
             parsed = parser.parse_object({"trainer": {name: copy.deepcopy(value)}}, defaults=False)
             options[name] = parser.instantiate(parsed).trainer[name]
@@ -154,6 +157,11 @@ def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
             message = reason[1] if reason is not None else message
             raise ConfigError(f"trainer.{name}: {_name_classes(value)}: {message}") from error
     return options
+
+
+def _has_class(value: Any) -> bool:
+    """Whether a setting is a class with its arguments, or a list of those."""
+    return any(isinstance(each, Mapping) and "class_path" in each for each in _as_list(value))
 
 
 def _to_plain(value: Any) -> Any:
@@ -168,8 +176,11 @@ def _to_plain(value: Any) -> Any:
 
 def _name_classes(value: Any) -> str:
     """The class paths in a setting."""
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return ", ".join(str(each.get("class_path", each)) if isinstance(each, Mapping) else str(each) for each in items)
+    return ", ".join(str(each.get("class_path", each) if isinstance(each, Mapping) else each) for each in _as_list(value))
+
+
+def _as_list(value: Any) -> list[Any] | tuple[Any, ...]:
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def to_arguments(settings: Mapping[str, Any]) -> list[str]:

@@ -1,20 +1,29 @@
-"""Several processes that train together: the losses of one process, a clean end when one is killed."""
+"""Processes: what two that train together add up, and, in slow tests, real ones that are killed or interrupted."""
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import TONE_SETTINGS, make_tone_configuration
-from test_checkpoints import read_log, wait_for
+from single_steps import make_batch, make_module, trainer_that_is_none  # noqa: F401
+from test_checkpoints import RUN, assert_same, read_log, read_released, whole  # noqa: F401
 
-from speechrnn.corpus.batches import DurationBatches
+from speechrnn.corpus.batches import DurationBatches, select_utterances
+from speechrnn.errors import SpeechRNNError
 from speechrnn.training.checkpoints import WholeCheckpointIO
-from speechrnn.training.train import resume, train
+from speechrnn.training.config import DataConfig
+from speechrnn.training.optimization import EpochTotals
+from speechrnn.training.train import _train, resume, train
+from speechrnn.training.validation import Validation
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("processes")]
 SETTINGS = {
@@ -24,9 +33,63 @@ SETTINGS = {
     "data.batch_seconds": 2.0,
     "optimizer.learning_rate": 0.005,
 }
-
-
 MORE = {"checkpoints__every_minutes": 0, "optimizer__learning_rate": 0.02}
+
+
+@pytest.mark.usefixtures("trainer_that_is_none")
+@pytest.mark.parametrize("shares", [([0, 2], [1, 3]), ([0, 1, 2], [3]), ([0, 1, 2, 3], [])])
+def test_the_mean_gradient_of_two_processes_is_that_of_one(make_tiny_model, tmp_path, monkeypatch, shares):
+    module = make_module(make_tiny_model(), tmp_path)
+    batch = make_batch(module)
+
+    def take_gradients(part):
+        module.zero_grad()
+        module._step = None
+        module.backward(module.training_step(part, 0))
+        return torch.cat([p.grad.flatten() for p in module.parameters()])
+
+    alone = take_gradients(batch)
+    module._trainer.world_size = 2
+    monkeypatch.setattr("speechrnn.training.module.sum_on_device", lambda value: torch.full_like(value, 4.0))
+    found = [take_gradients(select_utterances(batch, share) if share else replace(batch, ids=[])) for share in shares]
+    torch.testing.assert_close((found[0] + found[1]) / 2, alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
+
+
+def test_the_rates_of_two_processes_are_those_of_all_utterances(monkeypatch, caplog):
+    pairs = [("a b", "a c"), ("b", ""), ("c d", "c d"), ("d", "e")]
+    together, first, second = Validation(), Validation(), Validation()
+    for number, pair in enumerate(pairs):
+        for validation in (together, second if number == 3 else first):
+            validation.count(*pair)
+    for validation in (together, second):
+        validation.fail("gone", "f", "no such file")
+    others = list(second.sums.values())
+    add = lambda values, device: [a + b for a, b in zip(values, others, strict=True)]  # noqa: E731
+    monkeypatch.setattr("speechrnn.training.validation.sum_over_processes", add)
+    monkeypatch.setattr("speechrnn.training.validation.gather_from_processes", lambda items: items + [("gone", "x")])
+    assert first.finish(torch.device("cpu")) == together.finish(None)
+    assert caplog.text.count("counts it as wrong: gone") == 2
+
+
+def test_the_totals_of_two_processes_count_each_step_once(monkeypatch):
+    own = EpochTotals(loss=6.0, utterances=3.0, seconds=2.0, norms=8.0, steps=4.0, clipped=1.0)
+    monkeypatch.setattr("speechrnn.training.optimization.sum_over_processes", lambda values, device: [
+        a + b for a, b in zip(values, [4.0, 0.0, 1.0, 3.0], strict=True)])  # fmt: skip
+    totals = own.gather(torch.device("cpu"))
+    assert (totals.mean("loss"), totals.seconds, totals.mean("norms"), totals.steps) == (2.5, 5.0, 2.0, 4.0)
+
+
+@pytest.mark.parametrize(("world_size", "expected"), [(2, SpeechRNNError), (1, RuntimeError)])
+def test_a_lost_process_is_one_line(world_size, expected):
+    def fit(*args, **kwargs):
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:2222")
+
+    trainer = SimpleNamespace(fit=fit, world_size=world_size, global_rank=0, interrupted=False)
+    data = SimpleNamespace(config=SimpleNamespace(data=DataConfig(num_workers=0), output="run"))
+    with pytest.raises(expected) as caught:
+        _train(trainer, None, data, None)
+    assert ("process 0 of 2 has lost another one" in str(caught.value)) == (world_size == 2)
+    assert ("--resume run continues" in str(caught.value)) == (world_size == 2)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +103,22 @@ def configuration(one_thread, tmp_path_factory):
 
 
 def start(configuration, output, **more):
-    settings = {**SETTINGS, **{name.replace("__", "."): value for name, value in more.items()}, "trainer.devices": 2}
+    settings = {**SETTINGS, "trainer.devices": 2, **{name.replace("__", "."): value for name, value in more.items()}}
     arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "speechrnn.cli.main", "train", "--config", str(configuration), "--output"]
     return subprocess.Popen([*command, str(output), *arguments], stderr=subprocess.PIPE, text=True)
+
+
+def start_one(configuration, output, **more):
+    """The run of ``whole`` in a process of its own."""
+    return start(configuration, output, **{**RUN, "data.num_workers": 1, "trainer.devices": 1, **more})
+
+
+def wait_for(path, process, *, at_most=120.0):
+    deadline = time.monotonic() + at_most
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.exists(), process.communicate()[1]
 
 
 def list_children(process):
@@ -52,11 +127,45 @@ def list_children(process):
 
 
 def is_gone(pid):
-    """Ended, whether or not somebody has asked for its exit code."""
+    """Ended, whether or not its exit code was read."""
     status = Path(f"/proc/{pid}/status")
     return not status.exists() or "State:\tZ" in status.read_text()
 
 
+@pytest.mark.slow
+def test_kills_at_random_moments_and_the_same_weights(whole, tmp_path):  # noqa: F811
+    configuration, output, *_ = whole
+    generator = random.Random(0)
+    for number in range(5):
+        run = tmp_path / f"run{number}"
+        process = start_one(configuration, run)
+        wait_for(run / "checkpoints" / "last.ckpt", process)
+        time.sleep(generator.uniform(0.0, 1.5))
+        process.kill()
+        process.communicate()
+        resume(run)
+        assert_same(read_released(run), read_released(output))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_saves_first_and_says_so(whole, tmp_path, number):  # noqa: F811
+    configuration, output, *_ = whole
+    process = start_one(configuration, tmp_path / "run", **{"checkpoints.every_minutes": 1000})
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    wait_for(last, process)  # the start of the second epoch
+    os.kill(process.pid, number)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, errors
+    assert "interrupted: saving after this batch" in errors
+    assert "Traceback" not in errors
+    position = WholeCheckpointIO().load_checkpoint(last)["SpeechData"]
+    assert (position["epoch"], position["batches_done"]) > (1, 0)
+    resume(tmp_path / "run")
+    assert_same(read_released(tmp_path / "run"), read_released(output))
+
+
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(configuration, tmp_path):
     process = start(configuration, tmp_path / "two")
     train(configuration, {**SETTINGS, "output": str(tmp_path / "one")})
@@ -100,6 +209,7 @@ def test_what_stops_all_processes_is_said_by_one(tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the second process in /proc")
 def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configuration, tmp_path):
     output = tmp_path / "run"
@@ -118,15 +228,9 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configu
     assert resume(output).valid_wer < 0.1
 
 
-@pytest.mark.parametrize(
-    ("number", "who"),
-    [
-        (signal.SIGINT, "second"),
-        pytest.param(signal.SIGTERM, "all", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "second", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, "all", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("who", ["second", "all"])
 def test_a_signal_to_all_processes_or_to_one_saves_and_ends_all(configuration, tmp_path, number, who):
     """A cluster sends SIGTERM to every process, and a launcher may pass it on besides."""
     output = tmp_path / "run"

@@ -1,6 +1,5 @@
 """What happens to a run from outside: signals, locks, moved folders; and what it shows."""
 
-import json
 import logging
 import shutil
 import signal
@@ -72,20 +71,16 @@ def test_a_folder_that_is_moved_away_ends_the_run_in_one_line(tone_configuration
     assert resume(tmp_path / "run").model.is_dir()
 
 
-def test_a_run_from_python_shows_its_epochs_where_nothing_else_logs(tone_configuration, tmp_path):
-    script = (
-        "import sys, json, logging\nimport speechrnn\n"
-        "if sys.argv[3] == 'own':\n    logging.basicConfig(level=logging.ERROR)\n"
-        "speechrnn.train(sys.argv[1], json.loads(sys.argv[2]))\n"
-    )
-    found = []
-    for who in ("none", "own"):
-        settings = {**RUN, "trainer.max_epochs": 1, "output": str(tmp_path / who)}
-        command = [sys.executable, "-c", script, str(tone_configuration), json.dumps(settings), who]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert not done.stdout
-        found.append(done.stderr.count("epoch 1: loss"))
-    assert found == [1, 0]
+@pytest.mark.parametrize("has_own", [False, True])
+def test_a_run_from_python_logs_its_epochs_where_nothing_else_logs(
+    tone_configuration, tmp_path, monkeypatch, capsys, has_own
+):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()] if has_own else [])
+    train(tone_configuration, {**RUN, "trainer.max_epochs": 1, "output": str(tmp_path / "run")})
+    found = capsys.readouterr()
+    assert not found.out
+    assert found.err.count("epoch 1: loss") == (0 if has_own else 1)
+    assert not logging.getLogger("speechrnn").handlers
 
 
 def test_a_resumed_epoch_waits_for_audio_no_longer_than_it_lasts(tone_configuration, tmp_path, caplog):
