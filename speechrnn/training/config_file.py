@@ -176,7 +176,8 @@ def _to_plain(value: Any) -> Any:
 
 def _name_classes(value: Any) -> str:
     """The class paths in a setting."""
-    return ", ".join(str(each.get("class_path", each) if isinstance(each, Mapping) else each) for each in _as_list(value))
+    names = (each.get("class_path", each) if isinstance(each, Mapping) else each for each in _as_list(value))
+    return ", ".join(map(str, names))
 
 
 def _as_list(value: Any) -> list[Any] | tuple[Any, ...]:

@@ -66,7 +66,7 @@ def test_the_rates_of_two_processes_are_those_of_all_utterances(monkeypatch, cap
     others = list(second.sums.values())
     add = lambda values, device: [a + b for a, b in zip(values, others, strict=True)]  # noqa: E731
     monkeypatch.setattr("speechrnn.training.validation.sum_over_processes", add)
-    monkeypatch.setattr("speechrnn.training.validation.gather_from_processes", lambda items: items + [("gone", "x")])
+    monkeypatch.setattr("speechrnn.training.validation.gather_from_processes", lambda items: [*items, ("gone", "x")])
     assert first.finish(torch.device("cpu")) == together.finish(None)
     assert caplog.text.count("counts it as wrong: gone") == 2
 
