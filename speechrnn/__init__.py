@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
     from speechrnn.fine_tuning import FineTuning, finetune
     from speechrnn.recognition.alignment import Alignment, align
-    from speechrnn.recognition.loading import load
-    from speechrnn.recognition.recognizer import Recognizer
+    from speechrnn.recognition.recognizer import Recognizer, load
     from speechrnn.recognition.transcript import Segment, Transcript, Word
     from speechrnn.training.data import SpeechData
     from speechrnn.training.module import SpeechModule
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "speechrnn.recognition.loading",
+    "load": "speechrnn.recognition.recognizer",
     "align": "speechrnn.recognition.alignment",
     "Alignment": "speechrnn.recognition.alignment",
     "Recognizer": "speechrnn.recognition.recognizer",

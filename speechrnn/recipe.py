@@ -298,7 +298,7 @@ def _evaluate(recipe: Recipe) -> None:
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.evaluation.report import store_calibration
     from speechrnn.evaluation.tables import NO_SPEAKER_STATS
-    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import load
 
     recognizer = load(recipe.output / "model", device=_choose_device(recipe))
     sets = {"valid": recipe.config.data.valid, **_find_tests(recipe)}

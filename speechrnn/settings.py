@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
+from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from speechrnn.errors import ConfigError
+from speechrnn.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 _LONGEST = 80
 _KINDS = {int: "whole number", float: "number"}
@@ -60,6 +66,32 @@ def bounded(
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def build(
+    kind: type[T], values: Mapping[str, Any], *, path: Path, section: str = "", optional: Collection[str] = ()
+) -> T:
+    """Make a configuration dataclass of the values in a file.
+
+    Args:
+        kind: The dataclass; it raises ConfigError for a wrong value.
+        values: Each of its fields, and nothing else.
+        path: The file, for messages.
+        section: Section of the file, for messages.
+        optional: Fields that may be missing.
+
+    Raises:
+        ModelError: A field is missing, unknown or wrong; the message names it.
+    """
+    names, prefix = {each.name for each in fields(kind)}, f"{section}." if section else ""
+    for name in sorted(names - values.keys() - set(optional)):
+        raise ModelError(f"{path}: {prefix}{name} is missing; restore the file")
+    for name in sorted(values.keys() - names):
+        raise ModelError(f"{path}: unknown setting {prefix}{name}; restore the file, or upgrade speechrnn")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ModelError(f"{path}: {error}; restore the file") from error
 
 
 def check_settings(config: Any, section: str = "") -> None:

@@ -27,7 +27,7 @@ from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
 from speechrnn.fine_tuning import FineTuning, finetune
-from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import load
 
 CLIP = 5
 SETTINGS = {

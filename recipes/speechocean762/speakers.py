@@ -22,8 +22,7 @@ from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import SpeechRNNError
 from speechrnn.recognition.adaptation import adapt
-from speechrnn.recognition.loading import load
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import ErrorCounts, character_errors, difference_interval, word_errors
 from speechrnn.types import pad_sequences

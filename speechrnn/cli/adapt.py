@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.model_folder import find_folder
     from speechrnn.model_folder.speakers import check_speaker_name, save_speaker
     from speechrnn.recognition.adaptation import STEPS, adapt, describe_adaptation, find_text
-    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import load
 
     check_speaker_name(args.speaker)
     recognizer = load(args.model, device=args.device)

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     text = _read_text(args.text)
 
     from speechrnn.recognition.alignment import align
-    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import load
 
     alignment = align(load(args.model, device=args.device), args.audio, text, channel=args.channel)
     content = alignment.write(args.format)

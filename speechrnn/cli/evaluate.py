@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.evaluation.report import describe_evaluation, store_calibration, write_evaluation
     from speechrnn.model_folder import find_folder
-    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import load
 
     recognizer = load(args.model, device=args.device)
     if args.calibrate:

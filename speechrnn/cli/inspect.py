@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.inspection.inspect import inspect_recording
     from speechrnn.inspection.page import write_inspection
     from speechrnn.inspection.pictures import require_matplotlib
-    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import load
 
     require_matplotlib()  # before anything is computed
     recognizer = load(args.model, device=args.device)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.evaluation.tune import describe_tuning, store_weights, tune_weights
     from speechrnn.language.compiled import read_language_model
     from speechrnn.model_folder import find_folder
-    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import load
 
     decoding = read_decoding(args)
     model = read_language_model(args.language_model)

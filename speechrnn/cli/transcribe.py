@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
     write, decoding = _choose_output(args), read_decoding(args)
 
-    from speechrnn.recognition.loading import load
+    from speechrnn.recognition.recognizer import load
 
     recognizer = load(args.model, device=args.device)
     failed: list[str] = []

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from speechrnn.decoding.shapes import check_frames
+from speechrnn.decoding.greedy import check_frames
 from speechrnn.errors import SpeechRNNError
 from speechrnn.types import BLANK_ID
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.fusion import Fusion
 from speechrnn.decoding.grammar import Grammar
+from speechrnn.decoding.greedy import check_frames, check_log_probs
 from speechrnn.decoding.kernels import advance, begin_prefix, finish_prefix
-from speechrnn.decoding.shapes import check_frames, check_log_probs
 from speechrnn.errors import ConfigError
 from speechrnn.language.hash_table import insert, make_table
 from speechrnn.processes import count_cores

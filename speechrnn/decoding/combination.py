@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from speechrnn.decoding.beam import make_hypothesis
-from speechrnn.decoding.shapes import check_log_probs
+from speechrnn.decoding.greedy import check_log_probs
 from speechrnn.errors import ConfigError
 from speechrnn.types import BLANK_ID, Hypothesis
 

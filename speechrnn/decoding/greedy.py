@@ -1,11 +1,12 @@
-"""Greedy CTC decoding: the best token of every frame, repeats merged, blanks removed."""
+"""Greedy CTC decoding (the best token of every frame, repeats merged, blanks removed), and the checks of all decoders."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.decoding.shapes import check_log_probs
+from speechrnn.errors import ConfigError
 from speechrnn.types import BLANK_ID, Hypothesis, mask_padding, valid_mask
 
 
@@ -61,3 +62,51 @@ def _find_runs(best: Tensor, best_log_probs: Tensor, blank_id: int) -> tuple[Ten
     posteriors = best_log_probs.flatten()[is_token.flatten()].exp().clamp(max=1.0)  # a rounded log may pass 0
     confidences = posteriors.new_zeros(len(row)).scatter_reduce(0, run_of_frame, posteriors, "amax")
     return torch.stack([row, best[row, first], first, last], dim=1), confidences
+
+
+def check_log_probs(log_probs: Tensor, lengths: Tensor, blank_id: int, *, name: str) -> None:
+    """Check shapes and lengths, and that each frame holds a distribution.
+
+    Args:
+        log_probs: (B, T', V); each valid frame needs a finite maximum, so no NaN.
+        lengths: (B,), each in [0, T'].
+        blank_id: One of V tokens.
+        name: The caller, for error messages.
+
+    Raises:
+        ConfigError: One of them is not as expected; the message names the row and the frame.
+    """
+    if log_probs.ndim != 3 or lengths.shape != log_probs.shape[:1]:
+        raise ConfigError(
+            f"{name}: expected log_probs (B, T', V) and lengths (B,), "
+            f"got {tuple(log_probs.shape)} and {tuple(lengths.shape)}"
+        )
+    if not 0 <= blank_id < log_probs.shape[2]:
+        raise ConfigError(f"{name}: blank_id {blank_id}: expected one of {log_probs.shape[2]} tokens")
+    if len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= log_probs.shape[1]:
+        raise ConfigError(
+            f"{name}: lengths must be in [0, {log_probs.shape[1]}], the frames of log_probs; "
+            f"got {int(lengths.min())} to {int(lengths.max())}"
+        )
+    is_finite = log_probs.amax(dim=2).isfinite()
+    wrong = (valid_mask(is_finite, lengths) & ~is_finite).nonzero()
+    if len(wrong):
+        raise _describe_bad_frame(name, "row {} of the batch, frame {}".format(*wrong[0].tolist()))
+
+
+def check_frames(log_probs: np.ndarray, *, name: str) -> None:
+    """Check one utterance's frames, (T', V), likewise.
+
+    Raises:
+        ConfigError: A frame has no finite maximum.
+    """
+    wrong = np.flatnonzero(~np.isfinite(log_probs.max(axis=1)))
+    if len(wrong):
+        raise _describe_bad_frame(name, f"frame {wrong[0]}")
+
+
+def _describe_bad_frame(name: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"{name}: {where}: the highest log-probability is NaN or infinite; expected finite log-probabilities, "
+        "check the model's weights and its input"
+    )

@@ -20,6 +20,7 @@ from speechrnn.evaluation.reliability import JudgedWord, Reliability, judge_word
 from speechrnn.model_folder.speakers import SpeakerProfile
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.transcriber import Recording
 from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
 from speechrnn.text.scores import ErrorCounts, Score, character_errors, difference_interval, score, word_errors
@@ -257,23 +258,19 @@ def _transcribe(
     recognizer: Recognizer, utterances: list[Utterance], problems: dict[str, str], **options: Any
 ) -> dict[str, Transcript]:
     """Transcripts by id; why a recording could not be transcribed goes to ``problems``."""
-    read: list[str] = []
+    read: list[str | None] = []
 
     def waveforms() -> Iterator[Waveform]:
-        for id, samples in read_all(recognizer, utterances, problems):
-            read.append(id)
-            yield Waveform(samples.numpy(), recognizer.sample_rate)
+        for recording in read_all(recognizer, utterances, problems):
+            read.append(recording.name)
+            yield Waveform(recording.samples, recognizer.sample_rate)
 
     transcripts = list(recognizer.transcribe_many(waveforms(), **options))
-    return dict(zip(read, transcripts, strict=True))
+    return {str(id): transcript for id, transcript in zip(read, transcripts, strict=True)}
 
 
-def read_all(
-    recognizer: Recognizer, utterances: Iterable[Utterance], problems: dict[str, str]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Id and samples (N,), at the model's rate, of each recording that can be transcribed; why others cannot goes to
-    ``problems``, by id.
-    """
+def read_all(recognizer: Recognizer, utterances: Iterable[Utterance], problems: dict[str, str]) -> Iterator[Recording]:
+    """Read recordings, named by their utterance ids; the reason why one cannot be read goes to ``problems``, by id."""
     for utterance in utterances:
         try:
             waveform = _read(recognizer, utterance)
@@ -281,7 +278,7 @@ def read_all(
             problems[utterance.id] = str(error)
             logger.warning("counts as not recognised: %s", error)
             continue
-        yield utterance.id, torch.from_numpy(waveform.samples)
+        yield Recording(utterance.id, waveform.samples)
 
 
 def _score(

@@ -10,7 +10,8 @@ from speechrnn.atomic_io import write_json, write_json_lines
 from speechrnn.evaluation.calibration import calibrate
 from speechrnn.evaluation.evaluate import Evaluation, ScoredUtterance
 from speechrnn.evaluation.reliability import draw_reliability
-from speechrnn.model_folder.additions import Calibration, add_calibration
+from speechrnn.model_folder import add_calibration
+from speechrnn.model_folder.additions import Calibration
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import Score, align_words
 

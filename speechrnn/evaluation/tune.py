@@ -8,21 +8,22 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.decoding.fusion import Fusion, FusionConfig, Unit
-from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import estimate_speakers, read_all, stack_speaker_stats
 from speechrnn.language.compiled import CompiledNgram
-from speechrnn.model_folder.additions import TunedWeights, add_weights
-from speechrnn.recognition.decoders import DecodingConfig, make_beam_decoder
+from speechrnn.model_folder import add_weights
+from speechrnn.model_folder.additions import TunedWeights
+from speechrnn.recognition.decoders import Decoder, DecodingConfig
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.transcriber import collect_batches
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import word_errors
-from speechrnn.types import Hypothesis, pad_sequences
+from speechrnn.types import pad_sequences
 
 _WEIGHTS: dict[Unit, tuple[Sequence[float], Sequence[float]]] = {
     "words": ((0.2, 0.4, 0.7, 1.0, 1.4, 2.0), (-1.0, 0.5, 2.0, 3.5, 5.0)),
@@ -91,10 +92,10 @@ def tune_weights(
         ConfigError: The language model does not fit the acoustic one.
         CorpusError: The corpus cannot be read, or holds no words to score against.
     """
-    beam_size = DecodingConfig(decoder="beam", beam_size=beam_size).width
+    decoding = DecodingConfig(decoder="beam", beam_size=beam_size)
     fusion = Fusion(recognizer.tokens.spellings, model, symbols=recognizer.tokens.symbols)
     assert fusion.unit is not None
-    search = _Search(recognizer, fusion, *_compute(recognizer, corpus, format, batch_seconds), beam_size, advance)
+    search = _Search(recognizer, fusion, *_compute(recognizer, corpus, format, batch_seconds), decoding, advance)
     weights, bonuses = _WEIGHTS[fusion.unit]
     best = search.try_out([FusionConfig(weight, bonus) for weight, bonus in product(weights, bonuses)])
     step = (weights[1] - weights[0], (bonuses[1] - bonuses[0]) / 2)
@@ -107,8 +108,8 @@ def tune_weights(
     return Tuning(
         config=best,
         wer=search.tried[best],
-        beam_wer=search.rate(make_beam_decoder(beam_size)),
-        greedy_wer=search.rate(lambda *batch: [[best] for best in decode_greedy(*batch)]),
+        beam_wer=search.rate(Decoder(decoding)),
+        greedy_wer=search.rate(Decoder(DecodingConfig())),
         unit=fusion.unit,
         utterances=len(search.references),
         tried=len(search.tried),
@@ -127,12 +128,14 @@ class _Search:
     fusion: Fusion
     batches: list[tuple[Tensor, Tensor]]
     references: list[str]
-    beam_size: int
+    decoding: DecodingConfig
     advance: Callable[[int, int], None]
     tried: dict[FusionConfig, float] = field(default_factory=dict)
 
-    def rate(self, decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]) -> float:
-        texts = [self.recognizer.tokens.decode(best.tokens) for batch in self.batches for best, *_ in decode(*batch)]
+    def rate(self, decoder: Decoder) -> float:
+        texts = [
+            self.recognizer.tokens.decode(best.tokens) for batch in self.batches for best, *_ in decoder.decode(*batch)
+        ]
         counts = [word_errors(*pair) for pair in zip(self.references, map(normalize_for_scoring, texts), strict=True)]
         return sum(count.errors for count in counts) / sum(count.length for count in counts)
 
@@ -142,8 +145,7 @@ class _Search:
         total = math.prod(map(len, _WEIGHTS[self.fusion.unit])) + 8 * _SHRINK + len(_UNKNOWN_COSTS)
         for config in configs:
             if config not in self.tried:
-                decode = make_beam_decoder(self.beam_size, fusion=self.fusion.with_config(config))
-                self.tried[config] = self.rate(decode)
+                self.tried[config] = self.rate(Decoder(self.decoding, fusion=self.fusion.with_config(config)))
                 self.advance(len(self.tried), max(total, len(self.tried)))
         return min(self.tried, key=lambda config: self.tried[config])
 
@@ -166,13 +168,13 @@ def _compute(
     batches, order = [], []
     recordings = read_all(recognizer, utterances, problems)
     budget = batch_seconds * recognizer.sample_rate
-    for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
-        speaker_stats = stack_speaker_stats(profiles, [speakers[id] for id, _ in batch])
+    for batch in collect_batches(recordings, most_samples=budget):
+        speaker_stats = stack_speaker_stats(profiles, [speakers[str(each.name)] for each in batch])
         emission = recognizer.emissions(
-            *pad_sequences([waveform for _, waveform in batch]), speaker_stats=speaker_stats
+            *pad_sequences([torch.from_numpy(each.samples) for each in batch]), speaker_stats=speaker_stats
         )
         batches.append((emission.log_probs.cpu(), emission.lengths.cpu()))
-        order += [id for id, _ in batch]
+        order += [str(each.name) for each in batch]
     if not order:
         raise CorpusError(f"{corpus}: no recording can be transcribed; {next(iter(problems.values()))}")
     return batches, [references[id] for id in order]

@@ -9,6 +9,22 @@
 ``speakers/``              one profile per adapted speaker
 """
 
-from speechrnn.model_folder.format import ModelFolder, add_results, find_folder, load_model, save_model
+from speechrnn.model_folder.format import (
+    ModelFolder,
+    add_calibration,
+    add_results,
+    add_weights,
+    find_folder,
+    load_model,
+    save_model,
+)
 
-__all__ = ["ModelFolder", "add_results", "find_folder", "load_model", "save_model"]
+__all__ = [
+    "ModelFolder",
+    "add_calibration",
+    "add_results",
+    "add_weights",
+    "find_folder",
+    "load_model",
+    "save_model",
+]

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, dataclass
-from pathlib import Path
 
-from speechrnn.model_folder.json_files import read_dataclasses, write_dataclasses
 from speechrnn.settings import bounded, check_settings
 
 LANGUAGE_FOLDER = "language"
@@ -85,15 +83,3 @@ def logit(confidence: float) -> float:
     """The natural log of the odds, at most a million to one."""
     clipped = min(max(confidence, _EDGE), 1.0 - _EDGE)
     return math.log(clipped) - math.log1p(-clipped)
-
-
-def add_calibration(folder: Path, decoder: str, calibration: Calibration) -> None:
-    """Store a calibration in a model folder, replacing one for the same decoder."""
-    path = folder / CONFIDENCE_FILE
-    write_dataclasses(path, {**read_dataclasses(path, Calibration), decoder: calibration})
-
-
-def add_weights(folder: Path, digest: str, weights: TunedWeights) -> None:
-    """Store tuned weights in a model folder, replacing those for the same language model."""
-    path = folder / WEIGHTS_FILE
-    write_dataclasses(path, {**read_dataclasses(path, TunedWeights), digest: weights})

@@ -6,11 +6,10 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save
 import speechrnn
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel, WithoutWeights
-from speechrnn.atomic_io import read_json, write_atomic
+from speechrnn.atomic_io import read_json, write_atomic, write_json
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder.additions import (
@@ -30,15 +29,19 @@ from speechrnn.model_folder.additions import (
     TunedWeights,
 )
 from speechrnn.model_folder.card import make_model_card
-from speechrnn.model_folder.json_files import build, read_dataclasses, write_dataclasses
 from speechrnn.model_folder.replacing import recover, replacing
 from speechrnn.model_folder.speakers import SPEAKER_ENDING, SPEAKERS_FOLDER
-from speechrnn.settings import check_settings, is_of, shorten
+from speechrnn.settings import build, check_settings, is_of, shorten
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE
 from speechrnn.text.token_files import load_tokens
 from speechrnn.text.tokens import TOKENS_FILE, Tokens
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -143,7 +146,7 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = None) -> None:
-    """Write a model folder; at every instant the old or the new one stands there, whole.
+    """Write a model folder; at every instant the old or the new one is there, complete.
 
     Args:
         folder: Where to; parents are created. An existing model folder is replaced once the new one is complete.
@@ -155,25 +158,26 @@ def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = Non
             model, or it cannot be written.
     """
     folder = Path(folder).resolve()
-    with _reporting(folder):
+    try:
         _check_replaceable(folder)
         with replacing(folder) as new:
             _fill(new, model, card)
+    except OSError as error:
+        raise ModelError(f"{folder}: the model cannot be written ({error.strerror or error})") from error
 
 
 def _fill(new: Path, model: ModelFolder, card: str | None) -> None:
-    config = _write_config(model)
-    # Cloned, because cuDNN keeps a layer's weights in one block of memory, and safetensors refuses shared memory.
+    (new / CONFIG_FILE).write_text(_make_config(model), encoding="utf-8")
+    # Cloned: cuDNN keeps a layer's weights in one block of memory, and safetensors refuses shared memory.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.acoustic.state_dict().items()}
-    (new / CONFIG_FILE).write_text(config, encoding="utf-8")
-    # Not with save_file, which makes the file readable for the user alone.
+    # Not save_file, which makes the file readable for its owner alone.
     (new / TENSORS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
     model.tokens.save(new)
     (new / CARD_FILE).write_text(_make_card(model) if card is None else card, encoding="utf-8")
     if model.calibrations:
-        write_dataclasses(new / CONFIDENCE_FILE, model.calibrations)
+        write_named(new / CONFIDENCE_FILE, model.calibrations)
     if model.tuned:
-        write_dataclasses(new / WEIGHTS_FILE, model.tuned)
+        write_named(new / WEIGHTS_FILE, model.tuned)
     for path in model.speakers.values():
         write_atomic(new / SPEAKERS_FOLDER / path.name, path.read_bytes())
 
@@ -191,7 +195,7 @@ def add_results(folder: str | Path, results: dict[str, Any]) -> None:
     model = load_model(folder)
     model = dataclasses.replace(model, provenance={**model.provenance, "results": results})
     folder = find_folder(folder)
-    write_atomic(folder / CONFIG_FILE, _write_config(model), error=ModelError)
+    write_atomic(folder / CONFIG_FILE, _make_config(model), error=ModelError)
     write_atomic(folder / CARD_FILE, _make_card(model), error=ModelError)
 
 
@@ -200,7 +204,7 @@ def _make_card(model: ModelFolder) -> str:
     return make_model_card(model.provenance, num_parameters=acoustic.num_parameters, sample_rate=acoustic.sample_rate)
 
 
-def _write_config(model: ModelFolder) -> str:
+def _make_config(model: ModelFolder) -> str:
     acoustic = model.acoustic
     if len(model.tokens) != acoustic.vocabulary_size:
         raise ModelError(
@@ -226,14 +230,6 @@ def _write_config(model: ModelFolder) -> str:
         raise ModelError(f"cannot save the model: its provenance is not plain JSON ({error}); correct it") from error
 
 
-@contextmanager
-def _reporting(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(f"{folder}: the model cannot be written ({error.strerror or error})") from error
-
-
 def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
@@ -248,6 +244,18 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
+def add_calibration(folder: Path, decoder: str, calibration: Calibration) -> None:
+    """Store a calibration in a model folder, replacing one for the same decoder."""
+    path = folder / CONFIDENCE_FILE
+    write_named(path, {**read_named(path, Calibration), decoder: calibration})
+
+
+def add_weights(folder: Path, digest: str, weights: TunedWeights) -> None:
+    """Store tuned weights in a model folder, replacing those for the same language model."""
+    path = folder / WEIGHTS_FILE
+    write_named(path, {**read_named(path, TunedWeights), digest: weights})
+
+
 def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> ModelFolder:
     """Read a model folder; nothing in it is ever executed.
 
@@ -256,51 +264,60 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.devi
         device: Where the weights go.
 
     Returns:
-        The model, its weights bit for bit as they were saved, in evaluation mode, with what is stored beside them.
+        The model, its weights bit for bit as they were saved, in evaluation mode, with what is stored beside them. If
+        another process replaces the folder during the call, the new model.
 
     Raises:
         ModelError: The folder or one of its files is missing, damaged or of a newer format, or the files do not fit
-            each other; the message names the file, and what was expected and arrived.
+            each other; the message names the file, and what was expected and found.
     """
     folder = find_folder(name_or_path)
-    _check_files(folder)
-    config = _read_config(folder / CONFIG_FILE)
-    path = folder / CONFIG_FILE
-    front_end, encoder, text = (
-        build(FrontEndConfig, config.front_end, path=path, section="front_end"),
-        build(EncoderConfig, config.encoder, path=path, section="encoder", optional=_ADDED["encoder"]),
-        build(TextConfig, config.text, path=path, section="text", optional=_ADDED["text"]),
-    )
-    tokens = load_tokens(folder)
-    _check_tokens(tokens, config, folder)
-    weights = _read_weights(folder / TENSORS_FILE)
-    _check_size(encoder, weights, folder)
+    inode = folder.stat().st_ino
     try:
-        with WithoutWeights():
-            acoustic = AcousticModel(front_end, encoder, len(tokens))
-    except ConfigError as error:
-        raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
-    _check_weights(acoustic, weights, folder / TENSORS_FILE)
-    acoustic.load_state_dict(weights, assign=True)
+        model = _read_folder(folder, os.fspath(name_or_path), device)
+    except ModelError:
+        if folder.exists() and folder.stat().st_ino == inode:
+            raise
+    else:
+        if folder.exists() and folder.stat().st_ino == inode:
+            return model
+    return load_model(name_or_path, device=device)  # a save has replaced the folder meanwhile
+
+
+def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFolder:
+    path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: a model is a folder, this is a file; give the folder that holds {CONFIG_FILE}")
+    for file in (CONFIG_FILE, TENSORS_FILE, TOKENS_FILE):
+        if not (folder / file).is_file():
+            raise ModelError(f"{folder}: no model folder, {file} is missing; give a complete one")
+    config = _read_config(path)
+    front_end = build(FrontEndConfig, config.front_end, path=path, section="front_end")
+    encoder = build(EncoderConfig, config.encoder, path=path, section="encoder", optional=_ADDED["encoder"])
+    text = build(TextConfig, config.text, path=path, section="text", optional=_ADDED["text"])
+    tokens = load_tokens(folder)
+    expected, found = (config.tokens.get("kind"), config.vocabulary_size), (tokens.kind, len(tokens))
+    if found != expected:
+        raise ModelError(
+            f"{folder}: {CONFIG_FILE} says {expected[1]} tokens of kind {expected[0]}, {TOKENS_FILE} holds {found[1]} "
+            f"of kind {found[0]}; restore both from the same model"
+        )
+    try:
+        # Cloned: safetensors maps the file into memory, so later changes of the file would change the model.
+        weights = {key: tensor.clone() for key, tensor in load_file(folder / TENSORS_FILE).items()}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / TENSORS_FILE}: the file is damaged ({error}); restore it") from error
     return ModelFolder(
-        acoustic.to(device).eval(),
+        _make_acoustic(folder, front_end, encoder, len(tokens), weights).to(device).eval(),
         tokens,
         text,
         config.provenance,
-        name=os.fspath(name_or_path),
+        name=name,
         path=folder,
-        tuned=read_dataclasses(folder / WEIGHTS_FILE, TunedWeights),
-        calibrations=read_dataclasses(folder / CONFIDENCE_FILE, Calibration),
+        tuned=read_named(folder / WEIGHTS_FILE, TunedWeights),
+        calibrations=read_named(folder / CONFIDENCE_FILE, Calibration),
         speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{SPEAKER_ENDING}"))},
     )
-
-
-def _check_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: a model is a folder, this is a file; give the folder that holds {CONFIG_FILE}")
-    for name in (CONFIG_FILE, TENSORS_FILE, TOKENS_FILE):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder}: no model folder, {name} is missing; give a complete one")
 
 
 def _read_config(path: Path) -> _Config:
@@ -316,27 +333,11 @@ def _read_config(path: Path) -> _Config:
     return build(_Config, values, path=path)
 
 
-def _check_tokens(tokens: Tokens, config: _Config, folder: Path) -> None:
-    kind = config.tokens.get("kind")
-    if tokens.kind != kind:
-        raise ModelError(f"{folder}: {CONFIG_FILE} says tokens of kind {kind}, {TOKENS_FILE} holds {tokens.kind}")
-    if len(tokens) != config.vocabulary_size:
-        raise ModelError(
-            f"{folder}: {CONFIG_FILE} says {config.vocabulary_size} tokens, {TOKENS_FILE} holds {len(tokens)}; "
-            "restore both from the same model"
-        )
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        # Cloned, because safetensors maps the file into memory: later changes of the file would change the model.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: the file is damaged ({error}); restore it") from error
-
-
-def _check_size(encoder: EncoderConfig, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Refuse layers that the file cannot hold, before they are built: each has a tensor and a number for each unit."""
+def _make_acoustic(
+    folder: Path, front_end: FrontEndConfig, encoder: EncoderConfig, num_tokens: int, weights: dict[str, torch.Tensor]
+) -> AcousticModel:
+    """Build the acoustic model around weights, if they fit its configuration."""
+    # Layers that the file cannot hold are refused before they are built: each has a tensor and a number for each unit.
     layers, units = encoder.resolved_num_layers, encoder.resolved_hidden_size
     largest = max((tensor.numel() for tensor in weights.values()), default=0)
     if layers > len(weights) or max(units, encoder.lookahead_frames) > largest:
@@ -344,17 +345,41 @@ def _check_size(encoder: EncoderConfig, weights: Mapping[str, torch.Tensor], fol
             f"{folder}: {CONFIG_FILE} says {layers} layers of {units} units, {TENSORS_FILE} holds {len(weights)} "
             f"tensors of at most {largest:,} numbers; restore both from the same model"
         )
-
-
-def _check_weights(acoustic: AcousticModel, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    expected = acoustic.state_dict()
+    try:
+        with WithoutWeights():
+            acoustic = AcousticModel(front_end, encoder, num_tokens)
+    except ConfigError as error:
+        raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
+    path, expected = folder / TENSORS_FILE, acoustic.state_dict()
     for name in sorted(expected.keys() - weights.keys()):
         raise ModelError(f"{path}: tensor {name} is missing; restore the file, or {CONFIG_FILE}, from the same model")
     for name in sorted(weights.keys() - expected.keys()):
-        raise ModelError(f"{path}: tensor {name} is none of this model's; restore the file, or {CONFIG_FILE}")
+        raise ModelError(f"{path}: tensor {name} is not in this model; restore the file, or {CONFIG_FILE}")
     for name, tensor in expected.items():
-        wanted, arrived = (f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in (tensor, weights[name]))
-        if wanted != arrived:
-            raise ModelError(f"{path}: tensor {name}: expected {wanted} by {CONFIG_FILE}, got {arrived}")
-        if not math.isfinite(float(weights[name].sum())):  # much faster than to check each number
+        wanted, found = (f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in (tensor, weights[name]))
+        if wanted != found:
+            raise ModelError(f"{path}: tensor {name}: expected {wanted} by {CONFIG_FILE}, got {found}")
+        if not math.isfinite(float(weights[name].sum())):  # much faster than checking each number
             raise ModelError(f"{path}: tensor {name} holds values that are not finite; the training failed")
+    acoustic.load_state_dict(weights, assign=True)
+    return acoustic
+
+
+def read_named(path: Path, kind: type[T]) -> dict[str, T]:
+    """Read a JSON object of dataclasses by name; a missing file is an empty one.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    content = read_json(path, error=ModelError)
+    optional = [each.name for each in dataclasses.fields(kind) if each.default is not dataclasses.MISSING]
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise ModelError(f"{path}: expected settings by name; remove the file, and calibrate or tune again")
+    return {name: build(kind, values, path=path, section=name, optional=optional) for name, values in content.items()}
+
+
+def write_named(path: Path, values: Mapping[str, Any]) -> None:
+    """Write the file that :func:`read_named` reads."""
+    write_json(path, {name: dataclasses.asdict(each) for name, each in values.items()})

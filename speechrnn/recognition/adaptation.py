@@ -16,8 +16,7 @@ from speechrnn.acoustic.ctc import ctc_loss
 from speechrnn.atomic_io import read_text
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder.speakers import SpeakerProfile
-from speechrnn.recognition.loading import as_recognizer
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Recognizer, as_recognizer
 from speechrnn.recognition.transcriber import check_is_list
 from speechrnn.text.normalize import normalize_text
 from speechrnn.types import Waveform, pad_sequences
@@ -73,7 +72,7 @@ def adapt(
     the model itself reads. A text with letters that the model lacks is not used.
 
     Args:
-        recognizer: The model, or its path as :func:`~speechrnn.recognition.loading.load` takes it.
+        recognizer: The model, or its path as :func:`~speechrnn.recognition.recognizer.load` takes it.
         recordings: Of the speaker, each as :meth:`Recognizer.transcribe` takes it, but for arrays.
         texts: What was said in each; None where that is not known.
         steps: Of gradient descent; 0: the state as it begins.

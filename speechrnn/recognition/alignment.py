@@ -14,7 +14,7 @@ import torch
 
 from speechrnn.decoding.alignment import align_tokens
 from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
-from speechrnn.recognition.loading import as_recognizer
+from speechrnn.recognition.recognizer import Recognizer, as_recognizer
 from speechrnn.recognition.transcript import Segment, Transcript, Word
 from speechrnn.recognition.word_times import place_words
 from speechrnn.text.normalize import normalize_text
@@ -22,7 +22,6 @@ from speechrnn.types import BLANK_ID, Waveform
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource
-    from speechrnn.recognition.recognizer import Recognizer
 
 PIECE_SECONDS = 30.0
 CONTEXT_SECONDS = 4.0
@@ -128,7 +127,7 @@ def align(
     """Find the times of each word of a text.
 
     Args:
-        recognizer: The model, or its path as :func:`~speechrnn.recognition.loading.load` takes it.
+        recognizer: The model, or its path as :func:`~speechrnn.recognition.recognizer.load` takes it.
         audio: A recording of any length, as :meth:`Recognizer.transcribe` takes it.
         text: What is said in it; the model's normalisation is applied.
         sample_rate: Rate of an array or tensor, in Hz; files say their own.

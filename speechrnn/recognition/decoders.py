@@ -1,7 +1,7 @@
-"""Which decoder turns a model's log-probabilities into text, and with what options.
+"""The decoders of a model and their options.
 
 Every decoding option is declared once, as a field of :class:`DecodingConfig`: the signatures of ``transcribe`` and
-``evaluate`` and the options of the command line derive from it. Nothing heavy is imported here before it is used.
+``evaluate`` and the options of the command line derive from it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.settings import bounded, check_settings
+from speechrnn.text.normalize import normalize_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from speechrnn.decoding.fusion import Fusion, FusionConfig
     from speechrnn.decoding.grammar import Grammar
-    from speechrnn.language.compiled import CompiledNgram
-    from speechrnn.model_folder.additions import TunedWeights
-    from speechrnn.text.normalize import TextConfig
-    from speechrnn.text.tokens import Tokens
+    from speechrnn.model_folder import ModelFolder
     from speechrnn.types import Hypothesis
 
 logger = logging.getLogger("speechrnn")
@@ -84,29 +82,22 @@ class DecodingConfig:
         for phrase in self.hotwords or {}:
             if not isinstance(phrase, str) or not phrase.strip():
                 raise ConfigError(f"hotwords: expected phrases, got {phrase!r}")
-        if not (
-            self.language_model is None
-            or isinstance(self.language_model, str | os.PathLike)
-            or hasattr(self.language_model, "digest")
-        ):
-            raise ConfigError(f"language_model: expected a path or an open language model, got {self.language_model!r}")
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """Refuse options that contradict each other."""
         if self.words is not None and self.sentences is not None:
             raise ConfigError("words: cannot be combined with sentences; give one of them")
         if self.is_closed != (self.kind == "lexicon"):
             what = "allows any text; use lexicon" if self.is_closed else "needs words or sentences to choose from"
             raise ConfigError(f"decoder: {self.kind} {what}")
+        model = self.language_model
+        if not (model is None or isinstance(model, str | os.PathLike) or hasattr(model, "digest")):
+            raise ConfigError(f"language_model: expected a path or an open language model, got {model!r}")
         for name in ("language_weight", "word_bonus"):
-            if getattr(self, name) is not None and self.language_model is None:
+            if getattr(self, name) is not None and model is None:
                 raise ConfigError(f"{name}: needs a language model, and none is given")
-        if self.kind == "greedy":
-            for name in ("language_model", "hotwords", "beam_size", "nbest"):
-                if getattr(self, name) not in (None, {}, 1) or (name == "beam_size" and self.beam_size is not None):
-                    raise ConfigError(f"{name}: needs a beam search, and the decoder is greedy; choose decoder beam")
-        elif self.nbest > self.width:
+        beam_options = {"language_model": model, "hotwords": self.hotwords or None, "beam_size": self.beam_size}
+        for name, value in {**beam_options, "nbest": None if self.nbest == 1 else self.nbest}.items():
+            if value is not None and self.kind == "greedy":
+                raise ConfigError(f"{name}: needs a beam search, and the decoder is greedy; choose decoder beam")
+        if self.nbest > self.width:
             raise ConfigError(f"nbest: expected at most the beam size, {self.width}, got {self.nbest}")
 
     @property
@@ -129,7 +120,7 @@ class DecodingConfig:
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> DecodingConfig:
-        """The configuration from keyword arguments; names of earlier versions are accepted.
+        """Make the configuration from keyword arguments; names of earlier versions are accepted.
 
         Raises:
             ConfigError: As the class, and an option is unknown.
@@ -158,130 +149,116 @@ def takes_decoding(function: _Function) -> _Function:
 
 @dataclass(frozen=True)
 class Decoder:
-    """What turns log-probabilities into hypotheses.
+    """Turns log-probabilities into hypotheses.
 
     Attributes:
-        name: Its name among a model's calibrations: ``greedy``, ``beam`` or ``lexicon``, and the digest of the language
-            model, where there is one.
-        decode: From log-probabilities (B, T', V) and their lengths (B,) to the hypotheses of each, the best first, at
-            least one.
-        find_all: The same, with every hypothesis that the search keeps, for combination with other models.
-        min_confidence: A recording with a word of lower confidence is rejected.
-        nbest: How many hypotheses are asked for.
-        score_language: What a language model and hotwords add to the log probability of a token sequence; None where
-            only some sequences are allowed.
+        config: The options.
+        grammar: The allowed texts; None: any.
+        fusion: Language model and hotwords; None without.
     """
 
-    name: str
-    decode: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
-    find_all: Callable[[Tensor, Tensor], list[list[Hypothesis]]]
-    min_confidence: float = 0.0
-    nbest: int = 1
-    score_language: Callable[[Sequence[int]], float] | None = None
+    config: DecodingConfig
+    grammar: Grammar | None = None
+    fusion: Fusion | None = None
 
+    @property
+    def name(self) -> str:
+        """Name among a model's calibrations: ``greedy``, ``beam`` or ``lexicon``, and the language model's digest."""
+        model = None if self.fusion is None else self.fusion.model
+        return self.config.kind if model is None else f"{self.config.kind} {model.digest}"
 
-class Decoders:
-    """The decoders of one model.
+    def decode(self, log_probs: Tensor, lengths: Tensor, *, nbest: int | None = None) -> list[list[Hypothesis]]:
+        """Decode a batch.
 
-    Args:
-        tokens: The model's tokens.
-        text: How its transcripts are written; allowed texts and hotwords are normalised likewise.
-        tuned: Weights of language models that were tuned for it, by their digests.
-    """
+        Args:
+            log_probs: (B, T', V), natural log.
+            lengths: Valid frames, (B,), int64.
+            nbest: Most hypotheses of each; None: as configured.
 
-    def __init__(self, tokens: Tokens, text: TextConfig, tuned: Mapping[str, TunedWeights]) -> None:
-        self._tokens = tokens
-        self._text = text
-        self._tuned = dict(tuned)
-        self._untuned: set[str] = set()
-
-    def choose(self, config: DecodingConfig) -> Decoder:
-        """The decoder that a configuration describes.
-
-        Raises:
-            ConfigError: The model cannot write an allowed text or a hotword.
-            ModelError: The language model cannot be read.
+        Returns:
+            Hypotheses of each utterance, the best first, at least one: an empty one where no allowed text fits.
         """
-        if config.kind == "greedy":
-            return Decoder("greedy", _decode_greedy, _decode_greedy, config.min_confidence, score_language=_add_nothing)
-        grammar = self._make_grammar(config.words, config.sentences) if config.is_closed else None
-        is_fused = config.language_model is not None or bool(config.hotwords)
-        fusion = self._make_fusion(config) if is_fused else None
-        decode, find_all = (
-            make_beam_decoder(config.width, grammar, fusion, nbest=count) for count in (config.nbest, config.width)
-        )
-        digest = fusion.model.digest if fusion is not None and fusion.model is not None else ""
-        score_language = None if config.is_closed else _add_nothing if fusion is None else fusion.score
-        name = f"{config.kind} {digest}".strip()
-        return Decoder(name, decode, find_all, config.min_confidence, config.nbest, score_language)
+        if self.config.kind == "greedy":
+            from speechrnn.decoding.greedy import decode_greedy
 
-    def _make_fusion(self, config: DecodingConfig) -> Fusion:
-        from speechrnn.decoding.fusion import Fusion, FusionConfig
-        from speechrnn.language.compiled import CompiledNgram, read_language_model
-        from speechrnn.text.normalize import normalize_text
+            return [[best] for best in decode_greedy(log_probs, lengths)]
+        from speechrnn.decoding.beam import BeamConfig, decode_beam
+        from speechrnn.types import Hypothesis
 
-        model = config.language_model
-        if model is not None and not isinstance(model, CompiledNgram):
-            model = read_language_model(model)
-        weights = FusionConfig() if model is None else self._find_weights(model)
-        chosen = {"language_weight": config.language_weight, "word_bonus": config.word_bonus}
-        weights = replace(weights, **{name: value for name, value in chosen.items() if value is not None})
-        phrases = config.hotwords if isinstance(config.hotwords, Mapping) else {}
-        hotwords = {normalize_text(phrase, self._text): bonus for phrase, bonus in phrases.items()}
-        return Fusion(self._tokens.spellings, model, weights, hotwords=hotwords, symbols=self._tokens.symbols)
-
-    def _find_weights(self, model: CompiledNgram) -> FusionConfig:
-        from speechrnn.decoding.fusion import FusionConfig
-
-        tuned = self._tuned.get(model.digest)
-        if tuned is not None:
-            return FusionConfig(tuned.language_weight, tuned.word_bonus, tuned.unknown_cost)
-        if model.digest not in self._untuned:
-            self._untuned.add(model.digest)
-            logger.warning(
-                "the language model was not tuned with this model: its weights are defaults (%s); speechrnn lm tune "
-                "finds better ones on validation data",
-                ", ".join(f"{name} {value:g}" for name, value in vars(FusionConfig()).items()),
-            )
-        return FusionConfig()
-
-    def _make_grammar(self, words: Sequence[str] | None, sentences: Sequence[str] | None) -> Grammar:
-        """The allowed texts, normalised as the model writes."""
-        from speechrnn.decoding.grammar import Grammar
-        from speechrnn.text.normalize import normalize_text
-
-        texts = (normalize_text(text, self._text) for text in (words if sentences is None else sentences) or ())
-        try:
-            encoded = [self._tokens.encode(text) for text in dict.fromkeys(texts) if text]
-        except CorpusError as error:
-            raise ConfigError(f"{'words' if sentences is None else 'sentences'}: {error}") from error
-        if words is None:
-            return Grammar.of_sentences(encoded)
-        space = self._tokens.symbols.index(" ") if " " in self._tokens.symbols else None
-        return Grammar.of_words(encoded, separator=space)
-
-
-def _add_nothing(tokens: Sequence[int]) -> float:
-    return 0.0
-
-
-def _decode_greedy(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
-    from speechrnn.decoding.greedy import decode_greedy
-
-    return [[best] for best in decode_greedy(log_probs, lengths)]
-
-
-def make_beam_decoder(
-    beam_size: int, grammar: Grammar | None = None, fusion: Fusion | None = None, *, nbest: int = 1
-) -> Callable[[Tensor, Tensor], list[list[Hypothesis]]]:
-    """A beam search for the best hypotheses, an empty one where none fits."""
-    from speechrnn.decoding.beam import BeamConfig, decode_beam
-    from speechrnn.types import Hypothesis
-
-    config = BeamConfig(beam_size=beam_size, nbest=nbest)
-
-    def decode(log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
-        found = decode_beam(log_probs, lengths, config, grammar=grammar, fusion=fusion)
+        beam = BeamConfig(beam_size=self.config.width, nbest=nbest or self.config.nbest)
+        found = decode_beam(log_probs, lengths, beam, grammar=self.grammar, fusion=self.fusion)
         return [hypotheses or [Hypothesis([], [], -math.inf)] for hypotheses in found]
 
-    return decode
+    @property
+    def score_language(self) -> Callable[[Sequence[int]], float] | None:
+        """What language model and hotwords add to a token sequence's log probability; None for a closed vocabulary."""
+        if self.grammar is not None:
+            return None
+        return self.fusion.score if self.fusion is not None else lambda tokens: 0.0
+
+
+def make_decoder(config: DecodingConfig, model: ModelFolder, untuned: set[str]) -> Decoder:
+    """Make the decoder of a model that a configuration describes.
+
+    Args:
+        config: The options.
+        model: The model.
+        untuned: Digests of language models that a warning has named as not tuned; changed in place.
+
+    Raises:
+        ConfigError: The model cannot write an allowed text or a hotword.
+        ModelError: The language model cannot be read.
+    """
+    if config.kind == "greedy":
+        return Decoder(config)
+    is_fused = config.language_model is not None or bool(config.hotwords)
+    fusion = _make_fusion(config, model, untuned) if is_fused else None
+    return Decoder(config, _make_grammar(config, model) if config.is_closed else None, fusion)
+
+
+def _make_fusion(config: DecodingConfig, model: ModelFolder, untuned: set[str]) -> Fusion:
+    from speechrnn.decoding.fusion import Fusion, FusionConfig
+    from speechrnn.language.compiled import CompiledNgram, read_language_model
+
+    language_model = config.language_model
+    if language_model is not None and not isinstance(language_model, CompiledNgram):
+        language_model = read_language_model(language_model)
+    weights = FusionConfig() if language_model is None else _find_weights(language_model.digest, model, untuned)
+    chosen = {"language_weight": config.language_weight, "word_bonus": config.word_bonus}
+    weights = replace(weights, **{name: value for name, value in chosen.items() if value is not None})
+    phrases = config.hotwords if isinstance(config.hotwords, Mapping) else {}
+    hotwords = {normalize_text(phrase, model.text): bonus for phrase, bonus in phrases.items()}
+    return Fusion(model.tokens.spellings, language_model, weights, hotwords=hotwords, symbols=model.tokens.symbols)
+
+
+def _find_weights(digest: str, model: ModelFolder, untuned: set[str]) -> FusionConfig:
+    """The weights tuned for a language model, else the defaults, with one warning per language model."""
+    from speechrnn.decoding.fusion import FusionConfig
+
+    tuned = model.tuned.get(digest)
+    if tuned is not None:
+        return FusionConfig(tuned.language_weight, tuned.word_bonus, tuned.unknown_cost)
+    if digest not in untuned:
+        untuned.add(digest)
+        logger.warning(
+            "the language model was not tuned with this model: its weights are defaults (%s); speechrnn lm tune "
+            "finds better ones on validation data",
+            ", ".join(f"{name} {value:g}" for name, value in vars(FusionConfig()).items()),
+        )
+    return FusionConfig()
+
+
+def _make_grammar(config: DecodingConfig, model: ModelFolder) -> Grammar:
+    """The allowed texts, normalised as the model writes."""
+    from speechrnn.decoding.grammar import Grammar
+
+    kind, allowed = ("words", config.words) if config.sentences is None else ("sentences", config.sentences)
+    texts = (normalize_text(text, model.text) for text in allowed or ())
+    try:
+        encoded = [model.tokens.encode(text) for text in dict.fromkeys(texts) if text]
+    except CorpusError as error:
+        raise ConfigError(f"{kind}: {error}") from error
+    if kind == "sentences":
+        return Grammar.of_sentences(encoded)
+    symbols = model.tokens.symbols
+    return Grammar.of_words(encoded, separator=symbols.index(" ") if " " in symbols else None)

@@ -1,4 +1,4 @@
-"""One model, ready to transcribe."""
+"""One model or an ensemble, loaded and ready to transcribe."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import torch
 from torch import Tensor
 
 from speechrnn.audio.features import StatisticsAccumulator
-from speechrnn.audio.files import read_audio
 from speechrnn.errors import AudioError, ConfigError
-from speechrnn.model_folder import ModelFolder
+from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
 from speechrnn.recognition.transcriber import Recording, Transcriber, check_is_list
 from speechrnn.types import Emission, Hypothesis, Waveform
@@ -34,7 +33,7 @@ class Recognizer(Transcriber):
 
     Args:
         model: What a model folder holds. Its acoustic model is moved to the device and set to evaluation.
-        device: As in :func:`~speechrnn.recognition.loading.load`.
+        device: As in :func:`~speechrnn.recognition.recognizer.load`.
 
     Raises:
         ConfigError: There is no such device, or ``model`` is no :class:`~speechrnn.model_folder.ModelFolder`.
@@ -42,7 +41,7 @@ class Recognizer(Transcriber):
 
     def __init__(self, model: ModelFolder, *, device: str | torch.device = "auto") -> None:
         if not isinstance(model, ModelFolder):
-            raise ConfigError(f"model: expected what load_model returns, got {model!r:.80}; load takes a path")
+            raise ConfigError(f"model: expected the result of load_model, got {model!r:.80}; load takes a path")
         super().__init__(model, choose_device(device))
         self._acoustic = model.acoustic.to(self.device).eval()
 
@@ -57,11 +56,11 @@ class Recognizer(Transcriber):
         return self._acoustic.front_end.config.normalization == "speaker"
 
     def count_frames(self, num_samples: int) -> int:
-        """Rows of log-probabilities of a recording with so many samples."""
+        """Count the rows of log-probabilities of a recording with so many samples."""
         return self._acoustic.count_frames(num_samples)
 
     def estimate_speaker(self, sources: Iterable[Source]) -> SpeakerProfile:
-        """Estimate what the model needs of a speaker from recordings, without learning, to be given as ``speaker``.
+        """Estimate a speaker's profile from recordings, without learning, to be given as ``speaker``.
 
         That is the mean of the features and the initial state, for models that use either.
 
@@ -88,17 +87,18 @@ class Recognizer(Transcriber):
         return SpeakerProfile(state, torch.cat([torch.tensor([float(accumulator.num_frames)]), mean]))
 
     def find_speaker(self, name: str) -> SpeakerProfile:
-        """What the model stores of a speaker.
+        """Read the stored profile of a speaker.
 
         Raises:
             ConfigError: The model was never adapted to a speaker of this name.
             ModelError: The speaker's file is damaged.
         """
+        _check_speaker(self, name)
         shape, feature_size = self._acoustic.encoder.stack.state_shape, self._acoustic.front_end.feature_size
-        return read_speaker(self._find_speaker_file(name), shape=shape, feature_size=feature_size)
+        return read_speaker(self.speakers[name], shape=shape, feature_size=feature_size)
 
     def make_state(self, samples: Tensor) -> Tensor:
-        """The model's own initial state, or the encoded one after earlier speech; (L, P, D, H).
+        """Return the model's own initial state, or the encoded one after earlier speech; (L, P, D, H).
 
         Args:
             samples: Speech of a speaker at the model's rate, (N,), float32.
@@ -141,22 +141,24 @@ class Recognizer(Transcriber):
         waves = _as_tensor("waveforms", waveforms, torch.float32, self.device)
         counts = _as_tensor("lengths", lengths, torch.int64, self.device)
         if state is not None:
-            state = _as_tensor(
-                "state", state, torch.float32, self.device, shape=self._acoustic.encoder.stack.state_shape
+            state, shape = (
+                _as_tensor("state", state, torch.float32, self.device),
+                self._acoustic.encoder.stack.state_shape,
             )
+            if tuple(state.shape) != shape:
+                raise ConfigError(f"state: expected the shape {shape}, got {tuple(state.shape)}")
             state = state[:, :, :, None].expand(-1, -1, -1, len(waves), -1)
         if speaker_stats is not None:
-            speaker_stats = _as_tensor("speaker_stats", speaker_stats, torch.float32, self.device).expand(
-                len(waves), -1
-            )
+            stats = _as_tensor("speaker_stats", speaker_stats, torch.float32, self.device)
+            speaker_stats = stats.expand(len(waves), -1)
         with torch.inference_mode():
             return self._acoustic(waves, counts, state=state, speaker_stats=speaker_stats, return_state=return_state)
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
-        """Make sure that a recording is long enough for one encoder frame.
+        """Check that a recording is long enough for one encoder frame.
 
         Raises:
-            AudioError: It is not; the message says how long it must be.
+            AudioError: It is not; the message gives the least length.
         """
         if self._acoustic.count_frames(len(waveform.samples)) > 0:
             return
@@ -165,19 +167,6 @@ class Recognizer(Transcriber):
             f"{name}: {waveform.seconds:.4f} s is too short, this model needs at least "
             f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
         )
-
-    def read(self, source: Source, *, sample_rate: int | None = None, channel: int | None = None) -> Waveform:
-        """Read a recording at the model's rate, and make sure that it is long enough.
-
-        Args:
-            source: And the others: as in :meth:`transcribe`.
-
-        Raises:
-            AudioError: The recording cannot be read, or is too short for a single frame.
-        """
-        waveform = read_audio(source, input_rate=sample_rate, sample_rate=self.sample_rate, channel=channel)
-        self.check_length(waveform, name=os.fspath(source) if isinstance(source, str | os.PathLike) else "recording")
-        return waveform
 
     def _transcribe_in_turn(
         self, recordings: Iterable[Recording], decoder: Decoder, profile: SpeakerProfile | None
@@ -194,23 +183,136 @@ class Recognizer(Transcriber):
             yield transcript
 
     def _decode(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor,
-        decoder: Decoder,
-        profile: SpeakerProfile | None,
-        *,
-        return_state: bool,
+        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, profile: Any, *, return_state: bool
     ) -> tuple[list[list[Hypothesis]], Tensor | None]:
         if not isinstance(profile, SpeakerProfile | None):
-            raise ConfigError(f"speaker: expected a name or what estimate_speaker returns, got {profile!r:.80}")
-        options = {} if profile is None else {"state": profile.state, "speaker_stats": profile.speaker_stats}
+            raise ConfigError(f"speaker: expected a name or the result of estimate_speaker, got {profile!r:.80}")
+        options = vars(profile) if profile is not None else {}
         emission = self.emissions(waveforms, lengths, **options, return_state=return_state)
         return decoder.decode(emission.log_probs, emission.lengths), emission.state
 
 
+class Ensemble(Transcriber):
+    """Several models that transcribe together.
+
+    Each model runs its own search; all of them score what they find, and the hypothesis with the highest mean log
+    probability is taken (:mod:`speechrnn.decoding.combination`). It takes as long as all of them one after the other.
+    The networks may differ in kind, size and training data. Language model weights are those tuned for the first; a
+    word's times are the first's, its confidence is the mean of theirs and not calibrated.
+
+    Args:
+        members: Two models or more with the same tokens and the same sample rate.
+
+    Raises:
+        ConfigError: They do not fit together.
+    """
+
+    def __init__(self, members: Sequence[Recognizer]) -> None:
+        first, *others = members
+        for other in others:
+            _check_pair(first, other)
+        known = {name: path for name, path in first.speakers.items() if all(name in each.speakers for each in others)}
+        name = " + ".join(each.name or "unnamed" for each in members)
+        super().__init__(replace(first.model, name=name, calibrations={}, speakers=known), first.device)
+        self.members = tuple(members)
+        self.num_parameters = sum(member.num_parameters for member in members)
+        self.uses_speaker_stats = any(member.uses_speaker_stats for member in members)
+
+    def estimate_speaker(self, sources: Iterable[Source]) -> tuple[SpeakerProfile, ...]:
+        """As :meth:`Recognizer.estimate_speaker`, by each of them."""
+        check_is_list(sources, "estimate_speaker takes recordings as a list, of one or more")
+        kept = list(sources)
+        return tuple(member.estimate_speaker(kept) for member in self.members)
+
+    def find_speaker(self, name: str) -> tuple[SpeakerProfile, ...]:
+        """Read the stored profiles of a speaker to whom all of them were adapted."""
+        _check_speaker(self, name)
+        return tuple(member.find_speaker(name) for member in self.members)
+
+    def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
+        """Check that a recording is long enough for each of them."""
+        for member in self.members:
+            member.check_length(waveform, name=name)
+
+    def _transcribe_in_turn(self, recordings: Any, decoder: Decoder, profile: Any) -> NoReturn:
+        raise ConfigError("several models together have no state to carry on; give one of them")
+
+    def _decode(
+        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, profile: Any, *, return_state: bool
+    ) -> tuple[list[list[Hypothesis]], None]:
+        from speechrnn.decoding.combination import combine_hypotheses
+
+        profiles = profile or (SpeakerProfile(),) * len(self.members)
+        if not isinstance(profiles, tuple) or len(profiles) != len(self.members):
+            raise ConfigError("speaker: expected a name or the result of estimate_speaker of these models together")
+        emissions = [
+            member.emissions(waveforms, lengths, **vars(each))
+            for member, each in zip(self.members, profiles, strict=True)
+        ]
+        combined = combine_hypotheses(
+            [decoder.decode(each.log_probs, each.lengths, nbest=decoder.config.width) for each in emissions],
+            [each.log_probs for each in emissions],
+            [each.lengths for each in emissions],
+            score_language=decoder.score_language,
+            nbest=decoder.config.nbest,
+        )
+        return combined, None
+
+
+@overload
+def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Recognizer: ...
+@overload
+def load(
+    name_or_path: Sequence[str | os.PathLike[str]], *, device: str | torch.device = "auto"
+) -> Recognizer | Ensemble: ...
+def load(
+    name_or_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, device: str | torch.device = "auto"
+) -> Recognizer | Ensemble:
+    """Load a recogniser.
+
+    A process that is forked after this (``os.fork``, a pool with the ``fork`` method) transcribes with one torch
+    thread, because torch's thread pool does not survive a fork. On a GPU use the ``spawn`` method.
+
+    Args:
+        name_or_path: A model folder, or a model of the Hugging Face Hub as ``owner/name`` (needs the extra ``hub``).
+            Several, as a list, transcribe together (:class:`~speechrnn.recognition.recognizer.Ensemble`).
+        device: ``auto`` (the first CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` …
+
+    Raises:
+        ModelError: There is no such model, or it is damaged.
+        ConfigError: There is no such device, the list is empty, or its models do not fit together.
+    """
+    if isinstance(name_or_path, str | os.PathLike):
+        return Recognizer(load_model(name_or_path), device=device)
+    if not isinstance(name_or_path, Sequence) or not name_or_path:
+        raise ConfigError(f"load: expected a model folder, or a list of one or more, got {name_or_path!r:.80}")
+    recognizers = [as_recognizer(each, "load", device=device) for each in name_or_path]
+    return recognizers[0] if len(recognizers) == 1 else Ensemble(recognizers)
+
+
+def as_recognizer(model: Any, caller: str, *, device: str | torch.device = "auto") -> Recognizer:
+    """Return a recogniser as it is, and load one from a path.
+
+    Args:
+        model: A recogniser, or a path as in :func:`load`.
+        caller: Name of the function that needs it, for messages.
+        device: As in :func:`load`.
+
+    Raises:
+        ModelError: There is no such model, or it is damaged.
+        ConfigError: It is neither, or an ensemble.
+    """
+    if isinstance(model, Recognizer):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return load(model, device=device)
+    if isinstance(model, Ensemble):
+        raise ConfigError(f"{caller}: several models together have no log-probabilities; give one of them")
+    raise ConfigError(f"{caller}: expected a recogniser or the path of a model, got {model!r:.80}")
+
+
 def choose_device(device: str | torch.device) -> torch.device:
-    """Find the device that a name stands for, as in :func:`~speechrnn.recognition.loading.load`.
+    """Find the device that a name stands for, as in :func:`load`.
 
     Raises:
         ConfigError: The name is none of them, or this machine has no such device.
@@ -228,13 +330,29 @@ def choose_device(device: str | torch.device) -> torch.device:
     return torch.device(found[0])
 
 
-def _as_tensor(
-    name: str, values: Any, dtype: torch.dtype, device: torch.device, *, shape: tuple[int, ...] | None = None
-) -> Tensor:
+def _as_tensor(name: str, values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     try:
-        tensor = torch.as_tensor(values).to(device, dtype)
+        return torch.as_tensor(values).to(device, dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{name}: expected a tensor or an array of numbers, got {type(values).__name__}") from error
-    if shape is not None and tuple(tensor.shape) != shape:
-        raise ConfigError(f"{name}: expected the shape {shape}, got {tuple(tensor.shape)}")
-    return tensor
+
+
+def _check_speaker(recognizer: Transcriber, name: str) -> None:
+    if name not in recognizer.speakers:
+        known = f"it knows {', '.join(recognizer.speakers)}" if recognizer.speakers else "it knows none yet"
+        raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")
+
+
+def _check_pair(first: Recognizer, other: Recognizer) -> None:
+    """Refuse two models that cannot score each other's hypotheses."""
+    pair = f"{first.name or 'unnamed'} and {other.name or 'unnamed'}"
+    if first.sample_rate != other.sample_rate:
+        raise ConfigError(
+            f"{pair} do not fit together: sample rates of {first.sample_rate} and {other.sample_rate} Hz; several "
+            "models need the same sample rate"
+        )
+    if list(first.tokens.symbols) != list(other.tokens.symbols):
+        counts = " and ".join(f"{len(each.tokens.symbols)} {each.tokens.kind}" for each in (first, other))
+        raise ConfigError(
+            f"{pair} do not fit together: their tokens differ ({counts}); train or fine-tune both with the same"
+        )

@@ -1,4 +1,4 @@
-"""What one model and several have in common: reading, batching, decoding, and making transcripts of hypotheses."""
+"""What one model and an ensemble share: reading, batching, decoding, and making transcripts of hypotheses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,40 +16,37 @@ from torch import Tensor
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
-from speechrnn.recognition.decoders import Decoder, Decoders, DecodingConfig, takes_decoding
+from speechrnn.recognition.decoders import Decoder, DecodingConfig, make_decoder, takes_decoding
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import has_sound, place_words
 from speechrnn.types import Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from speechrnn.audio.files import AudioSource as Source
     from speechrnn.model_folder.speakers import SpeakerProfile
 
 DEFAULT_BATCH_SECONDS = 120.0
 
-Item = TypeVar("Item")
-
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording at the model's rate: its path, where it has one, and its samples, (N,), float32."""
+    """A recording at the model's rate: its name or path, where it has one, and its samples, (N,), float32."""
 
-    path: str | None
+    name: str | None
     samples: np.ndarray
 
 
 class Transcriber(ABC):
-    """One model or several, ready to transcribe.
+    """One model or an ensemble, ready to transcribe.
 
     Args:
-        model: The model, or the first of several.
+        model: The model, or the first of the ensemble.
         device: Where it runs.
 
     Attributes:
         sample_rate: Of the model, in Hz; recordings of any rate are resampled to it.
         seconds_per_frame: From one row of log-probabilities to the next.
+        language: The language it was trained on, such as "en"; None for several or unknown ones.
         calibrations: Of word confidences, by the name of the decoder.
         speakers: Names that the model was adapted to, and the files of their profiles.
     """
@@ -65,41 +62,37 @@ class Transcriber(ABC):
         self.provenance = model.provenance
         self.sample_rate = model.acoustic.sample_rate
         self.seconds_per_frame = model.acoustic.seconds_per_frame
+        languages = self.provenance.get("languages") or []
+        self.language: str | None = languages[0] if len(languages) == 1 else None
         self.calibrations = dict(model.calibrations)
         self.speakers = dict(model.speakers)
-        self._decoders = Decoders(model.tokens, model.text, model.tuned)
+        self._untuned: set[str] = set()
 
     def __repr__(self) -> str:
         name, cell = (self.name or "unnamed")[-80:], self.model.acoustic.encoder.config.cell
         return f"<{type(self).__name__} {name}, {cell}, {self.num_parameters:,} parameters, {self.sample_rate} Hz>"
 
-    @property
-    def language(self) -> str | None:
-        """The language it was trained on, such as "en"; None where it is not known, or not one."""
-        languages = self.provenance.get("languages") or []
-        return languages[0] if len(languages) == 1 else None
-
     @abstractmethod
     def estimate_speaker(self, sources: Iterable[Source]) -> SpeakerProfile | tuple[SpeakerProfile, ...]:
-        """Estimate what the models need of a speaker from recordings, to be given as ``speaker``."""
+        """Estimate a speaker's profile from recordings, to be given as ``speaker``."""
 
     @abstractmethod
     def find_speaker(self, name: str) -> SpeakerProfile | tuple[SpeakerProfile, ...]:
-        """What the models store of a speaker."""
+        """Read the stored profile of a speaker."""
 
     @abstractmethod
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
-        """Make sure that a recording is long enough for one encoder frame.
+        """Check that a recording is long enough for one encoder frame.
 
         Raises:
-            AudioError: It is not; the message says how long it must be.
+            AudioError: It is not; the message gives the least length.
         """
 
     @abstractmethod
     def _decode(
         self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, profile: Any, *, return_state: bool
     ) -> tuple[list[list[Hypothesis]], Tensor | None]:
-        """Hypotheses of each recording of a padded batch, the best first, and the state after it if asked for."""
+        """Hypotheses of each recording of a padded batch, best first, and, if asked for, the state after it."""
 
     @abstractmethod
     def _transcribe_in_turn(
@@ -107,24 +100,18 @@ class Transcriber(ABC):
     ) -> Iterator[Transcript]:
         """Transcribe pieces of one recording, each from the state after the one before it."""
 
-    def _find_speaker_file(self, name: str) -> Path:
-        if name not in self.speakers:
-            known = f"it knows {', '.join(self.speakers)}" if self.speakers else "it knows none yet"
-            raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")
-        return self.speakers[name]
-
     @takes_decoding
     def choose_decoder(self, **decoding: Any) -> Decoder:
-        """The function from log-probabilities (B, T', V) and their lengths to hypotheses.
+        """Choose the decoder from log-probabilities (B, T', V) and their lengths (B,) to hypotheses.
 
         Args:
             **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:
-            ConfigError: They do not fit each other, or the model.
+            ConfigError: The options contradict each other or the model.
             ModelError: The language model cannot be read.
         """
-        return self._decoders.choose(DecodingConfig.read(decoding))
+        return make_decoder(DecodingConfig.read(decoding), self.model, self._untuned)
 
     @takes_decoding
     def transcribe(
@@ -143,7 +130,7 @@ class Transcriber(ABC):
         Args:
             audio: Path, encoded bytes, binary file object, :class:`~speechrnn.types.Waveform`, or numpy array or torch
                 tensor with its ``sample_rate``.
-            sample_rate: Rate of an array or tensor, in Hz; files say their own.
+            sample_rate: Rate of an array or tensor, in Hz; files state their own.
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or the result of
                 :meth:`estimate_speaker` for other recordings.
@@ -179,7 +166,7 @@ class Transcriber(ABC):
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks in all of them, as in :meth:`transcribe`.
             carry_state: They are consecutive pieces of one recording: each starts from the forward direction's hidden
-                state in which the one before it ended. Then they are computed one by one.
+                state at the end of the one before it, and they are computed one by one.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
@@ -200,10 +187,27 @@ class Transcriber(ABC):
         recordings = self._read_all(sources, sample_rate, channel, on_error)
         if carry_state:
             return self._transcribe_in_turn(recordings, decoder, profile)
-        batches = collect_batches(
-            recordings, lambda recording: len(recording.samples), most_samples=batch_seconds * self.sample_rate
-        )
+        batches = collect_batches(recordings, most_samples=batch_seconds * self.sample_rate)
         return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, profile)[0])
+
+    def read(self, source: Source, *, sample_rate: int | None = None, channel: int | None = None) -> Waveform:
+        """Read a recording at the model's rate, and check that it is long enough for one frame.
+
+        Args:
+            source: As in :meth:`transcribe`, and so are the others.
+
+        Raises:
+            AudioError: The recording cannot be read, or is too short.
+        """
+        waveform = read_audio(
+            source,
+            input_rate=sample_rate,
+            sample_rate=self.sample_rate,
+            channel=channel,
+            check_levels=not isinstance(source, Waveform),
+        )
+        self.check_length(waveform, name=os.fspath(source) if isinstance(source, str | os.PathLike) else "recording")
+        return waveform
 
     def _read_all(
         self,
@@ -213,27 +217,19 @@ class Transcriber(ABC):
         on_error: Callable[[Any, SpeechRNNError], None] | None,
     ) -> Iterator[Recording]:
         for source in sources:
-            path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
             try:
-                waveform = read_audio(
-                    source,
-                    input_rate=sample_rate,
-                    sample_rate=self.sample_rate,
-                    channel=channel,
-                    check_levels=not isinstance(source, Waveform),
-                )
-                self.check_length(waveform, name=path or "recording")
+                samples = self.read(source, sample_rate=sample_rate, channel=channel).samples
             except SpeechRNNError as error:
                 if on_error is None:
                     raise
                 on_error(source, error)
             else:
-                yield Recording(path, waveform.samples)
+                yield Recording(os.fspath(source) if isinstance(source, str | os.PathLike) else None, samples)
 
     def _transcribe_batch(
         self, batch: list[Recording], decoder: Decoder, profile: Any, *, return_state: bool = False
     ) -> tuple[list[Transcript], Tensor | None]:
-        """Transcripts of a batch, and the state after each of its recordings, (L, P, D, B, H), if asked for."""
+        """Transcripts of a batch, and, if asked for, the state after each recording, (L, P, D, B, H)."""
         padded = pad_sequences([torch.from_numpy(recording.samples) for recording in batch])
         found, state = self._decode(*padded, decoder, profile, return_state=return_state)
         pairs = zip(batch, found, strict=True)
@@ -251,12 +247,12 @@ class Transcriber(ABC):
             text,
             (Segment(words[0].start, words[-1].end, text, words),) if words else (),
             len(recording.samples) / self.sample_rate,
-            audio=recording.path,
+            audio=recording.name,
             language=self.language,
             model=self.name,
             alternatives=tuple(readings.values()) if len(hypotheses) > 1 else (),
         )
-        if all(word.confidence >= decoder.min_confidence for word in words):
+        if all(word.confidence >= decoder.config.min_confidence for word in words):
             return made
         return replace(made, text="", segments=(), rejected=text)
 
@@ -274,7 +270,7 @@ class Transcriber(ABC):
 
 
 def check_is_list(sources: object, message: str) -> None:
-    """Refuse one recording where a list of them is expected, and what is neither.
+    """Check that a list of recordings was given, not a single one.
 
     Raises:
         ConfigError: With this message.
@@ -284,31 +280,28 @@ def check_is_list(sources: object, message: str) -> None:
         raise ConfigError(message)
 
 
-def collect_batches(items: Iterator[Item], size: Callable[[Item], int], *, most_samples: float) -> Iterator[list[Item]]:
-    """Batch neighbours while their padded size is within the budget; an error is raised after all items before it.
+def collect_batches(recordings: Iterable[Recording], *, most_samples: float) -> Iterator[list[Recording]]:
+    """Batch neighbours while their padded size is within the budget; an error is raised after all recordings before it.
 
     Args:
-        items: Whatever is to be batched, in order; read as far as the next batch needs.
-        size: Samples of one.
-        most_samples: Budget of a batch, padding included; a longer item goes alone.
+        recordings: In order; read as far as the next batch needs.
+        most_samples: Budget of a batch, padding included; a longer recording goes alone.
     """
-    batch: list[Item] = []
+    batch: list[Recording] = []
     longest = 0
-    failure: Exception | None = None
+    recordings = iter(recordings)
     while True:
         try:
-            item = next(items)
-        except StopIteration:
-            break
-        except Exception as error:
+            recording = next(recordings)
+        except Exception as error:  # StopIteration is one of them
             failure = error
             break
-        longest = max(longest, size(item))
+        longest = max(longest, len(recording.samples))
         if batch and longest * (len(batch) + 1) > most_samples:
             yield batch
-            batch, longest = [], size(item)
-        batch.append(item)
+            batch, longest = [], len(recording.samples)
+        batch.append(recording)
     if batch:
         yield batch
-    if failure is not None:
+    if not isinstance(failure, StopIteration):
         raise failure

@@ -15,7 +15,7 @@ import numpy as np
 from speechrnn.audio.files import read_audio
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.recognition.alignment import align
-from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import load
 from speechrnn.text.normalize import normalize_text
 
 PAUSE_SECONDS = 0.5

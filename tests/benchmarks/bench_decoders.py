@@ -52,6 +52,8 @@ class Subject(NamedTuple):
 
 def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
     """Log-probabilities of each part, which is a list of cuts."""
+    import torch
+
     from speechrnn.evaluation.evaluate import read_all
     from speechrnn.recognition.transcriber import collect_batches
     from speechrnn.text.normalize import normalize_for_scoring
@@ -64,11 +66,12 @@ def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
         speech = Speech([], [], [], sum(cut.seconds for cut in cuts))
         recordings = read_all(recognizer, cuts, {})
         budget = 120.0 * recognizer.sample_rate
-        for batch in collect_batches(recordings, lambda recording: len(recording[1]), most_samples=budget):
-            emission = recognizer.emissions(*pad_sequences([waveform for _, waveform in batch]))
+        for batch in collect_batches(recordings, most_samples=budget):
+            emission = recognizer.emissions(*pad_sequences([torch.from_numpy(each.samples) for each in batch]))
+            ids = [str(each.name) for each in batch]
             speech.batches.append((emission.log_probs.cpu().float().contiguous().clone(), emission.lengths.cpu()))
-            speech.references.extend(texts[id] for id, _ in batch)
-            speech.speakers.extend(speakers[id] for id, _ in batch)
+            speech.references.extend(texts[id] for id in ids)
+            speech.speakers.extend(speakers[id] for id in ids)
         computed[name] = speech
         say(f"{name}: {len(speech.references)} utterances, {speech.seconds:.0f} s")
     return computed

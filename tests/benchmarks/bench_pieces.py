@@ -17,8 +17,7 @@ from torch import Tensor
 
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
-from speechrnn.recognition.loading import load
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import difference_interval, score, word_errors
 
@@ -64,7 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     recognizer = load(args.model, device="cpu")
     cuts = {cut.id: cut for cut in read_corpus(args.corpus)}
-    read = dict(read_all(recognizer, cuts.values(), {}))
+    read = {str(each.name): torch.from_numpy(each.samples) for each in read_all(recognizer, cuts.values(), {})}
     recordings = list(read.values())
     references = [normalize_for_scoring(cuts[id].text) for id in read]
     speakers = [cuts[id].speaker for id in read]

@@ -16,8 +16,7 @@ import numpy as np
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.audio.files import read_audio
-from speechrnn.recognition.loading import load
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.recognition.word_times import FRAME_SECONDS, find_loud, measure_levels
 from speechrnn.types import Waveform
 

@@ -16,7 +16,7 @@ import torch
 
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
-from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import load
 from speechrnn.recognition.transcriber import collect_batches
 from speechrnn.types import pad_sequences
 
@@ -52,8 +52,11 @@ def main() -> None:
 
     def run_network(recordings: list[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         budget = BATCH_SECONDS * recognizer.sample_rate
-        batches = collect_batches(iter(recordings), lambda recording: len(recording[1]), most_samples=budget)
-        found = [recognizer.emissions(*pad_sequences([waveform for _, waveform in batch])) for batch in batches]
+        batches = collect_batches(recordings, most_samples=budget)
+        found = [
+            recognizer.emissions(*pad_sequences([torch.from_numpy(each.samples) for each in batch]))
+            for batch in batches
+        ]
         return [(each.log_probs.float().cpu(), each.lengths.cpu()) for each in found]
 
     def run_search(decode: Callable[..., Any], emissions: list[tuple[torch.Tensor, torch.Tensor]]) -> None:

@@ -20,7 +20,7 @@ import soundfile
 
 from speechrnn.cli.main import main as speechrnn_command
 from speechrnn.recipe import open_recipe, run_recipe
-from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import load
 from speechrnn.text.scores import align_words
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "fsdd"

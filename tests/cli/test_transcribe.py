@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from speechrnn.cli.main import main
-from speechrnn.recognition.loading import load
+from speechrnn.recognition.recognizer import load
 from speechrnn.recognition.transcript import choose_names
 
 

@@ -9,8 +9,8 @@ import pytest
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.calibration import calibrate
 from speechrnn.evaluation.reliability import JudgedWord, draw_reliability, judge_words, measure_reliability
-from speechrnn.model_folder.additions import Calibration, add_calibration, logit
-from speechrnn.model_folder.json_files import read_dataclasses
+from speechrnn.model_folder.additions import Calibration, logit
+from speechrnn.model_folder.format import add_calibration, read_named
 from speechrnn.recognition.transcript import Word
 
 
@@ -103,7 +103,7 @@ def test_one_is_not_infinitely_sure():
 
 
 def read_calibrations(folder):
-    return read_dataclasses(folder / "confidence.json", Calibration)
+    return read_named(folder / "confidence.json", Calibration)
 
 
 def test_calibrations_are_kept_by_decoder(tmp_path):

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.fine_tuning import mix_weights
-from speechrnn.model_folder import ModelFolder, add_results, load_model, save_model
-from speechrnn.model_folder.additions import Calibration, TunedWeights, add_calibration, add_weights
+from speechrnn.model_folder import ModelFolder, add_calibration, add_results, add_weights, load_model, save_model
+from speechrnn.model_folder import format as model_format
+from speechrnn.model_folder.additions import Calibration, TunedWeights
 from speechrnn.model_folder.card import make_model_card
 from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker, save_speaker
 from speechrnn.text.normalize import TextConfig
@@ -235,8 +236,11 @@ def test_newer_format_asks_for_an_upgrade(folder):
         (lambda c: c["encoder"].update(dropout=2), r"encoder\.dropout"),
         (lambda c: c["text"].update(case="Upper"), r"text\.case"),
         (lambda c: c.update(text=[]), "text: expected a mapping, got "),
-        (lambda c: c.update(tokens={"kind": "words"}), r"says tokens of kind words, tokens\.json holds characters"),
-        (lambda c: c.update(vocabulary_size=99), r"says 99 tokens, tokens\.json holds 13"),
+        (
+            lambda c: c.update(tokens={"kind": "words"}),
+            r"says 13 tokens of kind words, tokens\.json holds 13 of kind characters",
+        ),
+        (lambda c: c.update(vocabulary_size=99), r"says 99 tokens of kind characters, tokens\.json holds 13 of"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(folder, change, message):
@@ -256,7 +260,7 @@ def test_wrong_shape_names_tensor_and_both_shapes(folder):
     ("change", "message"),
     [
         (lambda w: w.pop("head.projection.bias"), r"tensor head\.projection\.bias is missing"),
-        (lambda w: w.update(spare=torch.zeros(2)), "tensor spare is none of this model's"),
+        (lambda w: w.update(spare=torch.zeros(2)), "tensor spare is not in this model"),
         (
             lambda w: w.update({"head.projection.bias": w["head.projection.bias"].half()}),
             r"head\.projection\.bias: expected \(13,\) float32 by config\.json, got \(13,\) float16",
@@ -336,6 +340,23 @@ def test_saving_through_a_link_replaces_what_it_points_to(make_tiny_model, folde
     save_model(link, model)
     assert link.is_symlink()
     assert_same_weights(load_model(folder).acoustic, model.acoustic)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])  # the weights fit the old configuration, or they do not
+def test_a_folder_that_is_replaced_while_it_is_read_gives_the_new_model(make_tiny_model, folder, monkeypatch, cell):
+    new = replace(make_tiny_model(seed=7, cell=cell), provenance={"languages": ["de"]})
+    read = model_format.load_tokens
+    saved = []
+
+    def replace_folder(path):
+        if not saved:
+            saved.append(save_model(folder, new))
+        return read(path)
+
+    monkeypatch.setattr(model_format, "load_tokens", replace_folder)
+    found = load_model(folder)
+    assert found.provenance == new.provenance
+    assert_same_weights(found.acoustic, new.acoustic)
 
 
 def test_saving_never_deletes_what_is_no_model(tiny_model, folder):

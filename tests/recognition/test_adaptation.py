@@ -15,8 +15,7 @@ from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.model_folder import add_results, load_model, save_model
 from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker, save_speaker
 from speechrnn.recognition.adaptation import adapt
-from speechrnn.recognition.loading import load
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.types import Waveform
 
 

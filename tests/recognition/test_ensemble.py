@@ -22,9 +22,7 @@ from speechrnn.model_folder.additions import TunedWeights
 from speechrnn.model_folder.speakers import SpeakerProfile, save_speaker
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.alignment import align
-from speechrnn.recognition.ensemble import Ensemble
-from speechrnn.recognition.loading import load
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Ensemble, Recognizer, load
 from speechrnn.text.tokens import CharacterTokens
 from speechrnn.training.train import train
 from speechrnn.types import Waveform, pad_sequences
@@ -137,7 +135,9 @@ def test_every_decoder_is_at_hand(ensemble, members, recordings):
     assert ensemble.transcribe(recording, min_confidence=1.0).rejected
     decoder = ensemble.choose_decoder(decoder="beam", beam_size=4, nbest=2)
     emission = members[0].emissions(torch.from_numpy(recording.samples)[None], torch.tensor([16000]))
-    found = [find(emission.log_probs, emission.lengths)[0] for find in (decoder.decode, decoder.find_all)]
+    found = [
+        decoder.decode(emission.log_probs, emission.lengths, nbest=nbest)[0] for nbest in (None, decoder.config.width)
+    ]
     assert [len(each) for each in found] == [2, 4]  # all that is in the beam is judged
 
 
@@ -235,11 +235,11 @@ def test_each_member_estimates_the_speaker(tone_run, tmp_path):
     assert ensemble.transcribe(Waveform(said, 8000), speaker=profile).text in {each.text for each in told}
     assert evaluate(ensemble, tone_run.folder / "test.jsonl").score.wer <= 0.2
     with pytest.raises(
-        ConfigError, match="speaker: expected a name or what estimate_speaker of these models together returns"
+        ConfigError, match="speaker: expected a name or the result of estimate_speaker of these models together"
     ):
         ensemble.transcribe(Waveform(said, 8000), speaker=profile[0])
     with pytest.raises(
-        ConfigError, match="speaker: expected a name or what estimate_speaker of these models together returns"
+        ConfigError, match="speaker: expected a name or the result of estimate_speaker of these models together"
     ):
         ensemble.transcribe(Waveform(said, 8000), speaker=profile[:1])
     with pytest.raises(ConfigError, match="estimate_speaker takes recordings as a list"):

@@ -13,8 +13,7 @@ import torch
 import speechrnn
 from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.model_folder import ModelFolder
-from speechrnn.recognition.loading import load
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.types import Emission, Waveform
 
 SECONDS = (0.5, 2.0, 1.3, 0.2, 3.0, 1.0)

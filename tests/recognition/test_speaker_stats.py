@@ -22,8 +22,7 @@ from speechrnn.evaluation.evaluate import _find_parts, estimate_speakers, evalua
 from speechrnn.evaluation.tune import _compute
 from speechrnn.model_folder.speakers import save_speaker
 from speechrnn.recognition.adaptation import adapt
-from speechrnn.recognition.loading import load
-from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.training import preflight
 from speechrnn.training.config_file import load_config
 from speechrnn.training.data import SpeechData
