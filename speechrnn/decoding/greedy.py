@@ -1,4 +1,4 @@
-"""Greedy CTC decoding (the best token of every frame, repeats merged, blanks removed), and the checks of all decoders."""
+"""Greedy CTC decoding: the best token of every frame, repeats merged, blanks removed; the checks of all decoders."""
 
 from __future__ import annotations
 

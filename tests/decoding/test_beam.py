@@ -214,7 +214,7 @@ def test_impossible_settings_are_refused_by_name(settings):
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match=r"expected log_probs \(B, T', V\)"):
         decode_beam(torch.zeros(3, 4), torch.tensor([3]))
-    with pytest.raises(ConfigError, match="blank_id 9 is none of the 4 tokens"):
+    with pytest.raises(ConfigError, match="blank_id 9: expected one of 4 tokens"):
         decode_beam(torch.zeros(1, 3, 4), torch.tensor([3]), blank_id=9)
     with pytest.raises(ConfigError, match="lengths must be in"):
         decode_beam(torch.zeros(1, 3, 4), torch.tensor([5]))

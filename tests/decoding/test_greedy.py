@@ -109,7 +109,7 @@ def test_all_blank_scores_but_writes_nothing():
         ((2, 4, 3), [4], 0, r"\(2, 4, 3\) and \(1,\)"),
         ((1, 4, 3), [5], 0, r"\[0, 4\].*got 5 to 5"),
         ((1, 4, 3), [-1], 0, r"got -1 to -1"),
-        ((1, 4, 3), [4], 3, "blank_id 3 is none of the 3"),
+        ((1, 4, 3), [4], 3, "blank_id 3: expected one of 3"),
     ],
 )
 def test_what_does_not_fit_is_refused(shape, lengths, blank_id, names):

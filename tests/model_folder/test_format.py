@@ -238,7 +238,7 @@ def test_newer_format_asks_for_an_upgrade(folder):
         (lambda c: c.update(text=[]), "text: expected a mapping, got "),
         (
             lambda c: c.update(tokens={"kind": "words"}),
-            r"says 13 tokens of kind words, tokens\.json holds 13 of kind characters",
+            r"says 13 tokens of kind words, tokens\.json holds 13 of",
         ),
         (lambda c: c.update(vocabulary_size=99), r"says 99 tokens of kind characters, tokens\.json holds 13 of"),
     ],
