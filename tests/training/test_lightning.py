@@ -231,6 +231,7 @@ def test_options_of_the_trainer_work(tones, tmp_path, monkeypatch, options):
         assert not (tmp_path / "run" / "logs").exists()
 
 
+@pytest.mark.slow  # ten seconds under pytest, whose stacks are deep; other options show that options are passed on
 def test_anomaly_detection_works(tones, tmp_path):
     """Each operation of a step records its stack, so this step is a short one."""
     settings = {**SHORT, "data.batch_seconds": 0.5, "trainer.detect_anomaly": True, "trainer.fast_dev_run": True}
