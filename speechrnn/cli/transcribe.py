@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings: wav, flac, ogg, opus, mp3")
     add_group(parser, "audio", "--channel")
     parser.add_argument(
-        "--carry-state",
+        "--consecutive",
         action="store_true",
         help="the recordings are consecutive parts of one: each starts from the hidden state at the end of the one "
         "before it",
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             args.audio,
             channel=args.channel,
             speaker=args.speaker,
-            carry_state=args.carry_state,
+            are_consecutive=args.consecutive,
             batch_seconds=args.batch_seconds,
             on_error=report,
             **decoding,

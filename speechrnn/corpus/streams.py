@@ -13,10 +13,10 @@ from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError
 from speechrnn.seeds import derive_seed
 
-Carry = Literal["no", "recording", "speaker"]
+CarryState = Literal["no", "recording", "speaker"]
 
 
-def find_sequences(utterances: Iterable[Utterance], carry: Carry) -> list[list[int]]:
+def find_sequences(utterances: Iterable[Utterance], carry: CarryState) -> list[list[int]]:
     """Positions of utterances that follow one another; each utterance is in one sequence.
 
     Args:

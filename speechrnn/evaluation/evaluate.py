@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.streams import Carry, find_sequences
+from speechrnn.corpus.streams import CarryState, find_sequences
 from speechrnn.corpus.utterance import Utterance, make_speaker_key, read_utterance
 from speechrnn.errors import AudioError, CorpusError, name_some
 from speechrnn.evaluation.reliability import JudgedWord, Reliability, judge_words, measure_reliability
@@ -129,7 +129,7 @@ def evaluate(
     format: str | None = None,
     speaker: str | SpeakerProfile | None = None,
     use_speaker_stats: bool = True,
-    carry_state: Carry = "no",
+    carry_state: CarryState = "no",
     **decoding: Any,
 ) -> Evaluation:
     """Score a model on a corpus.
@@ -159,7 +159,7 @@ def evaluate(
     _warn_of_unwritable(recognizer, [utterance.text for utterance in utterances])
     transcripts: dict[str, Transcript] = {}
     problems: dict[str, str] = {}
-    options: dict[str, Any] = {"batch_seconds": batch_seconds, "carry_state": carry_state != "no"}
+    options: dict[str, Any] = {"batch_seconds": batch_seconds, "are_consecutive": carry_state != "no"}
     profiles = estimate_speakers(recognizer, utterances) if use_speaker_stats and speaker is None else {}
     for part in _find_parts(utterances, carry_state, by_speaker=bool(profiles)):
         speakers = {utterance.speaker_key for utterance in part}
@@ -242,7 +242,7 @@ def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
     return set(unknown(text)) if all(unknown(same) for same in (text, text.lower(), text.upper())) else set()
 
 
-def _find_parts(utterances: list[Utterance], carry_state: Carry, *, by_speaker: bool) -> list[list[Utterance]]:
+def _find_parts(utterances: list[Utterance], carry_state: CarryState, *, by_speaker: bool) -> list[list[Utterance]]:
     """The corpus, or what of it belongs together: each speaker's recordings, or sequences that hand their state on."""
     if carry_state == "no" and not by_speaker:
         return [utterances]

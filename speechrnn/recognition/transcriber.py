@@ -153,7 +153,7 @@ class Transcriber(ABC):
         sample_rate: int | None = None,
         channel: int | None = None,
         speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
-        carry_state: bool = False,
+        are_consecutive: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
         **decoding: Any,
@@ -165,8 +165,8 @@ class Transcriber(ABC):
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks in all of them, as in :meth:`transcribe`.
-            carry_state: They are consecutive pieces of one recording: each starts from the forward direction's hidden
-                state at the end of the one before it, and they are computed one by one.
+            are_consecutive: Whether they are consecutive parts of one recording: each starts from the forward direction's
+                hidden state at the end of the one before it, and they are computed one by one.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
@@ -185,7 +185,7 @@ class Transcriber(ABC):
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds!r}")
         check_is_list(sources, "transcribe_many takes several recordings, as a list; for one there is transcribe")
         recordings = self._read_all(sources, sample_rate, channel, on_error)
-        if carry_state:
+        if are_consecutive:
             return self._transcribe_in_turn(recordings, decoder, profile)
         batches = collect_batches(recordings, most_samples=batch_seconds * self.sample_rate)
         return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, profile)[0])

@@ -12,7 +12,7 @@ from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.recurrent import MOST_LAYERS
 from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.features import FrontEndConfig
-from speechrnn.corpus.streams import Carry
+from speechrnn.corpus.streams import CarryState
 from speechrnn.errors import ConfigError
 from speechrnn.settings import bounded, check_settings
 from speechrnn.text.normalize import TextConfig
@@ -54,7 +54,7 @@ class DataConfig:
     num_buckets: int = bounded(30, 1, 10_000)
     shards_at_once: int = bounded(8, 1, 10_000)
     num_workers: int | None = bounded(None, 0, 1024)
-    carry_state: Carry = "no"
+    carry_state: CarryState = "no"
     cache_gigabytes: float = bounded(1.0, 0, 100_000, unit="GB")
 
     def __post_init__(self) -> None:

@@ -146,10 +146,10 @@ class SpeechData(pl.LightningDataModule):
             self.trainer.lightning_module.configure_model()  # before any callback copies the module
 
     @cached_property
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """A number that another corpus would not have."""
         assert self.preflight is not None
-        return self.preflight.describe_data()
+        return self.preflight.fingerprint()
 
     def _make_dataset(self, utterances: Sequence[Utterance], **options: Any) -> UtteranceDataset:
         assert self.preflight is not None
@@ -179,7 +179,7 @@ class SpeechData(pl.LightningDataModule):
         epoch = self.trainer.current_epoch
         is_at_end = epoch == self._epoch and self._batches_done >= self.trainer.num_training_batches
         done = self._batches_done if epoch == self._epoch and not is_at_end else 0
-        return {"epoch": epoch + is_at_end, "batches_done": done, "data": self.digest}
+        return {"epoch": epoch + is_at_end, "batches_done": done, "data": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook: begin there."""

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from speechrnn.audio.augment import AugmentConfig, augment, draw_speed
 from speechrnn.audio.resampling import resample
 from speechrnn.corpus.batches import BatchRequest, collate
-from speechrnn.corpus.streams import Carry, find_previous, find_sequences
+from speechrnn.corpus.streams import CarryState, find_previous, find_sequences
 from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError
 from speechrnn.seeds import derive_seed
@@ -52,7 +52,7 @@ class UtteranceDataset(Dataset[Batch]):
         seed: int,
         with_references: bool = False,
         speaker_stats: np.ndarray | None = None,
-        carry: Carry = "no",
+        carry: CarryState = "no",
     ) -> None:
         self.utterances = utterances
         self.sample_rate = sample_rate

@@ -47,7 +47,7 @@ from speechrnn.training.optimization import (
     skip_step,
     step_schedule,
 )
-from speechrnn.training.start import Movement
+from speechrnn.training.start import UnfreezeSchedule
 from speechrnn.training.validation import Validation
 from speechrnn.types import Batch, Emission
 
@@ -105,7 +105,7 @@ class SpeechModule(pl.LightningModule):
         self.model = model
         self.tokens = tokens
         self._packed_tokens = pack_tokens(tokens)
-        self.movement = Movement(model, self.config.start) if self.config.start.model is not None else None
+        self.unfreezing = UnfreezeSchedule(model, self.config.start) if self.config.start.model is not None else None
         self.phones = PhoneOutput(pronunciations, model.encoder.output_size) if pronunciations else None
         self.compute_losses = UtteranceLosses(self.config, model, self.phones)
         self.carried = self.compute_losses.carried
@@ -166,8 +166,8 @@ class SpeechModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute a batch's loss, summed over its utterances and divided by those of all processes."""
         torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
-        if self.movement is not None and self.trainer.world_size == 1:
-            self.movement.apply(self.model.named_parameters(), self.current_epoch)
+        if self.unfreezing is not None and self.trainer.world_size == 1:
+            self.unfreezing.apply(self.model.named_parameters(), self.current_epoch)
         self._failed += [(id, reason) for id, _, reason in batch.failed]
         if self._step is None:
             self._step, self._totals_before = Step(self.current_epoch), replace(self.totals)
@@ -264,9 +264,9 @@ class SpeechModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook, after fp16's loss scale is divided out: measure the norm, skip what is not finite."""
-        if self.movement is not None:  # several processes exchange the gradients of all parameters in all epochs
+        if self.unfreezing is not None:  # several processes exchange the gradients of all parameters in all epochs
             for name, parameter in self.model.named_parameters():
-                if not self.movement.moves(name, self.current_epoch):
+                if not self.unfreezing.moves(name, self.current_epoch):
                     parameter.grad = None
         assert self._step is not None
         step, self._step = self._step, None
@@ -389,7 +389,7 @@ class SpeechModule(pl.LightningModule):
         """Lightning's hook: AdamW and the schedule."""
         is_fp16 = str(self.trainer.precision).startswith("16")
         factors = (
-            {p: self.movement.factor(name) for name, p in self.model.named_parameters()} if self.movement else None
+            {p: self.unfreezing.factor(name) for name, p in self.model.named_parameters()} if self.unfreezing else None
         )
         optimizer = build_optimizer(self.parameters(), self.config.optimizer, fused=not is_fp16, factors=factors)
         schedule = build_schedule(optimizer, self.config.optimizer, total_steps=count_steps(self.trainer))

@@ -65,7 +65,7 @@ class Preflight:
     pronunciations: dict[str, list[str]] | None = None
     speaker_stats: tuple[np.ndarray, np.ndarray] | None = None
 
-    def describe_data(self) -> str:
+    def fingerprint(self) -> str:
         """A digest of the data: a run is resumed only on the data that it began with."""
         digest = hashlib.blake2b(digest_size=8)
         for utterance in chain(self.train, self.valid):

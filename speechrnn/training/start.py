@@ -324,7 +324,7 @@ def describe_plan(config: Config) -> str:
     )
 
 
-class Movement:
+class UnfreezeSchedule:
     """Which parameters move in an epoch, and how fast beside the others.
 
     Args:

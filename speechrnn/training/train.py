@@ -234,7 +234,7 @@ def _read_position(checkpoint: Path | None, data: SpeechData) -> int | None:
             f"{checkpoint}: an earlier version of speechrnn saved this progress; resume it with that version, or train "
             "anew with --overwrite"
         )
-    if position["data"] != data.digest:
+    if position["data"] != data.fingerprint:
         raise ConfigError(
             f"{output}: training or validation data have changed since this run began (utterances, lengths or texts); "
             "restore them, or train anew with --overwrite"

@@ -221,7 +221,7 @@ def test_pieces_of_a_recording_hand_the_state_on(make_tiny_model, make_recording
     """In one direction two pieces are then heard as the whole is, but for the frames at the cut."""
     recognizer = Recognizer(make_tiny_model(bidirectional=bidirectional, dropout=0.0), device="cpu")
     pieces = [Waveform(make_recording(1.0, seed=seed), 8000) for seed in (1, 2)]
-    apart, carried = (list(recognizer.transcribe_many(pieces, carry_state=carry)) for carry in (False, True))
+    apart, carried = (list(recognizer.transcribe_many(pieces, are_consecutive=carry)) for carry in (False, True))
     assert apart[0].text == carried[0].text
     first, second = (torch.from_numpy(piece.samples)[None] for piece in pieces)
     lengths = torch.tensor([8000])
@@ -237,7 +237,7 @@ def test_pieces_of_a_recording_hand_the_state_on(make_tiny_model, make_recording
 
 
 def test_the_command_carries_the_state_on(folder, recordings, capsys):
-    for option in ([], ["--carry-state"]):
+    for option in ([], ["--consecutive"]):
         assert main(["transcribe", "-m", str(folder), *map(str, recordings), "--device", "cpu", *option]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
 

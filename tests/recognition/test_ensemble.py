@@ -206,7 +206,7 @@ def test_what_does_not_go_together_is_refused(members, make_tiny_model):
 
 def test_what_only_one_model_has_is_refused(ensemble, recordings):
     with pytest.raises(ConfigError, match="several models together have no state to carry on"):
-        ensemble.transcribe_many(recordings, carry_state=True)
+        ensemble.transcribe_many(recordings, are_consecutive=True)
     with pytest.raises(ConfigError, match="align: several models together have no log-probabilities; give one"):
         align(ensemble, recordings[0], "the fox")
 
@@ -290,7 +290,7 @@ class TestOnTheCommandLine:
             f"-m {folders[0]} -m {folders[1]}: this command takes one model; transcribe and evaluate take several"
         )
         assert expected in capsys.readouterr().err
-        assert main(["transcribe", wav, "-m", folders[0], "-m", folders[1], "--carry-state"]) == 2
+        assert main(["transcribe", wav, "-m", folders[0], "-m", folders[1], "--consecutive"]) == 2
         assert "several models together have no state to carry on; give one of them" in capsys.readouterr().err
         assert main(["evaluate", wav, "-m", folders[0], "-m", folders[1], "--calibrate"]) == 2
         assert "--calibrate: the calibration is stored with one model; give -m once" in capsys.readouterr().err

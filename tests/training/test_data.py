@@ -240,7 +240,7 @@ def test_speakers_of_one_name_in_two_corpora_are_two(utterances):
 
 def test_what_is_consumed_of_an_epoch_is_part_of_the_state(utterances):
     data = make_data([replace(each, header=None) for each in utterances], num_workers=0, batch_seconds=1.0)
-    data.digest = "digest"
+    data.fingerprint = "digest"
     trainer = SimpleNamespace(training=True, current_epoch=2, num_training_batches=3, world_size=1, global_rank=0)
     trainer.overfit_batches = 0
     data.trainer = trainer

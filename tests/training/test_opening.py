@@ -140,4 +140,4 @@ def test_a_run_that_began_before_utterances_were_compact_can_be_resumed(tone_con
         ids = preflight.tokens.encode(utterance.text)
         lines.append(f"{utterance.id}\x1f{utterance.count_samples(preflight.model.sample_rate)}\x1f{ids}\x1e")
     digest = hashlib.blake2b("".join(lines).encode(), digest_size=8).hexdigest()
-    assert preflight.describe_data() == digest
+    assert preflight.fingerprint() == digest

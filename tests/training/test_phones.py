@@ -89,7 +89,7 @@ def test_the_preflight_takes_the_words_of_the_training_texts_as_the_model_writes
     assert preflight.pronunciations == {"high": ["HH", "AY"], "low": ["L", "OW"], "middle": ["M", "IH", "D", "L"]}
     assert "lacks" not in caplog.text
     changed = prepare(tone_configuration, LEXICON.replace("M IH1", "M AY1"))
-    assert changed.describe_data() != preflight.describe_data()  # and so a run does not go on with it
+    assert changed.fingerprint() != preflight.fingerprint()  # and so a run does not go on with it
     few = prepare(tone_configuration, "low L OW\n")
     assert few.pronunciations == {"low": ["L", "OW"]}
     assert "lexicon.txt: lacks 2 of the training texts' 3 words, such as" in caplog.text

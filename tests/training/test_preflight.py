@@ -43,7 +43,7 @@ def test_corpora_that_are_read_already_are_not_read_again(tone_configuration, mo
     corpora = {f"data.{name}": read_corpus(folders[0] / f"{name}.jsonl") for name in ("train", "valid")}
     monkeypatch.setattr(preflight, "read_corpus", lambda *arguments: pytest.fail(f"read again: {arguments}"))
     found = prepare_run(config, folders=[], corpora={name: list(corpus) for name, corpus in corpora.items()})
-    assert found.describe_data() == expected.describe_data()
+    assert found.fingerprint() == expected.fingerprint()
     assert (found.train, found.valid) == (expected.train, expected.valid)
 
 

@@ -11,7 +11,14 @@ from speechrnn.model_folder import save_model
 from speechrnn.text.sentencepiece_tokens import SentencePieceTokens
 from speechrnn.text.tokens import CharacterTokens, TokensConfig, WordTokens
 from speechrnn.training.config import Config, StartConfig
-from speechrnn.training.start import Movement, check_start, count_symbols, make_tokens, propose_alphabet, start_from
+from speechrnn.training.start import (
+    UnfreezeSchedule,
+    check_start,
+    count_symbols,
+    make_tokens,
+    propose_alphabet,
+    start_from,
+)
 
 ENGLISH = ["the quick fox", "a dog"]
 
@@ -146,15 +153,15 @@ def test_another_kind_of_tokens_is_proposed_to_begin_anew(base):
 
 def moving(base, epoch, **settings):
     """The depths that move: 0 the output layer, 1 to 3 recurrent layers from the top, 4 the subsampling."""
-    movement = Movement(base[0].acoustic, StartConfig(model="x", **settings))
-    return {movement.depths[name] for name in movement.depths if movement.moves(name, epoch)}
+    unfreezing = UnfreezeSchedule(base[0].acoustic, StartConfig(model="x", **settings))
+    return {unfreezing.depths[name] for name in unfreezing.depths if unfreezing.moves(name, epoch)}
 
 
 def test_depths_are_counted_from_the_top(make_tiny_model):
     acoustic = make_tiny_model(
         num_layers=2, initial_state="learned", bidirectional=False, lookahead_frames=2, subsampling="convolution"
     ).acoustic
-    depths = Movement(acoustic, StartConfig(model="x")).depths
+    depths = UnfreezeSchedule(acoustic, StartConfig(model="x")).depths
     found = {
         depth: {name.split(".")[1] + name.split(".")[2] for name in depths if depths[name] == depth}
         for depth in range(4)
@@ -183,10 +190,10 @@ def test_what_moves_in_which_epoch(make_tiny_model, settings, by_epoch):
 
 
 def test_learning_rates_fall_by_layer(base):
-    movement = Movement(base[0].acoustic, StartConfig(model="x", layer_decay=0.5))
-    assert movement.factor("head.projection.weight") == 1.0
-    assert movement.factor("encoder.stack.norms.2.weight") == 0.5
-    assert movement.factor("encoder.stack.layers.0.directions.0.weight_hh_l0") == 0.125
+    unfreezing = UnfreezeSchedule(base[0].acoustic, StartConfig(model="x", layer_decay=0.5))
+    assert unfreezing.factor("head.projection.weight") == 1.0
+    assert unfreezing.factor("encoder.stack.norms.2.weight") == 0.5
+    assert unfreezing.factor("encoder.stack.layers.0.directions.0.weight_hh_l0") == 0.125
 
 
 @pytest.mark.parametrize(
