@@ -165,8 +165,8 @@ class Transcriber(ABC):
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks in all of them, as in :meth:`transcribe`.
-            are_consecutive: Whether they are consecutive parts of one recording: each starts from the forward direction's
-                hidden state at the end of the one before it, and they are computed one by one.
+            are_consecutive: Whether they are consecutive parts of one recording: each starts from the forward
+                direction's hidden state at the end of the one before it, and they are computed one by one.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
                 Without it the error is raised at that source's turn, after the transcripts of all sources before it.
