@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: output layer, loss, and which utterances it can align at all.
+"""Connectionist temporal classification: output layer, losses, and a check that a text can be aligned.
 
 Source:
     A. Graves et al., "Connectionist Temporal Classification", ICML 2006.
@@ -21,22 +21,21 @@ from speechrnn.types import BLANK_ID, mask_padding, valid_mask
 
 @dataclass(frozen=True)
 class CTCConfig:
-    """How the output layer begins, and what is added to the loss.
+    """Initial output layer, and additional losses.
 
     Attributes:
-        blank_bias: Bias of the blank before training, in nats. Above zero a model begins by saying nothing and then
-            learns where to speak; at zero one with few tokens may learn to count instead: to write as many as usual,
-            spread evenly, whatever is said.
-        consistency: Weight α of consistency regularisation; 0 is off. Each utterance goes through the model twice, with
-            masks of its own each time (``augment.spec_augment``), and each pass learns from the text and, by α, from
-            what the other one said; a step takes nearly twice as long.
-        consistency_warmup_steps: Steps over which α rises from 0 in a straight line: at first neither pass knows
-            anything that the other could learn.
-        intermediate_layers: Recurrent layers, counted from 1, that learn the text by themselves too, through the same
-            output layer; the last layer does so anyway.
-        intermediate_weight: Share of the loss that is the mean of theirs, in [0, 1).
-        lexicon: Pronunciations, a word and its phones a line: the intermediate layers then learn the phones of the
-            words instead of the text, through an output layer of their own that is not part of the model.
+        blank_bias: Initial bias of the blank, in nats. Above zero, a model first outputs only blanks and then learns
+            where tokens are; at zero, a model with few tokens may output a constant number of evenly spaced tokens
+            independent of the audio.
+        consistency: Weight α of consistency regularisation; 0 disables it. Each utterance passes through the model
+            twice, with different masks (``augment.spec_augment``), and each pass learns from the text and, by α, from
+            the output of the other; a step takes nearly twice as long.
+        consistency_warmup_steps: Steps over which α rises linearly from 0.
+        intermediate_layers: Recurrent layers, counted from 1, whose outputs also get a CTC loss, through the same
+            output layer.
+        intermediate_weight: Share of the loss that is the mean of these losses, in [0, 1).
+        lexicon: Pronunciations, a word and its phones per line: the intermediate layers then learn the phones of the
+            words instead of the text, through an additional output layer that is not part of the model.
 
     Source:
         Z. Yao et al., "CR-CTC: Consistency regularization on CTC for improved speech recognition", ICLR 2025; J. Lee
@@ -58,7 +57,7 @@ class CTCConfig:
 
 
 class CTCHead(nn.Module):
-    """Encoder frames to log-probabilities of tokens, in float32 whatever the encoder ran in."""
+    """Encoder frames to log-probabilities of tokens, always in float32."""
 
     def __init__(self, input_size: int, vocabulary_size: int, *, blank_bias: float = 0.0) -> None:
         super().__init__()
@@ -73,7 +72,7 @@ class CTCHead(nn.Module):
 
 
 def ctc_losses(log_probs: Tensor, targets: Tensor, *, lengths: Tensor, target_lengths: Tensor) -> Tensor:
-    """Minus the log probability of each utterance's text: summed over all paths, their frames added up in log.
+    """Negative log probability of each utterance's text, summed over all CTC paths.
 
     Args:
         log_probs: (B, T', V), float32, natural log.
@@ -82,11 +81,11 @@ def ctc_losses(log_probs: Tensor, targets: Tensor, *, lengths: Tensor, target_le
         target_lengths: Valid tokens, (B,), int64.
 
     Returns:
-        One loss an utterance, (B,), in nats, not divided by any length; infinite where no path fits
-        (see :func:`count_frames_needed`).
+        One loss per utterance, (B,), in nats, not divided by any length; infinite if no path fits
+        (:func:`count_frames_needed`).
     """
     return nn.functional.ctc_loss(
-        log_probs.transpose(0, 1),  # torch wants (T', B, V)
+        log_probs.transpose(0, 1),  # torch expects (T', B, V)
         targets,
         lengths,
         target_lengths,
@@ -97,24 +96,23 @@ def ctc_losses(log_probs: Tensor, targets: Tensor, *, lengths: Tensor, target_le
 
 
 def ctc_loss(log_probs: Tensor, targets: Tensor, *, lengths: Tensor, target_lengths: Tensor) -> Tensor:
-    """The mean over utterances of :func:`ctc_losses`, a scalar in nats an utterance.
+    """The mean over utterances of :func:`ctc_losses`, a scalar in nats per utterance.
 
-    This is not torch's ``reduction="mean"``, which divides each loss by its target length and so weighs a word in a
-    long sentence less than the same word alone.
+    Unlike torch's ``reduction="mean"``, it does not divide each loss by its target length.
     """
     return ctc_losses(log_probs, targets, lengths=lengths, target_lengths=target_lengths).mean()
 
 
 def consistency_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """How far each of two passes over the same utterances is from what the other one said.
+    """Divergence between two passes over the same utterances.
 
     Args:
-        log_probs: Both passes, one after the other: utterance b stands in rows b and B + b; (2B, T', V), natural log.
+        log_probs: Both passes, one after the other: utterance b is in rows b and B + b; (2B, T', V), natural log.
         lengths: Valid encoder frames, (2B,), int64.
 
     Returns:
-        Kullback-Leibler divergence of each row from the other pass, which is held fixed (no gradient), summed over
-        valid frames, (2B,), in nats.
+        Kullback-Leibler divergence of each row from the other pass, which gets no gradient, summed over valid frames,
+        (2B,), in nats.
     """
     other = torch.cat(log_probs.chunk(2)[::-1]).detach()
     divergence = (other.exp() * (other - log_probs)).sum(dim=-1)
@@ -122,23 +120,23 @@ def consistency_losses(log_probs: Tensor, lengths: Tensor) -> Tensor:
 
 
 def count_frames_needed(targets: Sequence[int]) -> int:
-    """Fewest encoder frames that some CTC path for these tokens has: U, and one blank between equal neighbours."""
+    """Minimum number of encoder frames of a CTC path for these tokens: U plus adjacent repeats."""
     return len(targets) + sum(a == b for a, b in pairwise(targets))
 
 
 def explain_infeasible(targets: Sequence[int], frames: int) -> str | None:
-    """Why no CTC path for these tokens fits into so many encoder frames; None where one does (T' ≥ U + repeats)."""
+    """Reason why no CTC path for these tokens fits into this many encoder frames; None if one does."""
     needed = count_frames_needed(targets)
     if frames >= needed:
         return None
     return (
         f"{len(targets)} tokens with {needed - len(targets)} repeats need at least {needed} encoder frames, "
-        f"this model makes {frames}; cut the text or lower the subsampling"
+        f"this model makes {frames}; shorten the text or lower the subsampling"
     )
 
 
 def compute_blank_rate(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """Share of valid frames whose best token is the blank, a scalar in [0, 1]."""
+    """Share of valid frames whose most probable token is the blank, a scalar in [0, 1]."""
     is_valid = valid_mask(log_probs, lengths)
     is_blank = log_probs.argmax(dim=-1) == BLANK_ID
     return (is_blank & is_valid).sum() / is_valid.sum().clamp(min=1)

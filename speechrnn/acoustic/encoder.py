@@ -1,4 +1,4 @@
-"""The encoder: subsampling in time, a recurrent stack, and for a unidirectional one a short look ahead."""
+"""The encoder: subsampling in time, a recurrent stack, and an optional look-ahead for a unidirectional one."""
 
 from __future__ import annotations
 
@@ -25,33 +25,36 @@ SIZES: dict[str, tuple[int, int]] = {
 }
 
 
+_DROPOUTS = ("dropout", "input_dropout", "locked_dropout", "recurrent_dropout")
+_STACK_OPTIONS = ("bidirectional", *_DROPOUTS, "layer_norm", "residual")
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """How feature frames become encoder frames.
 
     Attributes:
         size: ``tiny``, ``small``, ``medium`` or ``large``: sets hidden_size and num_layers where those are not given.
-        cell: ``tanh`` (plain RNN), ``elementwise`` (each unit remembers only itself), ``gru`` or ``lstm``.
+        cell: ``tanh`` (plain RNN), ``elementwise`` (no connections between units), ``gru`` or ``lstm``.
         hidden_size: Units of each direction of each layer.
         num_layers: Recurrent layers.
-        bidirectional: Whether each layer also runs backwards; not for streaming.
+        bidirectional: Also run each layer backwards; not for streaming.
         dropout: Share of each layer's outputs set to zero in training, in [0, 1).
         input_dropout: Share of the first layer's inputs set to zero in training, in [0, 1).
-        locked_dropout: Whether dropout takes the same units in all frames of an utterance.
-        recurrent_dropout: Share of the recurrent weights set to zero in training, in [0, 1); drawn once a batch.
+        locked_dropout: Apply dropout to the same units in all frames of an utterance.
+        recurrent_dropout: Share of the recurrent weights set to zero in training, in [0, 1); drawn once per batch.
         layer_norm: Normalise each layer's outputs.
         residual: Add each layer's input to its output, from the second layer on.
-        subsampling: ``stack`` joins neighbouring frames into one; ``convolution`` is a strided convolution over time
-            with ReLU; ``convolution_2d`` two of them over time and bands, for ``front_end.kind: log_mel`` (neighbouring
-            MFCCs are no neighbours in frequency).
-        subsampling_factor: Feature frames for one encoder frame; 1 is none.
+        subsampling: ``stack`` concatenates adjacent frames; ``convolution`` is a strided convolution over time with
+            ReLU; ``convolution_2d`` two of them over time and bands, for ``front_end.kind: log_mel`` (adjacent MFCCs
+            are not adjacent in frequency).
+        subsampling_factor: Feature frames per encoder frame; 1 disables subsampling.
         subsampling_channels: Output channels of each convolution; None: 128 over time, 32 over time and bands.
-        lookahead_frames: Future encoder frames that a unidirectional stack may see, through a depth-wise convolution.
-        initial_state: What the recurrent layers start from: ``zero``; ``learned``: one state for all; ``encoded``: what
-            a small network makes of an earlier utterance of the same speaker (of nothing, one state for all).
-        output: ``frames``: the last layer's output at every encoder frame, for transcription; ``final_state``: what
-            each of its directions has in mind after its last step, as a single frame, for one word (a class) a
-            recording.
+        lookahead_frames: Future encoder frames that a unidirectional stack sees, through a depth-wise convolution.
+        initial_state: Initial state of the recurrent layers: ``zero``; ``learned``: one state for all; ``encoded``: the
+            output of a small network for an earlier utterance of the same speaker (without one, one state for all).
+        output: ``frames``: the last layer's output at every encoder frame, for transcription; ``final_state``: the
+            final state of each of its directions, as a single frame, for one word (a class) per recording.
     """
 
     size: Literal["tiny", "small", "medium", "large"] = "small"
@@ -76,35 +79,32 @@ class EncoderConfig:
         check_settings(self, "encoder")
         if self.lookahead_frames and self.bidirectional:
             raise ConfigError(
-                "encoder.lookahead_frames: a bidirectional encoder sees the whole future already; "
+                "encoder.lookahead_frames: a bidirectional encoder already sees all future frames; "
                 "set encoder.bidirectional to false or lookahead_frames to 0"
             )
-
         if self.lookahead_frames and self.output == "final_state":
-            raise ConfigError(
-                "encoder.lookahead_frames: after the final state there is nothing to look ahead to; set it to 0"
-            )
+            raise ConfigError("encoder.lookahead_frames: no frames follow a final state (encoder.output); set it to 0")
 
     @property
     def resolved_hidden_size(self) -> int:
-        """Units of each direction: as given, or the named size's."""
+        """Units of each direction: as given, or those of the named size."""
         return self.hidden_size or SIZES[self.size][0]
 
     @property
     def resolved_num_layers(self) -> int:
-        """Recurrent layers: as given, or the named size's."""
+        """Recurrent layers: as given, or those of the named size."""
         return self.num_layers or SIZES[self.size][1]
 
     @property
     def resolved_subsampling_channels(self) -> int:
-        """Channels of the subsampling convolutions: as given, or what suits the kind."""
+        """Channels of the subsampling convolutions: as given, or the default of the kind."""
         if self.subsampling_channels is not None:
             return self.subsampling_channels
         return 32 if self.subsampling == "convolution_2d" else 128
 
 
 def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:
-    """Count the frames that one subsampling convolution leaves.
+    """Count the output frames of one subsampling convolution.
 
     Args:
         feature_lengths: Valid frames of each utterance, (B,), int64.
@@ -113,7 +113,7 @@ def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, p
         padding: Zeros added at each end, in frames.
 
     Returns:
-        Valid output frames, (B,), int64; zero where there is no input, or the input is too short.
+        Valid output frames, (B,), int64; zero if there is no input, or it is too short.
 
     Source:
         torch.nn.Conv1d, output length with dilation 1.
@@ -128,7 +128,7 @@ def divide_up(lengths: Tensor, factor: int) -> Tensor:
 
 
 class FrameStacking(nn.Module):
-    """Join each ``factor`` neighbouring frames into one; the last one is filled up with zeros."""
+    """Concatenate each ``factor`` adjacent frames; the last ones are padded with zeros."""
 
     def __init__(self, input_size: int, factor: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class FrameStacking(nn.Module):
 
 
 class StridedConvolution(nn.Module):
-    """One convolution over time with ReLU; it sees ``factor`` frames to each side of its centre."""
+    """One convolution over time with ReLU, ``factor`` frames to each side of its centre."""
 
     def __init__(self, input_size: int, channels: int, factor: int) -> None:
         super().__init__()
@@ -171,9 +171,8 @@ class StridedConvolution(nn.Module):
 class Convolution2d(nn.Module):
     """Two convolutions over time and bands with ReLU, then a linear map.
 
-    A shape that a few bands make in a few frames is much the same sound a little higher or lower, so its weights are
-    shared over the bands. Each convolution halves the bands; where the factor is even and above 2 the second one steps
-    over every other frame, and the first one takes what remains of the factor.
+    Each convolution halves the bands. If the factor is even and above 2, the second convolution has a stride of 2 in
+    time and the first one the rest of the factor; otherwise the first one has all of it.
 
     Source:
         D. Amodei et al., "Deep Speech 2", ICML 2016 (two-dimensional convolutions before recurrent layers); the form
@@ -187,7 +186,7 @@ class Convolution2d(nn.Module):
         self.convolutions = nn.ModuleList()
         bands = input_size
         for depth, stride in zip((1, channels), self.strides, strict=True):
-            kernel = (max(3, 2 * stride - 1), 3)  # wide enough for the last frames, which no kernel is centred on
+            kernel = (max(3, 2 * stride - 1), 3)  # wide enough to cover the last frames
             padding = (kernel[0] // 2, 1)
             self.convolutions.append(nn.Conv2d(depth, channels, kernel, stride=(stride, 2), padding=padding))
             bands = -(-bands // 2)
@@ -224,7 +223,7 @@ class Lookahead(nn.Module):
         self.future_frames = future_frames
         self.weight = nn.Parameter(torch.zeros(size, 1, future_frames + 1))
         with torch.no_grad():
-            self.weight[:, :, 0] = 1.0  # it begins as the identity
+            self.weight[:, :, 0] = 1.0  # initially almost the identity
             self.weight[:, :, 1:].uniform_(-0.1, 0.1)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -256,14 +255,8 @@ class Encoder(nn.Module):
             self.subsampling.output_size,
             hidden_size=config.resolved_hidden_size,
             num_layers=config.resolved_num_layers,
-            bidirectional=config.bidirectional,
-            dropout=config.dropout,
-            input_dropout=config.input_dropout,
-            locked_dropout=config.locked_dropout,
-            recurrent_dropout=config.recurrent_dropout,
-            layer_norm=config.layer_norm,
-            residual=config.residual,
             initial_state="learned" if config.initial_state == "learned" else "zero",
+            **{name: getattr(config, name) for name in _STACK_OPTIONS},
         )
         is_encoded = config.initial_state == "encoded"
         self.reference = ReferenceEncoder(input_size, self.stack.state_shape) if is_encoded else None
@@ -271,7 +264,7 @@ class Encoder(nn.Module):
         self.lookahead = Lookahead(self.output_size, config.lookahead_frames) if config.lookahead_frames else None
 
     def count_frames(self, feature_frames: Count) -> Count:
-        """Encoder frames T' for feature frames T: a count, or (B,) int64."""
+        """Encoder frames T' for feature frames T, an int or (B,) int64."""
         if isinstance(feature_frames, int):
             return int(self.count_frames(torch.tensor([feature_frames])).item())
         steps = self.subsampling.count_frames(feature_frames)
@@ -291,29 +284,29 @@ class Encoder(nn.Module):
         Args:
             features: (B, T, F), zero past each length.
             lengths: Valid feature frames, (B,), int64.
-            state: State to start from, (L, P, D, B, H); None for the stack's own.
+            state: Initial state, (L, P, D, B, H); None for the encoder's own.
             return_state: Also return the state after the last valid frame.
             collect: Recurrent layers, counted from 1, whose outputs to return too.
 
         Returns:
             Encoder frames (B, T', D·H), zero past their lengths; the lengths (B,), int64; the state or None; and the
-            outputs of the layers to collect, each (B, T', D·H).
+            outputs of the layers in ``collect``, each (B, T', D·H).
         """
         if state is None and self.reference is not None:
             state = self.make_initial_state(None, None, like=features)
         frames, lengths = self.subsampling(features, lengths)
-        state = None if state is None else state.to(frames.dtype)  # of half precision under autocast
+        state = None if state is None else state.to(frames.dtype)  # half precision under autocast
         frames, final, collected = self.stack(frames, lengths, state=state, return_state=return_state, collect=collect)
         steps = lengths
         frames, lengths = self.select_output(frames, steps)
         return frames, lengths, final, [self.select_output(layer, steps)[0] for layer in collected]
 
     def make_initial_state(self, references: Tensor | None, lengths: Tensor | None, *, like: Tensor) -> Tensor:
-        """The state that utterances start from, (L, P, D, B, H), where none is given.
+        """The initial state of utterances, (L, P, D, B, H).
 
         Args:
-            references: Features of earlier utterances, (B, T, F); None: there are none.
-            lengths: Their valid frames, (B,), int64; 0 where there is no reference.
+            references: Features of earlier utterances, (B, T, F), or None.
+            lengths: Their valid frames, (B,), int64; 0 without a reference.
             like: Features of the utterances, (B, T, F): for their number, device and type.
         """
         if self.reference is None:
@@ -323,7 +316,7 @@ class Encoder(nn.Module):
         return self.reference(references, lengths)
 
     def select_output(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Look ahead, or keep the final state alone, as configured.
+        """Apply the look-ahead, or select the final state, as configured.
 
         Args:
             frames: A layer's outputs, (B, T', D·H).

@@ -1,9 +1,9 @@
-"""How far back an error reaches: gradients through time, layer by layer, and what the recurrent weights do to them.
+"""Gradients through time per layer, and the recurrent weights that shape them.
 
-The loss of an utterance is split into its steps: E_t is what the log-probabilities of encoder frame t have to do with
-it (their gradient, held fixed, times them), so that the E_t add up to the whole gradient. ∂E_t/∂h_{t-k} is then what
-frame t tells the state k frames before it, in the order in which a direction reads. Where its norm falls with k,
-gradients vanish: nothing is learned over that distance. Where it grows, they explode.
+The loss of an utterance is split into its steps: E_t is the gradient of the log-probabilities of encoder frame t, held
+fixed, times these log-probabilities, so that the E_t add up to the whole gradient. ∂E_t/∂h_{t-k} is the error that
+reaches the state k frames earlier, in the order in which a direction reads. If its norm falls with k, gradients vanish
+and nothing is learned over that distance; if it grows, they explode.
 
 Source:
     S. Hochreiter, diploma thesis, TU München 1991; Y. Bengio et al., "Learning long-term dependencies with gradient
@@ -29,7 +29,7 @@ from speechrnn.errors import SpeechRNNError
 from speechrnn.types import Batch, valid_mask
 
 NOTHING = 0.01
-"""Below this share of its greatest value a gradient counts as gone."""
+"""Below this share of its maximum a gradient counts as vanished."""
 
 _GROWTH = 10.0
 _SHORT_SECONDS = 0.3  # about one syllable
@@ -43,19 +43,19 @@ GATES: dict[Cell, tuple[str, ...]] = {
     "gru": ("reset gate", "update gate", "new state"),
     "lstm": ("input gate", "forget gate", "new cell", "output gate"),
 }
-"""What the blocks of a cell's weights make, in their order; :mod:`speechrnn.acoustic.unrolled` saves them in it too."""
+"""Names of the blocks of a cell's weights, in the order of :mod:`speechrnn.acoustic.unrolled`."""
 
 
 @dataclass(frozen=True)
 class LagCurve:
-    """How much of a frame's error arrives at the states before it.
+    """Norm of a frame's error at the states before it.
 
     Attributes:
         layer: Recurrent layer, counted from 1.
         direction: ``forward``, or ``backward``, where "before" is later in time.
         norms: Mean norm of ∂E_t/∂h_{t-k} for k = 0, 1, …, (K + 1,); an LSTM's h is its hidden state and its cell. Only
-            frames t ≥ k have a state so far back: what theirs has become of lag 0 is set against the mean of all.
-        counts: Steps t that each mean is over, (K + 1,).
+            frames t ≥ k have such a state: their ratio to lag 0 is multiplied with the mean of all at lag 0.
+        counts: Steps t in each mean, (K + 1,).
         seconds_per_frame: Time from one encoder frame to the next.
     """
 
@@ -67,7 +67,7 @@ class LagCurve:
 
     @property
     def half_life_frames(self) -> float:
-        """Lag at which half of the greatest norm is left, in encoder frames; infinite where it never comes to that."""
+        """Lag at which half of the maximum norm is left, in encoder frames; infinite if it is never reached."""
         peak = int(self.norms.argmax())
         below = (self.norms[peak:] <= self.norms[peak] / 2).nonzero()
         if not len(below) or not 0.0 < float(self.norms[peak]) < math.inf:
@@ -78,27 +78,27 @@ class LagCurve:
 
     @property
     def half_life_seconds(self) -> float:
-        """The same in seconds."""
+        """Half-life in seconds."""
         return self.half_life_frames * self.seconds_per_frame
 
     @property
     def reach_frames(self) -> int:
-        """Greatest lag at which a hundredth of the greatest norm is left (:data:`NOTHING`), in encoder frames."""
+        """Largest lag at which a hundredth of the maximum norm is left (:data:`NOTHING`), in encoder frames."""
         return int((self.norms >= NOTHING * self.norms.max()).nonzero()[-1])
 
     @property
     def growth(self) -> float:
-        """Greatest norm over that at lag 0: above 1 where an error grows on its way back."""
+        """Maximum norm over that at lag 0: above 1 if an error grows backwards."""
         return float(self.norms.max() / self.norms[0]) if float(self.norms[0]) else 1.0
 
     @property
     def is_exploding(self) -> bool:
-        """Whether the error grows tenfold or more, or past every bound."""
+        """Whether the error grows tenfold or more."""
         return not math.isfinite(self.growth) or self.growth >= _GROWTH
 
     @property
     def kind(self) -> Literal["exploding", "vanishing", "fading", "reaching"]:
-        """``fading``: gone beyond its reach; ``vanishing``: that is short; ``reaching``: as far as was measured."""
+        """``fading``: vanishes beyond its reach; ``vanishing``: if that is short; ``reaching``: nowhere."""
         if self.is_exploding:
             return "exploding"
         if self.reach_frames == len(self.norms) - 1:
@@ -106,16 +106,16 @@ class LagCurve:
         return "vanishing" if self.reach_frames * self.seconds_per_frame < _SHORT_SECONDS else "fading"
 
     def describe(self) -> str:
-        """What it means, in words, and what to change."""
+        """The curve in words, and what to change."""
         where = f"layer {self.layer}, {self.direction}"
         if self.kind == "exploding":
             return (
                 f"{where}: an error grows {self.growth:.3g}-fold within {int(self.norms.argmax())} frames: gradients "
-                "explode; clip them (trainer.gradient_clip_val 1.0), or take encoder.cell lstm or gru"
+                "explode; clip them (trainer.gradient_clip_val 1.0), or use encoder.cell lstm or gru"
             )
         if self.kind == "reaching":
-            return f"{where}: gradients reach as far as was measured, {self._span(self.reach_frames)}"
-        advice = ": gradients vanish; take encoder.cell lstm or gru, or a larger encoder.subsampling_factor"
+            return f"{where}: gradients reach over all measured lags, {self._span(self.reach_frames)}"
+        advice = ": gradients vanish; use encoder.cell lstm or gru, or a larger encoder.subsampling_factor"
         hint = advice if self.kind == "vanishing" else ""
         return f"{where}: beyond {self._span(self.reach_frames)}, nothing is learned{hint}"
 
@@ -124,7 +124,7 @@ class LagCurve:
 
 
 class LagSums:
-    """Follows errors back through unrolled layers and adds up what arrives, over as many batches as it is given."""
+    """Sums of the norms of errors by lag, over layers unrolled for any number of batches."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[int, int], Tensor] = {}
@@ -138,13 +138,13 @@ class LagSums:
         *,
         is_final: bool = False,
     ) -> None:
-        """Follow the errors of some steps back to every state before them.
+        """Add the errors of some steps at every state before them.
 
         Args:
             layers: A stack after its forward pass.
-            own_losses: E_t, (B, T), made from the layers' outputs.
+            own_losses: E_t, (B, T), computed from the layers' outputs.
             lengths: Valid frames of the layers, (B,), int64, on the same device.
-            steps: Which t of each sequence, (B,) each.
+            steps: One t of each sequence, (B,) each.
             is_final: Whether the errors are those of the final states, (B, 1), of each direction's last step.
         """
         places = [(number, side) for number, layer in enumerate(layers) for side in range(len(layer.directions))]
@@ -164,7 +164,7 @@ class LagSums:
                 self._count(place, by_lag, torch.arange(size, device=norms.device) <= at[:, None])
 
     def _count(self, place: tuple[int, int], norms: Tensor, is_there: Tensor) -> None:
-        """Add up norms at each lag, (B, K + 1), and those at lag 0 of the same steps, where there is such a state."""
+        """Add norms at each lag, (B, K + 1), and those at lag 0 of the same steps."""
         at_start = norms[:, :1] * is_there
         found = torch.stack([part.sum(dim=0) for part in (norms, at_start, is_there.to(norms))])
         known = self._sums.get(place, found[:, :0])
@@ -173,36 +173,29 @@ class LagSums:
         self._sums[place] = known + found
 
     def finish(self, *, seconds_per_frame: float) -> list[LagCurve]:
-        """The mean curves, one a layer and direction, as far as a tenth of the steps have states."""
+        """The mean curves, one per layer and direction, up to the lag for which a tenth of the steps have states."""
         curves = []
         for (layer, side), (norms, at_start, counts) in sorted(self._sums.items()):
             means = (norms / at_start * at_start[0] / counts[0]).nan_to_num(nan=0.0, posinf=math.inf)
-            is_measured = counts >= _LEAST_SHARE * counts[0]  # a mean over a few says nothing
-            curves.append(
-                LagCurve(
-                    layer=layer + 1,
-                    direction="backward" if side else "forward",
-                    norms=means[is_measured],
-                    counts=counts[is_measured],
-                    seconds_per_frame=seconds_per_frame,
-                )
-            )
+            is_measured = counts >= _LEAST_SHARE * counts[0]
+            curve = (means[is_measured], counts[is_measured], seconds_per_frame)
+            curves.append(LagCurve(layer + 1, "backward" if side else "forward", *curve))
         return curves
 
 
 def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps: int = _STEPS) -> list[LagCurve]:
-    """Measure how far back errors reach, in every layer and direction.
+    """Measure the reach of errors back in time, per layer and direction.
 
     Args:
-        model: Any model; it is measured as it is when it does not train, and its gradients are left alone.
+        model: Any model; measured in evaluation mode, its gradients are not changed.
         batches: Utterances with their texts, on the model's device.
-        steps: Frames t of each utterance whose error is followed back, spread evenly over it.
+        steps: Number of frames t per utterance, evenly spaced, whose error is followed.
 
     Returns:
-        One curve a layer and direction, as far as a tenth of the steps have states.
+        One curve per layer and direction, up to the lag for which a tenth of the steps have states.
 
     Raises:
-        SpeechRNNError: There is no utterance, or none whose text fits into its frames.
+        SpeechRNNError: There is no utterance that CTC can align.
     """
     sums = LagSums()
     was_training = model.training
@@ -225,12 +218,11 @@ def measure_lag_curves(model: AcousticModel, batches: Iterable[Batch], *, steps:
         model.train(was_training)
     curves = sums.finish(seconds_per_frame=model.seconds_per_step)
     if not curves:
-        raise SpeechRNNError("gradients through time need an utterance whose text fits into its frames; there is none")
+        raise SpeechRNNError("gradients through time: no utterance has enough frames for its text; use others")
     return curves
 
 
 def _keep_feasible(model: AcousticModel, batch: Batch) -> Batch:
-    """The utterances that CTC can align."""
     kept = [
         number
         for number, (samples, size) in enumerate(zip(batch.waveform_lengths, batch.target_lengths, strict=True))
@@ -243,14 +235,14 @@ def _keep_feasible(model: AcousticModel, batch: Batch) -> Batch:
 
 @dataclass(frozen=True)
 class RecurrentWeights:
-    """What the recurrent weights of one gate do to a state that passes through them again and again.
+    """Spectrum of the recurrent weights of one gate.
 
     Attributes:
         layer: Recurrent layer, counted from 1.
         direction: ``forward`` or ``backward``.
-        gate: Which block of the cell's weights.
+        gate: Block of the cell's weights (:data:`GATES`).
         spectral_radius: Largest absolute eigenvalue.
-        singular_values: From the largest down, (H,).
+        singular_values: In descending order, (H,).
     """
 
     layer: int
@@ -269,27 +261,20 @@ def measure_recurrent_weights(stack: RecurrentStack) -> list[RecurrentWeights]:
             recurrent = CellWeights.of(direction).weight_recurrent.detach().double().cpu()
             blocks = [torch.diag(recurrent)] if recurrent.ndim == 1 else recurrent.chunk(len(GATES[layer.cell]))
             for gate, block in zip(GATES[layer.cell], blocks, strict=True):
-                found.append(
-                    RecurrentWeights(
-                        layer=number + 1,
-                        direction="backward" if side else "forward",
-                        gate=gate,
-                        spectral_radius=float(torch.linalg.eigvals(block).abs().max()),
-                        singular_values=torch.linalg.svdvals(block),
-                    )
-                )
+                radius, name = float(torch.linalg.eigvals(block).abs().max()), "backward" if side else "forward"
+                found.append(RecurrentWeights(number + 1, name, gate, radius, torch.linalg.svdvals(block)))
     return found
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """Share of a cell's units that stand at their limits, where no error passes.
+    """Share of saturated units of a cell, which pass no error.
 
     Attributes:
         layer: Recurrent layer, counted from 1.
         direction: ``forward`` or ``backward``.
-        gate: Which of the cell's quantities.
-        low: Share of units and frames below -0.95, for a gate below 0.05 (closed).
+        gate: Quantity of the cell (:data:`GATES`).
+        low: Share of units and frames below -0.95; of a gate below 0.05 (closed).
         high: Share above 0.95 (open).
     """
 
@@ -309,13 +294,6 @@ def measure_saturation(layers: list[UnrolledLayer]) -> list[Saturation]:
             for place, gate in enumerate(GATES[direction.cell]):
                 values = torch.stack([saved[place].detach() for saved in direction.saved])[is_valid]
                 floor = 1 - _SATURATED if gate.endswith("gate") else -_SATURATED
-                found.append(
-                    Saturation(
-                        layer=number + 1,
-                        direction="backward" if side else "forward",
-                        gate=gate,
-                        low=float((values < floor).double().mean()),
-                        high=float((values > _SATURATED).double().mean()),
-                    )
-                )
+                low, high = (float(part.double().mean()) for part in (values < floor, values > _SATURATED))
+                found.append(Saturation(number + 1, "backward" if side else "forward", gate, low, high))
     return found

@@ -1,4 +1,4 @@
-"""The acoustic model: front end, encoder and CTC head. What goes in is always a waveform."""
+"""The acoustic model: front end, encoder and CTC head. Its input is a waveform."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from speechrnn.types import Emission
 
 _ANY_RECORDING_SECONDS = 1e9
 _TRAINING_BYTES = 16
-"""For each trained number: itself, its gradient and AdamW's two averages, in float32."""
+"""Per parameter: value, gradient and AdamW's two averages, in float32."""
 
 
 class AcousticModel(nn.Module):
-    """Waveforms to log-probabilities of tokens at every encoder frame.
+    """Maps waveforms to log-probabilities of tokens at every encoder frame.
 
     Args:
         front_end: Sample rate, features and their normalisation.
@@ -42,7 +42,7 @@ class AcousticModel(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second that the waveforms must have, in Hz."""
+        """Sample rate of the waveforms, in Hz."""
         return self.front_end.config.sample_rate
 
     @property
@@ -52,40 +52,37 @@ class AcousticModel(nn.Module):
 
     @property
     def seconds_per_frame(self) -> float:
-        """Time from one encoder frame to the next, in seconds; a final state's single frame spans any recording."""
+        """Time from one encoder frame to the next, in seconds; the single frame of a final state spans a recording."""
         return _ANY_RECORDING_SECONDS if self.encoder.config.output == "final_state" else self.seconds_per_step
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def count_frames(self, num_samples: Count) -> Count:
-        """Encoder frames T' that so many samples make: a count, or (B,) int64."""
+        """Encoder frames T' for a number of samples, an int or (B,) int64."""
         return self.encoder.count_frames(self.front_end.count_frames(num_samples))
 
     def explain_infeasible(self, targets: Sequence[int], num_samples: int) -> str | None:
-        """Why CTC cannot align these tokens with so many samples; None where it can."""
+        """Reason why CTC cannot align these tokens with this many samples; None if it can."""
         if self.encoder.config.output == "final_state" and len(targets) > 1:
-            return f"{len(targets)} tokens: a model that reads its final state (encoder.output) says one a recording"
+            return f"{len(targets)} tokens: with encoder.output final_state a recording has one token"
         return explain_infeasible(targets, self.count_frames(num_samples))
 
     def encode_reference(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """The state to start from after earlier speech of the same speakers, of a model that encodes it.
+        """Encode earlier speech of the same speakers as initial state, (L, P, D, B, H).
 
         Args:
             waveforms: (B, N), float32, at the model's sample rate.
-            lengths: Valid samples, (B,), int64; 0 where there is none.
-
-        Returns:
-            (L, P, D, B, H).
+            lengths: Valid samples, (B,), int64; 0 without a reference.
 
         Raises:
-            ConfigError: The model starts from another kind of state.
+            ConfigError: The model's initial state is not encoded.
         """
         kind = self.encoder.config.initial_state
         if kind != "encoded":
-            raise ConfigError(f"encoder.initial_state: the model starts from a state that is {kind}, not encoded")
+            raise ConfigError(f"encoder.initial_state: expected encoded, the model has {kind}")
         features, frames = self.front_end(waveforms, lengths)
         return self.encoder.make_initial_state(features, frames, like=features)
 
@@ -106,18 +103,18 @@ class AcousticModel(nn.Module):
         Args:
             waveforms: (B, N), float32, at the model's sample rate; samples past a length are ignored.
             lengths: Valid samples, (B,), int64.
-            state: Hidden state to start from, (L, P, D, B, H); None for the model's own initial state.
+            state: Initial state, (L, P, D, B, H); None for the model's own.
             speaker_stats: Number of frames of each utterance's speaker, 0 for none, and the mean features over them,
                 (B, 1 + F), where the front end normalises by speaker; None without statistics.
             return_state: Also return the state after each utterance's last frame.
-            augment: Training only: called with log-mels (B, T, M) and their lengths (B,), returns both, warped and
-                masked, perhaps more than one version of each utterance; it stands before the cosine transform so that
-                MFCCs lose whole bands too.
-            intermediate_layers: Training only: recurrent layers, counted from 1, whose outputs go through a head too.
-            intermediate_head: Training only: which one; None: the model's own.
+            augment: Training only: maps log-mels (B, T, M) and their lengths (B,) to warped and masked ones, possibly
+                several versions of each utterance; applied before the cosine transform, so that MFCCs lose bands too.
+            intermediate_layers: Training only: recurrent layers, counted from 1, whose outputs pass through a head too.
+            intermediate_head: Training only: this head; None: the model's own.
 
         Returns:
-            Log-probabilities (B, T', V), their lengths (B,), the state and intermediate log-probabilities if asked for.
+            Log-probabilities (B, T', V), their lengths (B,), and if requested the state and intermediate
+            log-probabilities.
         """
         log_mels, frame_lengths = self.front_end.log_mel(waveforms, lengths)
         if augment is not None:
@@ -133,10 +130,10 @@ class AcousticModel(nn.Module):
 
 
 class WithoutWeights(TorchFunctionMode):
-    """Modules made under this mode have parameters without memory, on the meta device.
+    """Modules created under this mode have parameters on the meta device, without memory.
 
-    Drawing the values takes longer than anything else in making a model, orthogonal ones above all. Modules make their
-    parameters with ``torch.empty``; what the front end computes is made otherwise and so is real.
+    Initialising parameters takes most of the time of creating a model. Modules allocate parameters with
+    ``torch.empty``; the constants of the front end are created otherwise and have values.
     """
 
     def __torch_function__(
@@ -149,10 +146,10 @@ class WithoutWeights(TorchFunctionMode):
 
 
 def check_memory(front_end: FrontEndConfig, encoder: EncoderConfig, vocabulary_size: int) -> None:
-    """Refuse a model that this machine's memory cannot hold in training, before it is built.
+    """Check, before a model is built, that it fits into memory in training.
 
     Raises:
-        ConfigError: The parameters, their gradients and the optimizer's state need more memory than there is.
+        ConfigError: Parameters, gradients and the optimizer's state need more memory than the machine has.
     """
     with WithoutWeights():
         count = AcousticModel(front_end, encoder, vocabulary_size).num_parameters

@@ -1,7 +1,7 @@
-"""Recurrent layers and stacks that carry a hidden state through time, in one or two directions.
+"""Recurrent layers and stacks, in one or two directions.
 
-A bidirectional layer is two unidirectional passes, the second over each utterance reversed within its own length. So
-padding never enters a state, and neither cuDNN nor the CPU has to take the slow path of packed sequences.
+A bidirectional layer is two unidirectional passes, the second over each utterance reversed within its own length, so
+that padding never enters a state and the slow path of packed sequences is not needed.
 
 State: one tensor, (L, P, D, B, H): L layers; P parts, 2 for an LSTM (hidden, cell) and 1 otherwise; D directions;
 B utterances; H hidden units.
@@ -23,7 +23,7 @@ from speechrnn.types import mask_padding, move, pick_last, valid_mask
 Cell = Literal["tanh", "elementwise", "gru", "lstm"]
 
 MOST_UNITS, MOST_LAYERS = 16_384, 64
-"""Bounds of what a configuration may ask for."""
+"""Upper bounds of a configuration."""
 
 _GATES = {"tanh": 1, "gru": 3, "lstm": 4}
 _SLOWEST_UNIT_FRAMES = 100.0
@@ -31,10 +31,10 @@ _MOST_ROWS = 128
 
 
 class ElementwiseRNN(nn.Module):
-    """A recurrence in which each unit remembers only itself: h_t = tanh(u ⊙ h_{t-1} + W x_t + b).
+    """A recurrence without connections between units: h_t = tanh(u ⊙ h_{t-1} + W x_t + b).
 
-    It runs as torch's tanh RNN with diag(u) as recurrent matrix: one call for all frames, in cuDNN on a GPU. Units
-    start with memories spread evenly in logarithm from 1 to 100 frames, u = exp(-1/τ).
+    It runs as torch's tanh RNN with diag(u) as recurrent matrix: one call for all frames, in cuDNN on a GPU. Initial
+    time constants τ are spaced evenly in logarithm from 1 to 100 frames, u = exp(-1/τ).
 
     Source:
         The recurrence of S. Li et al., "Independently Recurrent Neural Network (IndRNN)", CVPR 2018, with tanh.
@@ -49,7 +49,7 @@ class ElementwiseRNN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the input weights (Xavier uniform) and spread the memories."""
+        """Initialise the input weights (Xavier uniform) and the time constants."""
         nn.init.xavier_uniform_(self.weight_input)
         memory_frames = torch.logspace(0, math.log10(_SLOWEST_UNIT_FRAMES), self.hidden_size)
         with torch.no_grad():
@@ -61,7 +61,7 @@ class ElementwiseRNN(nn.Module):
         Args:
             inputs: (B, T, F).
             initial: Hidden state before the first frame, (1, B, H).
-            recurrent_dropout: Share of the units that remember nothing this time.
+            recurrent_dropout: Share of the recurrent weights set to zero in this call.
 
         Returns:
             Hidden state after every frame, (B, T, H), and after the last, (1, B, H).
@@ -79,21 +79,21 @@ def run_with_weights(
     *,
     is_training: bool,
 ) -> tuple[Tensor, Any]:
-    """One layer in one direction, as torch's modules compute it, with weights that were made for this call.
+    """Run one layer in one direction, like torch's modules, with weights that were computed for this call.
 
     Args:
-        cell: Which recurrence.
+        cell: Recurrence.
         inputs: (B, T, F).
-        initial: (1, B, H); for an LSTM two of them, hidden and cell.
+        initial: (1, B, H); for an LSTM a pair of them, hidden and cell.
         weights: Input weights, recurrent weights and the biases of both, shaped as in torch's module.
-        is_training: Whether a backward pass will follow.
+        is_training: Whether a backward pass follows.
 
     Returns:
-        Hidden state after every frame, (B, T, H), and the last state, as ``initial``.
+        Hidden state after every frame, (B, T, H), and the last state, like ``initial``.
     """
     function: Any = {"tanh": torch.rnn_tanh, "gru": torch.gru, "lstm": torch.lstm}[cell]
     with warnings.catch_warnings():
-        # cuDNN copies these weights into one block at each call: that is meant, they are made anew each time.
+        # cuDNN copies these weights into one block at each call; this is unavoidable, as they are new each time.
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
         # has_biases, num_layers, dropout, train, bidirectional, batch_first
         output, *last = function(inputs, initial, weights, True, 1, 0.0, is_training, False, True)
@@ -101,10 +101,10 @@ def run_with_weights(
 
 
 def build_direction(cell: Cell, input_size: int, hidden_size: int) -> nn.Module:
-    """One recurrent layer in one direction, initialised.
+    """Build and initialise one recurrent layer in one direction.
 
-    Input weights are Xavier uniform and recurrent ones orthogonal, gate by gate; biases are zero, but for the LSTM's
-    forget gate, which is 1 so that memory is kept from the start.
+    Input weights are Xavier uniform and recurrent ones orthogonal, per gate; biases are zero, except 1 for the LSTM's
+    forget gate.
 
     Source:
         A. Saxe et al., arXiv:1312.6120 (orthogonal); R. Jozefowicz et al., ICML 2015 (forget bias 1).
@@ -127,15 +127,7 @@ def build_direction(cell: Cell, input_size: int, hidden_size: int) -> nn.Module:
 
 
 def reverse_within_lengths(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """Reverse each sequence in time, leaving its padding where it is.
-
-    Args:
-        sequences: (B, T, F).
-        lengths: Valid frames of each, (B,), int64.
-
-    Returns:
-        (B, T, F): frame t of utterance b is its frame lengths[b] - 1 - t, where t < lengths[b].
-    """
+    """Reverse each sequence (B, T, F) in time within its length (B,), int64; padding stays in place."""
     frame = torch.arange(sequences.shape[1], device=sequences.device)
     last = move(lengths, sequences.device)[:, None]
     index = torch.where(valid_mask(sequences, lengths), last - 1 - frame, frame)
@@ -147,10 +139,10 @@ class RecurrentLayer(nn.Module):
 
     Args:
         cell: Recurrence.
-        input_size: Features a frame.
+        input_size: Features per frame.
         hidden_size: Units of each direction.
-        bidirectional: Whether it also runs backwards.
-        recurrent_dropout: Share of the recurrent weights set to zero in training, drawn once a batch.
+        bidirectional: Also run backwards.
+        recurrent_dropout: Share of the recurrent weights set to zero in training, drawn once per batch.
 
     Source:
         S. Merity et al., "Regularizing and Optimizing LSTM Language Models", ICLR 2018 (dropout of recurrent weights).
@@ -163,7 +155,6 @@ class RecurrentLayer(nn.Module):
         self.cell: Cell = cell
         self.recurrent_dropout = recurrent_dropout
         self.hidden_size = hidden_size
-        self.num_parts = 2 if cell == "lstm" else 1
         self.directions = nn.ModuleList(
             build_direction(cell, input_size, hidden_size) for _ in range(2 if bidirectional else 1)
         )
@@ -175,15 +166,14 @@ class RecurrentLayer(nn.Module):
         """Run over a batch.
 
         Args:
-            inputs: (B, T, F); frames past a length are ignored, whatever they hold (finite).
+            inputs: (B, T, F); frames past a length are ignored (they must be finite).
             lengths: Valid frames, (B,), int64.
-            initial: State before the first frame (for the backward direction: before its first, the last frame),
-                (P, D, B, H).
+            initial: State before the first frame that each direction reads, (P, D, B, H).
             return_state: Also return the state after each utterance's last valid frame.
 
         Returns:
-            Hidden state after every frame, (B, T, D·H), directions side by side, without meaning past a length; and the
-            final state, (P, D, B, H), or None.
+            Hidden state after every frame, (B, T, D·H), directions concatenated, undefined past a length; and the final
+            state, (P, D, B, H), or None.
         """
         if inputs.shape[1] == 0:
             return inputs.new_zeros(len(inputs), 0, self.output_size), initial if return_state else None
@@ -199,17 +189,23 @@ class RecurrentLayer(nn.Module):
     def _run(
         self, direction: nn.Module, inputs: Tensor, lengths: Tensor, initial: Tensor, return_state: bool
     ) -> tuple[Tensor, Tensor]:
-        if self.cell == "lstm":
-            return self._run_lstm(direction, inputs, lengths, initial, return_state)
-        output, _ = self._call(direction, inputs, initial.contiguous())
-        # The state of a GRU or plain RNN is its output, so the one after the last valid frame can be picked out.
+        is_lstm = self.cell == "lstm"
+        first: Any = (initial[:1].contiguous(), initial[1:].contiguous()) if is_lstm else initial.contiguous()
         if not return_state:
-            return output, initial
-        is_empty = move(lengths == 0, output.device)[:, None]
-        return output, torch.where(is_empty, initial[0], pick_last(output, lengths)[:, 0])[None]
+            run = self._run_in_groups if is_lstm and _is_half(inputs) else self._call
+            return run(direction, inputs, first)[0], initial
+        if is_lstm:  # its outputs lack the cell state: only packing gives that of each utterance's own end
+            packed = pack_padded_sequence(inputs, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+            output, last = direction(packed, first)
+            output, _ = pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])
+            final = torch.cat(last)
+        else:
+            output, _ = self._call(direction, inputs, first)
+            final = pick_last(output, lengths)[:, 0][None]
+        return output, torch.where(move(lengths == 0, inputs.device)[None, :, None], initial, final)
 
     def _call(self, direction: nn.Module, inputs: Tensor, initial: Any) -> tuple[Tensor, Any]:
-        """The direction over whole sequences, some of its recurrent weights left out in training."""
+        """Run whole sequences, with recurrent dropout in training."""
         if not self.training or self.recurrent_dropout == 0.0:
             return direction(inputs, initial)
         if isinstance(direction, ElementwiseRNN):
@@ -219,8 +215,10 @@ class RecurrentLayer(nn.Module):
         kept = nn.functional.dropout(weight_recurrent, self.recurrent_dropout)
         return run_with_weights(self.cell, inputs, initial, [weight_input, kept, *biases], is_training=True)
 
-    def _run_in_groups(self, direction: nn.Module, inputs: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
-        """An LSTM over groups of utterances that cuDNN's persistent kernels take, filled up with empty utterances.
+    def _run_in_groups(
+        self, direction: nn.Module, inputs: Tensor, initial: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, None]:
+        """Run an LSTM over groups of utterances that fit cuDNN's persistent kernels, padded with empty utterances.
 
         In float16 these kernels need a multiple of 8 utterances, at most 128, and units and inputs in multiples of 128.
         Forward and backward then took 1.9 instead of 8.7 ms for 32 utterances of 200 frames, 768 inputs and 384 units
@@ -234,41 +232,23 @@ class RecurrentLayer(nn.Module):
         size = 8 * math.ceil(rows / (8 * groups))
         missing = groups * size - rows
         parts = nn.functional.pad(inputs, (0, 0, 0, 0, 0, missing)).split(size)
-        states = [nn.functional.pad(state, (0, 0, 0, missing)).split(size, dim=1) for state in (hidden, cell)]
+        states = [nn.functional.pad(state, (0, 0, 0, missing)).split(size, dim=1) for state in initial]
         outputs = [
             self._call(direction, part, (first.contiguous(), second.contiguous()))[0]
             for part, first, second in zip(parts, *states, strict=True)
         ]
-        return torch.cat(outputs)[:rows]
-
-    def _run_lstm(
-        self, direction: nn.Module, inputs: Tensor, lengths: Tensor, initial: Tensor, return_state: bool
-    ) -> tuple[Tensor, Tensor]:
-        hidden, cell = initial[0:1].contiguous(), initial[1:2].contiguous()
-        if not return_state:
-            if _is_half(inputs):
-                return self._run_in_groups(direction, inputs, hidden, cell), initial
-            return self._call(direction, inputs, (hidden, cell))[0], initial
-        # An LSTM's cell state is not among its outputs: only packing tells it at each utterance's own end.
-        packed = pack_padded_sequence(inputs, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-        output, (hidden, cell) = direction(packed, (hidden, cell))
-        output, _ = pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])
-        is_empty = move(lengths == 0, inputs.device)[None, :, None]
-        return output, torch.where(is_empty, initial, torch.cat([hidden, cell]))
+        return torch.cat(outputs)[:rows], None
 
 
 def _is_half(inputs: Tensor) -> bool:
-    """Whether a GPU computes in float16 here, be it through autocast."""
+    """Whether a GPU computes in float16, directly or through autocast."""
     if not inputs.is_cuda:
         return False
     return (torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else inputs.dtype) == torch.float16
 
 
 class LockedDropout(nn.Dropout1d):
-    """Sets a share of the units to zero in training, the same ones in all frames of an utterance.
-
-    Args:
-        p: Share of the units, in [0, 1).
+    """Dropout of the same units in all frames of an utterance.
 
     Source:
         Y. Gal and Z. Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks",
@@ -276,7 +256,7 @@ class LockedDropout(nn.Dropout1d):
     """
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D); what stays is scaled up by 1 / (1 - p)."""
+        """(B, T, D) → (B, T, D)."""
         if not self.training:
             return frames
         return super().forward(frames.transpose(1, 2)).transpose(1, 2)
@@ -287,18 +267,13 @@ class RecurrentStack(nn.Module):
 
     Args:
         cell: Recurrence of every layer.
-        input_size: Features a frame.
+        input_size: Features per frame.
         hidden_size: Units of each direction of each layer.
         num_layers: Layers.
-        bidirectional: Whether each layer also runs backwards.
-        dropout: Share of each layer's outputs set to zero in training.
-        input_dropout: Share of the features set to zero in training.
-        locked_dropout: Whether dropout takes the same units in all frames of an utterance.
-        recurrent_dropout: Share of the recurrent weights set to zero in training.
-        layer_norm: Normalise each layer's outputs over units.
-        residual: Add each layer's input to its output, from the second layer on (the first changes the size).
-        initial_state: ``zero``, or ``learned``: one trained vector a layer and direction, shared by all utterances.
-            One that is encoded is given with each call.
+        bidirectional: Also run each layer backwards.
+        dropout: As the other options, see :class:`speechrnn.acoustic.encoder.EncoderConfig`.
+        initial_state: ``zero``, or ``learned``: one trained vector per layer and direction, shared by all utterances.
+            An encoded state is passed with each call.
     """
 
     def __init__(
@@ -339,7 +314,7 @@ class RecurrentStack(nn.Module):
         self.initial_state = nn.Parameter(torch.zeros(self.state_shape)) if initial_state == "learned" else None
 
     def make_initial_state(self, batch_size: int, *, like: Tensor) -> Tensor:
-        """The state that utterances start from, (L, P, D, B, H), on the device and in the type of ``like``."""
+        """The initial state, (L, P, D, B, H), with the device and type of ``like``."""
         layers, parts, directions, hidden = self.state_shape
         if self.initial_state is None:
             return like.new_zeros(layers, parts, directions, batch_size, hidden)
@@ -359,13 +334,13 @@ class RecurrentStack(nn.Module):
         Args:
             inputs: (B, T, F).
             lengths: Valid frames, (B,), int64.
-            state: State to start from, (L, P, D, B, H); None for the stack's own initial state.
+            state: Initial state, (L, P, D, B, H); None for the stack's own.
             return_state: Also return the state after each utterance's last valid frame.
             collect: Layers, counted from 1, whose outputs to return too.
 
         Returns:
-            Outputs of the last layer at every frame, (B, T, D·H), zero past a length; the final state of every layer,
-            (L, P, D, B, H), or None; and the outputs of the layers to collect.
+            Outputs of the last layer, (B, T, D·H), zero past a length; the final state, (L, P, D, B, H), or None; and
+            the outputs of the layers in ``collect``.
         """
         if state is None:
             state = self.make_initial_state(len(inputs), like=inputs)

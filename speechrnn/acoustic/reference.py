@@ -1,4 +1,4 @@
-"""A speaker's earlier speech as the hidden state that a stack starts from."""
+"""Encodes earlier speech of a speaker as the initial state of a recurrent stack."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _LEAST_VARIANCE = 1e-5
 
 
 class ReferenceEncoder(nn.Module):
-    """Feature frames of a reference to an initial state: each frame by itself through two layers, their mean and
-    deviation over time, a code of 64 numbers, and from that the state of every layer, part and direction.
+    """Feature frames of a reference to an initial state.
 
-    It begins as zero for any reference, and is the same for all where there is none: the code is zero then.
+    Two layers per frame, mean and standard deviation over time, a code of 64 numbers, and a linear map to the state of
+    every layer, part and direction. The initial output is zero; without a reference the code is zero.
 
     Args:
-        feature_size: Features a frame.
+        feature_size: Features per frame.
         state_shape: (L, P, D, H).
 
     Source:
@@ -40,11 +40,11 @@ class ReferenceEncoder(nn.Module):
         """Encode references.
 
         Args:
-            features: (B, T, F), without meaning past a length.
-            lengths: Valid frames, (B,), int64; 0 where there is no reference.
+            features: (B, T, F), ignored past a length.
+            lengths: Valid frames, (B,), int64; 0 without a reference.
 
         Returns:
-            States to start from, (L, P, D, B, H).
+            Initial states, (L, P, D, B, H).
         """
         code = features.new_zeros(len(lengths), _CODE)
         if features.shape[1]:

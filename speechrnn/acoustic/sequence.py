@@ -1,4 +1,4 @@
-"""A recurrent stack that says something at every step of a sequence: numbers to come, or one of several symbols.
+"""A recurrent stack with an output at every step of a sequence: the next values, or one of several symbols.
 
 Letters: B batch, T steps, F features, O outputs.
 """
@@ -24,12 +24,12 @@ class SequenceConfig:
     Attributes:
         cell: ``tanh``, ``elementwise``, ``gru`` or ``lstm``.
         hidden_size: Units of each layer.
-        num_layers: Recurrent layers; they run forwards only, for what comes next must not be seen.
+        num_layers: Recurrent layers, unidirectional.
         dropout: Share of each layer's outputs set to zero in training.
-        initial_state: ``zero``; ``learned``: one trained state; ``encoded``: what a second stack of the same shape has
-            in mind after a reference, an earlier piece of the same series.
-        spectral_radius: Largest absolute eigenvalue that each gate's recurrent weights are scaled to at the start;
-            None leaves them orthogonal, which is 1.
+        initial_state: ``zero``; ``learned``: one trained state; ``encoded``: the final state of a second stack of the
+            same shape after a reference, an earlier segment of the same series.
+        spectral_radius: Largest absolute eigenvalue to which the recurrent weights of each gate are scaled initially;
+            None leaves them orthogonal (1).
     """
 
     cell: Cell = "gru"
@@ -44,7 +44,7 @@ class SequenceConfig:
 
 
 class SequenceModel(nn.Module):
-    """Sequences to outputs at every step.
+    """Maps sequences to outputs at every step.
 
     Args:
         config: The stack.
@@ -75,10 +75,10 @@ class SequenceModel(nn.Module):
         )
 
     def encode(self, reference: Tensor | None, lengths: Tensor | None = None) -> Tensor | None:
-        """The state after a reference (B, T, F), to start from, (L, P, 1, B, H); None where nothing is encoded.
+        """The initial state, (L, P, 1, B, H), for a reference (B, T, F); None if the model does not encode one.
 
         Raises:
-            ConfigError: The model starts from an encoded state, and there is no reference.
+            ConfigError: The model encodes its initial state, and there is no reference.
         """
         if self.reference is None:
             return None
@@ -102,12 +102,12 @@ class SequenceModel(nn.Module):
         Args:
             inputs: (B, T, F).
             lengths: Valid steps, (B,), int64.
-            state: State to start from, (L, P, 1, B, H), such as an earlier call's; it wins over the model's own.
-            reference: Earlier pieces, (B, T, F), where the initial state is encoded.
+            state: Initial state, (L, P, 1, B, H), such as an earlier call's; None for the model's own.
+            reference: Earlier segments, (B, T, F), if the initial state is encoded.
             return_state: Also return the state after each sequence's last step.
 
         Returns:
-            Outputs (B, T, O), without meaning past a length, and the state or None.
+            Outputs (B, T, O), undefined past a length, and the state or None.
         """
         state = self.encode(reference) if state is None else state
         hidden, final, _ = self.stack(inputs, lengths, state=state, return_state=return_state)
@@ -116,14 +116,14 @@ class SequenceModel(nn.Module):
     def unroll(
         self, inputs: Tensor, lengths: Tensor, *, reference: Tensor | None = None
     ) -> tuple[list[UnrolledLayer], Tensor]:
-        """The same step by step: its layers, and outputs (B, T, O)."""
+        """Run step by step; returns the layers, and outputs (B, T, O)."""
         layers = unroll_stack(self.stack, inputs, lengths, state=self.encode(reference))
         return layers, self.head(layers[-1].outputs)
 
 
 @torch.no_grad()
 def scale_spectral_radius(stack: RecurrentStack, radius: float) -> None:
-    """Scale the recurrent weights of each gate so that this is their largest absolute eigenvalue."""
+    """Scale the recurrent weights of each gate to this largest absolute eigenvalue."""
     for layer in stack.layers:
         assert isinstance(layer, RecurrentLayer)
         for direction in layer.directions:

@@ -1,18 +1,18 @@
 """The recurrences, written out: one step of each, the loop over time, and back-propagation through it by hand.
 
-The model runs on torch's own kernels (:mod:`speechrnn.acoustic.recurrent`), which show no step. This module computes
-the same, to be read and to look inside; tests hold the two together.
+The model runs on torch's own kernels (:mod:`speechrnn.acoustic.recurrent`), which hide the steps. This module computes
+the same step by step, for reading and inspection; tests compare the two.
 
-A step takes the frame x_t and the state before it, h_{t-1}, and makes the state after it, h_t. Both reach it through
-affine maps, one block of H rows a gate:
+A step maps the frame x_t and the previous state h_{t-1} to the state h_t, through affine maps with one block of H rows
+per gate:
 
-    a_t = W x_t + b        (what the frame says)
-    r_t = U h_{t-1} + d    (what the past says)
+    a_t = W x_t + b        (from the frame)
+    r_t = U h_{t-1} + d    (from the past)
 
-and what a cell does with the two is its own; σ is the logistic function, ⊙ the product unit by unit:
+σ is the logistic function, ⊙ the element-wise product:
 
     tanh          h_t = tanh(a_t + r_t)
-    elementwise   the same with r_t = u ⊙ h_{t-1}: each unit remembers only itself
+    elementwise   the same with r_t = u ⊙ h_{t-1}: no connections between units
     gru           reset   ρ = σ(a_ρ + r_ρ)
                   update  ζ = σ(a_ζ + r_ζ)
                   new     ν = tanh(a_ν + ρ ⊙ r_ν)
@@ -24,9 +24,9 @@ and what a cell does with the two is its own; σ is the logistic function, ⊙ t
                   c_t = φ ⊙ c_{t-1} + ι ⊙ γ
                   h_t = ω ⊙ tanh(c_t)
 
-Backwards, the error of a step is what its own output is to blame for, and what the steps after it are to blame for and
-hand back: ∂E/∂h_t = ∂E_t/∂h_t + (∂h_{t+1}/∂h_t)ᵀ ∂E/∂h_{t+1}, where E = Σ_t E_t. Every step uses the same weights, so
-their gradient is the sum over steps of what each step alone would ask for.
+Backwards, the error of a state is that of its own output plus that propagated from the next step:
+∂E/∂h_t = ∂E_t/∂h_t + (∂h_{t+1}/∂h_t)ᵀ ∂E/∂h_{t+1}, where E = Σ_t E_t. All steps share the weights, so the gradient of a
+weight is the sum over steps.
 
 Source:
     J. Elman, "Finding structure in time", 1990; S. Li et al., "Independently Recurrent Neural Network", CVPR 2018;
@@ -56,7 +56,7 @@ class CellWeights:
 
     Attributes:
         weight_input: W, (G·H, F).
-        weight_recurrent: U, (G·H, H); u, (H,), where each unit remembers only itself.
+        weight_recurrent: U, (G·H, H); u, (H,), of the elementwise cell.
         bias_input: b, (G·H,).
         bias_recurrent: d, (G·H,).
     """
@@ -68,12 +68,12 @@ class CellWeights:
 
     @classmethod
     def of(cls, direction: nn.Module) -> CellWeights:
-        """Those of a direction of a :class:`speechrnn.acoustic.recurrent.RecurrentLayer`; its own tensors, no copies.
+        """The weights (not copied) of one direction of a :class:`speechrnn.acoustic.recurrent.RecurrentLayer`.
 
-        The elementwise recurrence has one bias only; its other one is zero here.
+        The elementwise cell has one bias; the other one is zero here.
 
         Raises:
-            ModelError: It is no cell whose equations stand here.
+            ModelError: The equations of this cell are unknown here.
         """
         if isinstance(direction, ElementwiseRNN):
             zero = torch.zeros_like(direction.bias)
@@ -82,7 +82,7 @@ class CellWeights:
         if not isinstance(direction, nn.RNNBase) or any(not hasattr(direction, name) for name in names):
             raise ModelError(
                 f"{type(direction).__name__}: expected a tanh, elementwise, GRU or LSTM layer with input and recurrent "
-                "weights and their biases; of others nothing can be shown step by step"
+                "weights and biases; other layers cannot be unrolled"
             )
         return cls(*(getattr(direction, name) for name in names))
 
@@ -102,8 +102,8 @@ class CellWeights:
 
 
 # One step of each cell, and its derivative. A state is (P, B, H): h, and for an LSTM c. Forwards: a_t, r_t and the
-# state before → the state after, and what the way back needs. Backwards: the error of the state after → the errors of
-# a_t, of r_t, and of the state before as far as it does not pass through r_t.
+# previous state → the new state, and the values that the derivative needs. Backwards: the error of the new state → the
+# errors of a_t, of r_t, and of the previous state, without the part that passes through r_t.
 
 
 def step_tanh(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
@@ -113,7 +113,7 @@ def step_tanh(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
 
 
 def step_tanh_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
-    """tanh' = 1 - tanh²: where a unit is saturated no error passes."""
+    """tanh' = 1 - tanh²: a saturated unit passes no error."""
     (h,) = saved
     da = error[0] * (1 - h * h)
     return da, da, torch.zeros_like(error)
@@ -130,7 +130,7 @@ def step_gru(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
 
 
 def step_gru_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
-    """Through ζ ⊙ h_{t-1} the error passes whole where the update gate is open: no product over steps wears it away."""
+    """Through ζ ⊙ h_{t-1} the error passes unchanged where the update gate is open."""
     reset, update, new, r_new, before = saved
     (dh,) = error
     d_new = dh * (1 - update) * (1 - new * new)
@@ -154,7 +154,7 @@ def step_lstm(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
 
 
 def step_lstm_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
-    """Through φ ⊙ c_{t-1} the error passes whole where the forget gate is open."""
+    """Through φ ⊙ c_{t-1} the error passes unchanged where the forget gate is open."""
     gate_input, gate_forget, new, gate_output, before, squashed = saved
     dh, dc = error
     dc = dc + dh * gate_output * (1 - squashed * squashed)
@@ -170,17 +170,13 @@ def step_lstm_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]
     return da, da, torch.stack([torch.zeros_like(dh), dc * gate_forget])
 
 
-_STEPS: dict[Cell, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Saved]]] = {
-    "tanh": step_tanh,
-    "elementwise": step_tanh,
-    "gru": step_gru,
-    "lstm": step_lstm,
-}
-_STEPS_BACK: dict[Cell, Callable[[Tensor, Saved], tuple[Tensor, Tensor, Tensor]]] = {
-    "tanh": step_tanh_back,
-    "elementwise": step_tanh_back,
-    "gru": step_gru_back,
-    "lstm": step_lstm_back,
+Forward = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Saved]]
+Backward = Callable[[Tensor, Saved], tuple[Tensor, Tensor, Tensor]]
+_STEPS: dict[Cell, tuple[Forward, Backward]] = {
+    "tanh": (step_tanh, step_tanh_back),
+    "elementwise": (step_tanh, step_tanh_back),
+    "gru": (step_gru, step_gru_back),
+    "lstm": (step_lstm, step_lstm_back),
 }
 
 
@@ -190,12 +186,12 @@ class Unrolled:
 
     Attributes:
         cell: Recurrence.
-        weights: Those of every step.
+        weights: Weights of every step.
         inputs: (B, T, F), in the order in which the layer reads them.
         lengths: Valid frames, (B,), int64.
         states: T + 1 states, (P, B, H) each: before the first frame, and after every frame. Past an utterance's length
-            the state stays as it was.
-        saved: For each frame what the way back needs.
+            the state is constant.
+        saved: For each frame, the values that its derivative needs.
         is_reversed: Whether the layer reads each utterance from its last frame.
     """
 
@@ -209,7 +205,7 @@ class Unrolled:
 
     @property
     def outputs(self) -> Tensor:
-        """Hidden state after every frame, in the frames' order, zero past a length: (B, T, H)."""
+        """Hidden state after every frame in temporal order, zero past a length: (B, T, H)."""
         if not self.saved:
             return self.inputs.new_zeros(len(self.inputs), 0, self.states[0].shape[-1])
         hidden = torch.stack([state[0] for state in self.states[1:]], dim=1)
@@ -232,7 +228,7 @@ def unroll(
         weights: Its weights.
         inputs: (B, T, F).
         lengths: Valid frames, (B,), int64.
-        initial: State before the first frame, (P, B, H).
+        initial: Initial state, (P, B, H).
         is_reversed: Read each utterance from its last valid frame to its first.
     """
     if is_reversed:
@@ -240,7 +236,7 @@ def unroll(
     from_frames = inputs @ weights.weight_input.T + weights.bias_input
     states, saved = [initial], []
     for t in range(inputs.shape[1]):
-        after, needed = _STEPS[cell](from_frames[:, t], weights.from_past(states[-1][0]), states[-1])
+        after, needed = _STEPS[cell][0](from_frames[:, t], weights.from_past(states[-1][0]), states[-1])
         states.append(torch.where((t < lengths)[None, :, None], after, states[-1]))
         saved.append(needed)
     return Unrolled(cell, weights, inputs, lengths, states, saved, is_reversed)
@@ -248,14 +244,13 @@ def unroll(
 
 @dataclass(frozen=True)
 class Gradients:
-    """What back-propagation through time gives, for a total error E = Σ_t E_t.
+    """Gradients of a total error E = Σ_t E_t from back-propagation through time.
 
     Attributes:
         weights: ∂E/∂ each weight: the sum over all steps.
-        inputs: ∂E/∂x_t, (B, T, F), in the frames' order, zero past a length.
-        states: ∂E/∂ each of the T + 1 states, (T + 1, P, B, H), in the order in which the layer goes through them; the
-            first is that of the initial state.
-        step_norms: Norm of what each step adds to ∂E/∂U, (T,), in the layer's order.
+        inputs: ∂E/∂x_t, (B, T, F), in temporal order, zero past a length.
+        states: ∂E/∂ each of the T + 1 states, (T + 1, P, B, H), in the layer's order; the initial state first.
+        step_norms: Norm of each step's contribution to ∂E/∂U, (T,), in the layer's order.
     """
 
     weights: CellWeights
@@ -270,9 +265,8 @@ def backpropagate(unrolled: Unrolled, errors: Tensor, final_error: Tensor | None
 
     Args:
         unrolled: The layer after its forward pass.
-        errors: ∂E_t/∂h_t, what each frame's output is itself to blame for, (B, T, H), in the frames' order; what stands
-            past a length is ignored.
-        final_error: ∂E/∂ the final state, where something uses it, (P, B, H).
+        errors: ∂E_t/∂h_t, (B, T, H), in temporal order; values past a length are ignored.
+        final_error: ∂E/∂ the final state, (P, B, H); None: zero.
     """
     weights, lengths = unrolled.weights, unrolled.lengths
     if unrolled.is_reversed:
@@ -286,7 +280,7 @@ def backpropagate(unrolled: Unrolled, errors: Tensor, final_error: Tensor | None
         own = torch.cat([errors[None, :, t], torch.zeros_like(error[1:])])
         error = torch.where(is_valid, error + own, error)
         states[-1] = error
-        da, dr, direct = _STEPS_BACK[unrolled.cell](error, unrolled.saved[t])
+        da, dr, direct = _STEPS[unrolled.cell][1](error, unrolled.saved[t])
         da, dr = da * is_valid, dr * is_valid
         hidden = unrolled.states[t][0]
         step = [da.T @ unrolled.inputs[:, t], weights.recurrent_gradient(dr, hidden), da.sum(dim=0), dr.sum(dim=0)]
@@ -317,13 +311,13 @@ class UnrolledLayer:
 def unroll_stack(
     stack: RecurrentStack, inputs: Tensor, lengths: Tensor, *, state: Tensor | None = None
 ) -> list[UnrolledLayer]:
-    """Run a stack step by step, as it runs when it does not train (no dropout).
+    """Run a stack step by step, without dropout.
 
     Args:
         stack: Any recurrent stack.
         inputs: (B, T, F).
         lengths: Valid frames, (B,), int64.
-        state: State to start from, (L, P, D, B, H); None for the stack's own.
+        state: Initial state, (L, P, D, B, H); None for the stack's own.
     """
     if state is None:
         state = stack.make_initial_state(len(inputs), like=inputs)
@@ -344,7 +338,7 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
     """Run a model step by step from waveforms to log-probabilities.
 
     Returns:
-        Its recurrent layers; log-probabilities (B, T', V); and their lengths (B,).
+        The recurrent layers; log-probabilities (B, T', V); and their lengths (B,).
     """
     encoder = model.encoder
     with torch.no_grad():
@@ -353,7 +347,7 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
         )
         features = model.front_end.derive_features(log_mels, lengths, speaker_stats=batch.speaker_stats)
     frames, lengths = encoder.subsampling(features, lengths)
-    if torch.is_grad_enabled() and not frames.requires_grad:  # frozen weights: the states are asked about all the same
+    if torch.is_grad_enabled() and not frames.requires_grad:  # gradients of states exist with frozen weights too
         frames = frames.detach().requires_grad_()
     state = encoder.make_initial_state(None, None, like=features)
     layers = unroll_stack(encoder.stack, frames, lengths, state=state)

@@ -127,7 +127,7 @@ def make_curve(norms):
 
 def test_words_of_a_curve():
     assert make_curve([1.0] * 20).describe() == (
-        "layer 2, forward: gradients reach as far as was measured, 19 frames, 0.19 s"
+        "layer 2, forward: gradients reach over all measured lags, 19 frames, 0.19 s"
     )
     far = make_curve([1.0] * 60 + [0.0] * 5)
     assert far.describe() == "layer 2, forward: beyond 59 frames, 0.59 s, nothing is learned"
@@ -140,7 +140,7 @@ def test_words_of_a_curve():
     "batch", [make_batch((0.05, 0.05), targets=((1, 2, 3) * 9, (1,) * 9)), make_batch((0.0,), targets=((1,),))]
 )
 def test_utterances_that_cannot_be_aligned_teach_nothing(batch):
-    with pytest.raises(SpeechRNNError, match="there is none"):
+    with pytest.raises(SpeechRNNError, match="no utterance has enough frames"):
         measure_lag_curves(make_model("gru"), [batch])
 
 

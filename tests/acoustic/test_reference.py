@@ -95,5 +95,5 @@ def test_half_precision_takes_such_a_state_too(make_tiny_model, make_recording, 
 @pytest.mark.parametrize("kind", ["zero", "learned"])
 def test_only_a_model_that_encodes_can_be_asked_to(make_tiny_model, kind):
     acoustic = make_tiny_model(initial_state=kind).acoustic
-    with pytest.raises(ConfigError, match=f"starts from a state that is {kind}, not encoded"):
+    with pytest.raises(ConfigError, match=f"expected encoded, the model has {kind}"):
         acoustic.encode_reference(torch.zeros(1, 8000), torch.tensor([8000]))

@@ -35,14 +35,16 @@ def mask(outputs, lengths):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("lengths", [[1], [2, 1], [9, 3, 9, 1], [500, 17, 250]])
-@pytest.mark.parametrize("is_zero", [True, False])
+@pytest.mark.parametrize(
+    ("lengths", "is_zero"), [([1], True), ([1], False), ([2, 1], False), ([9, 3, 9, 1], False), ([200, 17, 90], False)]
+)
 def test_unrolled_equals_torch_forwards_and_backwards(cell, lengths, is_zero):
-    """Both directions, any initial state, lengths 1 to 500; an error at every output and at the final state."""
+    """Both directions, any initial state, lengths 1 to 200; an error at every output and at the final state."""
     layer = make_layer(cell)
     inputs, lengths = make_inputs(lengths)
     inputs.requires_grad_()
-    initial = torch.randn(layer.num_parts, 2, len(lengths), 7, dtype=torch.float64) * (0.0 if is_zero else 1.0)
+    parts = 2 if layer.cell == "lstm" else 1
+    initial = torch.randn(parts, 2, len(lengths), 7, dtype=torch.float64) * (0.0 if is_zero else 1.0)
     initial.requires_grad_()
     outputs, final = layer(inputs, lengths, initial=initial, return_state=True)
     outputs = mask(outputs, lengths)
@@ -78,7 +80,7 @@ def test_the_error_of_every_step_is_autograds(cell, is_reversed):
     """∂E/∂h_t at each step, through the loop itself."""
     layer = make_layer(cell, bidirectional=False)
     inputs, lengths = make_inputs([6, 4])
-    initial = torch.randn(layer.num_parts, 2, 7, dtype=torch.float64).requires_grad_()
+    initial = torch.randn((2 if layer.cell == "lstm" else 1), 2, 7, dtype=torch.float64).requires_grad_()
     unrolled = unroll(cell, CellWeights.of(layer.directions[0]), inputs, lengths, initial, is_reversed=is_reversed)
     errors = mask(torch.randn(2, 6, 7, dtype=torch.float64), lengths)
     expected = torch.autograd.grad((unrolled.outputs * errors).sum(), unrolled.states)
@@ -91,7 +93,7 @@ def test_the_total_error_is_the_sum_over_steps(cell):
     """Each step's own error sent back alone, and the results added, is the whole gradient."""
     layer = make_layer(cell, bidirectional=False)
     inputs, lengths = make_inputs([8, 5])
-    initial = torch.zeros(layer.num_parts, 2, 7, dtype=torch.float64)
+    initial = torch.zeros((2 if layer.cell == "lstm" else 1), 2, 7, dtype=torch.float64)
     unrolled = unroll(cell, CellWeights.of(layer.directions[0]), inputs, lengths, initial)
     errors = mask(torch.randn(2, 8, 7, dtype=torch.float64), lengths)
     whole = backpropagate(unrolled, errors)
@@ -118,7 +120,7 @@ def test_step_norms_are_those_of_what_each_step_adds():
 def test_what_stands_past_a_length_changes_nothing(cell):
     layer = make_layer(cell)
     inputs, lengths = make_inputs([9, 4])
-    initial = torch.zeros(layer.num_parts, 2, 2, 7, dtype=torch.float64)
+    initial = torch.zeros((2 if layer.cell == "lstm" else 1), 2, 2, 7, dtype=torch.float64)
     other = inputs.clone()
     other[1, 4:] = 1e3
     for first, second in zip(
@@ -134,7 +136,7 @@ def test_what_stands_past_a_length_changes_nothing(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_no_frames_leave_the_state_as_it_is(cell):
     layer = make_layer(cell, bidirectional=False)
-    initial = torch.ones(layer.num_parts, 2, 7, dtype=torch.float64)
+    initial = torch.ones((2 if layer.cell == "lstm" else 1), 2, 7, dtype=torch.float64)
     inputs, lengths = torch.zeros(2, 0, 5, dtype=torch.float64), torch.tensor([0, 0])
     unrolled = unroll(cell, CellWeights.of(layer.directions[0]), inputs, lengths, initial)
     assert unrolled.outputs.shape == (2, 0, 7)

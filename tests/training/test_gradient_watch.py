@@ -97,7 +97,7 @@ def test_vanishing_gradients_are_said_once_in_words(tone_configuration, caplog, 
     monkeypatch.setattr("speechrnn.acoustic.gradient_flow.NOTHING", 0.9)  # hardly anything counts as something
     with caplog.at_level(logging.INFO, logger="speechrnn"):
         run(tone_configuration, gradients__every_steps=2, encoder__cell="tanh", trainer__max_epochs=2)
-    said = [message for message in caplog.messages if "gradients vanish; take encoder.cell lstm or gru" in message]
+    said = [message for message in caplog.messages if "gradients vanish; use encoder.cell lstm or gru" in message]
     assert {message.split(": ")[1].split(",")[0] for message in said} == {"layer 1"}
     assert len(said) <= 4  # once for each direction, and anew where it had changed in between
 
