@@ -1,5 +1,10 @@
-"""Sphinx configuration; ``sphinx-build -W docs DIR`` needs no network."""
+"""Sphinx configuration; ``sphinx-build -W docs DIR`` needs no network.
 
+The tutorials are notebooks. ``TUTORIALS=cache`` runs them, so that the pages show their outputs; a notebook that has
+not changed is not run again. Without it the pages show only the code.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -10,12 +15,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 project = "speechrnn"
 author = "the speechrnn contributors"
 version = release = speechrnn.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_pages"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_pages"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_show_copyright = False
 
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+nb_execution_mode = os.environ.get("TUTORIALS", "off")
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -54,7 +54,8 @@ def write_pages(docs: Path) -> None:
 
 def point_to_copies(app: Any, page: str, source: list[str]) -> None:
     """Make links lead to the copies, and from these to the pages of docs; a recipe's folder is its README."""
-    source[0] = source[0].replace("](../", "](") if "/" not in page else source[0]
+    above = "../" * page.count("/")
+    source[0] = source[0].replace(f"](../{above}", f"]({above}")
     source[0] = source[0].replace("](docs/", "](") if f"{page}.md" in COPIED else source[0]
     if page.startswith("recipes/"):
         source[0] = re.sub(r"\]\((\w+)\)", r"](\1/README.md)", source[0])

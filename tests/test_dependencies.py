@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORT_NAMES = {"pyyaml": "yaml", "flashlight-text": "flashlight", "myst-parser": "myst_parser"}
+IMPORT_NAMES = {"pyyaml": "yaml", "flashlight-text": "flashlight", "myst-nb": "myst_nb"}
 # Programs and plugins that are run, not imported.
-TOOLS = {"pytest-timeout", "pytest-xdist", "ruff", "mypy", "sphinx", "furo", "myst-parser"}
+TOOLS = {"pytest-timeout", "pytest-xdist", "ruff", "mypy", "sphinx", "furo"}
 # Lightning imports it for its TensorBoardLogger, which training uses.
 BY_LIGHTNING = {"tensorboard"}
 # Peers that some benchmarks compare with; installed in environments of their own.

@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import textwrap
 from functools import cache
 from pathlib import Path
@@ -30,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob(".github/**/*.md")]
 GENERATED = {ROOT / "docs" / name: describe for name, describe in generated_pages.GENERATED.items()}
-DOCS = sorted(path for path in ROOT.glob("docs/**/*.md") if path.parent.name in ("docs", "reference"))
+DOCS = sorted(path for path in ROOT.glob("docs/**/*.md") if path.parent.name in ("docs", "reference", "tutorials"))
 DOCS = [path for path in DOCS if path not in GENERATED and path.name not in generated_pages.COPIED]
 PAGES = sorted({*OTHERS, *DOCS})
 
@@ -213,21 +212,6 @@ def test_python_examples_of_the_readme_are_short():
 
 
 # Examples are run below.
-
-
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory) -> dict[str, str]:
-    """Variables with which a shell finds this tree's speechrnn; pip does nothing, since everything is installed.
-
-    ``corpus check`` may find something (exit code 1); whatever else is not done ends the example.
-    """
-    folder = tmp_path_factory.mktemp("bin")
-    command = f'{shlex.quote(sys.executable)} -m speechrnn.cli.main "$@"'
-    scripts = {"speechrnn": command + ' || { code=$?; test "$1 $2 $code" = "corpus check 1"; }', "pip": "exit 0"}
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        (folder / name).chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
 def run_example(example: Example, folder: Path, shell: dict[str, str], names: dict[str, object]) -> None:
