@@ -43,6 +43,26 @@ class Waveform:
         return len(self.samples) / self.sample_rate
 
 
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """A recording's header.
+
+    Attributes:
+        sample_rate: Samples a second of one channel, in Hz.
+        channels: Number of channels.
+        frames: Samples of one channel.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.frames / self.sample_rate
+
+
 @dataclass(frozen=True)
 class Batch:
     """Utterances to train or validate on; padding is zero on the right.

@@ -1,9 +1,8 @@
-"""Recordings inside tar archives, by paths that go on inside: ``shards/recording.000003.tar/utterance-17.flac``."""
+"""Recordings in tar archives, with paths such as ``shards/recording.000003.tar/utterance-17.flac``."""
 
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -14,23 +13,10 @@ import numpy as np
 from speechrnn.errors import AudioError
 
 _INDEXES = 512
-ARCHIVE_ENDING = ".tar"
-
-
-def find_archive(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
-    """The archive that a path goes into, and the name inside it; None where it goes into none.
-
-    No disk is looked at: an archive is what ends in ``.tar`` and has something behind it.
-    """
-    whole = Path(path)
-    for parent in whole.parents:
-        if parent.suffix == ARCHIVE_ENDING:
-            return parent, whole.relative_to(parent).as_posix()
-    return None
 
 
 class _Members(Mapping[str, tuple[int, int]]):
-    """An archive's table of contents in a fifth of the memory of a dict, of which hundreds are kept."""
+    """An archive's table of contents in a fifth of a dict's memory; hundreds are cached."""
 
     def __init__(self, found: Mapping[str, tuple[int, int]]) -> None:
         self._names = np.array([_encode(name) for name in found], dtype=bytes)
@@ -58,7 +44,7 @@ def _encode(name: str) -> bytes:
 
 
 def list_members(archive: Path) -> Mapping[str, tuple[int, int]]:
-    """Names of an archive's files with the position and the number of their bytes; read once for every state of it.
+    """Names of an archive's files with the position and number of their bytes; read again when the archive changes.
 
     Raises:
         AudioError: The archive cannot be read.
@@ -81,18 +67,18 @@ def _index(archive: str, changed_ns: int, size: int) -> Mapping[str, tuple[int, 
         except tarfile.ReadError:
             if not members:
                 raise
-    return _Members(members)  # of one that is cut off: what stands before the cut
+    return _Members(members)  # of a truncated archive: the files before the cut
 
 
 def open_member(archive: Path, name: str) -> io.BytesIO:
-    """A file of an archive, whole in memory.
+    """Read a file of an archive into memory.
 
     Raises:
-        AudioError: The archive cannot be read, holds no such file, or ends within it.
+        AudioError: The archive cannot be read, has no such file, or ends within it.
     """
     members = list_members(archive)
     if name not in members:
-        raise AudioError(f"{archive}: holds no {name}; if it did, it is cut off or damaged: copy or pack it again")
+        raise AudioError(f"{archive}: holds no {name}; it may be cut off or damaged: copy or pack it again")
     position, size = members[name]
     try:
         with archive.open("rb") as file:

@@ -1,11 +1,11 @@
 """Augmentation of training recordings: speed, pitch, cuts, pauses, filters, noise.
 
-Noise is in :mod:`speechrnn.audio.noise`, rooms and codecs are in :mod:`speechrnn.audio.channel`, what changes log-mels
-is in :mod:`speechrnn.audio.spectral_augment`.
+Noise, rooms and codecs are in :mod:`speechrnn.audio.channel`, effects on log-mels in
+:mod:`speechrnn.audio.spectral_augment`.
 
 Every effect takes one utterance, (N,), float32, its own configuration, the sample rate in Hz and a seed, and returns
-(n,), float32. Each draw is a function of the seed, which is one of the run's seed, the epoch and the utterance's id
-(:func:`speechrnn.seeds.derive_seed`); an effect that is not drawn returns the samples as they are.
+(n,), float32. Each draw is a function of the seed, which is derived from the run's seed, the epoch and the utterance's
+id (:func:`speechrnn.seeds.derive_seed`). An effect that is not drawn returns the samples unchanged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import numpy as np
 from speechrnn.audio.channel import (
     BandConfig,
     CodecConfig,
+    DrawOther,
+    NoiseConfig,
     ReverberationConfig,
+    add_noise,
     encode_and_decode,
     limit_band,
     reverberate,
 )
-from speechrnn.audio.noise import DrawOther, NoiseConfig, add_noise
 from speechrnn.audio.resampling import resample
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.seeds import derive_seed
@@ -32,16 +34,16 @@ from speechrnn.settings import bounded, check_settings
 
 _VOCODER_SECONDS = 0.064
 _SPEECH_DB = 25.0
-"""Speech, where its ends are looked for, is within so many dB of the loudest 10 ms."""
+"""Speech is within this many dB of the loudest 10 ms."""
 
 
 @dataclass(frozen=True)
 class GateConfig:
-    """Cut off what is quiet at an utterance's ends, as recorders that start on sound do: faint consonants go with it.
+    """Cut off the quiet ends of an utterance, as sound-activated recorders do; faint consonants are lost.
 
     Attributes:
         probability: Share of utterances that are cut, in [0, 1]; 0 is off.
-        threshold_db: Least and greatest distance of the gate below the loudest 10 ms, in dB; drawn uniformly between.
+        threshold_db: Least and greatest distance of the gate below the loudest 10 ms, in dB; drawn uniformly.
     """
 
     probability: float = bounded(0.0, 0, 1)
@@ -53,12 +55,12 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class TruncateConfig:
-    """Cut into the first or the last word, as a recording does that was started late or stopped early.
+    """Cut into the first or the last word, as in recordings that were started late or stopped early.
 
     Attributes:
         probability: Share of ends that are cut, in [0, 1]; 0 is off.
-        seconds: Most speech that an end loses, in seconds; drawn uniformly from 0 up to it, but never more than a
-            quarter of what lies between the first and the last loud moment. All before or after the cut goes too.
+        seconds: Most speech that an end loses, in seconds; drawn uniformly from 0, but at most a quarter of the time
+            between the first and the last loud moment. Everything before or after the cut is removed.
     """
 
     probability: float = bounded(0.0, 0, 1)
@@ -76,8 +78,8 @@ class WordFragmentsConfig:
 
     Attributes:
         probability: Share of ends that get a fragment, in [0, 1]; 0 is off.
-        seconds: Shortest and longest piece, in seconds; drawn uniformly between.
-        attenuation_db: Least and greatest attenuation, in dB, besides the fading; drawn uniformly between.
+        seconds: Shortest and longest piece, in seconds; drawn uniformly.
+        attenuation_db: Least and greatest attenuation besides the fading, in dB; drawn uniformly.
     """
 
     probability: float = bounded(0.0, 0, 1)
@@ -90,27 +92,28 @@ class WordFragmentsConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to training utterances; validation and test are left alone.
+    """Augmentation of training utterances; validation and test utterances are not changed.
+
+    Every value is drawn for each utterance and epoch.
 
     Attributes:
-        speed: Factors of tempo and pitch together, one drawn for each utterance and epoch; (1.0,) changes nothing.
-        pitch_semitones: Lowest and highest change of pitch at the same tempo, in semitones; drawn uniformly between for
-            each utterance and epoch.
-        tempo: Lowest and highest factor of tempo at the same pitch, likewise.
+        speed: Factors of tempo and pitch together, of which one is drawn; (1.0,) changes nothing.
+        pitch_semitones: Lowest and highest change of pitch at the same tempo, in semitones; drawn uniformly.
+        tempo: Lowest and highest factor of tempo at the same pitch; drawn uniformly.
         truncate: Cuts into the first and the last word.
-        gate: Cuts of what is quiet at both ends.
-        gain_db: Lowest and highest gain, in dB; drawn uniformly between for each utterance and epoch.
-        equalizer_db: How far each of three random cosines over the mel scale may bend an utterance's spectrum, up or
-            down, in dB; 0 is off. Against models that take a microphone for a feature of the word.
-        padding_seconds: Longest pause put before and after an utterance, each drawn uniformly from 0 up to it, in
-            seconds; it holds white noise as loud as the utterance's quietest tenth. Against models that take the share
-            of silence in a recording for a feature of the word.
-        padding_probability: Share of ends that get a pause, in [0, 1]. Below 1 a model also hears recordings that begin
-            and end at once, as those that it is to transcribe may do.
-        word_fragments: Faint fragments of a word at both ends, added to what is there (a pause, for example).
+        gate: Cuts of the quiet ends.
+        gain_db: Lowest and highest gain, in dB; drawn uniformly.
+        equalizer_db: Largest amplitude of each of three random cosines over the mel scale that change the spectrum, in
+            dB; 0 is off. For models that confuse properties of the microphone with those of the word.
+        padding_seconds: Longest pause before and after an utterance, each drawn uniformly from 0, in seconds; it
+            contains white noise as loud as the utterance's quietest tenth. For models that confuse the share of silence
+            in a recording with a property of the word.
+        padding_probability: Share of ends that get a pause, in [0, 1]. Below 1 the training data includes utterances
+            that begin or end with speech.
+        word_fragments: Faint fragments of a word, added at both ends.
         reverberation: Rooms.
         noise: Noise over the whole utterance.
-        band: A telephone's band.
+        band: The frequency band of a telephone.
         codec: Lossy coding.
         warp: Stretches of the log-mels, over frequency and time.
         spec_augment: Masks over the log-mels.
@@ -145,11 +148,11 @@ def draw_speed(config: AugmentConfig, seed: int) -> float:
 
 
 def change_pitch_and_tempo(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Change the pitch and the tempo, each by itself, with a phase vocoder, of at least one window of it, 64 ms.
+    """Change the pitch and the tempo independently, with a phase vocoder; less than a window, 64 ms, is unchanged.
 
     Source:
-        ``librosa.effects.time_stretch``: a pitch that is p times as high is a recording stretched p times, then
-        resampled to p times the speed.
+        ``librosa.effects.time_stretch``: to raise the pitch by p, the recording is stretched p times and resampled to p
+        times the speed.
     """
     rng = np.random.default_rng(seed)
     pitch = 2.0 ** (rng.uniform(*config.pitch_semitones) / 12.0)
@@ -164,16 +167,16 @@ def change_pitch_and_tempo(samples: np.ndarray, config: AugmentConfig, *, sample
 
 
 def change_gain(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Make it louder or quieter."""
+    """Change the level."""
     gain_db = np.random.default_rng(seed).uniform(*config.gain_db)
     return samples * np.float32(10.0 ** (gain_db / 20.0))
 
 
 def equalize(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Bend the spectrum as another microphone would.
+    """Change the spectrum as another microphone would.
 
     The gain in dB at mel m is Σ a_k cos(π k m / m_max) for k = 1, 2, 3, each a_k drawn uniformly from ±equalizer_db;
-    the phase stays.
+    the phase is kept.
     """
     swings_db = np.random.default_rng(seed).uniform(-config.equalizer_db, config.equalizer_db, size=3)
     mels = np.log1p(np.fft.rfftfreq(len(samples), 1.0 / sample_rate) / 700.0)  # HTK's scale up to a factor
@@ -183,7 +186,7 @@ def equalize(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, se
 
 
 def add_pauses(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Put faint noise before and after it."""
+    """Add pauses of faint noise before and after the utterance."""
     rng = np.random.default_rng(seed)
     before, after = rng.integers(round(config.padding_seconds * sample_rate) + 1, size=2)
     has_pause = np.random.default_rng(derive_seed(seed, "ends")).random(2) < config.padding_probability
@@ -206,7 +209,7 @@ def add_word_fragments(samples: np.ndarray, config: WordFragmentsConfig, *, samp
         gain, place = 10.0 ** (-rng.uniform(*config.attenuation_db) / 20.0), rng.random()
         if not has_fragment or not len(loud):
             continue
-        # At the beginning the piece starts with something loud, at the end it ends with it.
+        # The piece starts with a loud moment at the beginning, and ends with one at the end.
         size = max(1, sample_rate // 100)
         moment = (int(loud[int(place * len(loud))]) + is_end) * size
         start = min(max(0, moment - (length if is_end else 0)), len(samples) - length)
@@ -225,7 +228,7 @@ def _measure_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def cut_quiet_ends(samples: np.ndarray, config: GateConfig, *, sample_rate: int, seed: int) -> np.ndarray:
-    """Cut off what lies below the gate before the first and after the last loud 10 ms; at least 10 ms are left."""
+    """Cut off everything before the first and after the last 10 ms above the gate; at least 10 ms are left."""
     rng = np.random.default_rng(seed)
     levels = _measure_levels(samples, sample_rate)
     if rng.random() >= config.probability or not levels.any():
@@ -253,14 +256,14 @@ def truncate_ends(samples: np.ndarray, config: TruncateConfig, *, sample_rate: i
 def augment(
     samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int, draw_other: DrawOther | None = None
 ) -> np.ndarray:
-    """Apply all that is configured, except speed and what is done to log-mels.
+    """Apply all configured effects, except speed and effects on log-mels.
 
     Args:
         samples: (N,), float32.
-        config: What to do.
+        config: The effects.
         sample_rate: In Hz.
         seed: Every draw is a function of it.
-        draw_other: Where noise of the corpus's own comes from.
+        draw_other: Draws another utterance, for noise made of the corpus.
     """
     for name, is_on, effect, part in _EFFECTS:
         if is_on(config):
@@ -287,4 +290,4 @@ _EFFECTS: tuple[tuple[str, Callable[[AugmentConfig], bool], Callable[..., np.nda
     ("band", _has_probability("band"), limit_band, "band"),
     ("codec", _has_probability("codec"), encode_and_decode, "codec"),
 )
-"""In their order: the name that the seed is derived with, whether it is on, the effect, and the settings it takes."""
+"""In their order: the name from which the seed is derived, whether it is on, the effect, and its settings."""

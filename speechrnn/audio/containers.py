@@ -1,7 +1,7 @@
 """Encoded recordings: opening them, and checking what their headers promise where libsndfile reports nothing.
 
 libsndfile shortens a WAV or Ogg file that was cut off, reads the first of several joined recordings, and takes the
-length of an MP3 without a length header from its first bit rate. Half a recording must not pass for a whole one.
+length of an MP3 without a length header from its first bit rate.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from speechrnn.audio.archives import find_archive, open_member
 from speechrnn.audio.ogg import OggSurvey, survey_ogg
 from speechrnn.errors import AudioError
 
 logger = logging.getLogger("speechrnn")
+
+AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
+"""Endings of the files that are searched for as recordings."""
+ARCHIVE_ENDING = ".tar"
 
 # Some writers count their own 44-byte header as samples: at most 5.5 ms of 8 kHz, 8-bit sound.
 _WAV_TOLERANCE_SECONDS = 0.01
 # Programs that write to a pipe cannot go back to fill in the length: they leave the largest signed or unsigned 32-bit
 # number there, some less a header or rounded down to whole blocks.
 _UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-# What a WAV file may have behind its samples that is no chunk: a tag, or a few samples that its header does not count.
+# A WAV file may have bytes after its samples that are not a chunk: a tag, or a few samples that its header omits.
 _STALE_HEADER_SECONDS = 0.1
-AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
-"""Endings of the files that are looked for as recordings where nothing names them whole."""
-
 # Two frames at 320 kbit/s: the encoder's padding at the end, which the decoder leaves out.
 _MP3_TOLERANCE_BYTES = 4096
 
@@ -43,41 +44,30 @@ _FOREIGN = (
     (0, b"0&\xb2u", "a Windows Media file"),
 )
 _READABLE = ((b"RIFF", "WAV"), (b"RF64", "WAV"), (b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\xff", "MP3"))
-_BUFFER_BYTES = 2**16
+_CANNOT_OPEN: dict[type[Exception], str] = {
+    FileNotFoundError: "no such file",
+    IsADirectoryError: "a folder, not a recording; name the files in it",
+    PermissionError: "permission denied; make it readable for this user",
+}
 
 
-class _WatchedFile(io.RawIOBase):
+class _WatchedFile(io.FileIO):
     """A file that reports a failed read as its end and keeps the error, which soundfile would drop."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._raw = open(path, "rb", buffering=0)  # noqa: SIM115 (closed with this object)
-        self.failure: OSError | None = None
+    failure: OSError | None = None
 
     def readinto(self, buffer: Any) -> int:
-        return self._try(lambda: self._raw.readinto(buffer), 0)
+        return self._try(super().readinto, buffer) or 0
 
     def readall(self) -> bytes:
-        return self._try(self._raw.readall, b"")
+        return self._try(super().readall) or b""
 
-    def _try(self, read: Callable[[], Any], nothing: Any) -> Any:
+    def _try(self, read: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return read() or nothing
+            return read(*arguments)
         except OSError as error:
             self.failure = self.failure or error
-            return nothing
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._raw.seek(offset, whence)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self._raw.seekable()
-
-    def close(self) -> None:
-        super().close()
-        self._raw.close()
+            return None
 
 
 @contextmanager
@@ -85,70 +75,54 @@ def open_source(source: Any, name: str) -> Iterator[BinaryIO]:
     """Open a path, wrap bytes, or read a file object to its end.
 
     Args:
-        source: Path, also into a tar archive; bytes; or a binary file object, rewound first where it can be.
-        name: What to call it in errors.
+        source: Path, also into a tar archive; bytes; or a binary file object, rewound first if it can be.
+        name: The recording, for error messages.
 
     Yields:
-        A file that is seekable and not empty.
+        A file that is seekable, not empty, and at its start.
 
     Raises:
         AudioError: It cannot be opened, is empty, or a read fails, also one while the caller uses the file.
     """
-    if isinstance(source, str | os.PathLike):
-        stream = _open_path(source, name)
-    elif isinstance(source, bytes | bytearray | memoryview):
-        stream = io.BytesIO(source)
-    elif hasattr(source, "read"):
-        stream = io.BytesIO(_read_all(source, name))
-    else:
-        raise AudioError(f"{name}: not a recording; give a path, bytes, a binary file, a numpy array or a torch tensor")
-    with stream:
+    with _open(source, name) as stream:
         try:
-            if _measure(stream, name) == 0:
+            if stream.seek(0, io.SEEK_END) == 0:
                 raise AudioError(f"{name}: empty, 0 bytes; copy or record it again")
+            stream.seek(0)
             yield stream
+        except OSError as error:  # some files of the system claim to be seekable and are not
+            raise AudioError(f"{name}: cannot be read: {error.strerror or error}; check the path") from error
         finally:
-            _check_reads(stream, name)
+            failure = getattr(getattr(stream, "raw", None), "failure", None)
+            if failure is not None:
+                reason = failure.strerror or failure
+                raise AudioError(f"{name}: cannot be read: {reason}; check the disk") from failure
 
 
-def _measure(stream: BinaryIO, name: str) -> int:
-    """Its bytes; some files of the system say that they can be sought and cannot."""
+def _open(source: Any, name: str) -> BinaryIO:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    if hasattr(source, "read"):
+        return io.BytesIO(_read_object(source, name))
+    if not isinstance(source, str | os.PathLike):
+        raise AudioError(f"{name}: not a recording; give a path, bytes, a binary file, a numpy array or a torch tensor")
     try:
-        return stream.seek(0, io.SEEK_END)
-    except OSError as error:
-        raise AudioError(f"{name}: cannot be read: {error.strerror or error}; check the path") from error
-
-
-def _check_reads(stream: Any, name: str) -> None:
-    failure = getattr(getattr(stream, "raw", None), "failure", None)
-    if failure is not None:
-        raise AudioError(f"{name}: cannot be read: {failure.strerror or failure}; check the disk") from failure
-
-
-def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
-    if os.path.isdir(path):
-        raise AudioError(f"{name}: a folder, not a recording; name the files in it")
-    try:
-        stream = io.BufferedReader(_WatchedFile(path), _BUFFER_BYTES)
-        if stream.seekable():
-            return stream
-        content = _read_all(stream, name)  # a pipe, as in <(command), can be read only once
-        _check_reads(stream, name)
-        return io.BytesIO(content)
+        raw = _WatchedFile(os.fspath(source))
+        # A pipe, as in <(command), can be read only once.
+        return io.BufferedReader(raw, 2**16) if raw.seekable() else io.BytesIO(raw.readall())
     except NotADirectoryError:
-        inside = find_archive(path)
+        inside = find_archive(source)
         if inside is None:
             raise AudioError(f"{name}: no such file; a part of the path is not a folder") from None
+        from speechrnn.audio.archives import open_member
+
         return open_member(*inside)
-    except FileNotFoundError:
-        raise AudioError(f"{name}: no such file") from None
-    except PermissionError:
-        raise AudioError(f"{name}: permission denied; make it readable for this user") from None
     except (OSError, ValueError) as error:
-        raise AudioError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        reason = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+        raise AudioError(f"{name}: {_CANNOT_OPEN.get(type(error), reason)}") from error
 
 
-def _read_all(file: Any, name: str) -> bytes:
+def _read_object(file: Any, name: str) -> bytes:
     try:
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
@@ -160,41 +134,56 @@ def _read_all(file: Any, name: str) -> bytes:
     return bytes(content)
 
 
-def check_container(stream: BinaryIO, name: str, *, reads_whole: bool) -> tuple[BinaryIO, OggSurvey | None]:
-    """Refuse a WAV or Ogg file that ends before its headers say it does, and join the recordings that one file holds.
+def find_archive(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
+    """The tar archive that a path leads into, and the name inside it; None for other paths. The disk is not read."""
+    whole = Path(path)
+    for parent in whole.parents:
+        if parent.suffix == ARCHIVE_ENDING:
+            return parent, whole.relative_to(parent).as_posix()
+    return None
+
+
+def check_container(
+    stream: BinaryIO, name: str, *, head: bytes, end: float | None
+) -> tuple[BinaryIO, OggSurvey | None]:
+    """Refuse a WAV or Ogg file that ends before its headers say, and join the recordings that one file holds.
 
     Args:
-        stream: The file, seekable, at any position.
-        name: What to call it in messages.
-        reads_whole: Whether all of it is wanted; joined FLAC files are looked for only then, for all is read for it.
+        stream: The file, seekable.
+        name: The recording, for messages.
+        head: The first 26 bytes of the file.
+        end: End of the wanted part, in seconds; None for all. The whole of a FLAC file is read, to find joined
+            recordings, only if the part ends after the first one.
 
     Returns:
-        What to decode, rewound: the stream, or a WAV in memory with corrected length or with all joined recordings.
-        And of an Ogg file what its pages say.
+        The file to decode, rewound: the stream, or a WAV in memory with corrected length or with all joined recordings.
+        And of an Ogg file the survey of its pages.
 
     Raises:
         AudioError: The file is cut off, or joined recordings differ in sample rate or channels or are damaged.
     """
-    head = _read_at(stream, 0, 12)
     survey = None
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         stream = _check_wav(stream, name)
     elif head[:4] == b"OggS":
         stream, survey = _check_ogg(stream, name)
-    elif head[:4] == b"fLaC" and reads_whole:
-        content = _read_at(stream, 0, -1)
-        stream = _join(stream, content, _find_flac_starts(content), name)
+    elif head[:4] == b"fLaC":
+        fields = int.from_bytes(head[18:26], "big")  # STREAMINFO: 20 bits of rate, 8 of form, 36 of length
+        rate, samples = fields >> 44, fields & (2**36 - 1)
+        if end is None or end * rate > samples:
+            content = _read_at(stream, 0, -1)
+            stream = _join(stream, content, _find_flac_starts(content), name)
     stream.seek(0)
     return stream, survey
 
 
 def explain_unreadable(stream: BinaryIO, name: str) -> str:
-    """Say in one line why libsndfile could not open a file, and what to do."""
+    """Explain in one line why libsndfile could not open a file, and what to do."""
     stream.seek(0)
     head = stream.read(512)
     for offset, magic, kind in _FOREIGN:
         if head.startswith(magic, offset):
-            return f"{name}: {kind}, which cannot be read; convert it first, as in: ffmpeg -i in.m4a out.flac"
+            return f"{name}: {kind}, which cannot be read; convert it first: ffmpeg -i in.m4a out.flac"
     for magic, kind in _READABLE:
         if head.startswith(magic):
             return f"{name}: damaged or cut off: begins as {kind} does, but cannot be decoded; copy it again"
@@ -205,22 +194,15 @@ def explain_unreadable(stream: BinaryIO, name: str) -> str:
     )
 
 
-def may_be_mp3(stream: BinaryIO) -> bool:
-    """Whether a rewound file begins like none of the other formats, so that MPEG frames may be looked for in it."""
-    head = _read_at(stream, 0, 4)
-    stream.seek(0)
-    return head not in (b"RIFF", b"RF64", b"fLaC", b"OggS")
-
-
 def check_mp3_read_to_end(stream: BinaryIO, name: str) -> None:
     """Refuse an MP3 whose decoding stopped where more MPEG frames follow.
 
     Args:
-        stream: The file, at the position where the decoder left it after the last sample.
-        name: What to call it in an error.
+        stream: The file, at the decoder's position after the last sample.
+        name: The recording, for error messages.
 
     Raises:
-        AudioError: Sound is left over: two files joined, or a variable bit rate without a length header.
+        AudioError: Sound is unread: two files joined, or a variable bit rate without a length header.
     """
     position = stream.tell()
     unread = stream.seek(0, io.SEEK_END) - position
@@ -230,7 +212,7 @@ def check_mp3_read_to_end(stream: BinaryIO, name: str) -> None:
     if more_sound and unread > _MP3_TOLERANCE_BYTES:
         raise AudioError(
             f"{name}: its header gives a length that leaves {unread} bytes of sound unread; "
-            "convert it first, as in: ffmpeg -i in.mp3 out.flac"
+            "convert it first: ffmpeg -i in.mp3 out.flac"
         )
 
 
@@ -238,7 +220,7 @@ def mp3_states_its_length(stream: BinaryIO) -> bool:
     """Whether an MP3 begins with a length header (Xing, Info or VBRI); without one, libsndfile only estimates.
 
     Args:
-        stream: The file; its position is kept, for a decoder may be reading from it.
+        stream: The file; its position is kept, because a decoder may be reading from it.
     """
     position = stream.tell()
     head = _read_at(stream, 0, 10)
@@ -265,7 +247,7 @@ def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
         )
     if -lost <= _STALE_HEADER_SECONDS or not _is_sound(rest := _read_at(stream, offset + promised, -1)):
         return stream
-    logger.warning("%s: its header states %.2f s of sound, %.2f s follow; all is read", name, whole, whole - lost)
+    logger.warning("%s: its header states %.2f s of sound, %.2f s follow; all of it is read", name, whole, whole - lost)
     content = bytearray(_read_at(stream, 0, offset + promised) + rest)
     content[offset - 4 : offset] = struct.pack("<I", min(size - offset, 0xFFFFFFFF))
     return io.BytesIO(content)
@@ -285,7 +267,7 @@ def _find_wav_data(stream: BinaryIO) -> tuple[int, int, int]:
 
 
 def _is_sound(rest: bytes) -> bool:
-    """Whether what stands behind the samples of a WAV file is neither chunks (after a byte of padding) nor zeros."""
+    """Whether the bytes after the samples of a WAV file are neither chunks (after a byte of padding) nor zeros."""
     return bool(rest.strip(b"\0")) and not _are_chunks(rest) and not _are_chunks(rest[1:])
 
 
@@ -312,7 +294,7 @@ def _check_ogg(stream: BinaryIO, name: str) -> tuple[BinaryIO, OggSurvey]:
 
 
 def _find_flac_starts(content: bytes) -> list[int]:
-    """Where a FLAC file begins in what begins with one: its mark, and the header of the 34 bytes of STREAMINFO."""
+    """Positions of joined FLAC files: of their marker and the header of the 34 bytes of STREAMINFO."""
     starts, mark = [0], b"fLaC\0\0\0\x22"
     while (found := content.find(mark, starts[-1] + 1)) > 0:
         starts.append(found)
@@ -320,7 +302,7 @@ def _find_flac_starts(content: bytes) -> list[int]:
 
 
 def _join(stream: BinaryIO, content: bytes, starts: Sequence[int], name: str) -> BinaryIO:
-    """The stream itself where one recording starts in it; the sound of several, one after the other, as WAV."""
+    """The stream itself if it has one recording; the sound of several, in order, as WAV."""
     if len(starts) < 2:
         return stream
     import numpy as np

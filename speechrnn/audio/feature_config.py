@@ -1,11 +1,11 @@
-"""The settings of the front end, and what they may be."""
+"""The settings of the front end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from speechrnn.audio.cepstrum import MelScale
+from speechrnn.audio.transforms import MelScale
 from speechrnn.errors import ConfigError
 from speechrnn.settings import bounded, check_settings
 
@@ -14,7 +14,7 @@ _LARGEST_FFT = 65536
 
 @dataclass(frozen=True)
 class FrontEndConfig:
-    """How a waveform becomes features.
+    """Settings of the features.
 
     Attributes:
         sample_rate: Samples a second, in Hz.
@@ -29,23 +29,23 @@ class FrontEndConfig:
         mel_scale: "htk", 2595 log10(1 + f / 700), or "slaney", linear below 1 kHz and logarithmic above. Bands are
             triangles over frequency with peak 1.
         pre_emphasis: p in y[n] = x[n] - p x[n-1], from 0 (off) to 1.
-        log_floor: Power below which a mel band counts as empty. The default is about what 16-bit rounding leaves in a
-            band on average at 16 kHz and 40 bands: noise of power (2**-15)**2 / 12 = 7.8e-11 a sample, times the
-            window's energy 150, times 6.3 Fourier bins a band, times 1 + 0.97**2 for pre-emphasis makes 1.4e-7.
+        log_floor: Power below which a mel band counts as empty. The default is about the mean power of 16-bit rounding
+            in a band at 16 kHz and 40 bands: noise of power (2**-15)**2 / 12 = 7.8e-11 a sample, times the window's
+            energy 150, times 6.3 Fourier bins a band, times 1 + 0.97**2 for pre-emphasis is 1.4e-7.
         deltas: 0 none, 1 deltas, 2 deltas and delta-deltas.
-        delta_width: Frames on each side that a delta looks at.
-        normalization: "none"; "utterance", over the utterance's own frames, which takes a word away where nothing else
-            is said (not for a handful of words in a row); "corpus", with statistics kept in the front end; "speaker",
-            like it, but with the mean over known recordings of the speaker, in the utterance itself where nothing else
-            was; "sliding", causal, over the last `normalization_seconds`.
-        normalization_seconds: Length of the sliding window, the current frame included.
-        compatibility: "none", or whose numbers to match: "librosa" (its `feature.mfcc`: Slaney mels, bands of area 1)
-            or "torchaudio" (its `transforms.MFCC`). Both centre their frames, so the audio's ends are padded (with
-            zeros, or by reflection), both measure in decibels and cut 80 dB below the utterance's loudest band, and
-            neither pre-emphasises: `pre_emphasis` and `log_floor` are not used.
+        delta_width: Frames on each side of a delta.
+        normalization: "none"; "utterance", over the utterance's own frames, which is unsuitable for utterances of a
+            single word; "corpus", with statistics stored in the front end; "speaker", like "corpus", but with the mean
+            over known recordings of the speaker, or over the utterance if there are none; "sliding", causal, over the
+            last `normalization_seconds`.
+        normalization_seconds: Length of the sliding window, including the current frame.
+        compatibility: "none", or the library whose numbers to match: "librosa" (its `feature.mfcc`: Slaney mels, bands
+            of area 1) or "torchaudio" (its `transforms.MFCC`). Both centre their frames and pad the ends (with zeros,
+            or by reflection), use decibels with a floor 80 dB below the utterance's loudest band, and do not
+            pre-emphasise: `pre_emphasis` and `log_floor` are not used.
 
     Raises:
-        ConfigError: A value is impossible, or contradicts another.
+        ConfigError: A value is out of range, or contradicts another.
     """
 
     sample_rate: int = bounded(16000, 1000, 384000, unit="Hz")
@@ -113,8 +113,8 @@ def _check_relations(config: FrontEndConfig) -> None:
     nyquist = config.sample_rate / 2
     window, hop = config.window_length, config.hop_length
     faults = [
-        (window < 2, f"window_seconds {config.window_seconds} is {window} samples; choose one of at least 2"),
-        (hop < 1, f"hop_seconds {config.hop_seconds} is less than a sample; choose a longer one"),
+        (window < 2, f"window_seconds {config.window_seconds} is {window} samples; at least 2 are needed"),
+        (hop < 1, f"hop_seconds {config.hop_seconds} is less than a sample; raise it"),
         (
             config.kind == "mfcc" and config.num_coefficients > config.n_mels,
             f"num_coefficients {config.num_coefficients} is more than n_mels {config.n_mels}; lower it or raise n_mels",
@@ -139,11 +139,11 @@ def _check_relations(config: FrontEndConfig) -> None:
         ),
         (
             config.compatibility == "librosa" and config.mel_scale != "slaney",
-            f"compatibility librosa needs mel_scale slaney, got {config.mel_scale}; set it",
+            f"compatibility librosa needs mel_scale slaney, found {config.mel_scale}",
         ),
         (
             config.normalization == "sliding" and hop > 0 and config.sliding_frames < 2,
-            f"normalization_seconds {config.normalization_seconds} is less than two frames; choose a longer time",
+            f"normalization_seconds {config.normalization_seconds} is less than two frames; raise it",
         ),
     ]
     for is_faulty, message in faults:

@@ -1,8 +1,7 @@
 """From waveforms to features: MFCC or log-mel, deltas, normalisation; batched, on the waveforms' own device.
 
-Letters: B batch, N samples, T frames, F feature size. What an utterance becomes depends on its own samples alone, and
-with "speaker" normalisation on the statistics of its speaker: no neighbour, no padding and nothing that padding holds
-can change it.
+Letters: B batch, N samples, T frames, F feature size. An utterance's features depend on its own samples only, and with
+"speaker" normalisation on the statistics of its speaker, never on other utterances or on padding.
 """
 
 from __future__ import annotations
@@ -14,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from speechrnn.audio.cepstrum import compute_deltas, make_dct, make_mel_filters
 from speechrnn.audio.feature_config import FrontEndConfig
-from speechrnn.audio.normalization import (
+from speechrnn.audio.transforms import (
     STD_FLOOR,
+    compute_deltas,
+    make_dct,
+    make_mel_filters,
     normalize_sliding,
     normalize_speaker,
     normalize_utterance,
@@ -32,36 +33,36 @@ __all__ = ["FrontEnd", "FrontEndConfig", "StatisticsAccumulator"]
 Count = TypeVar("Count", int, Tensor)
 """Samples or frames: a number, or those of each utterance, (B,), int64."""
 
-# What librosa and torchaudio do on the way to decibels.
+# As in librosa and torchaudio.
 _COMPATIBLE_POWER_FLOOR = 1e-10
 _COMPATIBLE_TOP_DB = 80.0
 
-# Frames that go through the Fourier transform together: on a CPU few enough to stay in its cache, elsewhere few enough
-# that an hour of audio does not fill the memory.
+# Frames in one Fourier transform: on a CPU few enough to stay in its cache, elsewhere few enough that an hour of audio
+# does not fill the memory.
 _CPU_BLOCK_FRAMES = 1024
 _DEVICE_BLOCK_FRAMES = 65536
 
 
 class FrontEnd(nn.Module):
-    """Waveforms in, features out.
+    """Computes features of waveforms.
 
-    A frame holds `window_length` samples and the next one starts `hop_length` later; the first starts at sample 0,
-    nothing is centred or reflected, and a last piece shorter than a window is left out. (The compatibility modes
-    centre.) A periodic Hann window is 0 at its first sample, so pre-emphasis reaches for nothing before a frame: a
-    frame's log-mels are a function of its own samples, wherever the audio is cut.
+    A frame contains `window_length` samples and starts `hop_length` after the previous one. The first starts at sample
+    0; a rest shorter than a window is dropped. (The compatibility modes centre their frames.) A periodic Hann window is
+    0 at its first sample, so that pre-emphasis needs no sample before a frame: a frame's log-mels depend on its own
+    samples only, wherever the audio is cut.
 
     Features are float32, also under autocast and after `half()`.
 
     Args:
-        config: What to compute.
+        config: Settings of the features.
 
     Attributes:
-        config: What is computed.
+        config: Settings of the features.
         mean: For "corpus" and "speaker" normalisation, (F,), float32; saved with the model.
         std: Likewise; zeros until `set_statistics`.
 
     Raises:
-        ConfigError: A mel band is so narrow that no Fourier bin falls into it.
+        ConfigError: A mel band is so narrow that it contains no Fourier bin.
     """
 
     window: Tensor
@@ -85,7 +86,7 @@ class FrontEnd(nn.Module):
         )
         _check_filters(config, filters)
         self.register_buffer("window", _make_window(config), persistent=False)
-        # Each row twice: one product then adds the squares of real and imaginary part and gathers them into bands.
+        # Each row twice: one product then adds the squares of real and imaginary parts and sums them into bands.
         self.register_buffer("power_filters", filters.repeat_interleave(2, dim=0).float(), persistent=False)
         self.register_buffer("dct", make_dct(config.n_mels, config.num_coefficients).float(), persistent=False)
         self.register_buffer("mean", torch.zeros(self.feature_size))
@@ -93,17 +94,17 @@ class FrontEnd(nn.Module):
 
     @property
     def feature_size(self) -> int:
-        """F, the features of a frame."""
+        """F, the number of features of a frame."""
         base = self.config.num_coefficients if self.config.kind == "mfcc" else self.config.n_mels
         return base * (1 + self.config.deltas)
 
     @property
     def frame_shift_seconds(self) -> float:
-        """Time from one frame to the next, in seconds; exact, where `hop_seconds` is rounded to samples."""
+        """Time from one frame to the next, in seconds; `hop_seconds`, rounded to samples."""
         return self.config.hop_length / self.config.sample_rate
 
     def count_frames(self, num_samples: Count) -> Count:
-        """Count the frames that a number of samples makes.
+        """Count the frames of a number of samples.
 
         Args:
             num_samples: Samples, from 0; one number, or (B,), int64.
@@ -122,7 +123,7 @@ class FrontEnd(nn.Module):
         """Compute features; `log_mel` and `derive_features` in one.
 
         Args:
-            waveforms: Amplitudes, nominally in [-1, 1], (B, N); whatever stands past a length is ignored.
+            waveforms: Amplitudes, nominally in [-1, 1], (B, N); values past a length are ignored.
             lengths: Valid samples of each utterance, (B,), int64.
 
         Returns:
@@ -139,7 +140,7 @@ class FrontEnd(nn.Module):
         """Compute the logarithm of the power in each mel band.
 
         Args:
-            waveforms: Amplitudes, nominally in [-1, 1], (B, N); whatever stands past a length is ignored.
+            waveforms: Amplitudes, nominally in [-1, 1], (B, N); values past a length are ignored.
             lengths: Valid samples of each utterance, (B,), int64.
 
         Returns:
@@ -162,7 +163,7 @@ class FrontEnd(nn.Module):
     def derive_features(
         self, log_mels: Tensor, frame_lengths: Tensor, *, speaker_stats: Tensor | None = None
     ) -> Tensor:
-        """Turn log-mels, perhaps masked in between, into features.
+        """Compute features from log-mels, which augmentation may have masked.
 
         Args:
             log_mels: From `log_mel`, (B, T, n_mels).
@@ -180,34 +181,34 @@ class FrontEnd(nn.Module):
             return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths, speaker_stats)
 
     def compute_unnormalized(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute what `forward` does, short of normalisation: (B, T, F) and (B,)."""
+        """Compute features as `forward` does, without normalisation: (B, T, F) and (B,)."""
         log_mels, frame_lengths = self.log_mel(waveforms, lengths)
         with torch_threads.one(log_mels.device):
             return self._derive(log_mels, frame_lengths), frame_lengths
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Give what "corpus" normalisation subtracts and divides by, and "speaker" where nothing else is known.
+        """Set the statistics of "corpus" and "speaker" normalisation.
 
         Args:
             mean: (F,).
             std: (F,), above 0.
 
         Raises:
-            ConfigError: A shape is another, or a value is not finite or not possible.
+            ConfigError: A shape is wrong, or a value is not finite or out of range.
         """
         expected = (self.feature_size,)
         if tuple(mean.shape) != expected or tuple(std.shape) != expected:
             got = f"{tuple(mean.shape)} and {tuple(std.shape)}"
             raise ConfigError(f"corpus statistics: mean and std have shapes {got}; give {expected} for these features")
         if not bool((mean.isfinite() & std.isfinite() & (std > 0)).all()):
-            raise ConfigError("corpus statistics: mean must be finite and std finite and above 0; compute them anew")
+            raise ConfigError("corpus statistics: mean must be finite and std finite and above 0; compute them again")
         self.mean.copy_(mean)
         self.std.copy_(std)
 
     def _gather_power(self, waveforms: Tensor, lengths: Tensor, num_frames: int) -> Tensor:
-        """Compute the power in each mel band of each frame, one stretch of time after the other, (B, T, n_mels)."""
+        """Compute the power in each mel band of each frame, in blocks of time, (B, T, n_mels)."""
         config = self.config
-        # Where decibels are to equal another library's, sums are taken wide: then they are the same in every batch.
+        # In the compatibility modes sums are in float64: then they are the same in every batch.
         dtype = wide_dtype(waveforms.device) if config.is_centred else torch.float32
         window, power_filters = self.window.to(dtype), self.power_filters.to(dtype)
         signal = _pad_ends(waveforms, lengths, config=config).to(dtype) if config.is_centred else waveforms
@@ -239,8 +240,8 @@ class FrontEnd(nn.Module):
         """Apply the DCT and add deltas, (B, T, n_mels) to (B, T, F)."""
         features = log_mels.float()
         if self.config.kind == "mfcc":
-            # In float64, which autocast leaves alone: then an utterance has the same coefficients in every batch,
-            # where float32 sums differ by an amount that normalisation enlarges.
+            # In float64, which autocast does not change: float32 sums differ between batches, and normalisation
+            # enlarges the difference.
             wide = wide_dtype(log_mels.device)
             features = (log_mels.to(wide) @ self.dct.to(wide)).float()
         levels = [features]
@@ -269,7 +270,7 @@ class FrontEnd(nn.Module):
         return mask_padding((features - self.mean) / self.std, frame_lengths)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrontEnd:
-        """Move the constants where `fn` moves them, but keep them float32 when a model is halved."""
+        """Move the constants as `fn` does, but keep them float32 when a model is halved."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -282,7 +283,7 @@ class StatisticsAccumulator:
     """The mean and standard deviation of features over a corpus, for `FrontEnd.set_statistics`; summed in float64.
 
     Args:
-        front_end: Whose features, as they are before normalisation.
+        front_end: Computes the features, which are taken before normalisation.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
@@ -293,10 +294,10 @@ class StatisticsAccumulator:
 
     @torch.no_grad()
     def add(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Take in a batch, as `FrontEnd.forward` takes it: (B, N) and (B,), on the front end's device.
+        """Add a batch, as for `FrontEnd.forward`: (B, N) and (B,), on the front end's device.
 
         Returns:
-            Frames of each utterance, and the mean features over them, zeros where there is none, (B, 1 + F), float32.
+            Frames of each utterance and the mean features over them, zeros for no frame, (B, 1 + F), float32.
         """
         features, frame_lengths = self._front_end.compute_unnormalized(waveforms, lengths)
         frames = features[valid_mask(features, frame_lengths)].cpu().double()  # (valid frames of all, F)
@@ -307,26 +308,25 @@ class StatisticsAccumulator:
         return torch.cat([frame_lengths.cpu()[:, None], means], dim=1).float()
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Give the statistics of all frames so far.
+        """Compute the statistics of all frames so far.
 
         Returns:
             Mean and standard deviation (over frames, not frames - 1; at least `STD_FLOOR`), each (F,), float32.
 
         Raises:
-            AudioError: Not a single frame was added.
+            AudioError: No frame was added.
         """
         if self.num_frames == 0:
-            raise AudioError("corpus statistics: no frame to take them from; give utterances of a window or more")
+            raise AudioError("corpus statistics: no frame; give utterances of at least one window")
         mean = self._sum / self.num_frames
         variance = self._sum_of_squares / self.num_frames - mean.square()
         return mean.float(), variance.clamp(min=STD_FLOOR**2).sqrt().float()
 
 
 def _make_window(config: FrontEndConfig) -> Tensor:
-    """Make the periodic Hann window, zeros at its sides, (n_fft,), float32.
+    """Make the periodic Hann window with zeros at its sides, (n_fft,), float32.
 
-    Pre-emphasis starts at a frame's second sample, the first having no weight, and so does the window; a shift in time
-    changes no power.
+    Without centring, the window omits its first sample, which has no weight, because pre-emphasis starts at the second.
     """
     window = torch.hann_window(config.window_length, dtype=torch.float64)
     spare = config.fft_length - config.window_length
@@ -337,17 +337,17 @@ def _make_window(config: FrontEndConfig) -> Tensor:
 
 
 def _check_filters(config: FrontEndConfig, filters: Tensor) -> None:
-    """Refuse mel bands that no Fourier bin falls into; librosa and torchaudio accept them, so their modes do."""
+    """Refuse mel bands without a Fourier bin, except in the compatibility modes."""
     num_empty = int((filters.sum(dim=0) == 0).sum())
     if num_empty and not config.is_centred:
         raise ConfigError(
-            f"front_end.n_mels {config.n_mels}: {num_empty} bands hold no bin of an n_fft of {config.fft_length}; "
+            f"front_end.n_mels {config.n_mels}: {num_empty} bands contain no bin of an n_fft of {config.fft_length}; "
             "lower n_mels or raise n_fft"
         )
 
 
 def _check_lengths(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Check that the lengths fit the waveforms; read on the device where they are, best on the host."""
+    """Check that the lengths fit the waveforms; lengths on the host need no synchronisation."""
     if waveforms.dim() != 2 or lengths.shape != waveforms.shape[:1]:
         shapes = f"{tuple(waveforms.shape)} and {tuple(lengths.shape)}"
         raise AudioError(f"waveforms and lengths have the shapes {shapes}; give (B, N) and (B,)")
@@ -358,7 +358,7 @@ def _check_lengths(waveforms: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _emphasise(waveforms: Tensor, lengths: Tensor, *, pre_emphasis: float, width: int) -> Tensor:
-    """Zero what stands past the lengths and pre-emphasise, from the second sample on; (B, n) to (B, width)."""
+    """Zero the padding and pre-emphasise, from the second sample on; (B, n) to (B, width)."""
     if bool((lengths < waveforms.shape[1]).any()):
         waveforms = mask_padding(waveforms, lengths)
     emphasised = torch.sub(waveforms[:, 1:], waveforms[:, :-1], alpha=pre_emphasis)
@@ -367,12 +367,12 @@ def _emphasise(waveforms: Tensor, lengths: Tensor, *, pre_emphasis: float, width
 
 
 def _pad_ends(waveforms: Tensor, lengths: Tensor, *, config: FrontEndConfig) -> Tensor:
-    """Pad each utterance by half a transform before its first and after its own last sample.
+    """Pad each utterance by half a transform before its first and after its last sample.
 
     "librosa" pads with zeros, "torchaudio" with the utterance's mirror image.
 
     Returns:
-        (B, N + 2 (n_fft // 2)), float32; zero, or of no meaning, beyond an utterance's padding.
+        (B, N + 2 (n_fft // 2)), float32; undefined beyond an utterance's padding.
     """
     size, padding = waveforms.shape[1], config.fft_length // 2
     waveforms = mask_padding(waveforms, lengths)

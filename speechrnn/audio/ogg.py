@@ -1,7 +1,7 @@
-"""Ogg pages: whether all are intact, how long the recording is by them, and where another one is joined to it.
+"""Ogg pages: damage, the recording's length, and joined recordings.
 
-libsndfile skips damaged pages without an error, takes the length from what is left, and reads the first of several
-chained recordings only.
+libsndfile skips damaged pages without an error, takes the length from the rest, and reads only the first of several
+chained recordings.
 
 Source:
     RFC 3533 (pages, checksum), RFC 7845 (Opus counts at 48 kHz).
@@ -39,17 +39,17 @@ class _Page:
 
 @dataclass(frozen=True)
 class OggSurvey:
-    """What the pages of an Ogg file say.
+    """Survey of the pages of an Ogg file.
 
     Attributes:
-        starts: First byte of each recording in the file, several where they are chained.
-        intact: The file without its damage, from which libsndfile can go on behind it; None where nothing is damaged.
-        missing_bytes: Bytes by which the last page is longer than what is left of the file.
+        starts: First byte of each recording in the file; several if they are chained.
+        intact: The intact pages, which libsndfile can decode to the end; None if nothing is damaged.
+        missing_bytes: Bytes by which the last page is longer than the rest of the file.
         is_ended: Whether the last intact page is marked as the last one.
         is_start_damaged: Whether there is damage before the first intact page with sound.
-        reached: Position that the last intact page states, in samples of the codec's rate.
-        end: The same for the end of the file; estimated from the number of bytes where a page there is damaged.
-        is_opus: Whether positions count at 48 kHz whatever the recording's own rate.
+        reached: Position of the last intact page, in samples of the codec's rate.
+        end: Position of the end of the file, estimated from the number of bytes if its pages are damaged.
+        is_opus: Whether positions count at 48 kHz, as in Opus.
     """
 
     starts: list[int]
@@ -62,10 +62,10 @@ class OggSurvey:
     is_opus: bool
 
     def count_frames(self, decodable: int, sample_rate: int) -> int:
-        """Samples that the undamaged recording had.
+        """Samples of the undamaged recording.
 
         Args:
-            decodable: Samples from the first intact page to the last one, by their positions.
+            decodable: Samples from the first intact page to the last.
             sample_rate: Of these, in Hz.
         """
         scale = sample_rate / _OPUS_RATE if self.is_opus else 1.0
@@ -75,14 +75,14 @@ class OggSurvey:
 
 
 def survey_ogg(content: bytes) -> OggSurvey:
-    """Look at every page of an Ogg file."""
+    """Survey the pages of an Ogg file."""
     pages = list(_find_pages(content))
     intact = [page for page in pages if page.is_intact]
     firsts = [page for page in intact if page.flags & _FIRST]
     serials = {page.serial for page in firsts if content.startswith(_AUDIO, page.payload)}
     sound = [page for page in intact if page.serial in serials and page.position > 0]
     is_ended = bool(intact) and bool(intact[-1].flags & _LAST)
-    # What follows the last page, a tag for example, is no damage.
+    # Bytes after the last page, such as a tag, are not damage.
     size = intact[-1].end if is_ended and pages[-1] is intact[-1] else len(content)
     is_damaged = sum(page.size for page in intact) < size
     before_sound = [page.size for page in intact if sound and page.offset < sound[0].offset]
@@ -99,12 +99,12 @@ def survey_ogg(content: bytes) -> OggSurvey:
 
 
 def _is_start(before: _Page | None, page: _Page) -> bool:
-    """Whether a recording starts with a page; the first pages of streams that are mixed stand side by side."""
+    """Whether a recording starts with a page; the first pages of multiplexed streams are adjacent."""
     return bool(page.flags & _FIRST) and not (before is not None and before.flags & _FIRST)
 
 
 def _find_end(pages: list[_Page], sound: list[_Page], size: int) -> int:
-    """Position of the end, from the last page whose position can be right, and the bytes behind it."""
+    """Position of the end, from the last page with a plausible position and the bytes after it."""
     last = sound[-1]
     per_byte = last.position / last.end
     for page in pages:
@@ -115,7 +115,7 @@ def _find_end(pages: list[_Page], sound: list[_Page], size: int) -> int:
 
 
 def _find_pages(content: bytes) -> Iterator[_Page]:
-    """The pages in their order, also damaged ones if they can be recognised; reading goes on at the next page."""
+    """The pages in their order, with damaged ones that can be recognised."""
     offset = 0
     while (offset := content.find(b"OggS", offset)) >= 0:
         lacing = content[offset + 27 : offset + 27 + content[offset + 26]] if offset + 26 < len(content) else bytes(255)
@@ -132,6 +132,6 @@ def _find_pages(content: bytes) -> Iterator[_Page]:
 
 
 def _checksum(page: bytes) -> bytes:
-    """CRC-32 with polynomial 0x04c11db7, most significant bit first: zlib's of reversed bits, without its masks."""
+    """CRC-32 with polynomial 0x04c11db7, most significant bit first: zlib's with reversed bits, without its masks."""
     reversed_bits = zlib.crc32(page.translate(_BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return reversed_bits.to_bytes(4, "big").translate(_BIT_REVERSED)

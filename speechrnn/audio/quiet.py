@@ -1,4 +1,4 @@
-"""Keeping what libmpg123 prints of damaged MP3 files from standard error; it knows no other place to print to."""
+"""Suppress the messages about damaged MP3 files that libmpg123 prints on standard error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _STANDARD_ERROR = 2
 
 
 class _Quiet:
-    """While a thread is inside, standard error of the whole process is a file.
+    """Redirects standard error of the process to a file while any thread is in the context.
 
-    When the last thread leaves, what other threads wrote meanwhile is written on, without libmpg123's lines.
+    When the last thread leaves, the lines of the file that are not libmpg123's are written to standard error.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class _Quiet:
                 return
             try:
                 self._original = os.dup(_STANDARD_ERROR)
-            except OSError:  # it is closed: nothing can reach it
+            except OSError:  # standard error is closed
                 return
             self._file = tempfile.TemporaryFile()
             os.dup2(self._file.fileno(), _STANDARD_ERROR)

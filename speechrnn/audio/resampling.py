@@ -1,4 +1,4 @@
-"""Another sample rate, or another speed, by soxr; it is imported where it is used, because start-up counts."""
+"""Changes of sample rate and speed with soxr, which is imported where it is used, because start-up time counts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from speechrnn.errors import AudioError
 def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
     """Change the sample rate with soxr's "HQ" filter.
 
-    Rates need not be whole numbers: `resample(samples, from_rate * speed, to_rate)` changes the speed (and the pitch
-    with it) and the rate in one pass; a speed of 1.1 makes the recording 1.1 times shorter.
+    Rates need not be whole numbers: `resample(samples, from_rate * speed, to_rate)` changes speed, pitch and rate
+    together; a speed of 1.1 makes the recording 1.1 times shorter.
 
     Args:
         samples: Amplitudes, (N,), float32.
@@ -21,7 +21,7 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
         to_rate: Wanted rate, in Hz.
 
     Returns:
-        (N',), float32, where N' is `resampled_length(N, from_rate, to_rate)`; the same array where the rates are equal.
+        (N',), float32, with N' = `resampled_length(N, from_rate, to_rate)`; the same array if the rates are equal.
 
     Raises:
         AudioError: A rate is not positive.
@@ -32,14 +32,14 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
     import soxr
 
     resampled = soxr.resample(samples, from_rate, to_rate, quality="HQ")
-    # soxr rounds the length as resampled_length does; the law must hold even where the last bit of the ratio differs.
+    # soxr rounds the length like resampled_length, but the last bit of the ratio may differ.
     if len(resampled) < num_samples:
         resampled = np.pad(resampled, (0, num_samples - len(resampled)))
     return resampled[:num_samples]
 
 
 def resampled_length(num_samples: int, from_rate: float, to_rate: float) -> int:
-    """Count the samples that `resample` returns: N * to_rate / from_rate, halves rounded up.
+    """Number of samples that `resample` returns: N * to_rate / from_rate, halves rounded up.
 
     Raises:
         AudioError: A rate is not positive.

@@ -1,7 +1,6 @@
-"""What training does to log-mels: warps over frequency and time, masks (SpecAugment).
+"""Augmentation of log-mels: warps over frequency and time, masks (SpecAugment).
 
-It stands before the cosine transform, so that MFCCs are warped and lose whole bands too. Letters: B batch, T frames,
-M mel bands.
+It is applied before the cosine transform, so that it also affects MFCCs. Letters: B batch, T frames, M mel bands.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.audio.cepstrum import hz_to_mel, mel_to_hz
 from speechrnn.audio.feature_config import FrontEndConfig
+from speechrnn.audio.transforms import hz_to_mel, mel_to_hz
 from speechrnn.settings import bounded, check_settings
 from speechrnn.types import move
 
@@ -24,14 +23,13 @@ _KNEE_SHARE = 0.75
 
 @dataclass(frozen=True)
 class WarpConfig:
-    """Stretches of an utterance's log-mels; 0 is off.
+    """Warps of log-mels over frequency and time; 0 is off.
 
     Attributes:
-        vocal_tract: Greatest share by which frequencies are stretched or squeezed, as a shorter or longer vocal tract
-            would: 0.2 draws a factor from 0.8 to 1.2. It leaves tempo and pitch alone. Against models that know few
-            voices.
-        time_seconds: Farthest that a moment of the utterance is moved, in seconds: what stands before it is stretched
-            and what stands after it squeezed, or the other way round; at most a fifth of the utterance.
+        vocal_tract: Largest change of the frequency scale, as of a shorter or longer vocal tract: 0.2 draws a factor
+            from 0.8 to 1.2. Tempo and pitch stay the same. For corpora with few speakers.
+        time_seconds: Largest shift of a moment in the utterance, in seconds, by which the time before it is stretched
+            and the time after it compressed, or the reverse; at most a fifth of the utterance.
 
     Source:
         N. Jaitly and G. Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition", ICML 2013
@@ -51,8 +49,8 @@ class SpecAugmentConfig:
 
     Attributes:
         time_masks: Spans of frames to mask in each utterance.
-        time_mask_seconds: Longest span, in seconds; each is drawn uniformly from 0 up to it.
-        time_mask_share: No span is longer than this share of the utterance, in [0, 1].
+        time_mask_seconds: Longest span, in seconds; each is drawn uniformly from 0.
+        time_mask_share: Longest span, as a share of the utterance, in [0, 1].
         frequency_masks: Runs of neighbouring mel bands to mask in each utterance.
         frequency_mask_share: Widest run, as a share of the mel bands, in [0, 1].
 
@@ -74,8 +72,8 @@ class Warp:
     """Warps log-mels over frequency and time, each utterance by its own seed.
 
     Args:
-        config: How far.
-        front_end: What the mel bands are.
+        config: The largest warps.
+        front_end: The mel bands.
     """
 
     def __init__(self, config: WarpConfig, front_end: FrontEndConfig) -> None:
@@ -85,7 +83,7 @@ class Warp:
 
     @property
     def is_active(self) -> bool:
-        """Whether it warps anything at all."""
+        """Whether any warp is configured."""
         return self.config.vocal_tract > 0 or self.config.time_seconds > 0
 
     def __call__(self, log_mels: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -93,11 +91,11 @@ class Warp:
 
         Args:
             log_mels: (B, T, M).
-            lengths: Valid frames, (B,), int64; no utterance grows or shrinks.
-            seeds: One an utterance, B of them.
+            lengths: Valid frames, (B,), int64; they stay the same.
+            seeds: One for each utterance, B.
 
         Returns:
-            (B, T, M); padding stays as it was.
+            (B, T, M); padding is unchanged.
         """
         generators = [np.random.default_rng(seed) for seed in seeds]
         if self.config.vocal_tract and log_mels.shape[2] > 1:
@@ -113,10 +111,10 @@ class Warp:
         return log_mels
 
     def _find_bands(self, factors: np.ndarray) -> np.ndarray:
-        """From which band each band is taken, (B, M), in fractions of bands.
+        """The band, with fractions, from which each band is taken, (B, M).
 
-        A frequency f comes from f times the factor, up to a knee at three quarters of the band (at both ends of the
-        line); above it a second line leads to the upper edge, which stays.
+        A frequency f is taken from f times the factor, up to a knee at three quarters of the range; above it a second
+        line leads to the upper edge, which is fixed.
         """
         config = self.front_end
         low, high = config.f_min_hz, config.upper_edge_hz
@@ -131,7 +129,7 @@ class Warp:
         return (mels - edges[0]) / step - 1.0
 
     def _find_frames(self, num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        """From which frame each frame is taken, (T,), in fractions of frames; padding from itself."""
+        """The frame, with fractions, from which each frame is taken, (T,); padding is not moved."""
         frames = np.arange(num_frames, dtype=np.float64)
         last = length - 1
         farthest = min(self.farthest_frames, last / 5)
@@ -144,7 +142,7 @@ class Warp:
 
 
 def _interpolate(log_mels: Tensor, positions: np.ndarray, *, dim: int) -> Tensor:
-    """Read (B, T, M) at fractional positions, (B, size of dim), along time (1) or bands (2), linearly in between."""
+    """Interpolate (B, T, M) linearly at positions (B, size of dim), along time (1) or bands (2)."""
     last = log_mels.shape[dim] - 1
     positions = positions.clip(0.0, last)
     lower = np.minimum(np.floor(positions), last - 1)
@@ -168,7 +166,7 @@ class SpecAugment:
 
     @property
     def is_active(self) -> bool:
-        """Whether it masks anything at all."""
+        """Whether any mask is configured."""
         return self.config.time_masks > 0 or self.config.frequency_masks > 0
 
     def __call__(self, log_mels: Tensor, lengths: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -177,10 +175,10 @@ class SpecAugment:
         Args:
             log_mels: (B, T, M), zero past the lengths.
             lengths: Valid frames, (B,), int64.
-            seeds: One an utterance, B of them.
+            seeds: One for each utterance, B.
 
         Returns:
-            (B, T, M): masked cells hold their band's mean over the utterance, padding stays as it was.
+            (B, T, M): masked cells contain their band's mean over the utterance, padding is unchanged.
         """
         if not self.is_active:
             return log_mels
@@ -191,7 +189,7 @@ class SpecAugment:
         return torch.where(move(torch.from_numpy(mask), log_mels.device), means, log_mels)
 
     def _draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        """Set what is to be masked in one utterance's mask, (T, M), in place."""
+        """Draw one utterance's mask, (T, M), in place."""
         frames, bands = mask.shape
         longest = min(self.longest_frames, math.floor(self.config.time_mask_share * frames))
         widest = math.floor(self.config.frequency_mask_share * bands)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.readers.recordings import read_headers
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.types import AudioInfo
 
 WHOLE = "all"
 """The part of a corpus that lhotse does not split."""

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.audio.resampling import resample
 from speechrnn.corpus.cuts import make_cut
 from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError, ConfigError, CorpusError
-from speechrnn.types import Waveform
+from speechrnn.types import AudioInfo, Waveform
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut

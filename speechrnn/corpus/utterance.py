@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from speechrnn.audio.files import AudioInfo, read_audio
+from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import resampled_length
-from speechrnn.types import Waveform
+from speechrnn.types import AudioInfo, Waveform
 
 T = TypeVar("T")
 

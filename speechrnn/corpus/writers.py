@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.audio.archives import find_archive
+from speechrnn.audio.containers import find_archive
 from speechrnn.corpus.manifest import write_manifest, write_path
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.utterance import Utterance

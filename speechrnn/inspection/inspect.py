@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from speechrnn.acoustic.unrolled import Unrolled, unroll_model
-from speechrnn.audio.cepstrum import space_bands
 from speechrnn.audio.feature_config import FrontEndConfig
 from speechrnn.audio.files import audio_info, read_audio
+from speechrnn.audio.transforms import space_bands
 from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError

@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
-from speechrnn.audio.archives import find_archive
+from speechrnn.audio.containers import find_archive
 from speechrnn.corpus.batches import DurationBatches, EpochSampler, Plan, ShardedBatches
 from speechrnn.corpus.streams import StreamBatches
 from speechrnn.corpus.utterance import Utterance

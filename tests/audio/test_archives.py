@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.audio.archives import find_archive, list_members, open_member
+from speechrnn.audio.archives import list_members, open_member
+from speechrnn.audio.containers import find_archive
 from speechrnn.audio.files import audio_info, read_audio
 from speechrnn.errors import AudioError
 

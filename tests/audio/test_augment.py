@@ -21,7 +21,7 @@ from speechrnn.audio.augment import (
     equalize,
     truncate_ends,
 )
-from speechrnn.audio.noise import NoiseConfig
+from speechrnn.audio.channel import NoiseConfig
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.errors import ConfigError
 

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 from recordings import FORMATS, noise, refuse, tone, wav_bytes, write
 
-from speechrnn.audio.files import AudioInfo, audio_info, read_audio
+from speechrnn.audio.files import audio_info, read_audio
 from speechrnn.errors import AudioError
+from speechrnn.types import AudioInfo
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_wav_of_a_crashed_recorder_is_read_to_its_end_with_a_warning(size, has_r
     waveform = read_audio(crashed, name="a.wav")
     np.testing.assert_array_equal(waveform.samples, read_audio(content).samples)
     (record,) = caplog.records
-    expected = f"a.wav: its header states {size / 32000:.2f} s of sound, 1.50 s follow; all is read"
+    expected = f"a.wav: its header states {size / 32000:.2f} s of sound, 1.50 s follow; all of it is read"
     assert (record.levelname, record.getMessage()) == ("WARNING", expected)
 
 

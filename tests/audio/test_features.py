@@ -21,8 +21,8 @@ from front_ends import (
     make_speechlike,
 )
 
-from speechrnn.audio.cepstrum import compute_deltas, make_dct, make_mel_filters
 from speechrnn.audio.features import FrontEnd, FrontEndConfig
+from speechrnn.audio.transforms import compute_deltas, make_dct, make_mel_filters
 from speechrnn.errors import ConfigError
 
 # What is computed
@@ -273,6 +273,6 @@ def test_impossible_setting_is_refused_in_one_line_that_names_it(wrong):
 
 
 def test_mel_bands_without_a_fourier_bin_are_refused():
-    with pytest.raises(ConfigError, match=r"front_end\.n_mels 128: \d+ bands hold no bin"):
+    with pytest.raises(ConfigError, match=r"front_end\.n_mels 128: \d+ bands contain no bin"):
         FrontEnd(FrontEndConfig(n_mels=128))
     FrontEnd(FrontEndConfig(n_mels=80))

@@ -1,6 +1,5 @@
 """Whatever a user has becomes a waveform, in whole or in part; what cannot is refused in one line."""
 
-import builtins
 import io
 import logging
 import math
@@ -15,7 +14,7 @@ import soundfile
 import torch
 from recordings import FORMATS, noise, refuse, tone, wav_bytes, write
 
-from speechrnn.audio import files
+from speechrnn.audio import containers, files
 from speechrnn.audio.files import read_audio
 from speechrnn.types import Waveform
 
@@ -214,8 +213,8 @@ def test_part_reaching_a_rounding_past_the_end_is_what_is_there():
         ({"start": 0.5, "seconds": 0.7}, r"wanted up to 1\.20 s, but it ends at 1\.00 s"),
         ({"start": -0.1}, "start at -0.1 s"),
         ({"start": math.nan}, "start at nan s"),
-        ({"seconds": 0.0}, "0.0 s asked for"),
-        ({"seconds": math.inf}, "inf s asked for"),
+        ({"seconds": 0.0}, "0.0 s requested"),
+        ({"seconds": math.inf}, "inf s requested"),
     ],
 )
 def test_part_that_is_not_there_is_refused(part, pattern):
@@ -281,51 +280,32 @@ def test_folder_is_refused(tmp_path):
 
 def test_unreadable_file_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path, "pcm16.wav", tone(0.1, 16000))
-    really_open = builtins.open
 
-    def deny(file, *args, **options):
-        if file == path:
-            raise PermissionError(13, "Permission denied", str(file))
-        return really_open(file, *args, **options)
+    def deny(path):
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(builtins, "open", deny)
+    monkeypatch.setattr(containers, "_WatchedFile", deny)
     refuse(path, r"pcm16\.wav: permission denied")
-
-
-class FailingDisk(io.RawIOBase):
-    """A file whose bytes cannot be read from some place on."""
-
-    def __init__(self, content, readable_bytes):
-        self._file, self._readable_bytes = io.BytesIO(content), readable_bytes
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def seek(self, offset, whence=0):
-        return self._file.seek(offset, whence)
-
-    def readinto(self, buffer):
-        if self._file.tell() >= self._readable_bytes:
-            raise OSError(5, "Input/output error")
-        return self._file.readinto(memoryview(buffer)[: self._readable_bytes - self._file.tell()])
 
 
 @pytest.mark.parametrize("file_name", FORMATS)
 @pytest.mark.parametrize("share", [0.0, 0.7])
 def test_failed_read_is_refused_with_its_reason(tmp_path, rng, monkeypatch, capfd, file_name, share):
     path = write(tmp_path, file_name, noise(rng, 160000))
-    content = path.read_bytes()
-    really_open = builtins.open
+    readable_bytes = int(share * path.stat().st_size)
 
-    def open_on_failing_disk(file, *args, **options):
-        if file == path:
-            return FailingDisk(content, int(share * len(content)))
-        return really_open(file, *args, **options)
+    class FailingDisk(containers._WatchedFile):
+        """A file whose bytes cannot be read from some position on."""
 
-    monkeypatch.setattr(builtins, "open", open_on_failing_disk)
+        def _try(self, read, *buffers):
+            def read_or_fail(*_):
+                if self.tell() >= readable_bytes or not buffers:
+                    raise OSError(5, "Input/output error")
+                return read(memoryview(buffers[0])[: readable_bytes - self.tell()])
+
+            return super()._try(read_or_fail, *buffers)
+
+    monkeypatch.setattr(containers, "_WatchedFile", FailingDisk)
     refuse(path, rf"{file_name}: cannot be read: Input/output error")
     assert capfd.readouterr().err == ""
 
@@ -354,13 +334,13 @@ def test_samples_that_are_not_finite_are_refused(bad):
 
 
 def test_array_without_rate_is_refused():
-    refuse(np.zeros(100), "ndarray: an array does not know its sample rate")
-    refuse(torch.zeros(100), "Tensor: an array does not know its sample rate")
+    refuse(np.zeros(100), "ndarray: an array has no sample rate")
+    refuse(torch.zeros(100), "Tensor: an array has no sample rate")
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.bool_, np.complex64, np.str_, object])
 def test_array_of_samples_without_scale_is_refused(dtype):
-    refuse(np.zeros(100, dtype), "no agreed scale", input_rate=8000)
+    refuse(np.zeros(100, dtype), "no standard scale", input_rate=8000)
 
 
 @pytest.mark.parametrize("source", [None, 3, [0.1, 0.2], {"path": "a.wav"}])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechrnn.audio.noise import NoiseConfig, add_noise, fast_fft_length, find_pause
+from speechrnn.audio.channel import NoiseConfig, add_noise, fast_fft_length, find_pause
 from speechrnn.errors import ConfigError
 
 RATE = 8000

@@ -10,7 +10,7 @@ import torch
 from front_ends import compute_alone, make_front_end, make_noise, make_speechlike
 
 from speechrnn.audio.features import FrontEnd, FrontEndConfig, StatisticsAccumulator
-from speechrnn.audio.normalization import PRIOR_FRAMES
+from speechrnn.audio.transforms import PRIOR_FRAMES
 from speechrnn.errors import AudioError, ConfigError, ModelError
 
 

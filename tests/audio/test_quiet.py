@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recordings import noise, refuse, tone, wav_bytes, write
 
-from speechrnn.audio import files, quiet
+from speechrnn.audio import quiet
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import AudioError
 
@@ -31,7 +31,7 @@ def test_damaged_mp3_prints_nothing(tmp_path, capfd):
 
 
 def test_decoder_does_print_without_the_redirection(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(files, "quiet_mpg123", nullcontext())
+    monkeypatch.setattr(quiet, "quiet_mpg123", nullcontext())
     for content in damaged_mp3s(tmp_path):
         try:
             read_audio(content)
@@ -74,6 +74,6 @@ def test_redirection_leaves_no_open_file(tmp_path):
 
 @pytest.mark.parametrize("file_name", ["pcm16.wav", "pcm16.flac", "vorbis.ogg"])
 def test_other_formats_are_not_redirected(tmp_path, monkeypatch, file_name):
-    monkeypatch.setattr(files, "quiet_mpg123", None)
+    monkeypatch.setattr(quiet, "quiet_mpg123", None)
     assert len(read_audio(write(tmp_path, file_name, tone(0.5, 16000))).samples) == 8000
     assert len(read_audio(wav_bytes(tone(0.5, 16000))).samples) == 8000

@@ -83,7 +83,7 @@ def mark() -> tuple[float, float]:
 def measure_loader(corpus: str, workers: int, most_hours: float) -> None:
     """Hours of audio that come out of the loader in an hour."""
     from speechrnn.audio.augment import AugmentConfig
-    from speechrnn.audio.noise import NoiseConfig
+    from speechrnn.audio.channel import NoiseConfig
     from speechrnn.corpus.check import encode_utterance
     from speechrnn.corpus.readers import read_corpus
     from speechrnn.text.tokens import CharacterTokens

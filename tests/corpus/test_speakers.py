@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from speechrnn.audio.augment import AugmentConfig
-from speechrnn.audio.noise import NoiseConfig
+from speechrnn.audio.channel import NoiseConfig
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.splits import hold_out_speakers
 from speechrnn.corpus.survey import compare, survey_corpus

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
+from speechrnn.types import AudioInfo
 
 
 @dataclass(frozen=True)

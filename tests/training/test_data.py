@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from speechrnn.audio.augment import AugmentConfig
-from speechrnn.audio.noise import NoiseConfig
+from speechrnn.audio.channel import NoiseConfig
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.corpus.batches import BatchRequest
 from speechrnn.corpus.utterance import Utterance

@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
-from speechrnn.audio.files import AudioInfo, audio_info
+from speechrnn.audio.files import audio_info
 from speechrnn.corpus.manifest import read_lines, read_records
 from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
 from speechrnn.errors import AudioError, CorpusError
+from speechrnn.types import AudioInfo
 
 TEXT_ENDINGS = (".txt", ".lab")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")

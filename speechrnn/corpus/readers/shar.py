@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.audio.archives import list_members
-from speechrnn.audio.files import AudioInfo
 from speechrnn.corpus.manifest import read_records
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import AudioError, CorpusError
+from speechrnn.types import AudioInfo
 
 
 def read_shar(folder: Path) -> Iterator[Utterance]:
