@@ -1,17 +1,20 @@
-"""This process: which of several that train together it is, how many cores it may use, and torch's threads in it."""
+"""Processes: rank and collective operations, cores and memory, torch's threads. torch is imported where it is used."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from speechrnn.errors import SpeechRNNError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 """Set by torchrun, by SLURM, and by Lightning for the processes that it starts itself."""
@@ -36,6 +39,67 @@ def count_memory() -> int:
     with suppress(OSError, ValueError):  # no control group, or "max"
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(limits)
+
+
+def sum_over_processes(values: Sequence[float], device: torch.device) -> list[float]:
+    """Add up each value over all processes, in float64; to be called on each of them.
+
+    Args:
+        values: As many on every process.
+        device: Where the process trains; NCCL exchanges what lies on a GPU.
+    """
+    if is_alone():
+        return list(values)
+    import torch
+
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(sums)
+    return sums.tolist()
+
+
+def sum_on_device(value: Tensor) -> Tensor:
+    """A scalar added up over all processes, without waiting for it; to be called on each of them."""
+    if is_alone():
+        return value
+    import torch
+
+    summed = value.detach().to(torch.float32, copy=True)
+    torch.distributed.all_reduce(summed)
+    return summed
+
+
+def gather_from_processes(items: list[Any]) -> list[Any]:
+    """The items of all processes, those of the first one first; to be called on each of them."""
+    if is_alone():
+        return items
+    import torch
+
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def stop_all(error: SpeechRNNError) -> NoReturn:
+    """Raise an error that every process has found; the first one reports it, all end with the same exit code."""
+    if get_rank() == 0:
+        raise error
+    raise SystemExit(2) from error
+
+
+def is_alone() -> bool:
+    """Whether this process trains without others."""
+    import torch
+
+    return not torch.distributed.is_available() or not torch.distributed.is_initialized()
+
+
+def get_rank() -> int:
+    """Number of this process among those that train together, from 0."""
+    if is_alone():
+        return 0
+    import torch
+
+    return torch.distributed.get_rank()
 
 
 class TorchThreads:

@@ -1,4 +1,4 @@
-"""The types that pass between packages, and the padding of batches.
+"""The types that pass between packages, the padding of batches, and seeds.
 
 Letters: B batch, N samples, T frames or positions, T' encoder frames, V vocabulary with blank, U target tokens.
 torch is imported where it is used: reading recordings and corpora does not need it.
@@ -6,6 +6,7 @@ torch is imported where it is used: reading recordings and corpora does not need
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -194,3 +195,9 @@ def pick_last(frames: Tensor, lengths: Tensor) -> Tensor:
     """The last valid frame of each utterance, (B, T, D) → (B, 1, D); the first one where none is valid."""
     last = (move(lengths, frames.device) - 1).clamp(min=0)[:, None, None]
     return frames.gather(1, last.expand(-1, 1, frames.shape[2]))
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2⁶³) that is a pure function of ``parts`` (a seed, an epoch, an utterance's id, a purpose)."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

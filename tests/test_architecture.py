@@ -15,7 +15,7 @@ from speechrnn.model_folder import save_model
 PACKAGE = Path(speechrnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_BASE = {"errors", "types", "seeds", "atomic_io", "processes", "settings"}
+_BASE = {"errors", "types", "atomic_io", "processes", "settings"}
 _SOUND_AND_TEXT = _BASE | {"audio", "text"}
 _MODEL = _SOUND_AND_TEXT | {"acoustic", "language", "decoding"}
 _RELEASE = _MODEL | {"model_folder"}
@@ -26,10 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "types": {"errors"},
-    "seeds": {"errors"},
     "atomic_io": {"errors"},
     "settings": {"errors"},
-    "processes": set(),
+    "processes": {"errors"},
     "text": _BASE,
     "audio": _BASE,
     "acoustic": _SOUND_AND_TEXT,

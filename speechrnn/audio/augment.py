@@ -5,7 +5,7 @@ Noise, rooms and codecs are in :mod:`speechrnn.audio.channel`, effects on log-me
 
 Every effect takes one utterance, (N,), float32, its own configuration, the sample rate in Hz and a seed, and returns
 (n,), float32. Each draw is a function of the seed, which is derived from the run's seed, the epoch and the utterance's
-id (:func:`speechrnn.seeds.derive_seed`). An effect that is not drawn returns the samples unchanged.
+id (:func:`speechrnn.types.derive_seed`). An effect that is not drawn returns the samples unchanged.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from speechrnn.audio.channel import (
 )
 from speechrnn.audio.resampling import resample
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
-from speechrnn.seeds import derive_seed
 from speechrnn.settings import bounded, check_settings
+from speechrnn.types import derive_seed
 
 _VOCODER_SECONDS = 0.064
 _SPEECH_DB = 25.0

@@ -16,8 +16,8 @@ import numpy as np
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.errors import AudioError, ConfigError
-from speechrnn.seeds import derive_seed
 from speechrnn.settings import bounded, check_settings
+from speechrnn.types import derive_seed
 
 Codec = Literal["mp3", "opus", "vorbis", "gsm", "mulaw"]
 NoiseKind = Literal["colored", "pauses", "babble", "files"]

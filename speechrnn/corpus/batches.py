@@ -15,8 +15,7 @@ import torch
 from torch.utils.data import Sampler
 
 from speechrnn.errors import ConfigError
-from speechrnn.seeds import derive_seed
-from speechrnn.types import Batch, pad_sequences
+from speechrnn.types import Batch, derive_seed, pad_sequences
 
 
 class Plan:

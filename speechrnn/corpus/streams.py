@@ -11,7 +11,7 @@ import numpy as np
 from speechrnn.corpus.batches import Plan
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import ConfigError
-from speechrnn.seeds import derive_seed
+from speechrnn.types import derive_seed
 
 CarryState = Literal["no", "recording", "speaker"]
 

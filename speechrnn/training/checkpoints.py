@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, SpeechRNNError
-from speechrnn.training.collectives import sum_over_processes
+from speechrnn.processes import sum_over_processes
 from speechrnn.training.config import CheckpointsConfig
 from speechrnn.training.module import SpeechModule
 from speechrnn.training.run import RUN_FILE

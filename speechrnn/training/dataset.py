@@ -13,8 +13,7 @@ from speechrnn.corpus.batches import BatchRequest, collate
 from speechrnn.corpus.streams import CarryState, find_previous, find_sequences
 from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError
-from speechrnn.seeds import derive_seed
-from speechrnn.types import Batch
+from speechrnn.types import Batch, derive_seed
 
 REFERENCE_SECONDS = 5.0
 """Longest reference recording in training, in seconds."""

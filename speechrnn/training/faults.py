@@ -19,7 +19,7 @@ from torch import Tensor
 from speechrnn.atomic_io import write_atomic, write_json
 from speechrnn.errors import CorpusError, SpeechRNNError, name_some
 from speechrnn.model_folder import ModelFolder, save_model
-from speechrnn.training.collectives import gather_from_processes, get_rank, stop_all
+from speechrnn.processes import gather_from_processes, get_rank, stop_all
 from speechrnn.training.config import Config, FaultsConfig
 from speechrnn.training.losses import PhoneOutput
 from speechrnn.types import Batch

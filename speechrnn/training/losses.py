@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from speechrnn.acoustic.ctc import CTCHead, consistency_losses, count_frames_needed, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.spectral_augment import SpecAugment, Warp
-from speechrnn.seeds import derive_seed
 from speechrnn.training.config import Config
-from speechrnn.types import Batch, Emission, move, pad_sequences
+from speechrnn.types import Batch, Emission, derive_seed, move, pad_sequences
 
 
 class CarriedStates:

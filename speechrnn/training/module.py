@@ -29,10 +29,9 @@ from speechrnn.corpus.batches import split_batch
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.errors import ConfigError
 from speechrnn.model_folder import ModelFolder
-from speechrnn.seeds import derive_seed
+from speechrnn.processes import gather_from_processes, sum_on_device
 from speechrnn.text.token_files import pack_tokens, unpack_tokens
 from speechrnn.text.tokens import Tokens
-from speechrnn.training.collectives import gather_from_processes, sum_on_device
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import to_config
 from speechrnn.training.faults import Memory, SkippedSteps, Step, Unreadable, describe_out_of_memory, save_step
@@ -49,7 +48,7 @@ from speechrnn.training.optimization import (
 )
 from speechrnn.training.start import UnfreezeSchedule
 from speechrnn.training.validation import Validation
-from speechrnn.types import Batch, Emission
+from speechrnn.types import Batch, Emission, derive_seed
 
 MONITOR = "valid/rank"
 """Metric that checkpoints are chosen by, the lower the better (:func:`speechrnn.training.validation.compute_rank`)."""

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from speechrnn.errors import ConfigError
-from speechrnn.training.collectives import sum_over_processes
+from speechrnn.processes import sum_over_processes
 from speechrnn.training.config import OptimizerConfig
 
 _LAST_LEARNING_RATE_SHARE = 1e-3

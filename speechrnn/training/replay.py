@@ -17,10 +17,9 @@ from speechrnn.atomic_io import read_json
 from speechrnn.corpus.batches import select_utterances
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import load_model
-from speechrnn.seeds import derive_seed
 from speechrnn.training.config_file import config_from_dict
 from speechrnn.training.module import SpeechModule
-from speechrnn.types import Batch
+from speechrnn.types import Batch, derive_seed
 
 logger = logging.getLogger("speechrnn")
 

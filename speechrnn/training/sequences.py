@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from speechrnn.acoustic.gradient_flow import LagCurve, LagSums
 from speechrnn.acoustic.sequence import SequenceConfig, SequenceModel
-from speechrnn.seeds import derive_seed
 from speechrnn.settings import bounded, check_settings
 from speechrnn.training.optimization import clip_gradients
+from speechrnn.types import derive_seed
 
 logger = logging.getLogger("speechrnn")
 

@@ -11,9 +11,9 @@ import torch
 
 from speechrnn.acoustic.ctc import compute_blank_rate, ctc_losses
 from speechrnn.decoding.greedy import decode_greedy
+from speechrnn.processes import gather_from_processes, sum_over_processes
 from speechrnn.text.scores import ErrorCounts, character_errors, word_errors
 from speechrnn.text.tokens import Tokens
-from speechrnn.training.collectives import gather_from_processes, sum_over_processes
 from speechrnn.types import Batch, Emission, move
 
 logger = logging.getLogger("speechrnn")

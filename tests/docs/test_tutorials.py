@@ -81,9 +81,9 @@ def test_a_tutorial_uses_documented_names_and_existing_commands(path):
 def test_an_undocumented_name_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "# x\n\n```{code-cell}\nfrom speechrnn.seeds import derive_seed\nspeechrnn.load, speechrnn.x\n```\n"
+        "# x\n\n```{code-cell}\nfrom speechrnn.types import derive_seed\nspeechrnn.load, speechrnn.x\n```\n"
     )
-    assert find_undocumented(page) == {"speechrnn.seeds.derive_seed", "speechrnn.x"}
+    assert find_undocumented(page) == {"speechrnn.types.derive_seed", "speechrnn.x"}
 
 
 @pytest.mark.slow

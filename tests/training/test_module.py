@@ -22,12 +22,12 @@ from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.corpus.batches import collate
 from speechrnn.errors import CorpusError, SpeechRNNError
-from speechrnn.seeds import derive_seed
 from speechrnn.training.config import FaultsConfig, OptimizerConfig
 from speechrnn.training.faults import Step, Unreadable
 from speechrnn.training.optimization import build_optimizer
 from speechrnn.training.replay import replay
 from speechrnn.training.validation import Validation
+from speechrnn.types import derive_seed
 
 pytestmark = pytest.mark.usefixtures("trainer_that_is_none")
 
