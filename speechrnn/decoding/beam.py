@@ -28,7 +28,7 @@ from speechrnn.decoding.grammar import Grammar
 from speechrnn.decoding.greedy import check_frames, check_log_probs
 from speechrnn.decoding.kernels import advance, begin_prefix, finish_prefix
 from speechrnn.errors import ConfigError
-from speechrnn.language.hash_table import insert, make_table
+from speechrnn.language.hash_table import make_table
 from speechrnn.processes import count_cores
 from speechrnn.settings import bounded, check_settings
 from speechrnn.types import BLANK_ID, Hypothesis
@@ -146,22 +146,15 @@ class BeamSearch:
                 larger[: self._count] = array[: self._count]
                 setattr(self, name, larger)
         if 2 * needed > len(self._table):
-            self._table = make_table(4 * needed)
             known = np.arange(1, self._count)
-            insert(self._table, self._parents[known] * self.vocabulary_size + self._tokens[known], known)
-
-    def best(self, count: int | None = None) -> list[tuple[list[int], float]]:
-        """The best prefixes so far: token ids, and their score, acoustic and what fusion adds.
-
-        In a closed task those that are whole sentences; where no such is left, what they begin with that is one; none
-        where there is no such thing.
-        """
-        return [(tokens, acoustic + language) for tokens, acoustic, language in self.ranked(count)]
+            keys = self._parents[known] * self.vocabulary_size + self._tokens[known]
+            self._table = make_table(4 * needed, keys, known)
 
     def ranked(self, count: int | None = None) -> list[tuple[list[int], float, float]]:
-        """As :meth:`best`, with the natural log of the prefix's probability and what fusion adds to it apart.
+        """Return the best prefixes so far: token ids, natural log of their probability, and the score of fusion.
 
-        Fusion's part is that of an utterance that ends here: the last word is whole, the sentence is over.
+        The score of fusion assumes that the utterance ends here. With a grammar only allowed sentences are returned;
+        if none is in the beam, the longest allowed beginnings of its prefixes, if there are any.
         """
         nodes = self._nodes[: self._size]
         acoustic = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size])

@@ -24,7 +24,7 @@ import numpy as np
 from speechrnn.decoding.kernels import begin_prefix, extend, finish_prefix
 from speechrnn.errors import ConfigError
 from speechrnn.language.compiled import CompiledNgram
-from speechrnn.language.hash_table import insert, make_table
+from speechrnn.language.hash_table import make_table
 from speechrnn.language.sentences import SPACE
 from speechrnn.settings import bounded, check_settings
 
@@ -165,9 +165,8 @@ class Fusion:
                 "the language model has no word that the acoustic model can write; were their texts normalised alike "
                 "(case, punctuation)?"
             )
-        table = make_table(2 * len(children))
         keys = [node * self.num_letters + letter for node, letter in children]
-        insert(table, np.array(keys, dtype=np.int64), np.array(list(children.values()), dtype=np.int64))
+        table = make_table(2 * len(children), keys, list(children.values()))
         words = np.full(len(children) + 1, -1, dtype=np.int64)
         words[list(ends)] = list(ends.values())
         return table, words

@@ -22,7 +22,7 @@ import numpy as np
 from speechrnn.atomic_io import open_atomic
 from speechrnn.errors import ModelError
 from speechrnn.language.arpa import read_arpa
-from speechrnn.language.hash_table import insert, make_table
+from speechrnn.language.hash_table import make_table
 from speechrnn.language.ngram import BEGIN, END, UNKNOWN, NgramModel
 
 _MAGIC = b"speechrnn n-gram 2\n"
@@ -62,12 +62,10 @@ class CompiledNgram:
         """Compile a model."""
         shorter = _find_suffixes(model)
         lower = model.starts[-2]  # rows that are states
-        slots = make_table(2 * len(model.keys))
-        insert(slots, model.keys, np.arange(len(model.keys), dtype=np.int64))
         return cls(
             model.words,
             model.order,
-            slots,
+            make_table(2 * len(model.keys), model.keys, np.arange(len(model.keys))),
             model.log_probs.astype(np.float32),
             np.concatenate([np.arange(1, lower + 1), shorter[lower:]]).astype(np.int32),
             model.backoffs.astype(np.float32),

@@ -206,22 +206,22 @@ def test_a_word_that_is_begun_is_favoured_before_it_ends():
         np.array([[0.02, 0.02, 0.3, 0.02, 0.64], [0.02, 0.02, 0.02, 0.3, 0.64], [0.02, 0.02, 0.02, 0.02, 0.92]])
     )
     search.feed(row)
-    assert search.best(1)[0][0] == [2, 3, 4]
+    assert search.ranked(1)[0][0] == [2, 3, 4]
 
 
-def test_a_language_model_changes_what_is_heard_and_a_weight_of_zero_does_not():
+def test_a_language_model_changes_the_text_and_a_weight_of_zero_does_not():
     log_probs = torch.log(torch.tensor([[[0.05, 0.05, 0.44, 0.46, 0.0]]]).clamp(min=1e-9))
     lengths = torch.tensor([1])
     model = make_model(["a"] * 9 + ["b"])
 
-    def hear(weight):
+    def decode(weight):
         fusion = Fusion(SPELLINGS, CompiledNgram.of(model), FusionConfig(weight, 0.0, 0.0), symbols=SYMBOLS)
         [[best]] = decode_beam(log_probs, lengths, fusion=fusion)
         return SYMBOLS[best.tokens[0]], best.language_score
 
-    assert hear(0.0) == ("b", 0.0)
-    heard, score = hear(1.0)
-    assert heard == "a"
+    assert decode(0.0) == ("b", 0.0)
+    text, score = decode(1.0)
+    assert text == "a"
     assert score == pytest.approx(model.score(["a"]), abs=1e-6)
 
 
@@ -273,10 +273,10 @@ def test_a_sentence_that_breaks_off_is_given_up_to_where_it_may_end():
     words = Grammar.of_words([[2, 3], [4, 4]], separator=1)
     search = BeamSearch(len(SPELLINGS), BeamConfig(beam_size=1), grammar=words)
     search.feed(log_probs)
-    assert [tokens for tokens, _ in search.best()] == [[2, 3]]
+    assert [tokens for tokens, *_ in search.ranked()] == [[2, 3]]
     search = BeamSearch(len(SPELLINGS), BeamConfig(beam_size=1), grammar=Grammar.of_sentences([[2, 3, 1, 4, 4]]))
     search.feed(log_probs)
-    assert search.best() == []
+    assert search.ranked() == []
 
 
 def test_what_n_grams_are_made_of_is_found_by_looking():
