@@ -1,8 +1,8 @@
-"""Where in a recording each token of a known text is said: the most probable CTC path that says it (Viterbi).
+"""Forced alignment: the most probable CTC path of known tokens (Viterbi).
 
-An hour of speech has some 90,000 frames and 56,000 states (blank, token, blank … blank): too many steps to remember. So
-the scores of all states are kept now and then only; from the end backwards each stretch between is walked again, over
-the few states that can lead to where the path goes on.
+An hour of speech has some 90,000 frames and 56,000 states (blank, token, blank … blank), too many steps to store. The
+scores of all states are stored every few hundred frames only; from the end backwards each block is computed again, over
+the few states that can lead to the rest of the path.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def align_tokens(log_probs: np.ndarray, tokens: Sequence[int], *, blank_id: int 
     Args:
         log_probs: (T', V), natural log.
         tokens: Token ids, U of them, without blanks.
-        blank_id: Which token is the blank.
+        blank_id: Token id of the blank.
 
     Returns:
         First and last frame of each token, both inclusive; blanks lie between.
 
     Raises:
-        SpeechRNNError: No path has room for the tokens, or has a probability above zero.
+        SpeechRNNError: The tokens do not fit into the frames, or every path has probability zero.
         ConfigError: A frame's log-probabilities are not finite.
     """
     if not len(tokens):
@@ -50,7 +50,7 @@ def align_tokens(log_probs: np.ndarray, tokens: Sequence[int], *, blank_id: int 
 def _step(
     row: np.ndarray, labels: np.ndarray, skips: np.ndarray, before: np.ndarray, after: np.ndarray, low: int, high: int
 ) -> None:
-    """Scores after a frame of the states from ``low`` to ``high``, which is not among them."""
+    """Scores after a frame of the states from ``low`` to before ``high``."""
     for state in range(low, high):
         best = before[state]
         if state > 0 and before[state - 1] > best:
@@ -62,7 +62,7 @@ def _step(
 
 @njit(cache=True, nogil=True)
 def _lay_out(targets: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token of each state, and whether it can be reached over the blank before it; (2 U + 1,) each."""
+    """Token of each state, and whether the blank before it can be skipped; (2 U + 1,) each."""
     labels = np.full(2 * len(targets) + 1, blank, dtype=np.int64)
     labels[1::2] = targets
     skips = np.zeros(len(labels), dtype=np.bool_)
@@ -75,7 +75,7 @@ def _lay_out(targets: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray]:
 def _walk_forward(
     log_probs: np.ndarray, labels: np.ndarray, skips: np.ndarray, every: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of all states after every so many frames, (K, S), and after the last frame, (S,)."""
+    """Scores of all states after every ``every`` frames, (K, S), and after the last frame, (S,)."""
     frames, states = len(log_probs), len(labels)
     kept = np.full(((frames - 1) // every + 1, states), -np.inf)
     scores, other = np.full(states, -np.inf), np.full(states, -np.inf)
@@ -93,7 +93,7 @@ def _walk_forward(
 def _walk_back(
     log_probs: np.ndarray, labels: np.ndarray, skips: np.ndarray, kept: np.ndarray, every: int, state: int
 ) -> np.ndarray:
-    """The state at each frame of the best path that ends in one, (T',)."""
+    """State at each frame of the best path that ends in ``state``, (T',)."""
     path = np.empty(len(log_probs), dtype=np.int64)
     last = len(log_probs) - 1
     scores, other = np.empty(len(labels)), np.empty(len(labels))
@@ -126,7 +126,7 @@ def _walk_back(
 
 @njit(cache=True, nogil=True)
 def _align(log_probs: np.ndarray, targets: np.ndarray, blank: int, every: int) -> np.ndarray:
-    """First and last frame of each target, (U, 2); -1 where there is no path. Scores are kept every so many frames."""
+    """First and last frame of each target, (U, 2); -1 without a path. Scores are stored every ``every`` frames."""
     spans = np.full((len(targets), 2), -1, dtype=np.int64)
     if len(log_probs) == 0:
         return spans

@@ -1,11 +1,10 @@
 """CTC prefix beam search: the token sequences with the most probability over all of their paths.
 
-A beam is a set of prefixes. A prefix carries two probabilities: that of all paths so far that say it and end in a
-blank, after which its last token can be said anew, and that of those that end in its last token. Frame by frame each
-prefix stays as it is (a blank, or its last token goes on) or grows by a token; prefixes that become the same are added
-up, and the most probable ones are kept.
+A beam is a set of prefixes. Each has two probabilities: of all paths that end in a blank, after which the last token
+can be repeated, and of those that end in the last token. In each frame a prefix stays as it is (a blank, or the last
+token again) or is extended by a token; equal prefixes are added, and the most probable ones are kept.
 
-The search is compiled by numba (which librosa brings); utterances run in threads, for it needs no interpreter.
+The search is compiled by numba and releases the interpreter lock; utterances run in threads.
 
 Source:
     A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012; A. Hannun et al., "First-Pass Large
@@ -38,13 +37,13 @@ _ROOT = 0
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """How wide the search is.
+    """Limits of the search.
 
     Attributes:
-        beam_size: Prefixes that are kept after each frame.
+        beam_size: Prefixes kept after each frame.
         token_threshold: Tokens that are this much less probable than a frame's best one are not tried, in nats.
-        most_tokens: At most so many tokens are tried in a frame.
-        nbest: Hypotheses that come out, the best first.
+        most_tokens: Most tokens tried in a frame.
+        nbest: Hypotheses returned, the best first.
     """
 
     beam_size: int = bounded(16, 1, 10_000)
@@ -58,17 +57,17 @@ class BeamConfig:
 
 @dataclass
 class BeamSearch:
-    """The search over one utterance, which may come piece by piece: the pieces give what the whole would give.
+    """The search over one utterance, which may be fed in pieces with the same result.
 
     Args:
         vocabulary_size: V, the blank included.
-        config: How wide it is.
-        blank_id: Which token is the blank.
-        grammar: What may be said; None: everything.
+        config: Limits of the search.
+        blank_id: Token id of the blank.
+        grammar: Allowed token sequences; None: any.
         fusion: Language model and hotwords; None: neither.
 
     Attributes:
-        frames: Encoder frames that were taken in.
+        frames: Number of encoder frames so far.
     """
 
     vocabulary_size: int
@@ -79,24 +78,24 @@ class BeamSearch:
     frames: int = 0
 
     def __post_init__(self) -> None:
-        # The trie of all prefixes that were ever kept: parent and token of each, and a table from both to the prefix.
+        # The trie of all prefixes that were ever in the beam: parent and token of each, and a table from both to it.
         self._parents = np.full(1, -1, dtype=np.int64)
         self._tokens = np.full(1, -1, dtype=np.int64)
         self._states = np.zeros(1, dtype=np.int64)
-        # What fusion knows of each prefix, and what it added to its score.
+        # Fusion state of each prefix, and the score of fusion.
         self._known, self._added = np.zeros((1, 4), dtype=np.int64), np.zeros(1)
         self._fusion = _no_fusion() if self.fusion is None else self.fusion.arrays
         if self.fusion is not None:
             if len(self.fusion.begins) != self.vocabulary_size:
                 raise ConfigError(f"fusion: made for {len(self.fusion.begins)} tokens, not {self.vocabulary_size}")
             begin_prefix(self._fusion, self._known[0])
-        self._place_of = np.zeros(1, dtype=np.int64)  # the root stands in the beam's first place
+        self._place_of = np.zeros(1, dtype=np.int64)  # the root is first in the beam
         self._count = 1
         self._table = make_table(64)
         self._transitions, self._finals = np.empty((0, 2), dtype=np.int64), np.ones(1, dtype=bool)
         if self.grammar is not None:
             self._transitions, self._finals = self.grammar.compile(self.vocabulary_size)
-        # The beam: prefixes, and the logarithms of their two probabilities.
+        # The beam: prefixes, and the logs of their two probabilities.
         self._nodes = np.full(self.config.beam_size, -1, dtype=np.int64)
         self._nodes[0] = _ROOT
         self._ending = np.full((2, self.config.beam_size), -np.inf)
@@ -104,13 +103,13 @@ class BeamSearch:
         self._size = 1
 
     def feed(self, log_probs: np.ndarray) -> None:
-        """Take in frames.
+        """Advance the search.
 
         Args:
             log_probs: (T', V), natural log, any floating type.
 
         Raises:
-            ConfigError: The vocabulary is another one, or a frame's log-probabilities are not finite.
+            ConfigError: The vocabulary size differs, or a frame's log-probabilities are not finite.
         """
         if log_probs.ndim != 2 or log_probs.shape[1] != self.vocabulary_size:
             raise ConfigError(f"beam search: expected (T', {self.vocabulary_size}), got {tuple(log_probs.shape)}")
@@ -136,7 +135,7 @@ class BeamSearch:
         self.frames += len(log_probs)
 
     def _make_room(self, frames: int) -> None:
-        """Enough for as many new prefixes as these frames can keep."""
+        """Grow the arrays for all prefixes that these frames can add."""
         needed = self._count + frames * self.config.beam_size
         if needed > len(self._parents):
             grown = max(needed, 2 * len(self._parents))
@@ -162,7 +161,7 @@ class BeamSearch:
         if self.fusion is not None:
             language = np.array([self._added[node] + finish_prefix(self._fusion, self._known[node]) for node in nodes])
         is_whole = self._finals[self._states[nodes]]
-        if not is_whole.any():  # rather a sentence that breaks off after a word than none
+        if not is_whole.any():
             nodes = np.array([self._cut(node) for node in nodes])
             is_whole = nodes != _ROOT
         order = [number for number in np.argsort(-(acoustic + language), kind="stable") if is_whole[number]]
@@ -172,7 +171,7 @@ class BeamSearch:
         ]
 
     def _read_prefix(self, node: int) -> list[int]:
-        """The tokens of a prefix, in their order."""
+        """Tokens of a prefix."""
         tokens = []
         while self._parents[node] >= 0:
             tokens.append(int(self._tokens[node]))
@@ -180,7 +179,7 @@ class BeamSearch:
         return tokens[::-1]
 
     def _cut(self, node: int) -> int:
-        """The longest beginning of a prefix that is a whole sentence; the empty one where there is none."""
+        """The longest beginning of a prefix that is an allowed sentence; the root if there is none."""
         while node != _ROOT and not self._finals[self._states[node]]:
             node = self._parents[node]
         return node
@@ -205,19 +204,19 @@ def decode_beam(
     Args:
         log_probs: (B, T', V), natural log, on any device; rows past an utterance's length are ignored.
         lengths: Valid frames, (B,), int64, each in [0, T'].
-        config: How wide the search is.
-        blank_id: Which token is the blank.
-        grammar: What may be said; None: everything.
+        config: Limits of the search.
+        blank_id: Token id of the blank.
+        grammar: Allowed token sequences; None: any.
         fusion: Language model and hotwords; None: neither.
 
     Returns:
-        For each utterance at most ``nbest`` hypotheses, the best first; in a closed task, where nothing that may be
-        said is left in the beam, beginnings that may be said, and none where there are none. The acoustic score is the
-        natural log of the probability over all paths that were kept; a token's frames are those of the most probable
-        path that says the whole hypothesis, its confidence the highest posterior in them.
+        For each utterance at most ``nbest`` hypotheses, the best first; with a grammar as in
+        :meth:`BeamSearch.ranked`. The acoustic score is the natural log of the probability over all paths in the beam;
+        a token's frames are those of the most probable path of the hypothesis, its confidence is the highest posterior
+        in them.
 
     Raises:
-        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is no token, or a frame's
+        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is not a token, or a frame's
             log-probabilities are not finite; the message names the row.
     """
     config = config or BeamConfig()
@@ -242,7 +241,7 @@ def _decode_one(
 def make_hypothesis(
     log_probs: np.ndarray, tokens: Sequence[int], score: float, blank_id: int, language_score: float = 0.0
 ) -> Hypothesis:
-    """A token sequence with the frames of its most probable path."""
+    """Make a hypothesis of tokens, with the frames of its most probable path."""
     frames = align_tokens(log_probs, tokens, blank_id=blank_id)
     confidences = [
         min(1.0, float(np.exp(log_probs[first : last + 1, token].max())))

@@ -1,12 +1,12 @@
-"""What several models say of the same recordings, as one: every reading is scored by all of them.
+"""Combining several models: every hypothesis is scored by all of them.
 
-Models that were trained apart say a token in different frames, so the mean of their posteriors, frame by frame, drowns
-tokens in blanks. Here whole readings are compared, by the mean over the models of their log probability, which is
-summed over all of a model's paths and knows no frames. Readings come from each model's own search; where anything may
-be said, the best one also takes over stretches of the others' readings as long as that makes it more probable.
+Models that were trained separately emit a token in different frames, so averaging posteriors frame by frame loses
+tokens to blanks. Here whole token sequences ("readings") are compared, by the mean over the models of their log
+probability over all paths. Readings come from each model's own search. Without a closed vocabulary the best one also
+takes over parts of the others' readings while that raises its score.
 
 Source:
-    The readings of one system scored by others: M. Ostendorf et al., "Integration of diverse recognition methodologies
+    Hypotheses of one system scored by others: M. Ostendorf et al., "Integration of diverse recognition methodologies
     through reevaluation of N-best sentence hypotheses", HLT 1991. Why the mean of CTC posteriors fails: G. Kurata and
     K. Audhkhasi, "Guiding CTC posterior spike timings for improved posterior fusion and knowledge distillation",
     Interspeech 2019.
@@ -29,7 +29,7 @@ from speechrnn.types import BLANK_ID, Hypothesis
 
 Reading = tuple[int, ...]
 Change = tuple[int, int, Reading]
-"""First token that goes, the one after the last that goes, what comes in their place."""
+"""First token to replace, the one after the last, and the replacement."""
 
 _SCORED_AT_ONCE = 64
 
@@ -43,22 +43,22 @@ def combine_hypotheses(
     nbest: int = 1,
     blank_id: int = BLANK_ID,
 ) -> list[list[Hypothesis]]:
-    """Choose among what several models found.
+    """Combine the hypotheses of several models.
 
     Args:
-        found: Of each of K models, for each of B utterances its hypotheses, the best first, at least one.
-        log_probs: Of each model, (B, T', V), natural log; T' may differ from model to model, V may not.
+        found: For each of K models and each of B utterances its hypotheses, the best first, at least one.
+        log_probs: Of each model, (B, T', V), natural log; T' may differ between models, V may not.
         lengths: Valid frames of each, (B,), int64.
-        score_language: What a language model and hotwords add to any reading, as they did to the hypotheses; the best
-            reading then takes over stretches of the others' best ones. None where not anything may be said.
-        nbest: Hypotheses of each utterance at most.
-        blank_id: Which token is the blank.
+        score_language: Score of language model and hotwords for any reading, as in the hypotheses; the best reading
+            then takes over parts of the others' best ones. None for a closed vocabulary.
+        nbest: Most hypotheses of each utterance.
+        blank_id: Token id of the blank.
 
     Returns:
         For each utterance its hypotheses, the best first. The acoustic score is the mean over the models of the natural
-        log of the probability over all paths; frames are those of the first model; a token's confidence is the mean of
-        the models'. A reading that a model has no frames for is not taken, unless there is no other: that one comes as
-        the first model found it.
+        log of the probability over all paths; frames are those of the first model; a token's confidence is the mean
+        over the models. A reading too long for one of the models is left out; if there is no other, the first model's
+        hypothesis is returned unchanged.
 
     Raises:
         ConfigError: The shapes do not fit each other.
@@ -81,12 +81,12 @@ def combine_hypotheses(
 
 
 def score_readings(log_probs: Tensor, readings: Sequence[Reading], *, blank_id: int = BLANK_ID) -> np.ndarray:
-    """Natural log of the probability of each reading, summed over all of its paths, (R,); -inf where none fits.
+    """Compute the natural log of the probability of each reading over all paths, (R,); -inf where it does not fit.
 
     Args:
         log_probs: Of one utterance, (T', V), natural log, float64 on the CPU.
         readings: Token ids without blanks, R of them.
-        blank_id: Which token is the blank.
+        blank_id: Token id of the blank.
     """
     if not len(log_probs):
         return np.array([-math.inf if reading else 0.0 for reading in readings])
@@ -119,7 +119,7 @@ def _combine_one(
                 language.setdefault(tuple(hypothesis.tokens), hypothesis.language_score)
 
     def score(readings: Sequence[Reading]) -> np.ndarray:
-        """Mean log probabilities, and what the language model adds."""
+        """Mean log probabilities plus the score of the language model."""
         acoustic = np.mean([score_readings(row, readings, blank_id=blank_id) for row in rows], axis=0)
         for reading in readings:
             if reading not in language and score_language is not None:
@@ -131,13 +131,9 @@ def _combine_one(
     if score_language is not None and len(readings) > 1:
         best = max(scores, key=lambda reading: scores[reading])
         others = [tuple(hypotheses[0].tokens) for hypotheses in found]
-        best, value = _recombine(best, scores[best], others, score)
-        scores[best] = value
-    ranked = sorted(
-        (reading for reading in scores if scores[reading] > -math.inf),
-        key=lambda reading: scores[reading],
-        reverse=True,
-    )
+        best, scores[best] = _recombine(best, scores[best], others, score)
+    possible = [reading for reading in scores if scores[reading] > -math.inf]
+    ranked = sorted(possible, key=lambda reading: scores[reading], reverse=True)
     if not ranked:
         return [found[0][0]]
     return [
@@ -158,7 +154,7 @@ def _make_hypothesis(
 def _recombine(
     best: Reading, value: float, others: Iterable[Reading], score: Callable[[Sequence[Reading]], np.ndarray]
 ) -> tuple[Reading, float]:
-    """The best reading with stretches of the others in the place of its own, and its score."""
+    """Replace parts of the best reading by parts of the others; return it and its score."""
     others = list(dict.fromkeys(others))
     while True:
         changes = list(dict.fromkeys(change for other in others for change in _compare(best, other)))
@@ -178,7 +174,7 @@ def _recombine(
 
 
 def _compare(reading: Reading, other: Reading) -> list[Change]:
-    """What would make the other reading of this one with the fewest edits, stretch by stretch."""
+    """The fewest changes that turn this reading into the other one."""
     from rapidfuzz.distance import Levenshtein
 
     changes: list[Change] = []
@@ -186,7 +182,7 @@ def _compare(reading: Reading, other: Reading) -> list[Change]:
         if edit.tag == "equal":
             continue
         first, tokens = edit.src_start, other[edit.dest_start : edit.dest_end]
-        if changes and changes[-1][1] == first:  # what touches goes together
+        if changes and changes[-1][1] == first:  # adjacent edits are one change
             first, _, before = changes.pop()
             tokens = before + tokens
         changes.append((first, edit.src_end, tokens))
@@ -194,7 +190,7 @@ def _compare(reading: Reading, other: Reading) -> list[Change]:
 
 
 def _choose_apart(changes: Sequence[Change]) -> list[Change]:
-    """Those that neither overlap nor touch one that stands before them."""
+    """Choose changes, in order, that neither overlap nor touch an earlier one."""
     taken: list[Change] = []
     for first, last, tokens in changes:
         if all(last < other_first or first > other_last for other_first, other_last, _ in taken):
@@ -203,7 +199,7 @@ def _choose_apart(changes: Sequence[Change]) -> list[Change]:
 
 
 def _apply(reading: Reading, changes: Sequence[Change]) -> Reading:
-    """The reading after changes that lie apart."""
+    """Apply changes that do not touch each other."""
     for first, last, tokens in sorted(changes, reverse=True):
         reading = (*reading[:first], *tokens, *reading[last:])
     return reading

@@ -1,14 +1,13 @@
-"""What a beam search adds to the acoustic score of a prefix: a language model's opinion, and favoured phrases.
+"""Shallow fusion: the scores of a language model and of hotwords, added to the acoustic score in the beam search.
 
-A language model over words scores a word when it ends; until then the search walks along a trie of the model's words,
-and what leaves the trie is a word that the model does not know: it costs ``unknown_cost`` at once. A model over
-characters, or over the acoustic model's own tokens, scores each of them. Favoured phrases (hotwords) earn a part of
-their bonus with each letter that fits, and pay it back where they do not come to their end; the words need not be in
-any vocabulary.
+A language model over words scores a word when it ends; until then the search follows a trie of the model's words. A
+word that leaves the trie is unknown to the model and costs ``unknown_cost`` at once. A model over characters, or over
+the acoustic model's own tokens, scores each of them. Hotwords earn a part of their bonus with each matching letter, and
+lose it again if they are not completed; their words need not be in any vocabulary.
 
 Source:
     A. Hannun et al., arXiv:1408.2873 (the score: acoustic + weight · language + bonus · words); A. Aho and M. Corasick,
-    "Efficient string matching", 1975 (the automaton of the phrases).
+    "Efficient string matching", 1975 (the automaton of the hotwords).
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from speechrnn.settings import bounded, check_settings
 Unit = Literal["words", "characters", "tokens"]
 
 _UNITS: dict[Unit, int] = {"words": 1, "characters": 2, "tokens": 3}
-_BOUNDARY = 0  # the letter that parts words
+_BOUNDARY = 0  # the letter between words
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How much a language model counts.
+    """Weights of a language model.
 
     Attributes:
-        language_weight: Times the natural log of the language model's probability.
-        word_bonus: For each word (character, token) that the language model scores: against its liking for few words.
-        unknown_cost: For each word that the language model does not know, on top of what it gives ``<unk>``.
+        language_weight: Factor of the natural log of the language model's probability.
+        word_bonus: Added for each word (character, token) that the language model scores: it prefers few words.
+        unknown_cost: Subtracted for each word unknown to the language model, besides the score of ``<unk>``.
     """
 
     language_weight: float = bounded(0.5, 0, 1000)
@@ -53,7 +52,7 @@ class FusionConfig:
 
 
 def find_unit(model: CompiledNgram, symbols: Sequence[str]) -> Unit:
-    """What a language model's n-grams are made of: words, or the acoustic model's tokens."""
+    """Find the unit of a language model: words, characters, or the acoustic model's tokens."""
     if SPACE in model.word_ids:
         return "characters"
     words = [word for word in model.words if not word.startswith("<")]
@@ -66,11 +65,11 @@ class Fusion:
     """Language model and hotwords over one model's tokens, as arrays for the compiled search.
 
     Args:
-        spellings: Of each token whether it begins a word, and the letters that it writes; nothing for the blank.
-        model: The language model; None: hotwords alone.
-        config: How much it counts.
-        hotwords: Phrases and the bonus of each, in nats; words within a phrase are parted by single spaces.
-        symbols: The tokens' symbols, by which a language model of tokens knows them.
+        spellings: For each token whether it begins a word, and its letters; none for the blank.
+        model: The language model; None: hotwords only.
+        config: Weights of the language model.
+        hotwords: Phrases, words separated by single spaces, and the bonus of each in nats.
+        symbols: The tokens' symbols, for a language model of tokens.
 
     Raises:
         ConfigError: The acoustic model cannot write a letter of a hotword, a bonus is not finite, or language model and
@@ -99,31 +98,27 @@ class Fusion:
         self.unit_words = self._make_unit_words(symbols, alphabet)
         self.hot_next, self.hot_pending, self.hot_gain = self._make_automaton(hotwords or {})
         self.weights = self._weigh(config)
-        begin = model.begin_state if model is not None else 0
-        unknown, end = (model.unknown, model.end) if model is not None else (-1, -1)
-        num_words = len(model.words) if model is not None else 1
-        self.settings = np.array(
-            [_UNITS[self.unit] if self.unit else 0, self.num_letters, num_words, unknown, end, begin], dtype=np.int64
-        )
+        of_model = (1, -1, -1, 0) if model is None else (len(model.words), model.unknown, model.end, model.begin_state)
+        self.settings = np.array([_UNITS[self.unit] if self.unit else 0, self.num_letters, *of_model], dtype=np.int64)
 
     def with_config(self, config: FusionConfig) -> Fusion:
-        """The same with other weights; trie and automaton are shared."""
+        """Return the same with other weights; trie and automaton are shared."""
         other = copy(self)
         other.config = config
         other.weights = other._weigh(config)
         return other
 
     def _weigh(self, config: FusionConfig) -> np.ndarray:
-        """The weights, and the most that a token can add to a prefix's score: a probability adds nothing."""
-        steps = int((np.diff(self.letter_starts) + self.begins).max(initial=0))  # letters, and the boundary before them
+        """The weights, and the most that a token can add to a prefix's score (log-probabilities add nothing)."""
+        steps = int((np.diff(self.letter_starts) + self.begins).max(initial=0))  # letters, and a boundary before them
         scored = 1 if self.unit == "words" else steps
-        heard = self.hot_pending[self.hot_next] - self.hot_pending[:, None] + self.hot_gain[self.hot_next]
-        most = scored * max(0.0, config.word_bonus) + steps * max(0.0, float(heard.max(initial=0.0)))
+        bonuses = self.hot_pending[self.hot_next] - self.hot_pending[:, None] + self.hot_gain[self.hot_next]
+        most = scored * max(0.0, config.word_bonus) + steps * max(0.0, float(bonuses.max(initial=0.0)))
         return np.array([config.language_weight, config.word_bonus, config.unknown_cost, most])
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """What :mod:`speechrnn.decoding.kernels` takes."""
+        """Arguments of :mod:`speechrnn.decoding.kernels`."""
         language = self.model.arrays if self.model is not None else _NO_LANGUAGE
         return (
             self.settings,
@@ -141,7 +136,7 @@ class Fusion:
         )
 
     def score(self, tokens: Sequence[int]) -> float:
-        """What they add to the log probability of a whole utterance of these tokens."""
+        """Return what they add to the log probability of a whole utterance of these tokens."""
         arrays, known = self.arrays, np.zeros(4, dtype=np.int64)
         begin_prefix(arrays, known)
         added = sum(extend(arrays, known, token) for token in tokens)
@@ -162,8 +157,8 @@ class Fusion:
             ends[node] = number
         if not ends:
             raise ConfigError(
-                "the language model has no word that the acoustic model can write; were their texts normalised alike "
-                "(case, punctuation)?"
+                "the language model has no word that the acoustic model can write; normalise both texts in the same way "
+                "(case, punctuation)"
             )
         keys = [node * self.num_letters + letter for node, letter in children]
         table = make_table(2 * len(children), keys, list(children.values()))
@@ -172,7 +167,7 @@ class Fusion:
         return table, words
 
     def _make_unit_words(self, symbols: Sequence[str], alphabet: Sequence[str]) -> np.ndarray:
-        """The language model's word of each letter (the boundary first), or of each token."""
+        """Word id of each letter (the boundary first) or of each token."""
         if self.model is None or self.unit == "words":
             return np.full(1, -1, dtype=np.int64)
         units = symbols if self.unit == "tokens" else [SPACE, *alphabet]
@@ -182,8 +177,11 @@ class Fusion:
         return words
 
     def _make_automaton(self, hotwords: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Phrases between word boundaries: next state by state and letter, what is owed there, what is earned there."""
-        patterns = {self._spell(phrase): self._check_bonus(phrase, bonus) for phrase, bonus in hotwords.items()}
+        """Automaton of the phrases: next state by state and letter, the bonus so far and the final bonus at each state."""
+        for phrase, bonus in hotwords.items():
+            if not np.isfinite(bonus):
+                raise ConfigError(f"hotword {phrase!r}: expected a bonus in nats, such as 8, got {bonus}")
+        patterns = {self._spell(phrase): float(bonus) for phrase, bonus in hotwords.items()}
         if not patterns:
             return np.zeros((1, 1), dtype=np.int64), np.zeros(1), np.zeros(1)
         children: list[dict[int, int]] = [{}]
@@ -197,7 +195,7 @@ class Fusion:
                     pending.append(0.0)
                     gain.append(0.0)
                 state = children[state][letter]
-                # The first boundary earns nothing: every word begins with one.
+                # No bonus for the first boundary: every word begins with one.
                 part = bonus * (place - 1) / (len(pattern) - 1)
                 pending[state] = max(pending[state], part, key=abs) if place < len(pattern) else pending[state]
             gain[state] += bonus
@@ -218,17 +216,11 @@ class Fusion:
             spelled += [*(self._letter_ids[letter] for letter in word), _BOUNDARY]
         return tuple(spelled)
 
-    @staticmethod
-    def _check_bonus(phrase: str, bonus: float) -> float:
-        if not np.isfinite(bonus):
-            raise ConfigError(f"hotword {phrase!r}: expected a bonus in nats, such as 8, got {bonus}")
-        return float(bonus)
-
 
 def _connect(
     children: list[dict[int, int]], pending: list[float], gain: list[float], num_letters: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Aho and Corasick's automaton: where a phrase breaks off, the longest other one that has begun goes on."""
+    """Connect the automaton: where a phrase breaks off, the longest other one that has begun continues."""
     following = np.zeros((len(children), num_letters), dtype=np.int64)
     fail = [0] * len(children)
     queue = deque([0])

@@ -16,14 +16,14 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
     Args:
         log_probs: (B, T', V), natural log, on any device; rows past an utterance's length are ignored.
         lengths: Valid frames, (B,), int64, each in [0, T'].
-        blank_id: Which token is the blank.
+        blank_id: Token id of the blank.
 
     Returns:
-        B hypotheses. A token's frames are the unbroken run in which it was the best one; its confidence is its highest
+        B hypotheses. A token's frames are the run in which it was the best one; its confidence is its highest
         posterior in that run; the acoustic score is the log probability of the best path, blanks included.
 
     Raises:
-        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is no token, or a frame's
+        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is not a token, or a frame's
             log-probabilities are not finite; the message names the row.
     """
     check_log_probs(log_probs, lengths, blank_id, name="decode_greedy")
@@ -41,15 +41,15 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
 
 
 def _find_runs(best: Tensor, best_log_probs: Tensor, blank_id: int) -> tuple[Tensor, Tensor]:
-    """Find the unbroken runs of each non-blank token.
+    """Find the runs of each non-blank token.
 
     Args:
         best: Best token of each frame, (B, T'), blank where padded.
         best_log_probs: Its log probability, (B, T').
-        blank_id: Which token is the blank.
+        blank_id: Token id of the blank.
 
     Returns:
-        One row a run, in order: utterance, token, first frame, last frame, (R, 4) int64; its highest posterior, (R,).
+        One row per run, in order: utterance, token, first frame, last frame, (R, 4) int64; its highest posterior, (R,).
     """
     is_token = best != blank_id
     is_change = best[:, 1:] != best[:, :-1]

@@ -1,11 +1,11 @@
 """The inner loops of the beam search, compiled by numba. All logarithms are natural; arrays are changed in place.
 
-They stand in one file because numba, which keeps compiled code on disk, looks at a function's own file alone to see
-whether it has changed: what it calls elsewhere could be of yesterday.
+They are in one file because numba's disk cache only checks a function's own file for changes, not the files of the
+functions that it calls.
 
-What language model and hotwords know of a prefix are four numbers: its node in the trie of words (-1: no word of the
-model's), the language model's state, the state among the hotwords, and whether a word is open. ``fusion`` is
-:attr:`speechrnn.decoding.fusion.Fusion.arrays`.
+The fusion state of a prefix (language model and hotwords) is four numbers, ``known``: its node in the trie of words
+(-1: outside), the language model's state, the state of the hotword automaton, and whether a word is open. ``arrays``
+and ``fusion`` are :attr:`speechrnn.decoding.fusion.Fusion.arrays`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Trie = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 @njit(cache=True, nogil=True, inline="always")
 def _look_up(table: np.ndarray, key: int) -> int:
-    """The value of a key; -1 where it has none."""
+    """Return the value of a key, -1 if it is missing."""
     slot = find_slot(table, key)
     return table[slot, 1] if table[slot, 0] != EMPTY else -1
 
 
 @njit(cache=True, nogil=True, inline="always")
 def query(arrays: tuple[np.ndarray, ...], num_words: int, state: int, word: int) -> tuple[float, int]:
-    """The natural log of a word's probability in a state, and the state after it; minus infinity for no word (-1).
+    """Return the natural log of a word's probability in a state, and the next state; minus infinity for word -1.
 
     Args:
         arrays: ``CompiledNgram.arrays``.
@@ -55,21 +55,21 @@ def query(arrays: tuple[np.ndarray, ...], num_words: int, state: int, word: int)
 
 @njit(cache=True, nogil=True, inline="always")
 def _weigh(weights: np.ndarray, log_prob: float) -> float:
-    """What a log-probability counts; nothing at all without weight, even where it is minus infinity."""
+    """Apply the language weight; 0 for weight 0, even for minus infinity."""
     return weights[0] * log_prob if weights[0] > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _ask(arrays: tuple, state: int, word: int) -> tuple[float, int]:
-    """Weighted score of a word, and the state after it."""
+def _score_word(arrays: tuple, state: int, word: int) -> tuple[float, int]:
+    """Return the weighted score of a word, and the next state."""
     settings, weights = arrays[0], arrays[1]
     log_prob, state = query(arrays[11:], settings[2], state, word)
     return _weigh(weights, log_prob) + weights[1], state
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _hear(arrays: tuple, state: int, letter: int) -> tuple[float, int]:
-    """What a letter earns or costs among the hotwords, and the state after it."""
+def _follow_hotwords(arrays: tuple, state: int, letter: int) -> tuple[float, int]:
+    """Return the hotword bonus of a letter, which may be negative, and the next state."""
     following, pending, gain = arrays[8], arrays[9], arrays[10]
     if len(following) == 1:
         return 0.0, 0
@@ -79,42 +79,42 @@ def _hear(arrays: tuple, state: int, letter: int) -> tuple[float, int]:
 
 @njit(cache=True, nogil=True, inline="always")
 def _close_word(arrays: tuple, known: np.ndarray) -> float:
-    """A word ends: the language model's and the hotwords' say."""
+    """Close the open word; return what language model and hotwords add."""
     settings, weights, trie_words = arrays[0], arrays[1], arrays[6]
     score = 0.0
     if settings[0] == _WORDS:
         word = trie_words[known[0]] if known[0] >= 0 else -1
         if word < 0:
             if known[0] >= 0:
-                score -= weights[2]  # it looked like one of the model's words to its end
+                score -= weights[2]  # until here it was the beginning of a known word
             word = settings[3]
         if word >= 0:
-            asked, known[1] = _ask(arrays, known[1], word)
-            score += asked
+            added, known[1] = _score_word(arrays, known[1], word)
+            score += added
         else:
             score += weights[1]
             known[1] = 0
-    heard, known[2] = _hear(arrays, known[2], _BOUNDARY)
+    bonus, known[2] = _follow_hotwords(arrays, known[2], _BOUNDARY)
     known[0], known[3] = _ROOT, 0
-    return score + heard
+    return score + bonus
 
 
-# Inlined: as a call, with all these arrays handed over, the search with a language model takes twice as long.
+# Inlined: as a call with all these arrays it doubles the time of a search with a language model.
 @njit(cache=True, nogil=True, inline="always")
 def extend(arrays: tuple, known: np.ndarray, token: int) -> float:
-    """Add a token to what is known of a prefix, (4,), changed in place; what that is worth."""
+    """Extend a fusion state, (4,), by a token, in place; return what that adds to the score."""
     settings, weights, begins, letters, starts = arrays[0], arrays[1], arrays[2], arrays[3], arrays[4]
     trie, unit_words = arrays[5], arrays[7]
     unit, num_letters = settings[0], settings[1]
     score = 0.0
     if unit == _TOKENS:
-        asked, known[1] = _ask(arrays, known[1], unit_words[token])
-        score += asked
+        added, known[1] = _score_word(arrays, known[1], unit_words[token])
+        score += added
     if begins[token] and known[3]:
         score += _close_word(arrays, known)
         if unit == _CHARACTERS:
-            asked, known[1] = _ask(arrays, known[1], unit_words[_BOUNDARY])
-            score += asked
+            added, known[1] = _score_word(arrays, known[1], unit_words[_BOUNDARY])
+            score += added
     for place in range(starts[token], starts[token + 1]):
         letter = letters[place]
         if unit == _WORDS and known[0] >= 0:
@@ -122,24 +122,24 @@ def extend(arrays: tuple, known: np.ndarray, token: int) -> float:
             if known[0] == _LEFT:
                 score -= weights[2]
         elif unit == _CHARACTERS:
-            asked, known[1] = _ask(arrays, known[1], unit_words[letter])
-            score += asked
-        heard, known[2] = _hear(arrays, known[2], letter)
-        score += heard
+            added, known[1] = _score_word(arrays, known[1], unit_words[letter])
+            score += added
+        bonus, known[2] = _follow_hotwords(arrays, known[2], letter)
+        score += bonus
         known[3] = 1
     return score
 
 
 @njit(cache=True, nogil=True)
 def begin_prefix(arrays: tuple, known: np.ndarray) -> None:
-    """What is known of the empty prefix."""
+    """Set the fusion state of the empty prefix."""
     known[0], known[1], known[3] = _ROOT, arrays[0][5], 0
-    _, known[2] = _hear(arrays, 0, _BOUNDARY)
+    _, known[2] = _follow_hotwords(arrays, 0, _BOUNDARY)
 
 
 @njit(cache=True, nogil=True)
 def finish_prefix(arrays: tuple, known: np.ndarray) -> float:
-    """What the end of the utterance is worth to a prefix; ``known`` is left as it is."""
+    """Return what the end of the utterance adds to the score of a prefix; ``known`` is not changed."""
     settings, weights, pending = arrays[0], arrays[1], arrays[9]
     at = known.copy()
     score = _close_word(arrays, at) if at[3] else 0.0
@@ -161,7 +161,7 @@ def _add(a: float, b: float) -> float:
 
 @njit(cache=True, nogil=True)
 def _choose_tokens(row: np.ndarray, blank: int, threshold: float, most: int, chosen: np.ndarray) -> int:
-    """The tokens worth trying in a frame, the blank not among them, the most probable first; how many."""
+    """Choose the tokens to try in a frame, without the blank, most probable first; return their number."""
     best = row.max()
     count = 0
     for token in range(len(row)):
@@ -185,7 +185,7 @@ def _choose_tokens(row: np.ndarray, blank: int, threshold: float, most: int, cho
 def _stay(
     row: np.ndarray, blank: int, tokens: np.ndarray, nodes: np.ndarray, ending: np.ndarray, size: int, stays: np.ndarray
 ) -> None:
-    """What becomes of the beam's prefixes where nothing is added: a blank, or the last token goes on."""
+    """Scores of the beam's prefixes if nothing is added: after a blank, and after the last token again."""
     for number in range(size):
         last = tokens[nodes[number]]
         stays[0, number] = _add(ending[0, number], ending[1, number]) + row[blank]
@@ -194,7 +194,7 @@ def _stay(
 
 @njit(cache=True, nogil=True)
 def _push(heap: np.ndarray, score: float) -> None:
-    """Put a score in the place of the lowest, which stands first, unless it is lower still."""
+    """Replace the lowest score, which comes first, by a higher one."""
     if not score > heap[0]:
         return
     place, child = 0, 1
@@ -220,13 +220,13 @@ def _merge(
     stays: np.ndarray,
     heap: np.ndarray,
 ) -> None:
-    """Add what grows, by one token, into a prefix that is in the beam already; ``heap`` becomes the beam's scores."""
+    """Add extensions that equal a prefix in the beam to that prefix; ``heap`` becomes the scores of the beam."""
     parents, tokens, _, _, added = trie
     for number in range(size):
         parent, token = parents[nodes[number]], tokens[nodes[number]]
         if parent >= 0 and place_of[parent] >= 0 and is_chosen[token]:
             at = place_of[parent]
-            # The last token is said anew only after a blank; else it just goes on.
+            # A repeated token needs a blank between.
             before = ending[0, at] if token == tokens[parent] else _add(ending[0, at], ending[1, at])
             stays[1, number] = _add(stays[1, number], before + row[token])
     heap[:] = -np.inf
@@ -250,11 +250,11 @@ def _grow(
     new_scores: np.ndarray,
     new: np.ndarray,
 ) -> int:
-    """The beam's prefixes with one token more, those that are in the beam already left out. How many there are.
+    """Extend the beam's prefixes by one token, except to prefixes in the beam; return the number of extensions.
 
-    Of each: in ``new_scores`` its acoustic score and what fusion adds; in ``new`` its parent, its token, the grammar's
-    state after it and the four numbers that fusion knows of it. ``heap`` becomes the best scores of all, the lowest
-    first; what cannot come among them, whatever fusion may add, is not looked at, for fusion is slow.
+    For each, ``new_scores`` holds its acoustic score and the score of fusion, ``new`` its parent, its token, the next
+    state of the grammar and the fusion state. ``heap`` becomes the best scores of all, the lowest first. Extensions
+    that cannot be among them, whatever fusion adds, are skipped, because fusion is slow.
     """
     _, tokens, states, known, added = trie
     is_fused = len(fusion[2]) > 0
@@ -265,7 +265,7 @@ def _grow(
         most = added[node] + (fusion[1][3] if is_fused else 0.0)
         for token in chosen:
             if total + most + row[token] < heap[0]:
-                break  # the others are less probable
+                break  # the remaining tokens are less probable
             score = (ending[0, number] if token == tokens[node] else total) + row[token]
             if score == -np.inf or score + most < heap[0]:
                 continue
@@ -276,7 +276,7 @@ def _grow(
             new_scores[0, found], new_scores[1, found] = score, 0.0
             new[found, 0], new[found, 1], new[found, 2] = node, token, state
             if is_fused:
-                at = child if child >= 0 else node  # it may have been kept before
+                at = child if child >= 0 else node  # the prefix may have been in the beam before
                 new[found, 3:], new_scores[1, found] = known[at], added[at]
                 if child < 0:
                     new_scores[1, found] += extend(fusion, new[found, 3:], token)
@@ -288,7 +288,7 @@ def _grow(
 
 @njit(cache=True, nogil=True)
 def _enter(trie: Trie, table: np.ndarray, count: int, key: int, new: np.ndarray, bonus: float) -> tuple[int, int]:
-    """The node of a prefix, made if it was never kept before, and how many nodes there are then."""
+    """Return the node of a prefix, created if it is new, and the number of nodes."""
     slot = find_slot(table, key)
     if table[slot, 0] == EMPTY:
         parents, tokens, states, known, added = trie
@@ -314,11 +314,11 @@ def _keep(
     found: int,
     limit: float,
 ) -> tuple[int, int]:
-    """Make the best prefixes the beam, those from the limit up; how many nodes and prefixes in the beam there are."""
+    """Put the prefixes from the limit up into the beam; return the number of nodes and of prefixes in the beam."""
     beam = len(nodes)
     added = trie[4]
     next_nodes, next_ending, kept = np.empty_like(nodes), np.empty_like(ending), 0
-    # Above the limit first: those that stand on it share the places that are left.
+    # First those above the limit: those at the limit share the remaining places.
     for is_on_limit in range(2):
         for number in range(size):
             score = _add(stays[0, number], stays[1, number]) + added[nodes[number]]
@@ -355,26 +355,26 @@ def advance(
     grammar: np.ndarray,
     fusion: tuple,
 ) -> tuple[int, int]:
-    """Take in frames.
+    """Advance the search by some frames.
 
     Args:
         log_probs: (T', V).
-        blank: Which token is the blank.
-        threshold: Tokens so much below a frame's best are not tried.
-        most_tokens: At most so many are tried.
-        trie: Of each prefix that was ever kept its parent, its last token, the grammar's state after it, (P,) each,
-            what fusion knows of it, (P, 4), and what it added to its score, (P,).
+        blank: Token id of the blank.
+        threshold: Tokens that are this much below a frame's best are not tried.
+        most_tokens: Most tokens tried in a frame.
+        trie: For each prefix that was ever in the beam its parent, its last token, the grammar's state, (P,) each, the
+            fusion state, (P, 4), and the score of fusion, (P,).
         table: From parent · V + token to the prefix, (n, 2).
-        count: Prefixes there are.
-        place_of: Where in the beam each prefix stands, (P,); -1 where it does not.
+        count: Number of prefixes.
+        place_of: Place of each prefix in the beam, (P,); -1 outside.
         nodes: The beam's prefixes, (K,).
         ending: Log-probabilities of their paths that end in a blank, and in the last token, (2, K).
-        size: Prefixes in the beam.
-        grammar: From state · V + token to the next state, (n, 2); nothing in it where everything may be said.
-        fusion: Arrays of language model and hotwords; the third of them is empty where there are none.
+        size: Number of prefixes in the beam.
+        grammar: From state · V + token to the next state, (n, 2); empty if everything is allowed.
+        fusion: Arrays of language model and hotwords; the third is empty without them.
 
     Returns:
-        Prefixes there are now, and how many of them in the beam.
+        Number of prefixes, and of those in the beam.
     """
     vocabulary_size, beam = log_probs.shape[1], len(nodes)
     chosen = np.empty(most_tokens, dtype=np.int64)

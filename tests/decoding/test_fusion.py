@@ -291,7 +291,7 @@ def test_what_n_grams_are_made_of_is_found_by_looking():
         ({"hotwords": {"cuDNN": 8.0}}, r"hotword 'cuDNN': the model cannot write 'D', 'N', 'u'; .*\(abc\)"),
         ({"hotwords": {" ": 1.0}}, "one of them is empty"),
         ({"hotwords": {"a": math.nan}}, "expected a bonus in nats, such as 8, got nan"),
-        ({"model": ["ZZ TOP"]}, "no word that the acoustic model can write; were their texts normalised alike"),
+        ({"model": ["ZZ TOP"]}, "no word that the acoustic model can write; normalise both texts in the same way"),
         ({"model": ["Z <space> Y"]}, "no character that the acoustic model can write"),
     ],
 )
