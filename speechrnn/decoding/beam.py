@@ -211,13 +211,13 @@ def decode_beam(
 
     Returns:
         For each utterance at most ``nbest`` hypotheses, the best first; with a grammar as in
-        :meth:`BeamSearch.ranked`. The acoustic score is the natural log of the probability over all paths in the beam;
-        a token's frames are those of the most probable path of the hypothesis, its confidence is the highest posterior
-        in them.
+        :meth:`BeamSearch.ranked`. The acoustic score is the natural log of the probability over all paths in the
+        beam. A token's frames are those of the most probable path of the hypothesis; its confidence is the highest
+        posterior in them.
 
     Raises:
-        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is not a token, or a frame's
-            log-probabilities are not finite; the message names the row.
+        ConfigError: The shapes do not match, a length is not in [0, T'], the blank is not a token, or a frame has
+            log-probabilities that are not finite; the message names the row.
     """
     config = config or BeamConfig()
     check_log_probs(log_probs, lengths, blank_id, name="decode_beam")

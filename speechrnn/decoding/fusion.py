@@ -157,8 +157,8 @@ class Fusion:
             ends[node] = number
         if not ends:
             raise ConfigError(
-                "the language model has no word that the acoustic model can write; normalise both texts in the same way "
-                "(case, punctuation)"
+                "the language model has no word that the acoustic model can write; normalise both texts in the "
+                "same way (case, punctuation)"
             )
         keys = [node * self.num_letters + letter for node, letter in children]
         table = make_table(2 * len(children), keys, list(children.values()))
@@ -177,7 +177,7 @@ class Fusion:
         return words
 
     def _make_automaton(self, hotwords: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Automaton of the phrases: next state by state and letter, the bonus so far and the final bonus at each state."""
+        """Automaton of the phrases: next state by state and letter, bonus so far and final bonus of each state."""
         for phrase, bonus in hotwords.items():
             if not np.isfinite(bonus):
                 raise ConfigError(f"hotword {phrase!r}: expected a bonus in nats, such as 8, got {bonus}")

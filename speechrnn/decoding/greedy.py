@@ -23,8 +23,8 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
         posterior in that run; the acoustic score is the log probability of the best path, blanks included.
 
     Raises:
-        ConfigError: The shapes do not fit each other, a length is not in [0, T'], the blank is not a token, or a frame's
-            log-probabilities are not finite; the message names the row.
+        ConfigError: The shapes do not match, a length is not in [0, T'], the blank is not a token, or a frame has
+            log-probabilities that are not finite; the message names the row.
     """
     check_log_probs(log_probs, lengths, blank_id, name="decode_greedy")
     lengths = lengths.to(log_probs.device)

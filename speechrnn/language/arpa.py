@@ -1,6 +1,4 @@
-"""ARPA files of n-gram models, in and out: the format that language models are passed on in.
-
-Probabilities stand there as logarithms to base 10.
+"""Reading and writing ARPA files, the exchange format of n-gram models, with logarithms to base 10.
 
 Source:
     The file format: SRILM's manual page "ngram-format".
@@ -26,13 +24,13 @@ from speechrnn.errors import ModelError
 from speechrnn.language.ngram import NgramModel
 
 _LN10 = math.log(10.0)
-_NEVER = -99.0  # what ARPA writes for a probability of zero
-_MOST_BACKOFF = 1000.0  # of the logarithm, far above what any text leads to
+_NEVER = -99.0  # probability zero in ARPA files
+_MOST_BACKOFF = 1000.0  # of the logarithm, far above any real one
 _ROWS_AT_ONCE = 100_000
 
 
 def write_arpa(path: str | Path, model: NgramModel) -> None:
-    """Write an ARPA file, compressed where its name ends in ``.gz``; whole or not at all.
+    """Write an ARPA file atomically, compressed if its name ends in ``.gz``.
 
     Raises:
         ModelError: It cannot be written.
@@ -60,7 +58,7 @@ def _text(raw: IO[bytes], *, is_compressed: bool) -> Iterator[IO[str]]:
 
 
 def _describe(model: NgramModel, order: int) -> Iterator[str]:
-    """The lines of one order."""
+    """Lines of one order."""
     for first in range(model.starts[order - 1], model.starts[order], _ROWS_AT_ONCE):
         last = min(first + _ROWS_AT_ONCE, model.starts[order])
         logs = np.maximum(model.log_probs[first:last] / _LN10, _NEVER).tolist()
@@ -77,10 +75,10 @@ def read_arpa(path: str | Path) -> NgramModel:
     """Read an ARPA file.
 
     Args:
-        path: In UTF-8, compressed where its name ends in ``.gz``.
+        path: In UTF-8, compressed if its name ends in ``.gz``.
 
     Raises:
-        ModelError: It cannot be read or is no ARPA file; the message names the line.
+        ModelError: It cannot be read or is not an ARPA file; the message names the line.
     """
     path = Path(path)
     try:
@@ -100,7 +98,7 @@ def _open(path: Path) -> IO[str]:
 
 @dataclass
 class _Read:
-    """What was read so far: words and, of each order, ids of words and two logarithms a row, one after the other."""
+    """Content read so far: words and, for each order, word ids and two logarithms per row, as flat arrays."""
 
     ids: dict[str, int] = field(default_factory=dict)
     ngrams: list[array[int]] = field(default_factory=list)
@@ -115,11 +113,11 @@ class _Read:
         self.known.append(array("d"))
 
     def add(self, text: str, where: str) -> None:
-        """Take in the line of an n-gram."""
+        """Add the line of an n-gram."""
         parts, order = text.split(), self.order
         if len(parts) not in (order + 1, order + 2):
             raise ModelError(
-                f"{where}: expected a logarithm, {order} words and maybe a back-off weight, got {text[:60]}"
+                f"{where}: expected a logarithm, {order} words and an optional back-off weight, got {text[:60]}"
             )
         try:
             log_prob, backoff = float(parts[0]), float(parts[order + 1]) if len(parts) == order + 2 else 0.0
@@ -131,12 +129,12 @@ class _Read:
             raise ModelError(f"{where}: expected the logarithm of a back-off weight, got {parts[-1]}")
         if order == 1:
             if parts[1] in self.ids:
-                raise ModelError(f"{where}: {parts[1]} stands among the 1-grams twice")
+                raise ModelError(f"{where}: {parts[1]} is among the 1-grams twice")
             self.ids[parts[1]] = len(self.ids)
         try:
             self.ngrams[-1].extend([self.ids[word] for word in parts[1 : order + 1]])
         except KeyError as error:
-            raise ModelError(f"{where}: {error.args[0]} stands in no 1-gram") from None
+            raise ModelError(f"{where}: {error.args[0]} is not among the 1-grams") from None
         self.known[-1].extend((-math.inf if log_prob <= _NEVER else log_prob * _LN10, backoff * _LN10))
 
     def finish(self) -> NgramModel:
@@ -156,7 +154,7 @@ def _parse(path: Path, lines: Iterator[tuple[int, str]]) -> NgramModel:
             continue
         if not is_begun:
             is_begun = text == "\\data\\"
-            continue  # what stands before it is a comment
+            continue  # comments before the data
         if text == "\\end\\":
             is_ended = True
             break
@@ -176,10 +174,10 @@ def _parse(path: Path, lines: Iterator[tuple[int, str]]) -> NgramModel:
             raise ModelError(f"{where}: expected n-grams, got {text[:40]}")
     if not is_begun or not is_ended:
         missing = r"\end\ " if is_begun else r"\data\ "
-        raise ModelError(f"{path}: no ARPA file, or cut off: {missing}is missing")
+        raise ModelError(f"{path}: no ARPA file, or truncated: {missing}is missing")
     found = {order: len(rows) // 2 for order, rows in enumerate(read.known, start=1)}
     if counts != found:
-        raise ModelError(f"{path}: says that it has {counts} n-grams, and has {found}; is it whole?")
+        raise ModelError(f"{path}: states {counts} n-grams and has {found}; the file may be truncated")
     if not found.get(1):
         raise ModelError(f"{path}: expected unigrams, found none")
     return read.finish()

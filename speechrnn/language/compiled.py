@@ -1,10 +1,9 @@
-"""N-gram models as arrays that a compiled search walks along: states, back-off and a table of n-grams; a file of them.
+"""N-gram models as arrays for the compiled search (states, back-off and a table of n-grams), and their file format.
 
-A state is what a model remembers of the words before: the longest n-gram at their end that it knows. Each (state,
-word) that it knows has a probability and leads to a state; where it does not know one, it pays the state's back-off
-weight and asks the state of one word less.
+A state is the longest known n-gram at the end of the previous words. Each known (state, word) has a probability and a
+next state; for an unknown one the state's back-off weight is added, and the state of one word less is asked.
 
-The file is memory-mapped: it opens in no time however large it is, and processes share it.
+The file is memory-mapped: it opens fast at any size, and processes share it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechrnn.atomic_io import open_atomic
+from speechrnn.atomic_io import open_atomic, parse_json
 from speechrnn.errors import ModelError
 from speechrnn.language.arpa import read_arpa
 from speechrnn.language.hash_table import make_table
@@ -35,15 +34,15 @@ EMPTY_STATE = 0
 
 @dataclass(frozen=True, eq=False)
 class CompiledNgram:
-    """An n-gram model to be asked from compiled code.
+    """An n-gram model for compiled code.
 
     Attributes:
-        words: Its vocabulary; a word's id is its place.
-        order: Longest n-grams that it knows.
+        words: The vocabulary; a word's id is its index.
+        order: Length of the longest n-grams.
         table: From state · W + word to the row of the n-gram, (n, 2) int64 (:mod:`speechrnn.language.hash_table`).
         log_probs: Of each row, natural log, (R,) float32.
         next_states: State after each row, (R,) int32.
-        backoffs: What a state that does not know a word costs, natural log, (S,) float32.
+        backoffs: Back-off weight of each state, natural log, (S,) float32.
         backoff_states: State of one word less, (S,) int32; -1 for the empty one.
         begin_state: State at the beginning of a sentence.
     """
@@ -80,12 +79,12 @@ class CompiledNgram:
 
     @property
     def unknown(self) -> int:
-        """Id of ``<unk>``, -1 where the model has none."""
+        """Id of ``<unk>``, -1 if the model has none."""
         return self.word_ids.get(UNKNOWN, -1)
 
     @property
     def end(self) -> int:
-        """Id of ``</s>``, -1 where the model has none."""
+        """Id of ``</s>``, -1 if the model has none."""
         return self.word_ids.get(END, -1)
 
     @property
@@ -95,7 +94,7 @@ class CompiledNgram:
 
     @cached_property
     def digest(self) -> str:
-        """A short hash of what the model says: weights that were tuned for one do not suit another."""
+        """A short hash of the content, by which tuned weights are stored."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update(json.dumps([self.words, self.order, self.begin_state]).encode())
         for array in self.arrays:
@@ -104,11 +103,11 @@ class CompiledNgram:
 
 
 def _find_suffixes(model: NgramModel) -> np.ndarray:
-    """State of the longest n-gram that the model knows at the end of each row's, itself apart; (R,) int64."""
+    """State of the longest known n-gram that is a proper suffix of each row's, (R,) int64."""
     states = np.zeros(len(model.keys), dtype=np.int64)
     for first, last in zip(model.starts[1:], model.starts[2:], strict=False):
         contexts, words = np.divmod(model.keys[first:last], len(model.words))
-        shorter = states[contexts - 1]  # of fewer words, so that what they know is done
+        shorter = states[contexts - 1]  # of the order below, which is already filled in
         found = model.find_rows(shorter, words)
         while (missing := np.flatnonzero(found < 0)).size:
             shorter[missing] = states[shorter[missing] - 1]
@@ -118,7 +117,7 @@ def _find_suffixes(model: NgramModel) -> np.ndarray:
 
 
 def write_compiled(path: str | Path, model: CompiledNgram) -> None:
-    """Write a file to be memory-mapped, whole or not at all. Its header holds the model's digest.
+    """Write a file to be memory-mapped, atomically. Its header holds the model's digest.
 
     Raises:
         ModelError: It cannot be written.
@@ -134,10 +133,10 @@ def write_compiled(path: str | Path, model: CompiledNgram) -> None:
 
 
 def read_language_model(path: str | os.PathLike[str]) -> CompiledNgram:
-    """Open what :func:`write_compiled` wrote, or compile an ARPA file.
+    """Open a file of :func:`write_compiled`, or compile an ARPA file.
 
-    A file's content is compared with its digest, and every index in it is checked: compiled code trusts both. Files
-    of version 1 have no digest; only their indices and probabilities are checked.
+    The content is compared with its digest, and every index is checked, because compiled code checks nothing. Files of
+    version 1 have no digest.
 
     Raises:
         ModelError: It is neither, is damaged, or cannot be read.
@@ -150,16 +149,16 @@ def read_language_model(path: str | os.PathLike[str]) -> CompiledNgram:
             return _map(path, has_digest=magic == _MAGIC)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: there is no such language model; check the path") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise ModelError(f"{path}: a damaged language model ({error}); build it again") from error
     return CompiledNgram.of(read_arpa(path))
 
 
 def _map(path: Path, *, has_digest: bool) -> CompiledNgram:
-    whole = np.memmap(path, dtype=np.uint8, mode="c")  # private: nothing is written, and the arrays count as writable
+    whole = np.memmap(path, dtype=np.uint8, mode="c")  # private: writable arrays, but nothing is written to the file
     at = len(_MAGIC) + 8
     length = int.from_bytes(whole[len(_MAGIC) : at].tobytes(), "little")
-    header = json.loads(whole[at : at + length].tobytes().decode("utf-8"))
+    header = parse_json(whole[at : at + length].tobytes().decode("utf-8"), where="header", error=ModelError)
     at += length
     arrays = {}
     for name, kind, shape in header["arrays"]:
@@ -170,16 +169,16 @@ def _map(path: Path, *, has_digest: bool) -> CompiledNgram:
         arrays[name] = np.asarray(whole[at : at + size].view(kind).reshape(shape))
         at += size
     if at != len(whole):
-        raise ValueError(f"{len(whole)} bytes where {at} were written")
+        raise ValueError(f"expected {at} bytes, found {len(whole)}")
     model = CompiledNgram(header["words"], header["order"], begin_state=header["begin_state"], **arrays)
     _check(model)
     if has_digest and model.digest != header["digest"]:
-        raise ValueError(f"its content has the digest {model.digest}, {header['digest']} was written")
+        raise ValueError(f"the content has the digest {model.digest}, expected {header['digest']}")
     return model
 
 
 def _check(model: CompiledNgram) -> None:
-    """Refuse what would lead the search out of its arrays or round in circles, and what is no probability."""
+    """Check that the search stays within the arrays and ends, and that probabilities are valid."""
     table, log_probs, next_states, backoffs, backoff_states = model.arrays
     rows, states, num_words, slots = len(log_probs), len(backoffs), len(model.words), len(table)
     keys, values = table.T

@@ -1,17 +1,17 @@
 """Estimate an n-gram model from text: interpolated modified Kneser-Ney smoothing.
 
-The probability of a word w after a context h of order n - 1 is what the counts say, less a discount, and the rest is
-given to the next shorter context h':
+The probability of a word w after a context h of order n - 1 is its discounted relative count; the rest of the
+probability goes to the next shorter context h':
 
     p(w|h) = max(c(hw) - D(c(hw)), 0) / Σ_x c(hx) + γ(h) p(w|h')
     γ(h)   = (D1 N1(h) + D2 N2(h) + D3 N3(h)) / Σ_x c(hx)
 
-where Ni(h) is how many words follow h exactly i times (three times or more for N3), and D depends on the count in the
-same way. Below the highest order c is not how often an n-gram occurs but after how many different words, for that is
-what a shorter context is asked about; n-grams that begin a sentence have no word before them and keep their counts.
-Unigrams are interpolated with the uniform distribution, which is what ``<unk>`` gets.
+where Ni(h) is the number of words that follow h exactly i times (three times or more for N3), and D depends on the
+count in the same way. Below the highest order c is the number of different words before an n-gram instead of its
+count; n-grams that begin a sentence have no word before them and keep their counts. Unigrams are interpolated with the
+uniform distribution, which is the probability of ``<unk>``.
 
-All of it is done on arrays: the text is one array of word ids, an n-gram is the state of its first words (as in
+The text is one array of word ids, an n-gram is the state of its first words (as in
 :class:`~speechrnn.language.ngram.NgramModel`) and its last word, and counting is sorting.
 
 Source:
@@ -30,7 +30,7 @@ import numpy as np
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.language.ngram import BEGIN, END, UNKNOWN, NgramModel
 
-_FALLBACK = (0.5, 1.0, 1.5)  # discounts where a text is too small to tell: those that KenLM offers
+_FALLBACK = (0.5, 1.0, 1.5)  # discounts for texts too small to estimate them: KenLM's
 _RESERVED = (BEGIN, END, UNKNOWN)
 
 
@@ -44,16 +44,16 @@ def build_ngram(
     """Estimate a model.
 
     Args:
-        sentences: Words, characters or tokens of each; read once. Memory is needed for four bytes a word of them,
-            and for some tens of bytes for each different n-gram.
-        order: Longest n-grams.
-        prune: For each order, n-grams that occur at most so often are left out of the model; the last number holds for
-            all higher orders, and unigrams are never left out. Nothing is left out by default.
-        most_words: Most words in the vocabulary, the commonest ones; others become ``<unk>``.
+        sentences: Words, characters or tokens of each; read once. Needs four bytes of memory for each word, and some
+            tens of bytes for each different n-gram.
+        order: Length of the longest n-grams.
+        prune: For each order, the highest count of n-grams that are left out; the last number holds for all higher
+            orders, and unigrams are always kept. Nothing is left out by default.
+        most_words: Most words in the vocabulary, the most frequent ones; others become ``<unk>``.
 
     Raises:
-        ConfigError: The order or a threshold is impossible.
-        CorpusError: There is no sentence, or one holds ``<s>``, ``</s>`` or ``<unk>``.
+        ConfigError: The order or a threshold is out of range.
+        CorpusError: There is no sentence, or one contains ``<s>``, ``</s>`` or ``<unk>``.
     """
     if order < 1:
         raise ConfigError(f"order: expected 1 or more, got {order}")
@@ -80,7 +80,7 @@ def _number_words(sentences: Iterable[Sequence[str]], most_words: int | None) ->
         raise CorpusError("a language model: expected sentences, found none")
     reserved = next((word for word in _RESERVED if word in ids), None)
     if reserved is not None:
-        raise CorpusError(f"a sentence holds {reserved}, which has a meaning of its own; take it out")
+        raise CorpusError(f"a sentence contains {reserved}, which is reserved; remove it")
     numbers = np.frombuffer(text, np.int32)
     names = [BEGIN, END, *ids]
     commonest = 2 + np.argsort(-np.bincount(numbers)[2:], kind="stable")[:most_words]
@@ -95,11 +95,11 @@ class _Level:
     """The different n-grams of one order in a text, sorted.
 
     Attributes:
-        contexts: Row of each one's first words among the n-grams of the order below, (K,) int64.
+        contexts: Row of all but its last word in the order below, (K,) int64.
         words: Its last word, (K,) int64.
-        suffixes: Row of all but its first word among those of the order below, (K,) int64.
+        suffixes: Row of all but its first word in the order below, (K,) int64.
         begins: Whether its first word is BEGIN, (K,).
-        counts: How often it occurs, (K,) int64.
+        counts: Number of occurrences, (K,) int64.
     """
 
     contexts: np.ndarray
@@ -110,13 +110,13 @@ class _Level:
 
 
 def _count(text: np.ndarray, words: list[str], order: int) -> list[_Level]:
-    """The n-grams of each order from 1 on; of order 1 every word, counted or not."""
+    """N-grams of each order from 1 on; of order 1 all words, even with count 0."""
     begin, end, size = words.index(BEGIN), words.index(END), len(words)
     everything = np.arange(size)
     none = np.zeros(size, dtype=np.int64)
     levels = [_Level(none, everything, none, everything == begin, np.bincount(text, minlength=size))]
-    places = np.arange(len(text))  # where an n-gram of the order begins …
-    rows = text.astype(np.int64)  # … and its row; of all places, -1 where none begins
+    places = np.arange(len(text))  # starts of n-grams of this order
+    rows = text.astype(np.int64)  # row of the n-gram at each place, -1 for none
     for length in range(2, order + 1):
         places = places[text[places + length - 2] != end]
         keys, first, inverse, counts = np.unique(
@@ -130,7 +130,7 @@ def _count(text: np.ndarray, words: list[str], order: int) -> list[_Level]:
 
 
 def _estimate(words: list[str], levels: Sequence[_Level], limits: Sequence[int]) -> NgramModel:
-    """Probabilities from the lowest order up; then what is left out is taken out."""
+    """Estimate probabilities from the lowest order up, and leave out pruned n-grams."""
     below, gammas = np.zeros(0), np.ones(1)
     is_kept = np.ones(1, dtype=bool)  # of the order below
     starts, states = [0], np.zeros(1, dtype=np.int64)  # states of the rows of the order below
@@ -147,7 +147,7 @@ def _estimate(words: list[str], levels: Sequence[_Level], limits: Sequence[int])
         keys.append(states[level.contexts[is_kept]] * len(words) + level.words[is_kept])
         with np.errstate(divide="ignore"):  # <s> is never predicted
             log_probs.append(np.log(below[is_kept]))
-        states = starts[-1] + np.cumsum(is_kept)  # a kept row's place, plus 1
+        states = starts[-1] + np.cumsum(is_kept)  # of kept rows: index + 1
         starts.append(starts[-1] + int(is_kept.sum()))
     return NgramModel(words, starts, np.concatenate(keys), np.concatenate(log_probs), np.concatenate(backoffs))
 
@@ -155,9 +155,9 @@ def _estimate(words: list[str], levels: Sequence[_Level], limits: Sequence[int])
 def _interpolate(
     level: _Level, counts: np.ndarray, discounts: np.ndarray, below: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of an order's n-grams, (K,), and the weights that their contexts give to shorter ones.
+    """Probabilities of an order's n-grams, (K,), and back-off weights of their contexts.
 
-    What is left out of the model has a discount of all that it has.
+    The discount of a pruned n-gram is its whole count.
     """
     sums = np.bincount(level.contexts, counts, minlength=len(below))
     given = np.bincount(level.contexts, np.minimum(discounts, counts), minlength=len(below))
@@ -167,7 +167,7 @@ def _interpolate(
 
 
 def _adjust(level: _Level, longer: _Level | None) -> np.ndarray:
-    """Counts as an order needs them: occurrences in the highest, different words before it in the others; (K,)."""
+    """Occurrences in the highest order, numbers of different preceding words in the others; (K,)."""
     if longer is None:
         return level.counts.astype(float)
     different = np.bincount(longer.suffixes, minlength=len(level.counts))
@@ -175,7 +175,7 @@ def _adjust(level: _Level, longer: _Level | None) -> np.ndarray:
 
 
 def _find_discounts(counts: np.ndarray) -> tuple[float, float, float]:
-    """D1, D2 and D3+ of one order (Chen and Goodman, equation 26), or what KenLM falls back to."""
+    """D1, D2 and D3+ of one order (Chen and Goodman, equation 26), or KenLM's fallback."""
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5).astype(np.int64), minlength=6)[1:5].tolist()
     if not (n1 and n2 and n3 and n4):
         return _FALLBACK

@@ -1,12 +1,12 @@
-"""N-gram models: how probable a word is after the words before it.
+"""N-gram language models with back-off. Probabilities are natural logarithms.
 
-A model of order n knows the probability of some n-grams. Where it does not know one, it backs off: it takes the n-gram
-without its first word, times the back-off weight of the words before. Probabilities are natural logarithms.
+A model of order n stores the probabilities of some n-grams. For any other it takes the n-gram without its first word,
+times the back-off weight of its context.
 
-A model is a few flat arrays, so that tens of millions of n-grams fit. Its rows are its n-grams, those of one word
-first, then those of two, and so on. A *state* is what was said before: 0 is nothing, state r + 1 the n-gram of row r. A
-row's key is the state of its first words times the size of the vocabulary, plus its last word; keys grow from row to
-row, so that a row is found by halving.
+A model is a few flat arrays, so that tens of millions of n-grams fit into memory. Its rows are its n-grams, those of
+one word first, then those of two, and so on. A *state* is a context: 0 is the empty one, state r + 1 the n-gram of row
+r. A row's key is the state of its first words times the size of the vocabulary, plus its last word; keys are sorted, so
+that a row is found by binary search.
 
 Source:
     S. Katz, "Estimation of probabilities from sparse data for the language model component of a speech recognizer",
@@ -32,11 +32,11 @@ Ngram = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Known:
-    """What a model knows of an n-gram.
+    """The entry of an n-gram.
 
     Attributes:
-        log_prob: Of its last word after the others, natural log.
-        backoff: Natural log of the weight that shorter n-grams get after it; 0 where none is stated.
+        log_prob: Natural log of the probability of its last word after the others.
+        backoff: Natural log of its back-off weight; 0 if none is stated.
     """
 
     log_prob: float
@@ -48,12 +48,12 @@ class NgramModel:
     """An n-gram model.
 
     Attributes:
-        words: Its vocabulary, ``<unk>``, ``<s>`` and ``</s>`` among them where it has them; a word's id is its place,
-            and so is the row of its unigram.
+        words: The vocabulary, with ``<unk>``, ``<s>`` and ``</s>`` if it has them; a word's id is its index, and the
+            row of its unigram.
         starts: First row of each order, and the number of rows; order + 1 numbers.
-        keys: Of each row, (R,) int64, growing.
+        keys: Of each row, (R,) int64, sorted.
         log_probs: Of each row, natural log, (R,) float64.
-        backoffs: Natural log of the weight that each state gives to shorter n-grams, (S,) float64; 0 for state 0.
+        backoffs: Natural log of the back-off weight of each state, (S,) float64; 0 for state 0.
     """
 
     words: list[str]
@@ -64,10 +64,10 @@ class NgramModel:
 
     @classmethod
     def of(cls, tables: Sequence[Mapping[Ngram, Known]]) -> NgramModel:
-        """A model of what is known of the n-grams of each order from 1 on.
+        """Make a model of the n-grams of each order from 1 on.
 
         Raises:
-            ModelError: There is no unigram, or a word stands in an n-gram and not among the unigrams.
+            ModelError: There is no unigram, or a word of an n-gram is not among the unigrams.
         """
         if not tables or not tables[0]:
             raise ModelError("an n-gram model: expected unigrams, found none")
@@ -76,20 +76,20 @@ class NgramModel:
         try:
             ngrams = [np.array([[ids[word] for word in ngram] for ngram in table], np.int64) for table in tables]
         except KeyError as error:
-            raise ModelError(f"a language model: {error.args[0]!r} stands in an n-gram and is no unigram") from error
+            raise ModelError(f"a language model: {error.args[0]!r} is in an n-gram but is not a unigram") from error
         ngrams = [rows.reshape(len(rows), order) for order, rows in enumerate(ngrams, start=1)]
         known = [np.array([(each.log_prob, each.backoff) for each in table.values()]) for table in tables]
         return cls.assemble(words, ngrams, [values.reshape(len(values), 2) for values in known])
 
     @classmethod
     def assemble(cls, words: list[str], ngrams: Sequence[np.ndarray], known: Sequence[np.ndarray]) -> NgramModel:
-        """A model of n-grams in any order of rows.
+        """Make a model of n-grams in any order of rows.
 
-        What n-grams begin with is put in where it is missing, as the model of shorter n-grams says it.
+        Missing prefixes of n-grams are added, with the probabilities that the model of shorter n-grams gives.
 
         Args:
-            words: Its vocabulary.
-            ngrams: Of each order n, ids of words, (K, n) int64; unigrams in the order of the vocabulary.
+            words: The vocabulary.
+            ngrams: Word ids of each order n, (K, n) int64; unigrams in the order of the vocabulary.
             known: Of each order, natural logs of probability and back-off weight, (K, 2).
         """
         keys = _make_keys(len(words), ngrams)
@@ -111,10 +111,10 @@ class NgramModel:
         return model
 
     def _check_and_complete(self) -> None:
-        """Name an n-gram that stands twice; give a probability to those that were put in."""
+        """Refuse duplicate n-grams; compute the probabilities of added ones."""
         twice = np.flatnonzero(self.keys[1:] == self.keys[:-1])
         if len(twice):
-            raise ModelError(f"a language model: the n-gram {' '.join(self.spell(int(twice[0])))!r} stands there twice")
+            raise ModelError(f"a language model: the n-gram {' '.join(self.spell(int(twice[0])))!r} occurs twice")
         for row in np.flatnonzero(np.isnan(self.log_probs)):
             *context, word = self.spell(int(row))
             state = int(self.keys[row]) // len(self.words)
@@ -122,12 +122,12 @@ class NgramModel:
 
     @property
     def order(self) -> int:
-        """Longest n-grams that it knows."""
+        """Length of the longest n-grams."""
         return len(self.starts) - 1
 
     @property
     def sizes(self) -> list[int]:
-        """How many n-grams of each order it knows."""
+        """Number of n-grams of each order."""
         return [last - first for first, last in zip(self.starts, self.starts[1:], strict=False)]
 
     @cached_property
@@ -136,7 +136,7 @@ class NgramModel:
         return {word: number for number, word in enumerate(self.words)}
 
     def known(self, order: int) -> dict[Ngram, Known]:
-        """What it knows of the n-grams of one order, as words: for small models, and to look at."""
+        """Return the n-grams of one order as words; for small models and for inspection."""
         rows = range(self.starts[order - 1], self.starts[order])
         return {
             tuple(self.spell(row)): Known(
@@ -146,11 +146,11 @@ class NgramModel:
         }
 
     def spell(self, row: int) -> list[str]:
-        """The words of a row."""
+        """Return the words of a row."""
         return [self.words[word] for word in self.spell_all(row, row + 1)[0]]
 
     def spell_all(self, first: int, last: int) -> np.ndarray:
-        """Ids of the words of rows of one order n, from a first to before a last one, (last - first, n) int64."""
+        """Return the word ids of rows of one order n, from ``first`` to before ``last``, (last - first, n) int64."""
         columns: list[np.ndarray] = []
         keys = self.keys[first:last]
         while True:
@@ -161,13 +161,13 @@ class NgramModel:
             keys = self.keys[states - 1]
 
     def find_rows(self, states: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """Rows of words in states, -1 where it does not know them; all of one shape, int64."""
+        """Find the rows of words in states, -1 where there is none; all of one shape, int64."""
         asked = states * len(self.words) + words
         rows = np.minimum(np.searchsorted(self.keys, asked), len(self.keys) - 1)
         return np.where(self.keys[rows] == asked, rows, -1)
 
     def find_state(self, words: Sequence[int]) -> int:
-        """State of these words, ids; -1 where the model does not know them as an n-gram shorter than its order."""
+        """Find the state of word ids; -1 if they are not an n-gram shorter than the order."""
         if len(words) >= self.order:
             return -1
         state = NO_STATE
@@ -178,11 +178,11 @@ class NgramModel:
         return state
 
     def log_prob(self, word: str, context: Sequence[str] = ()) -> float:
-        """The natural log of a word's probability after a context; of an unknown word, that of ``<unk>``.
+        """Compute the natural log of a word's probability after a context; ``<unk>`` stands for unknown words.
 
         Args:
             word: A word, or ``</s>``.
-            context: The words before it, the last one last; only the order's last ones count.
+            context: The words before it; only the last order - 1 matter.
 
         Returns:
             The logarithm; minus infinity for an unknown word in a model without ``<unk>``.
@@ -203,23 +203,23 @@ class NgramModel:
             before = before[1:]
 
     def score(self, words: Sequence[str], *, has_begin: bool = True, has_end: bool = True) -> float:
-        """The natural log of a sentence's probability.
+        """Compute the natural log of a sentence's probability.
 
         Args:
             words: The sentence.
-            has_begin: Whether it begins where a sentence begins.
-            has_end: Whether it ends where a sentence ends.
+            has_begin: Whether it starts with ``<s>``.
+            has_end: Whether ``</s>`` is scored.
         """
-        said = [BEGIN, *words] if has_begin else list(words)
+        context = [BEGIN, *words] if has_begin else list(words)
         asked = [*words, END] if has_end else list(words)
-        offset = len(said) - len(words)
-        return sum(self.log_prob(word, said[: place + offset]) for place, word in enumerate(asked))
+        offset = len(context) - len(words)
+        return sum(self.log_prob(word, context[: place + offset]) for place, word in enumerate(asked))
 
 
 def _make_keys(size: int, ngrams: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """Keys of the n-grams of each order, in their own order; None where one begins with what is not there."""
+    """Keys of the n-grams of each order, in their order of rows; None if a prefix of one is missing."""
     keys = [ngrams[0][:, 0].astype(np.int64)]
-    known = [keys[0]]  # those of each order, growing
+    known = [keys[0]]  # sorted keys of each order
     first = [0, size]
     for rows in ngrams[1:]:
         states = np.zeros(len(rows), dtype=np.int64)
@@ -236,7 +236,7 @@ def _make_keys(size: int, ngrams: Sequence[np.ndarray]) -> list[np.ndarray] | No
 
 
 def _complete(ngrams: Sequence[np.ndarray], known: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The same with what longer n-grams begin with; its probability is not a number yet, its back-off weight 1."""
+    """Add missing prefixes of longer n-grams, with NaN for the probability and back-off weight 1."""
     ngrams, known = list(ngrams), list(known)
     for place in range(len(ngrams) - 1, 1, -1):
         begun, shorter = np.unique(ngrams[place][:, :-1], axis=0), ngrams[place - 1]

@@ -1,4 +1,4 @@
-"""Text files as sequences of the units that a language model counts."""
+"""Text files split into the units of a language model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from speechrnn.text.normalize import TextConfig, normalize_text
 from speechrnn.text.tokens import Tokens
 
 SPACE = "<space>"
-"""The space between words, in language models of characters."""
+"""The space between words in language models of characters."""
 
 Units = Literal["words", "characters", "model"]
 
@@ -21,12 +21,12 @@ _LONGEST_LINE = 2**20
 
 
 class Sentences:
-    """The sentences of text files, split into units; to be read once.
+    """The sentences of text files, split into units; for one pass.
 
     Args:
-        paths: Text files in UTF-8, a sentence a line; ``-`` is standard input.
+        paths: Text files in UTF-8, one sentence per line; ``-`` is standard input.
         text: Normalisation of the text.
-        units: What a sentence is split into; ``model`` uses the given tokens.
+        units: Into what to split sentences; ``model`` uses the given tokens.
         tokens: A model's tokens, for ``model``.
 
     Attributes:
@@ -63,14 +63,14 @@ class Sentences:
         return [SPACE if symbol == " " else symbol for symbol in symbols]
 
     def describe_left_out(self) -> str:
-        """How many lines were left out, and the first of them; empty where none was."""
+        """Describe how many lines were left out, and the first of them; empty if none."""
         if not self.left_out:
             return ""
         assert self.tokens is not None
         first = self.left_out[0]
         return (
-            f"{len(self.left_out):,} lines were left out because the model cannot write them; the first: "
-            f"{first[:60]!r} (it has no {self.tokens.unknown(first)[0]!r})"
+            f"{len(self.left_out):,} lines left out: the model has no token for them; the first: {first[:60]!r} "
+            f"(no {self.tokens.unknown(first)[0]!r})"
         )
 
 
@@ -80,7 +80,9 @@ def _read_lines(paths: Sequence[str]) -> Iterator[str]:
             with nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8-sig") as file:
                 while line := file.readline(_LONGEST_LINE):
                     if len(line) == _LONGEST_LINE:
-                        raise CorpusError(f"{path}: expected a sentence a line, found a line above {_LONGEST_LINE:,}")
+                        raise CorpusError(
+                            f"{path}: expected one sentence per line, found a line above {_LONGEST_LINE:,}"
+                        )
                     yield line
         except UnicodeDecodeError as error:
             raise CorpusError(f"{path}: not UTF-8 at byte {error.start}; save the text as UTF-8") from error

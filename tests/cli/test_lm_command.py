@@ -67,9 +67,7 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
     (tmp_path / "other.txt").write_text("seven\nq3\nseven one\n")
     arguments = ["lm", "build", str(tmp_path / "other.txt"), "--tokens", "model", "-m", str(tmp_path / "model")]
     assert main([*arguments, "-o", str(output)]) == 1
-    assert "1 lines were left out because the model cannot write them; the first: 'Q3' (it has no '3')" in (
-        capsys.readouterr().err
-    )
+    assert "1 lines left out: the model has no token for them; the first: 'Q3' (no '3')" in (capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
             "--tokens model: needs the model, with -m MODEL",
         ),
         (["build", "TEXT", "-m", "gone", "-o", "a.arpa"], "gone"),
-        (["build", "/dev/zero", "-o", "a.arpa"], "/dev/zero: expected a sentence a line, found a line above"),
+        (["build", "/dev/zero", "-o", "a.arpa"], "/dev/zero: expected one sentence per line, found a line above"),
         (["build", "gone.txt", "-o", "a.arpa"], "gone.txt: the text cannot be read"),
         (["build", "TEXT", "-o", "a.lm"], "expected a name that ends in .arpa"),
         (["build", "TEXT", "--order", "0", "-o", "a.arpa"], "order: expected 1 or more"),

@@ -158,13 +158,13 @@ print(refused, read)
 def test_damaged_files_are_refused_or_harmless(tmp_path, version):
     """Of version 1, which has no digest, what is within its range passes; no index leads out of an array."""
     write_compiled(tmp_path / "lm.bin", CompiledNgram.of(build_ngram(make_text(40), order=3)))
-    arguments = [sys.executable, "-c", FUZZ, tmp_path, f"n-gram {version}", "400"]
+    arguments = [sys.executable, "-c", FUZZ, tmp_path, f"n-gram {version}", "150"]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
     refused, read = map(int, result.stdout.split())
-    assert refused + read == 400
+    assert refused + read == 150
     if version == 2:
-        assert read <= 20  # the bytes between two arrays, and what was there before
+        assert read <= 8  # padding between two arrays, and unchanged bytes
 
 
 def test_a_file_of_version_1_without_a_digest_is_read(tmp_path):
@@ -184,10 +184,10 @@ def test_one_changed_probability_is_noticed(tmp_path):
     content = (tmp_path / "lm.bin").read_bytes()
     at = content.index(compiled.log_probs.tobytes()) + 4 * 3
     (tmp_path / "bad.bin").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    with pytest.raises(ModelError, match=r"bad.bin: a damaged language model \(its content has the digest"):
+    with pytest.raises(ModelError, match=r"bad.bin: a damaged language model \(the content has the digest"):
         read_language_model(tmp_path / "bad.bin")
 
 
 def test_a_word_that_is_no_unigram_is_named():
-    with pytest.raises(ModelError, match="'b' stands in an n-gram and is no unigram"):
+    with pytest.raises(ModelError, match="'b' is in an n-gram but is not a unigram"):
         NgramModel.of([{("a",): Known(-0.1)}, {("a", "b"): Known(-0.1)}])

@@ -180,7 +180,7 @@ def test_an_arpa_file_of_another_program_is_read(tmp_path):
     [
         ("", r"\\data\\ is missing"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a\n", r"\\end\\ is missing"),
-        ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n\n\\end\\\n", r"says that it has {1: 2} n-grams, and has {1: 1}"),
+        ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n\n\\end\\\n", r"states {1: 2} n-grams and has {1: 1}"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a b c\n\n\\end\\\n", "line 5: expected a logarithm, 1 words"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\nx a\n\n\\end\\\n", "line 5: expected numbers"),
         (
@@ -199,14 +199,14 @@ def test_an_arpa_file_of_another_program_is_read(tmp_path):
         ("\\data\\\nngram 1=1\n\n\\2-grams:\n-1 a b\n\n\\end\\\n", r"line 4: expected \\1-grams:, got \\2-grams:"),
         ("\\data\\\nngram one=1\n", "line 2: expected ngram ORDER=COUNT"),
         ("\\data\\\n\n\\end\\\n", "expected unigrams, found none"),
-        ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n-1 a\n\n\\end\\\n", "line 6: a stands among the 1-grams twice"),
+        ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n-1 a\n\n\\end\\\n", "line 6: a is among the 1-grams twice"),
         (
             "\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\n-1 a\n\n\\2-grams:\n-1 a b\n\n\\end\\\n",
-            "line 9: b stands in no 1-gram",
+            "line 9: b is not among the 1-grams",
         ),
         (
             "\\data\\\nngram 1=1\nngram 2=2\n\n\\1-grams:\n-1 a\n\n\\2-grams:\n-1 a a\n-1 a a\n\n\\end\\\n",
-            "the n-gram 'a a' stands there twice",
+            "the n-gram 'a a' occurs twice",
         ),
     ],
 )
@@ -244,7 +244,7 @@ def test_impossible_settings_are_refused(options, error, message):
 def test_texts_that_make_no_model_are_refused():
     with pytest.raises(CorpusError, match="expected sentences, found none"):
         build_ngram([[], []])
-    with pytest.raises(CorpusError, match="a sentence holds </s>"):
+    with pytest.raises(CorpusError, match="a sentence contains </s>"):
         build_ngram([["one", END]])
 
 
