@@ -24,6 +24,7 @@ from speechrnn.audio.channel import (
     ReverberationConfig,
     add_noise,
     encode_and_decode,
+    fast_fft_length,
     limit_band,
     reverberate,
 )
@@ -179,10 +180,12 @@ def equalize(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, se
     the phase is kept.
     """
     swings_db = np.random.default_rng(seed).uniform(-config.equalizer_db, config.equalizer_db, size=3)
-    mels = np.log1p(np.fft.rfftfreq(len(samples), 1.0 / sample_rate) / 700.0)  # HTK's scale up to a factor
+    size = fast_fft_length(len(samples))
+    mels = np.log1p(np.fft.rfftfreq(size, 1.0 / sample_rate) / 700.0)  # HTK's scale up to a factor
     position = mels / mels[-1]
     gain_db = sum(swing * np.cos(np.pi * (k + 1) * position) for k, swing in enumerate(swings_db))
-    return np.fft.irfft(np.fft.rfft(samples) * 10.0 ** (gain_db / 20.0), n=len(samples)).astype(np.float32)
+    spectrum = np.fft.rfft(samples, size) * 10.0 ** (gain_db / 20.0)
+    return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
 
 
 def add_pauses(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, seed: int) -> np.ndarray:

@@ -40,6 +40,7 @@ _RAMP = 0.1
 _PAUSE_SECONDS = 0.2
 _PAUSE_TRIES = 4
 _PAUSE_FRAME_SECONDS = 0.032
+_ODD_FACTORS = tuple(3**threes * 5**fives for threes in range(4) for fives in range(4))
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,7 @@ def fast_fft_length(length: int) -> int:
     Args:
         length: In samples, 1 or more.
     """
-    odd_factors = (1, 3, 5, 9, 15, 25, 45, 75, 225)
-    return min(odd << (-(-length // odd) - 1).bit_length() for odd in odd_factors)
+    return min(odd << (-(-length // odd) - 1).bit_length() for odd in _ODD_FACTORS)
 
 
 def _make_colored(length: int, rng: np.random.Generator) -> np.ndarray:
@@ -318,11 +318,12 @@ def limit_band(samples: np.ndarray, config: BandConfig, *, sample_rate: int, see
     """Limit to a band, with ramps of a tenth of its edges."""
     if np.random.default_rng(seed).random() >= config.probability or not len(samples):
         return samples
-    frequency = np.fft.rfftfreq(len(samples), 1.0 / sample_rate)
+    size = fast_fft_length(len(samples))
+    frequency = np.fft.rfftfreq(size, 1.0 / sample_rate)
     below = np.interp(frequency, [(1 - _RAMP) * config.low_hz, max(config.low_hz, 1e-9)], [0.0, 1.0])
     above = np.interp(frequency, [config.high_hz, (1 + _RAMP) * config.high_hz], [1.0, 0.0])
     gain = (below if config.low_hz > 0 else 1.0) * above
-    return np.fft.irfft(np.fft.rfft(samples) * gain, len(samples)).astype(np.float32)
+    return np.fft.irfft(np.fft.rfft(samples, size) * gain, size)[: len(samples)].astype(np.float32)
 
 
 def encode_and_decode(samples: np.ndarray, config: CodecConfig, *, sample_rate: int, seed: int) -> np.ndarray:

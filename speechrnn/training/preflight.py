@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ REPLAY = "replay"
 
 _NAMED_AT_MOST = 5
 _STATISTICS_BATCH_SECONDS = 120.0
+_MOST_STATISTICS_SECONDS = 3600.0
+"""A corpus's mean and deviation are taken over about this much of it: of a longer one, over every n-th utterance."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +289,8 @@ def _measure_features(
     if normalization == "speaker":
         return _measure(model, train, fits_statistics=is_new), _measure(model, valid, fits_statistics=False)
     if normalization == "corpus" and is_new:
-        _measure(model, train, fits_statistics=True)
+        step = math.ceil(sum(utterance.seconds for utterance in train) / _MOST_STATISTICS_SECONDS)
+        _measure(model, train[::step], fits_statistics=True)
     return None
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import speechrnn
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.training import preflight
 from speechrnn.training.config_file import load_config
 from speechrnn.training.preflight import prepare_run
 from speechrnn.training.train import train
@@ -198,6 +199,21 @@ def test_corpus_statistics_are_kept_in_the_model(tone_configuration):
     weights = load_file(result.model / "model.safetensors")
     assert weights["front_end.std"].min() > 0.01
     assert weights["front_end.mean"].abs().max() > 0.1
+
+
+def test_statistics_of_a_long_corpus_are_taken_over_every_nth_utterance(tone_configuration, monkeypatch):
+    read: list[str] = []
+    original = preflight._read_or_nothing
+    monkeypatch.setattr(preflight, "_read_or_nothing", lambda each, rate: read.append(each.id) or original(each, rate))
+    config = load_config(tone_configuration, {**TONE_SETTINGS, "front_end.normalization": "corpus"})
+    found = prepare_run(config, folders=[tone_configuration.parent])
+    everything = [each.id for each in found.train]
+    assert sorted(read) == sorted(everything)
+    read.clear()
+    seconds = sum(each.seconds for each in found.train)
+    monkeypatch.setattr(preflight, "_MOST_STATISTICS_SECONDS", seconds / 2.5)
+    prepare_run(config, folders=[tone_configuration.parent])
+    assert sorted(read) == sorted(everything[::3])
 
 
 def test_half_precision_trains_and_its_loss_is_taken_in_float32(tone_configuration, monkeypatch):
