@@ -21,6 +21,7 @@ import generated_pages
 import numpy as np
 import pytest
 import soundfile
+from example_shell import make_shell
 
 from speechrnn.cli import main as cli
 from speechrnn.training.config_file import build_parser, load_config
@@ -212,6 +213,11 @@ def test_python_examples_of_the_readme_are_short():
 
 
 # Examples are run below.
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory) -> dict[str, str]:
+    return make_shell(tmp_path_factory.mktemp("bin"))
 
 
 def run_example(example: Example, folder: Path, shell: dict[str, str], names: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from example_shell import make_shell
 from test_generated_reference import PATHS
 from test_pages import ROOT, find_slips
 
@@ -98,7 +99,8 @@ def test_a_failing_cell_is_named(tmp_path):
 @pytest.mark.timeout(2 * LIMIT_SECONDS)
 @pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_runs(path, tmp_path, shell, monkeypatch):
+def test_a_tutorial_runs(path, tmp_path, tmp_path_factory, monkeypatch):
+    shell = make_shell(tmp_path_factory.mktemp("bin"))
     for name in ("PATH", "PYTHONPATH"):
         monkeypatch.setenv(name, shell[name])
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

@@ -5,8 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SPEECHRNN = """
 case "$1 $2" in
@@ -16,14 +14,12 @@ esac
 """
 
 
-@pytest.fixture(scope="session")
-def shell(tmp_path_factory) -> dict[str, str]:
+def make_shell(folder: Path) -> dict[str, str]:
     """Variables with which a shell finds this tree's speechrnn; pip does nothing, since everything is installed.
 
     ``corpus check`` may find something (exit code 1); whatever else is not done ends the example. Fine-tuning and the
     recipe for own recordings train for two epochs: on a minute of speech they would choose hundreds.
     """
-    folder = tmp_path_factory.mktemp("bin")
     scripts = {"speechrnn": SPEECHRNN.format(python=shlex.quote(sys.executable)), "pip": "exit 0\n"}
     for name, script in scripts.items():
         (folder / name).write_text("#!/bin/sh\n" + script, encoding="utf-8")
