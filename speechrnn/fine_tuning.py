@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("speechrnn")
 
 OLD_SHARES = (0.25, 0.5, 0.75)
-"""How much of the old weights the means have that are tried between old and new ones."""
+"""Shares of the old weights in the averages of old and new weights that are tried."""
 
 VALID_EVERY = 10
 REPORT = "finetuning"
@@ -37,12 +37,12 @@ REPORT = "finetuning"
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What fine-tuning ended with.
+    """Result of fine-tuning.
 
     Attributes:
         training: The run; its ``model`` is the released model folder.
-        sets: Error rates before and after, on ``valid`` and, where it was given, ``old``.
-        old_share: Share of the old weights in the released ones; 0 unless a mean is better on both sets.
+        sets: Error rates before and after, on ``valid`` and, if it was given, ``old``.
+        old_share: Share of the old weights in the released ones; 0 unless an average is better on both sets.
     """
 
     training: TrainingResult
@@ -65,29 +65,29 @@ def finetune(
     overrides: Mapping[str, Any] | Sequence[str] = (),
     overwrite: bool = False,
 ) -> FineTuning:
-    """Make a model one's own. A call that was stopped goes on where it was when it is made again.
+    """Fine-tune a model on a corpus. Repeating a call that was stopped resumes it.
 
     Args:
-        model: The model to begin from: a folder, or ``owner/name`` on the Hugging Face Hub.
-        train: Recordings to learn from, a corpus in any known format.
-        valid: Recordings to choose checkpoints on; None: a tenth of ``train``, which is then left out of it.
-        output: The run's folder; the released model is ``model`` in it.
-        alphabet: What becomes of symbols that the model lacks (:class:`speechrnn.training.config.StartConfig`); None:
-            what suits the texts.
-        replacements: For ``map``: what each of them is written as.
-        freeze: Which part keeps its weights: the subsampling and this many of the lowest recurrent layers, or
-            ``encoder`` (all but the output layer); None: nothing.
-        replay: Corpus of what the model knew before, to be mixed into training, lest it be forgotten.
-        old_valid: Corpus of what the model knew before, to see what it forgot, and whether the mean of old and new
-            weights is better on both.
-        overrides: Settings that win over those that are chosen here.
-        overwrite: Replace what is in the output folder.
+        model: The model to start from: a folder, or ``owner/name`` on the Hugging Face Hub.
+        train: Training corpus, in any known format.
+        valid: Validation corpus, which chooses checkpoints; None: a tenth of ``train`` is held out.
+        output: The run's folder; the released model is its ``model``.
+        alphabet: Handling of symbols that the model lacks (:class:`speechrnn.training.config.StartConfig`); None:
+            chosen for the texts.
+        replacements: For ``map``: the replacement of each symbol.
+        freeze: Keep the weights of the subsampling and this many of the lowest recurrent layers, or of the ``encoder``
+            (all but the output layer); None: of nothing.
+        replay: Original-domain corpus, mixed into training to reduce forgetting.
+        old_valid: Original-domain validation corpus: measures forgetting, and whether an average of old and new weights
+            is better on both validation sets.
+        overrides: Settings that take precedence over those that are chosen here.
+        overwrite: Replace a run in the output folder.
 
     Raises:
         ModelError: There is no such model, or it is damaged.
-        CorpusError: A corpus is wrong, holds too little, or shares no symbol with the model.
+        CorpusError: A corpus is wrong, too small, or shares no symbol with the model.
         ConfigError: A setting is wrong, or the output folder holds another run.
-        SpeechRNNError: Training cannot go on.
+        SpeechRNNError: Training cannot continue.
     """
     from speechrnn.training.data import SpeechData
 
@@ -114,7 +114,7 @@ def finetune(
 def _read_corpora(
     train: str | Path, valid: str | Path | None, replay: str | Path | None, output: Path, *, overwrite: bool
 ) -> tuple[dict[str, str], dict[str, Sequence[Utterance]]]:
-    """Paths and utterances of the corpora, by setting; without ``valid``, a tenth of ``train`` is held out."""
+    """Paths and utterances of the corpora by setting; without ``valid``, a tenth of ``train`` is held out."""
     given = {"data.train": train, "data.valid": valid, "start.replay": replay}
     paths = {name: str(Path(path).resolve()) for name, path in given.items() if path is not None}
     corpora: dict[str, Sequence[Utterance]] = {name: read_corpus(given[name] or "") for name in paths}
@@ -135,7 +135,7 @@ def _split(
     parts = {"train": train, "valid": valid}
     if not all(_is_written(output / f"{name}.jsonl", part) for name, part in parts.items()):
         if not overwrite:
-            refuse_to_replace(output)  # a run there was trained on other data, and may still be resumed
+            refuse_to_replace(output)  # a run there was trained on other data, and may be resumed
         write_parts(output, parts)
     logger.info(
         "no validation set was given: %d of %d utterances are held out (%s); give one with --valid",
@@ -191,8 +191,8 @@ def _configure(
     *,
     alphabet: Alphabet | None,
 ) -> Config:
-    """The run's configuration: the model's settings, those that suit the recordings, and above both those given."""
-    unset = {"trainer.max_epochs": -1}  # the default for training from scratch is not a request
+    """The run's configuration: the model's settings, then those chosen for the recordings, then those given."""
+    unset = {"trainer.max_epochs": -1}  # distinguishes the default from a request
     asked = load_config(None, [*to_arguments(settings | unset), *given])
     chosen = choose_settings(
         base,
@@ -205,9 +205,6 @@ def _configure(
     config = load_config(None, [*to_arguments(settings | chosen), *given])
     logger.info("%.2f h: %s", count_hours(utterances), describe_plan(config))
     return config
-
-
-# What it gained, and what it forgot.
 
 
 def _evaluate_all(model: ModelFolder, corpora: Mapping[str, Sequence[Utterance]]) -> dict[str, Evaluation]:
@@ -251,19 +248,16 @@ def _try_means(
     corpora: Mapping[str, Sequence[Utterance]],
     after: dict[str, Evaluation],
 ) -> tuple[float, dict[str, Evaluation]]:
-    """The share of old weights with the fewest errors among those that are no worse on either set; 0 for none."""
+    """The share of old weights with the fewest errors among those not worse on either set; 0 if there is none."""
     best, best_share = after, 0.0
     for share in OLD_SHARES:
         found = _evaluate_all(mix_weights(tuned, old, share), corpora)
         logger.info("with %.0f %% of the old weights: %s", 100 * share, _describe_rates(found))
-        helps_both = all(found[name].score.wer <= after[name].score.wer for name in corpora)
-        if helps_both and _add_rates(found) < _add_rates(best):
+        rates, best_rates = ([each[name].score.wer for name in corpora] for each in (found, best))
+        is_no_worse = all(found[name].score.wer <= after[name].score.wer for name in corpora)
+        if is_no_worse and sum(rates) < sum(best_rates):
             best, best_share = found, share
     return best_share, best
-
-
-def _add_rates(evaluations: Mapping[str, Evaluation]) -> float:
-    return sum(each.score.wer for each in evaluations.values())
 
 
 def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
@@ -286,7 +280,7 @@ def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
 
 
 def describe_finetuning(outcome: FineTuning) -> str:
-    """A table of every set's rates before and after, and where the model lies."""
+    """A table of the rates on every set before and after, and the path of the model."""
     names = {"valid": "your validation set", "old": "the old model's validation set"}
     lines = [
         "| set | utterances | words | WER % before | after | change, points (95 %) | CER % before | after | |",
@@ -300,9 +294,8 @@ def describe_finetuning(outcome: FineTuning) -> str:
             f"({low:+.2f} to {high:+.2f}) | {rates[2]:.2f} | {rates[3]:.2f} | {each.verdict} |"
         )
     training = outcome.training
-    mean = (
-        f"; {100 * outcome.old_share:.0f} % of the old weights are in it, better on both" if outcome.old_share else ""
-    )
+    share = f"{100 * outcome.old_share:.0f} %"
+    mean = f" (average with {share} of the old weights, better on both sets)" if outcome.old_share else ""
     lines += [
         "",
         "These sets chose the checkpoint or the weights, so the rates after fine-tuning and their intervals are "
@@ -314,7 +307,7 @@ def describe_finetuning(outcome: FineTuning) -> str:
 
 
 def mix_weights(tuned: ModelFolder, old: ModelFolder, old_share: float) -> ModelFolder:
-    """A model with the mean of two models' weights; outputs that the old one lacks stay as they are.
+    """Average the weights of two models; outputs that the old one lacks are not changed.
 
     Source:
         M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
@@ -332,4 +325,4 @@ def mix_weights(tuned: ModelFolder, old: ModelFolder, old_share: float) -> Model
             if symbol in row_of:
                 value[row] = value[row].lerp(earlier[name][row_of[symbol]].to(value.device), old_share)
     acoustic.load_state_dict(weights)
-    return ModelFolder(acoustic, tuned.tokens, tuned.text, tuned.provenance)  # measured on neither: no calibrations
+    return ModelFolder(acoustic, tuned.tokens, tuned.text, tuned.provenance)  # calibrations of neither apply

@@ -1,9 +1,9 @@
-"""Recipes: a dataset's path from its published form to a released model, in stages that are done once.
+"""Recipes: from a published dataset to a released model, in stages.
 
-A recipe is a folder with ``prepare.py`` (published form → manifests) and ``config.yaml`` (what differs from the
-defaults); ``folds.yaml``, where there is one, says what else differs when a fold is left out. Stages: prepare → check →
-train → evaluate → report. Each one's inputs are hashed into a key that ``stages.json`` keeps in the output folder, so
-that a second call does what is missing and nothing else; a training that was stopped goes on where it was.
+A recipe is a folder with ``prepare.py`` (published form → manifests), ``config.yaml`` (settings that differ from the
+defaults) and optionally ``folds.yaml`` (settings that differ when a fold is left out). Stages: prepare → check → train
+→ evaluate → report. ``stages.json`` in the output folder keeps a hash of each stage's inputs, so that a second call
+runs only missing stages; stopped training is resumed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -27,12 +27,9 @@ from speechrnn.training.run import LAST, is_resumable, make_output_folder
 
 logger = logging.getLogger("speechrnn")
 
-FOLDS_FILE = "folds.yaml"
-"""What differs from config.yaml when a part of the data is left out: a task of its own may want its own settings."""
+STAGES = ("prepare", "check", "train", "evaluate", "report")
 
 _GIVEN = ("source", "output", "seed", "fold")
-
-STAGES = ("prepare", "check", "train", "evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,11 @@ class Recipe:
     """One run of a recipe.
 
     Attributes:
-        folder: Where prepare.py and config.yaml lie.
-        output: Where everything is written.
-        source: The dataset as its own download makes it; None to fetch it.
+        folder: Folder of prepare.py and config.yaml.
+        output: Output folder.
+        source: The downloaded dataset; None to download it.
         config: The configuration, overrides applied.
-        fold: The part of the data that is left out of training and tested on (a speaker, say); None: the usual split.
+        fold: Part of the data (such as a speaker) that is left out of training and tested on; None: the usual split.
     """
 
     folder: Path
@@ -72,28 +69,26 @@ def open_recipe(
 
     Args:
         folder: The recipe.
-        source: The dataset as its own download makes it; None to fetch it.
-        output: Folder to write to; None: ``runs/`` and the recipe's name.
-        seed: Seed of everything; None for the configuration's.
-        fold: What to leave out of training and test on, where the recipe knows folds.
-        overrides: ``--KEY VALUE`` settings that win over config.yaml (and over folds.yaml, where that applies).
+        source: The downloaded dataset; None to download it.
+        output: Output folder; None: ``runs/`` and the recipe's name.
+        seed: Random seed; None for the configuration's.
+        fold: Part of the data to leave out of training and test on, if the recipe has folds.
+        overrides: ``--KEY VALUE`` settings that take precedence over config.yaml and folds.yaml.
 
     Raises:
-        ConfigError: The folder is no recipe, the source is not there, or a setting is wrong.
+        ConfigError: The folder is not a recipe, the source does not exist, or a setting is wrong.
     """
     folder = Path(folder)
     for name in ("prepare.py", "config.yaml"):
         if not (folder / name).is_file():
             script = folder / f"{folder.resolve().name}.py"
             instead = f"; this one is a script, run python {script} --help" if script.is_file() else ""
-            raise ConfigError(
-                f"{folder}: no {name} there; a recipe is a folder with prepare.py and config.yaml{instead}"
-            )
+            raise ConfigError(f"{folder}: has no {name}; a recipe is a folder with prepare.py and config.yaml{instead}")
     if source is not None and not Path(source).exists():
-        raise ConfigError(f"--source {source}: no such folder; pass the folder that the dataset's download made")
+        raise ConfigError(f"--source {source}: no such folder; expected the downloaded dataset")
     settings = [*overrides, *(["--seed", str(seed)] if seed is not None else [])]
-    if fold is not None and (folder / FOLDS_FILE).is_file():
-        settings = ["--config", str(folder / FOLDS_FILE), *settings]
+    if fold is not None and (folder / "folds.yaml").is_file():
+        settings = ["--config", str(folder / "folds.yaml"), *settings]
     config = load_config(folder / "config.yaml", settings)
     target = Path(output or config.output or Path("runs") / folder.resolve().name)
     if fold is not None:
@@ -102,39 +97,38 @@ def open_recipe(
 
 
 def load_prepare(folder: Path) -> ModuleType:
-    """Import a recipe's prepare.py under a name of its own."""
+    """Import a recipe's prepare.py under a unique name."""
     specification = importlib.util.spec_from_file_location(f"speechrnn_recipe_{folder.name}", folder / "prepare.py")
-    assert specification is not None
-    assert specification.loader is not None
+    assert specification is not None and specification.loader is not None  # noqa: PT018
     module = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)
     except SyntaxError as error:
-        raise ConfigError(f"{folder / 'prepare.py'} line {error.lineno}: no Python ({error.msg})") from error
+        raise ConfigError(f"{folder / 'prepare.py'} line {error.lineno}: not valid Python ({error.msg})") from error
     return module
 
 
 def list_folds(folder: str | Path, source: str | Path | None) -> list[str]:
-    """The folds that a recipe knows, such as the speakers to leave out in turn.
+    """The folds of a recipe, such as the speakers to leave out in turn.
 
     Raises:
-        ConfigError: The recipe knows none.
+        ConfigError: The recipe has none.
     """
     module = load_prepare(Path(folder).resolve())
     if not hasattr(module, "folds"):
-        raise ConfigError(f"{folder}: this recipe has no folds; leave --fold out")
+        raise ConfigError(f"{folder}: this recipe has no folds; remove --fold")
     return list(module.folds(Path(source) if source else None))
 
 
 def run_recipe(recipe: Recipe, *, stage: str | None = None) -> dict[str, Any]:
-    """Run the stages that are not done yet.
+    """Run the missing stages.
 
     Args:
-        recipe: What to run.
-        stage: Stop after this stage, and do it anew even if it is done; None runs all that are missing.
+        recipe: The recipe.
+        stage: Stop after this stage, and run it again even if it is done; None runs all missing ones.
 
     Returns:
-        What results.json holds, as far as there is one.
+        Content of results.json, if it exists.
 
     Raises:
         ConfigError: The output folder holds a run with other settings, or the stage is unknown.
@@ -145,22 +139,17 @@ def run_recipe(recipe: Recipe, *, stage: str | None = None) -> dict[str, Any]:
     keys = _make_keys(recipe)
     _refuse_other_settings(recipe, record, keys, stage)
     if recipe.fold is not None and not record:
-        _check_fold(recipe)
+        known = list_folds(recipe.folder, recipe.source)
+        if recipe.fold not in known:
+            raise ConfigError(f"--fold {recipe.fold}: expected one of {', '.join(known)}, or all")
     make_output_folder(recipe.output)
-    actions: dict[str, Callable[[Recipe], None]] = {
-        "prepare": _prepare,
-        "check": _check,
-        "train": _train,
-        "evaluate": _evaluate,
-        "report": _report,
-    }
-    for name in STAGES:
+    for name, run in zip(STAGES, (_prepare, _check, _train, _evaluate, _report), strict=True):
         if _is_done(record.get(name), keys[name]) and name != stage:
-            logger.info("%s: done already", name)
+            logger.info("%s: already done", name)
         else:
             logger.info("%s …", name)
-            actions[name](recipe)
-            record = _forget_what_follows(record, name)
+            run(recipe)
+            record = _keep_valid(record, name)
             record[name] = {"key": keys[name], "settings": _settings(recipe)}
             write_json(recipe.output / "stages.json", record)
         if name == stage:
@@ -172,10 +161,10 @@ def _is_done(entry: dict[str, Any] | None, key: str) -> bool:
     return entry is not None and entry["key"] == key and not entry.get("stale")
 
 
-def _forget_what_follows(record: dict[str, Any], name: str) -> dict[str, Any]:
-    """The stages that still hold when one was done anew: a check changes nothing, else what came after rests on it.
+def _keep_valid(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """Records of the stages that are still valid after a stage ran again; a check invalidates none.
 
-    A trained model stays known even then, so that other settings do not replace it unasked.
+    A trained model stays recorded as stale, so that other settings do not replace it unasked.
     """
     if name == "check":
         return record
@@ -192,15 +181,14 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _make_keys(recipe: Recipe) -> dict[str, str]:
-    """A key a stage: a hash of all that its result depends on, the earlier stages included."""
+    """For each stage a hash of everything that its result depends on, earlier stages included."""
     source = str(recipe.source.resolve()) if recipe.source else None
     prepare = (recipe.folder / "prepare.py").read_bytes()
-    told = [recipe.config.prepare] if recipe.config.prepare else []
-    key = _hash(recipe.name, hashlib.sha256(prepare).hexdigest(), source, recipe.fold, recipe.config.seed, *told)
+    options = [recipe.config.prepare] if recipe.config.prepare else []
+    key = _hash(recipe.name, hashlib.sha256(prepare).hexdigest(), source, recipe.fold, recipe.config.seed, *options)
     keys = {"prepare": key}
     for name in STAGES[1:]:
-        key = _hash(key, name, _settings(recipe))
-        keys[name] = key
+        keys[name] = key = _hash(key, name, _settings(recipe))
     return keys
 
 
@@ -209,14 +197,14 @@ def _hash(*parts: Any) -> str:
 
 
 def _refuse_other_settings(recipe: Recipe, record: dict[str, Any], keys: dict[str, str], stage: str | None) -> None:
-    """A trained model is never replaced because a setting was typed differently."""
+    """Never replace a trained model because settings differ, unless training is requested."""
     trained = record.get("train")
     if trained is None or trained["key"] == keys["train"] or stage in ("prepare", "train"):
         return
     changes = _describe_changes(trained["settings"], _settings(recipe)) or ["the data or prepare.py"]
     raise ConfigError(
         f"{recipe.output}: holds a run with other settings ({'; '.join(changes[:3])}); "
-        "pass --output for another folder, or --stage train to train anew here"
+        "pass --output for another folder, or --stage train to train again here"
     )
 
 
@@ -230,23 +218,17 @@ def _describe_changes(old: Any, new: Any, name: str = "") -> list[str]:
 def _prepare(recipe: Recipe) -> None:
     module = load_prepare(recipe.folder)
     if not hasattr(module, "prepare"):
-        raise ConfigError(f"{recipe.folder / 'prepare.py'}: expected a function prepare, there is none")
+        raise ConfigError(f"{recipe.folder / 'prepare.py'}: expected a function prepare, found none")
     settings = dict(recipe.config.prepare)
     known = [name for name in inspect.signature(module.prepare).parameters if name not in _GIVEN]
     for name in settings:
         if name not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise ConfigError(f"prepare.{name}: {recipe.folder / 'prepare.py'} has no such setting; {has}")
+            names = ", ".join(known) or "none"
+            raise ConfigError(f"prepare.{name}: {recipe.folder / 'prepare.py'} has no such setting; it has {names}")
     check_arguments(module.prepare, settings, where="prepare", skip=set(_GIVEN))
     if recipe.fold is not None:
         settings["fold"] = recipe.fold
     module.prepare(recipe.source, recipe.output, seed=recipe.config.seed, **settings)
-
-
-def _check_fold(recipe: Recipe) -> None:
-    known = list_folds(recipe.folder, recipe.source)
-    if recipe.fold not in known:
-        raise ConfigError(f"--fold {recipe.fold}: expected one of {', '.join(known)}, or all")
 
 
 def _check(recipe: Recipe) -> None:
@@ -255,12 +237,12 @@ def _check(recipe: Recipe) -> None:
     preflight = prepare_run(recipe.config, folders=[recipe.output, recipe.folder])
     wanted, tests = recipe.config.data.test, _find_tests(recipe)
     if wanted and not tests:
-        names, which = " or ".join(wanted.values()), "it" if len(wanted) == 1 else "one of them"
-        raise CorpusError(f"data.test: no {names} in {recipe.output}; prepare.py should have written {which}")
+        names = " or ".join(wanted.values())
+        raise CorpusError(f"data.test: no {names} in {recipe.output}; prepare.py should write at least one")
     for name in sorted(wanted.keys() - tests.keys()):
-        logger.warning("data.test.%s: not in what was prepared, so it is not tested", name)
+        logger.warning("data.test.%s: prepare.py did not write it, so it is not scored", name)
     logger.info(
-        "%s utterances (%.2f h) to train on, %s to choose checkpoints on, %d left out; %d tokens: %s",
+        "%s training utterances (%.2f h), %s for validation, %d left out; %d tokens: %s",
         f"{len(preflight.train):,}",
         sum(utterance.seconds for utterance in preflight.train) / 3600,
         f"{len(preflight.valid):,}",
@@ -271,7 +253,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def _find_tests(recipe: Recipe) -> dict[str, str]:
-    """The test sets that were prepared: a source may lack some of a recipe's corpora."""
+    """The test sets that were prepared; a source may lack some of a recipe's corpora."""
     return {name: path for name, path in recipe.config.data.test.items() if (recipe.output / path).exists()}
 
 
@@ -282,15 +264,11 @@ def _train(recipe: Recipe) -> None:
         resume(recipe.output)
         return
     if (recipe.output / LAST).exists():
-        logger.warning("%s: a run with other settings was not finished there; it is replaced", recipe.output)
+        logger.warning("%s: replacing an unfinished run with other settings", recipe.output)
     module = load_prepare(recipe.folder)
     corpora = [*getattr(module, "ATTRIBUTION", []), *(getattr(module, "FOLD_ATTRIBUTION", []) if recipe.fold else [])]
     language = getattr(module, "LANGUAGE", recipe.config.text.language)
-    provenance = {
-        "recipe": recipe.name,
-        "languages": [language] if language else [],
-        "corpora": corpora,
-    }
+    provenance = {"recipe": recipe.name, "languages": [language] if language else [], "corpora": corpora}
     train(recipe.config, provenance=provenance, overwrite=True, folders=[recipe.folder])
 
 
@@ -300,7 +278,8 @@ def _evaluate(recipe: Recipe) -> None:
     from speechrnn.evaluation.tables import NO_SPEAKER_STATS
     from speechrnn.recognition.recognizer import load
 
-    recognizer = load(recipe.output / "model", device=_choose_device(recipe))
+    is_on_cpu = recipe.config.trainer.get("accelerator") == "cpu"
+    recognizer = load(recipe.output / "model", device="cpu" if is_on_cpu else "auto")
     sets = {"valid": recipe.config.data.valid, **_find_tests(recipe)}
     scores, alone, rows = {}, {}, []
     recognizer.calibrations.clear()  # of an earlier training
@@ -319,16 +298,12 @@ def _evaluate(recipe: Recipe) -> None:
     write_json(recipe.output / "results.json", _make_results(recipe, recognizer, scores | alone))
 
 
-def _choose_device(recipe: Recipe) -> str:
-    return "cpu" if recipe.config.trainer.get("accelerator") == "cpu" else "auto"
-
-
 def _make_results(recipe: Recipe, recognizer: Any, scores: dict[str, Any]) -> dict[str, Any]:
     from speechrnn.processes import count_cores
 
     earlier = _read_json(recipe.output / "results.json")
     training = recognizer.provenance["training"]
-    tested = list(scores)[min(1, len(scores) - 1)]  # the first test set, where there is one
+    tested = list(scores)[min(1, len(scores) - 1)]  # the first test set, if there is one
     return {
         "recipe": recipe.name,
         "fold": recipe.fold,
@@ -345,7 +320,7 @@ def _make_results(recipe: Recipe, recognizer: Any, scores: dict[str, Any]) -> di
 
 
 def _report(recipe: Recipe) -> None:
-    """Write the results into the model's card, and a table beside it."""
+    """Write the results to the model's card, and report.md."""
     from speechrnn.evaluation.tables import describe_results
     from speechrnn.model_folder import add_results
 
@@ -355,4 +330,4 @@ def _report(recipe: Recipe) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return read_json(path, error=ConfigError, expected="what a stage wrote") if path.is_file() else {}
+    return read_json(path, error=ConfigError, expected="the JSON file of a stage") if path.is_file() else {}

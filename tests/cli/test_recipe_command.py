@@ -131,7 +131,7 @@ def test_a_second_call_does_nothing_and_prints_the_same(capsys, finished, finish
     captured = capsys.readouterr()
     assert captured.out == (output / "report.md").read_text().replace(str(finished_run), str(output)) + "\n"
     assert stages_in(captured.err) == []
-    assert captured.err.count("done already") == 5
+    assert captured.err.count("already done") == 5
 
 
 def test_stages_stop_where_they_are_told_and_print_no_table_before_there_is_one(capsys, recipe, output):
@@ -154,7 +154,7 @@ def test_a_stage_done_anew_does_not_print_the_results_of_the_model_before(capsys
 def test_check_says_what_would_be_trained_on(capsys, recipe):
     assert recipe("--stage", "check") == 0
     assert (
-        "60 utterances (0.01 h) to train on, 15 to choose checkpoints on, 0 left out; 4 tokens: <blank> high low middle"
+        "60 training utterances (0.01 h), 15 for validation, 0 left out; 4 tokens: <blank> high low middle"
     ) in capsys.readouterr().err
 
 
@@ -232,7 +232,7 @@ def test_a_trained_model_is_not_replaced_because_of_another_setting(capsys, fini
     assert finished("--encoder.hidden_size", "12") == 2
     assert error_of(capsys) == (
         f"{output}: holds a run with other settings (encoder.hidden_size was 24, now 12); "
-        "pass --output for another folder, or --stage train to train anew here"
+        "pass --output for another folder, or --stage train to train again here"
     )
     assert (output / "model" / "model.safetensors").read_bytes() == weights
 
@@ -245,7 +245,7 @@ def test_a_trained_model_is_not_replaced_because_of_another_setting(capsys, fini
         (["--fold", "s9"], "--fold s9: expected one of s0, s1, s2, or all"),
         (["--seed", "x"], "argument --seed: invalid int value: 'x'; see speechrnn recipe --help"),
         (["--seed", "-1"], "seed: expected a whole number in [0, 4294967295], got -1"),
-        (["--source", "/no/such"], "--source /no/such: no such folder; pass the folder that the dataset's download"),
+        (["--source", "/no/such"], "--source /no/such: no such folder; expected the downloaded dataset"),
         (["--encoder.hiden_size", "12"], "unknown setting encoder.hiden_size; did you mean encoder.hidden_size"),
         (["--encoder.cel", "gru"], "unknown setting encoder.cel; did you mean encoder.cell"),
         (["--sourc", "here"], "unknown setting sourc"),
@@ -265,21 +265,21 @@ def test_a_folder_that_is_no_recipe_is_one_line(capsys, recipe, folder, missing)
     (folder / missing).unlink()
     for arguments in ([], ["--fold", "all"]):
         assert recipe(*arguments) == 2
-        assert error_of(capsys) == f"{folder}: no {missing} there; a recipe is a folder with prepare.py and config.yaml"
+        assert error_of(capsys) == f"{folder}: has no {missing}; a recipe is a folder with prepare.py and config.yaml"
 
 
 def test_no_folder_and_a_folder_that_is_not_there(capsys):
     assert main(["recipe"]) == 2
     assert error_of(capsys) == "the following arguments are required: FOLDER; see speechrnn recipe --help"
     assert main(["recipe", "/no/such/recipe"]) == 2
-    assert error_of(capsys).startswith("/no/such/recipe: no prepare.py there")
+    assert error_of(capsys).startswith("/no/such/recipe: has no prepare.py")
 
 
 def test_a_recipe_without_folds_says_so(capsys, recipe, folder):
     (folder / "prepare.py").write_text(PREPARE.replace("def folds", "def no_folds"))
     for fold in ("all", "s1"):
         assert recipe("--fold", fold) == 2
-        assert error_of(capsys) == f"{folder}: this recipe has no folds; leave --fold out"
+        assert error_of(capsys) == f"{folder}: this recipe has no folds; remove --fold"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_an_unknown_fold_leaves_nothing_behind(capsys, recipe, output):
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [("", "prepare.py: expected a function prepare, there is none"), ("x =", "prepare.py line 1: no Python (")],
+    [("", "prepare.py: expected a function prepare, found none"), ("x =", "prepare.py line 1: not valid Python (")],
 )
 def test_a_prepare_that_is_none_is_one_line(capsys, recipe, folder, code, message):
     (folder / "prepare.py").write_text(code)
@@ -356,7 +356,7 @@ def test_a_test_set_that_is_not_there_is_found_before_training(capsys, recipe, f
     with (folder / "prepare.py").open("a") as file:
         file.write("    (output / 'test.jsonl').unlink()\n")
     assert recipe() == 2
-    assert error_of(capsys) == f"data.test: no test.jsonl in {output}; prepare.py should have written it"
+    assert error_of(capsys) == f"data.test: no test.jsonl in {output}; prepare.py should write at least one"
     assert not (output / "model").exists()
 
 

@@ -154,7 +154,7 @@ def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
     [
         (
             ["--source", "gone"],
-            "error: --source gone: no such folder; pass the folder that the dataset's download made",
+            "error: --source gone: no such folder; expected the downloaded dataset",
         ),
         (["--source", ".", "--only", "magic"], "error: --only magic: ablation.yaml has baseline, consistency 0.2, "),
         (
