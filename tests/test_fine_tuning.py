@@ -316,7 +316,7 @@ def test_settings_of_an_earlier_version_in_a_model_are_read(letters):
         ),
         (StartConfig(unfreeze_every=4), "everything moves, one layer more after every 4"),
         (StartConfig(layer_decay=0.9), "everything moves, each layer 0.9 times as fast as the one above it"),
-        (StartConfig(replay="old", replay_share=0.75), "everything moves, 75 % of what is heard is replayed"),
+        (StartConfig(replay="old", replay_share=0.75), "everything moves, 75 % of the training data is replayed"),
     ],
 )
 def test_the_plan_is_that_of_the_final_configuration(start, said):
