@@ -1,11 +1,12 @@
-"""Which utterances go into which batch: buckets of like duration under a budget of seconds, and the padded batch.
+"""Plans of batches, in buckets of similar duration under a budget of seconds, and padded batches.
 
 A plan is a pure function of (durations, seed, epoch), and every epoch has the same number of batches. lhotse's own
-bucketing sampler keeps neither: it counts what workers draw ahead, and its epochs differ in length.
+bucketing sampler guarantees neither: it counts batches that workers prefetch, and its epochs differ in length.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,21 +19,21 @@ from speechrnn.errors import ConfigError
 from speechrnn.types import Batch, derive_seed, pad_sequences
 
 
-class Plan:
-    """What plans of batches have in common."""
+class Plan(ABC):
+    """A plan of batches."""
 
     seconds: np.ndarray
 
+    @abstractmethod
     def __len__(self) -> int:
-        """Batches of every epoch."""
-        raise NotImplementedError
+        """Number of batches in every epoch."""
 
+    @abstractmethod
     def plan(self, epoch: int) -> list[list[int]]:
         """The batches of one epoch."""
-        raise NotImplementedError
 
     def padded_seconds(self, batch: Sequence[int]) -> float:
-        """Seconds that a batch occupies, padding included."""
+        """Seconds of a batch, including padding."""
         return float(self._seconds_of(batch).max() * len(batch))
 
     def _seconds_of(self, batch: Sequence[int]) -> np.ndarray:
@@ -46,27 +47,27 @@ class Plan:
         return 1.0 - spoken / padded if padded else 0.0
 
     def _put_largest_first(self, batches: list[list[int]]) -> None:
-        """So that a lack of memory shows at once."""
+        """Move the largest batch to the front, so that a lack of memory shows at once."""
         if batches:
-            largest = max(range(len(batches)), key=lambda i: self.padded_seconds(batches[i]))
-            batches.insert(0, batches.pop(largest))
+            batches.insert(0, batches.pop(int(np.argmax([self.padded_seconds(batch) for batch in batches]))))
 
 
 class DurationBatches(Plan):
-    """Batches of utterances of like duration.
+    """Batches of utterances of similar duration.
 
-    Utterances are sorted by duration and cut into buckets of equal total time. Each bucket's batch size is what its
-    longest utterance allows under the budget. An epoch shuffles within buckets, cuts them into batches of nearly equal
-    size, and shuffles those; the first epoch begins with the largest batch, so that a lack of memory shows at once.
+    Utterances are sorted by duration and split into buckets of equal total time. A bucket's batch size is limited by
+    its longest utterance and the budget. Each epoch shuffles within buckets, splits them into batches of nearly equal
+    size, and shuffles the batches; the first epoch starts with the largest batch, so that a lack of memory shows at
+    once.
 
     Args:
         seconds: Duration of each utterance.
-        batch_seconds: Budget of a batch, padding included, in seconds. An utterance longer than it makes a batch alone.
-        num_buckets: Most buckets; fewer where an epoch would have less than two batches of one.
+        batch_seconds: Budget of a batch, including padding, in seconds. A longer utterance is a batch of its own.
+        num_buckets: Most buckets; fewer if an epoch would have less than two batches of one.
         seed: Seed of the shuffling.
-        shuffle: Whether to shuffle; without, every epoch is the same, shortest first.
-        weights: How often an epoch has each utterance, on average over those of the same weight: 2 has all of
-            them twice, 0.5 half of them, drawn anew for each epoch. None, or without shuffling: each once.
+        shuffle: Whether to shuffle; otherwise every epoch is the same, shortest first.
+        weights: How often an epoch contains each utterance, on average over those of the same weight: 2 contains all of
+            them twice, 0.5 half of them, drawn for each epoch. None, or without shuffling: each once.
     """
 
     def __init__(
@@ -95,19 +96,19 @@ class DurationBatches(Plan):
         ends = np.cumsum(self.seconds[order])
         if not len(ends):
             return []
-        # No more than an epoch takes: many recordings that it takes few of would make buckets of one or two of these.
+        # With low weights, buckets by the corpus's time would contain only one or two utterances of an epoch.
         spoken = min(ends[-1], float(self.seconds @ self.weights))
         count = int(min(num_buckets, max(1, spoken // (2 * self.batch_seconds))))
-        # The bucket in which each utterance's middle falls, on the axis of total time.
+        # The bucket of each utterance's middle on the axis of total time.
         middles = ends - self.seconds[order] / 2
         bucket = np.minimum((middles / ends[-1] * count).astype(int), count - 1)
         return [order[bucket == number] for number in range(count) if (bucket == number).any()]
 
     def _make_groups(self) -> list[list[tuple[np.ndarray, int]]]:
-        """For each bucket its utterances by weight, and how many of them an epoch takes.
+        """For each bucket its utterances by weight, and how many of them an epoch contains.
 
-        What rounding leaves over in one bucket goes to the next, so that the whole has its share; but each bucket takes
-        at least one, so that no utterance waits for ever.
+        Rounding is carried over to the next bucket, so that the total is right; but each bucket contributes at least
+        one, so that every utterance is used.
         """
         groups: list[list[tuple[np.ndarray, int]]] = [[] for _ in self.buckets]
         for weight in np.unique(self.weights):
@@ -123,7 +124,7 @@ class DurationBatches(Plan):
         return -(-sum(wanted for _, wanted in group) // batch_size)
 
     def _draw_members(self, group: list[tuple[np.ndarray, int]], rng: np.random.Generator) -> np.ndarray:
-        """An epoch's utterances of a bucket, in random order; one that comes again comes as a copy."""
+        """An epoch's utterances of a bucket, in random order; repeated ones are numbered copies."""
         drawn = []
         for members, wanted in group:
             copies = -(-wanted // len(members))
@@ -137,8 +138,8 @@ class DurationBatches(Plan):
     def plan(self, epoch: int) -> list[list[int]]:
         """The batches of one epoch, each a list of members: positions in ``seconds``.
 
-        Where an epoch has an utterance several times, its copies are the position plus once, twice … the number of
-        utterances, so that each can be augmented in its own way.
+        Copies of an utterance are the position plus once, twice … the number of utterances, so that each is augmented
+        differently.
         """
         rng = np.random.default_rng(derive_seed(self.seed, epoch, "batches"))
         batches = []
@@ -153,18 +154,18 @@ class DurationBatches(Plan):
 
 
 class ShardedBatches(Plan):
-    """Batches of a corpus in shards, a few of which are mixed at a time, so that reading stays in the same few files.
+    """Batches of a corpus in shards, of which a few are mixed at a time, so that few files are read at a time.
 
-    Shards are put together once, by the seed; an epoch takes the groups in an order of its own, and within each plans
-    as :class:`DurationBatches` does. With one group it is the same as that.
+    Shards are grouped once, by the seed. Each epoch shuffles the groups and plans each one as :class:`DurationBatches`
+    does.
 
     Args:
         seconds: Duration of each utterance.
-        shards: Which shard each is in.
-        shards_at_once: How many are mixed.
+        shards: Shard of each utterance.
+        shards_at_once: Shards in a group.
         weights: As for :class:`DurationBatches`.
         seed: Seed of the shuffling.
-        options: What else :class:`DurationBatches` takes.
+        options: Further arguments of :class:`DurationBatches`.
     """
 
     def __init__(
@@ -213,9 +214,9 @@ class ShardedBatches(Plan):
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """One batch to be read: which utterances (as in :meth:`DurationBatches.plan`), and in which epoch.
+    """One batch to read: its utterances, as in :meth:`DurationBatches.plan`, and the epoch.
 
-    What augmentation does depends on the epoch, and on which copy of an utterance a member is.
+    Augmentation depends on the epoch and on the copy of an utterance.
     """
 
     epoch: int
@@ -224,26 +225,18 @@ class BatchRequest:
 
 
 class EpochSampler(Sampler[BatchRequest]):
-    """Gives a plan's batches to a DataLoader; Lightning sets the epoch through ``set_epoch``.
+    """Yields a plan's batches for a DataLoader; Lightning sets the epoch with ``set_epoch``.
 
     Args:
         batches: The plan.
-        rank: Which of the processes that train together this is. Each gets its share of every batch's utterances, so
-            that the batches are those of a single process.
-        world_size: How many processes train together.
-        epoch: The epoch to begin with.
-        skip: Batches of that epoch that are done already, in a run that is resumed.
+        rank: Number of this process in distributed training. Each process gets its share of every batch's utterances,
+            so that the batches are those of a single process.
+        world_size: Number of processes.
+        epoch: The first epoch.
+        skip: Batches of that epoch that a resumed run has already done.
     """
 
-    def __init__(
-        self,
-        batches: Plan,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        epoch: int = 0,
-        skip: int = 0,
-    ) -> None:
+    def __init__(self, batches: Plan, *, rank: int = 0, world_size: int = 1, epoch: int = 0, skip: int = 0) -> None:
         self.batches = batches
         self.rank = rank
         self.world_size = world_size
@@ -251,7 +244,7 @@ class EpochSampler(Sampler[BatchRequest]):
         self.skip = skip
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration plans."""
+        """Set the epoch of the next iteration."""
         if epoch != self.epoch:
             self.epoch, self.skip = epoch, 0
 
@@ -285,9 +278,9 @@ def collate(
         texts: Reference text of each.
         augment_seeds: Seed of each for masks, or none.
         failed: Id, reference text and reason of each utterance that could not be read.
-        references: B arrays (R,), float32: another recording of each one's speaker, perhaps empty; None if not used.
-        speaker_stats: B arrays (1 + F,), float32, as :class:`~speechrnn.types.Batch` has them; None if not used.
-        previous: Id of what each one follows, where states are carried on.
+        references: B arrays (R,), float32: another recording of each speaker, possibly empty; None if not used.
+        speaker_stats: B arrays (1 + F,), float32, as in :class:`~speechrnn.types.Batch`; None if not used.
+        previous: Id of each one's predecessor, if states are carried over.
     """
     if not waveforms:
         nothing, none = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
@@ -310,7 +303,7 @@ def collate(
 
 
 def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
-    """Some utterances of a batch, padded no further than they need."""
+    """Some utterances of a batch, without needless padding."""
     rows = torch.tensor(members, dtype=torch.int64)
     index = rows.to(batch.waveforms.device)
     lengths, target_lengths = batch.waveform_lengths[rows], batch.target_lengths[rows]
@@ -332,11 +325,11 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """Cut a batch into so many parts of nearly equal numbers of utterances, the shortest ones together.
+    """Split a batch into parts of nearly equal numbers of utterances, sorted by length.
 
     Args:
-        batch: What to cut; what it says of unreadable recordings is left out of the parts.
-        parts: At least 1, at most the number of utterances; 1 gives the batch as it is.
+        batch: The batch; its unreadable recordings are dropped.
+        parts: From 1, which returns the batch itself, to the number of utterances.
     """
     if parts <= 1:
         return [batch]

@@ -1,4 +1,4 @@
-"""Which utterances can be trained on, and why the others cannot, before the first step."""
+"""Find the utterances that cannot be trained on, with the reasons, before training starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from speechrnn.text.tokens import Tokens
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An utterance that cannot be trained on, and the reason in words."""
+    """An utterance that cannot be trained on, and the reason."""
 
     id: str
     reason: str
@@ -25,7 +25,7 @@ def encode_utterance(
     """Normalise the text of an utterance and add its tokens.
 
     Returns:
-        The utterance, and why its text cannot be trained on (None where it can).
+        The utterance, and why its text cannot be trained on (None if it can).
     """
     text = normalize(utterance.text)
     ids: list[int] = []
@@ -35,12 +35,8 @@ def encode_utterance(
             ids = tokens.encode(text)
         except CorpusError as error:
             reason = str(error)
-    return replace(utterance, text=text, tokens=array(_find_typecode(len(tokens)), ids)), reason
-
-
-def _find_typecode(count: int) -> str:
-    """The smallest unsigned integers that tell so many tokens apart."""
-    return "B" if count <= 2**8 else "H" if count <= 2**16 else "I"
+    typecode = "B" if len(tokens) <= 2**8 else "H" if len(tokens) <= 2**16 else "I"  # to save memory
+    return replace(utterance, text=text, tokens=array(typecode, ids)), reason
 
 
 def check_corpus(
@@ -51,18 +47,17 @@ def check_corpus(
     sample_rate: int,
     explain_infeasible: Callable[[Sequence[int], int], str | None],
 ) -> tuple[CompactList[Utterance], list[LeftOut]]:
-    """Sort a corpus into what can be trained on and what cannot.
+    """Separate the utterances that can be trained on from the others.
 
     Args:
         utterances: The corpus, headers read.
         tokens: The model's tokens.
         normalize: The model's text normalisation.
         sample_rate: The model's, in Hz.
-        explain_infeasible: Why CTC cannot align these tokens with so many samples, or None where it can.
+        explain_infeasible: Why CTC cannot align tokens with a number of samples; None if it can.
 
     Returns:
-        The usable utterances with normalised text and tokens, and those left out with their reasons, both in the
-        corpus's order.
+        The usable utterances with normalised text and tokens, and the others with the reasons, in the corpus's order.
     """
     usable, left_out = compact_utterances(), []
     for each in utterances:

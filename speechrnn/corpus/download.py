@@ -1,8 +1,7 @@
-"""Fetch a public corpus: download, check, unpack, check again.
+"""Fetch a public corpus: download, verify, unpack, verify again.
 
-An archive's hash says that the bytes of one file are right. Services that pack an archive anew at each request may
-change those bytes while the recordings stay the same; then `content_hash` over the unpacked recordings is what can be
-checked.
+Services that pack an archive for each request may change its bytes while the recordings stay the same. `content_hash`
+over the unpacked recordings can be verified nevertheless.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from pathlib import Path
 from speechrnn.errors import CorpusError
 
 _TIMEOUT_SECONDS = 30
-_BY_HAND = "fetch it by hand, unpack it and pass its folder with --source"
 
 
 def fetch_corpus(
@@ -31,53 +29,58 @@ def fetch_corpus(
     content_sha256: str,
     archive_sha256: str | None = None,
 ) -> Path:
-    """Download and unpack a corpus, unless it is there already, and check what it holds.
+    """Download and unpack a corpus, unless it exists already, and verify its recordings.
 
     Args:
         url: A .tar.gz or .zip archive.
-        folder: Where the archive is unpacked; the archive itself lies beside it.
+        folder: The folder to unpack to; the archive is stored beside it.
         inside: The recordings' folder inside `folder`, as a glob pattern.
-        pattern: Which files are recordings, as a glob pattern inside that folder.
-        content_sha256: What `content_hash` gives for the right recordings.
-        archive_sha256: The archive's own hash, where its bytes never change.
+        pattern: The recordings in that folder, as a glob pattern.
+        content_sha256: Expected `content_hash` of the recordings.
+        archive_sha256: The archive's own hash, if its bytes never change.
 
     Returns:
         The recordings' folder.
 
     Raises:
-        CorpusError: The download failed, or what arrived is not the corpus.
+        CorpusError: The download failed, or the content is not the corpus.
     """
     if not folder.exists():
         extract(download(url, folder.parent, sha256=archive_sha256), folder)
+    again = f"delete {folder} and the archive beside it and run again"
     found = [path for path in sorted(folder.glob(inside)) if path.is_dir()]
     if len(found) != 1:
-        raise CorpusError(f"{folder}: expected one folder {inside} inside, found {len(found)}; {_again(folder)}")
+        raise CorpusError(f"{folder}: expected one folder {inside} inside, found {len(found)}; {again}")
     actual = content_hash(found[0], pattern)
     if actual != content_sha256:
         raise CorpusError(
-            f"{found[0]}: expected recordings with sha256 {content_sha256}, found {actual}; {_again(folder)}, "
+            f"{found[0]}: expected recordings with sha256 {content_sha256}, found {actual}; {again}, "
             "or pass a copy that you trust with --source"
         )
     return found[0]
 
 
 def download(url: str, destination_folder: Path, *, sha256: str | None) -> Path:
-    """Download one file with pooch, whole or not at all, unless it is there already.
+    """Download one file with pooch, unless it exists already; an incomplete file is removed.
 
     Args:
-        url: Where to fetch; http or https. The file keeps the name at the end of it.
-        destination_folder: Where the file goes; made if need be.
-        sha256: The file's hash, 64 hexadecimal digits, or None where the caller checks the content in another way.
+        url: An http or https address that ends in the file's name.
+        destination_folder: The folder of the file; created if missing.
+        sha256: The file's hash, 64 hexadecimal digits; None does not verify it.
 
     Returns:
         The downloaded file.
 
     Raises:
-        CorpusError: The address cannot be reached, the file did not arrive whole, or its hash is another one.
+        CorpusError: The address cannot be reached, the file is incomplete, or its hash differs.
     """
     import pooch
 
-    target = destination_folder / _file_name(url)
+    parts = urllib.parse.urlsplit(url)
+    name = urllib.parse.unquote(parts.path).rsplit("/", 1)[-1]
+    if parts.scheme not in ("http", "https") or name in ("", ".", "..") or "\\" in name:
+        raise CorpusError(f"{url}: expected an http or https address that ends in a file's name")
+    target = destination_folder / name
     if target.exists():
         if sha256 is not None and pooch.file_hash(str(target)) != sha256:
             raise CorpusError(f"{target}: its sha256 is not {sha256}; delete it and run again")
@@ -87,25 +90,28 @@ def download(url: str, destination_folder: Path, *, sha256: str | None) -> Path:
     try:
         pooch.retrieve(url, sha256, fname=target.name, path=destination_folder, downloader=downloader)
     except (OSError, ValueError) as error:  # those of requests are OSErrors
-        raise CorpusError(f"{url}: the download failed ({' '.join(str(error).split())}); {_BY_HAND}") from error
+        raise CorpusError(
+            f"{url}: the download failed ({' '.join(str(error).split())}); fetch it by hand, unpack it and pass its "
+            "folder with --source"
+        ) from error
     return target
 
 
 def extract(archive: Path, folder: Path) -> Path:
-    """Unpack an archive into a new folder, whole or not at all.
+    """Unpack an archive into a new folder, which appears only when it is complete.
 
     Args:
         archive: A tar file, compressed or not, or a zip file.
-        folder: The folder to make; it must not exist.
+        folder: The folder to create; it must not exist.
 
     Returns:
         The folder.
 
     Raises:
-        CorpusError: The folder exists, the archive is damaged, or a member would land outside the folder.
+        CorpusError: The folder exists, the archive is damaged, or a member would be outside the folder.
     """
     if folder.exists():
-        raise CorpusError(f"{folder}: is there already; delete it to unpack {archive.name} again")
+        raise CorpusError(f"{folder}: exists already; delete it to unpack {archive.name} again")
     beside = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
@@ -126,7 +132,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             for name in members.namelist():
                 parts = name.replace("\\", "/").split("/")
                 if ".." in parts or parts[0] == "" or ":" in parts[0]:
-                    raise OSError(f"the member {name!r} would land outside the folder")
+                    raise OSError(f"the member {name!r} would be outside the folder")
             members.extractall(folder)
         return
     with tarfile.open(archive) as members:
@@ -134,15 +140,15 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def content_hash(folder: Path, pattern: str) -> str:
-    """Hash the names and the bytes of a folder's files, whatever archive they came in.
+    """Hash the names and the bytes of a folder's files.
 
     Args:
-        folder: Where to look.
-        pattern: Which files count, as a glob pattern relative to `folder`.
+        folder: The folder.
+        pattern: The files, as a glob pattern relative to `folder`.
 
     Returns:
-        The sha256 over the files in the order of their names (by code point), as 64 hexadecimal digits. Of each file go
-        in: its name relative to `folder`, in UTF-8 with forward slashes; a zero byte; its size as eight bytes,
+        The sha256 over the files in the order of their names (by code point), as 64 hexadecimal digits. Each file
+        contributes its name relative to `folder`, in UTF-8 with forward slashes; a zero byte; its size as eight bytes,
         big-endian; its bytes.
     """
     files = {path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()}
@@ -152,15 +158,3 @@ def content_hash(folder: Path, pattern: str) -> str:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + len(content).to_bytes(8, "big"))
         digest.update(content)
     return digest.hexdigest()
-
-
-def _file_name(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    name = urllib.parse.unquote(parts.path).rsplit("/", 1)[-1]
-    if parts.scheme not in ("http", "https") or name in ("", ".", "..") or "\\" in name:
-        raise CorpusError(f"{url}: expected an http or https address that ends in a file's name")
-    return name
-
-
-def _again(folder: Path) -> str:
-    return f"delete {folder} and the archive beside it and run again"

@@ -1,11 +1,11 @@
-"""Any of the public corpora that lhotse knows how to prepare, by its name there."""
+"""Public corpora that lhotse can prepare, by their names in lhotse."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,49 +27,41 @@ def list_corpora() -> list[str]:
 def read_lhotse_corpus(
     name: str, source: Path, options: Mapping[str, Any] | None = None
 ) -> dict[str, Sequence[Utterance]]:
-    """Let lhotse prepare a corpus.
+    """Prepare a corpus with lhotse.
 
     Args:
         name: As in lhotse's ``prepare_NAME``: ``aishell``, ``vctk``, ``yesno`` …
         source: The corpus's folder.
-        options: What else that function takes.
+        options: Further arguments of that function.
 
     Returns:
-        The utterances of each part, by lhotse's names of the parts; :data:`WHOLE` where there are none.
+        The utterances of each part, by lhotse's names of the parts; :data:`WHOLE` if there are none.
 
     Raises:
         ConfigError: lhotse does not know the corpus, or an option.
-        CorpusError: It cannot be prepared, or a recording is not usable.
+        CorpusError: The corpus cannot be prepared, or a recording is not usable.
     """
-    prepare = _find(name)
-    _check_options(name, prepare, options or {})
+    known = list_corpora()
+    if name not in known:
+        raise ConfigError(f"corpus {name!r}: lhotse knows {', '.join(known)}")
+    prepare = getattr(importlib.import_module("lhotse.recipes"), f"prepare_{name}")
+    _, *others = inspect.signature(prepare).parameters
+    for option in options or {}:
+        if option not in others:
+            raise ConfigError(f"options.{option}: lhotse's prepare_{name} has {', '.join(others)}")
     try:
         prepared = prepare(source, **(options or {}))
-    except Exception as error:  # a hundred functions of many authors raise what they like
+    except Exception as error:  # lhotse's functions raise exceptions of any type
         line = traceback.extract_tb(error.__traceback__)[-1].line or ""
         reason = " ".join(str(error).split()) or f"{type(error).__name__} at: {line}"
         raise CorpusError(f"{source}: lhotse cannot prepare {name} from it ({reason})") from error
     return {part: _read_part(where, each) for part, where, each in _walk_parts(prepared, source)}
 
 
-def _find(name: str) -> Callable[..., Any]:
-    known = list_corpora()
-    if name not in known:
-        raise ConfigError(f"corpus {name!r}: lhotse knows {', '.join(known)}")
-    return getattr(importlib.import_module("lhotse.recipes"), f"prepare_{name}")
-
-
-def _check_options(name: str, prepare: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    _, *others = inspect.signature(prepare).parameters
-    for option in options:
-        if option not in others:
-            raise ConfigError(f"options.{option}: lhotse's prepare_{name} has {', '.join(others)}")
-
-
 def _walk_parts(prepared: Any, source: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Parts at any depth, their names joined by slashes."""
     if not isinstance(prepared, Mapping):
-        raise CorpusError(f"{source}: lhotse gives no manifests of it, but a {type(prepared).__name__}")
+        raise CorpusError(f"{source}: lhotse returns a {type(prepared).__name__}, no manifests")
     if "supervisions" in prepared or "recordings" in prepared:
         return [(WHOLE, str(source), prepared)]
     parts = []
@@ -92,12 +84,13 @@ def _list(where: str, recording: Any, supervision: Any) -> Utterance:
     sources: Sequence[Any] = recording.sources
     if len(sources) != 1 or sources[0].type != "file":
         raise CorpusError(f"{where}: recording {recording.id} is not a single file")
+    start = max(0.0, supervision.start)
     return Utterance(
         id=supervision.id,
         audio_path=Path(sources[0].source).absolute(),
         text=supervision.text or "",
-        start=max(0.0, supervision.start),
-        seconds=min(supervision.duration, recording.duration - max(0.0, supervision.start)),
+        start=start,
+        seconds=min(supervision.duration, recording.duration - start),
         speaker=supervision.speaker,
         header=AudioInfo(recording.sampling_rate, recording.num_channels, recording.num_samples),
     )

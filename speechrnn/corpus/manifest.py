@@ -1,10 +1,10 @@
-"""Read and write NeMo manifests: one JSON object a line, one utterance an object.
+"""Read and write NeMo manifests, one JSON object per line and utterance; lines of a corpus's other text files.
 
     {"audio_filepath": "audio/0001.wav", "duration": 1.5, "text": "seven three", "speaker": "f2", "id": "0001"}
 
-``duration`` and the optional ``offset`` are in seconds; ``offset`` says where in a longer recording the utterance
-starts. A relative ``audio_filepath`` is relative to the manifest's own folder. The optional ``corpus`` names the corpus
-of an utterance, where a manifest joins several.
+``duration`` and the optional ``offset`` are in seconds; ``offset`` is the start of the utterance in a longer recording.
+A relative ``audio_filepath`` is relative to the manifest's own folder. The optional ``corpus`` names the utterance's
+corpus, for manifests that join several.
 
 Source: the manifest format of NVIDIA NeMo's speech recognition datasets; ``id`` and ``corpus`` are this project's
 additions.
@@ -34,17 +34,17 @@ _LONGEST_LINE = 8 * 2**20  # bytes
 def read_manifest(path: str | Path) -> CompactList[Utterance]:
     """Read a manifest.
 
-    An utterance without an ``id`` is named after its recording's stem, with ``-offset`` behind it where an offset is
-    given. Where two stems are the same, both take the recording's path instead.
+    An utterance without an ``id`` is named after its recording's stem, followed by ``-offset`` if it has an offset. If
+    two stems are equal, the recordings' paths are used instead.
 
     Args:
         path: The manifest, in UTF-8, with or without a byte-order mark; blank lines are skipped.
 
     Returns:
-        The utterances, in the manifest's order. Whether the recordings exist is not checked.
+        The utterances, in the manifest's order. The recordings are not opened.
 
     Raises:
-        CorpusError: The file cannot be read or holds no utterance, or a line is wrong: the message names the line.
+        CorpusError: The file cannot be read or holds no utterance, or a line is wrong; the message names the line.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,13 +74,13 @@ def read_manifest(path: str | Path) -> CompactList[Utterance]:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Write a manifest, whole or not at all.
+    """Write a manifest, atomically.
 
-    Paths of recordings inside the manifest's folder are written relative to it, so that the folder can be moved;
-    others are written in full. Missing folders are made. Reading the file gives equal utterances.
+    Paths of recordings in the manifest's folder are relative to it, so that the folder can be moved; others are
+    absolute. Missing folders are created. Reading the file gives equal utterances.
 
     Args:
-        path: Where to write; a file that is there is replaced.
+        path: The file; an existing one is replaced.
         utterances: In order, with durations.
 
     Raises:
@@ -102,7 +102,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 def _check_fields(record: dict[str, Any]) -> None:
     missing = [key for key in ("audio_filepath", "duration", "text") if key not in record]
     if "offset" in record and "duration" in missing:
-        raise CorpusError("has an offset without a duration; say how long the utterance is")
+        raise CorpusError("has an offset without a duration; add the duration")
     if missing:
         raise CorpusError(f"lacks {' and '.join(repr(key) for key in missing)}")
 
@@ -116,7 +116,7 @@ def _check_text(record: dict[str, Any], key: str, *, may_be_empty: bool) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise CorpusError(f"{key!r} holds half a surrogate pair, which is no character") from error
+        raise CorpusError(f"{key!r} holds half a surrogate pair, which is not a character") from error
     return value
 
 
@@ -135,7 +135,7 @@ def _check_number(record: dict[str, Any], key: str, *, above_zero: bool) -> floa
 
 
 def _check_label(record: dict[str, Any], key: str) -> str | None:
-    """A name, or a whole number that serves as one."""
+    """A name, or a whole number as a name."""
     value = record.get(key)
     if value is None:
         return None
@@ -145,7 +145,7 @@ def _check_label(record: dict[str, Any], key: str) -> str | None:
 
 
 def _to_utterance(record: dict[str, Any], folder: Path) -> Utterance:
-    """Check the types; absent optional fields (also NeMo's null) take their defaults."""
+    """Check the types; missing optional fields and NeMo's null take their defaults."""
     _check_fields(record)
     written = _check_text(record, "audio_filepath", may_be_empty=False)
     offset = None if record.get("offset") is None else _check_number(record, "offset", above_zero=False)
@@ -162,7 +162,7 @@ def _to_utterance(record: dict[str, Any], folder: Path) -> Utterance:
 
 
 def _name_by_path(utterance: Utterance, folder: Path) -> Utterance:
-    """The utterance with its recording's path in its id, in place of the stem."""
+    """Replace the recording's stem in the id with its path."""
     written = write_path(utterance.audio_path, folder)
     return replace(utterance, id=written + utterance.id.removeprefix(utterance.audio_path.stem))
 
@@ -177,7 +177,7 @@ def _refuse_repeats(utterances: Iterable[Utterance], numbers: Iterable[int], nam
 
 
 def write_path(path: Path, folder: Path) -> str:
-    """A recording's path as a file in ``folder`` writes it: relative where it lies inside, else in full."""
+    """A recording's path for a file in ``folder``: relative if it lies inside, else absolute."""
     path = path.absolute()
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
@@ -188,14 +188,11 @@ def _to_record(utterance: Utterance, folder: Path) -> dict[str, Any]:
         "audio_filepath": write_path(utterance.audio_path, folder),
         "duration": utterance.seconds,
         "text": utterance.text,
+        "offset": utterance.start or None,
+        "speaker": utterance.speaker,
+        "corpus": utterance.corpus,
     }
-    if utterance.start:
-        record["offset"] = utterance.start
-    if utterance.speaker is not None:
-        record["speaker"] = utterance.speaker
-    if utterance.corpus is not None:
-        record["corpus"] = utterance.corpus
-    return record
+    return {key: value for key, value in record.items() if value is not None}
 
 
 def _kind(value: object) -> str:
@@ -207,15 +204,14 @@ def read_lines(path: Path, *, kind: str) -> Iterator[tuple[int, str]]:
     """Read the lines that are not blank, one at a time.
 
     Args:
-        path: In UTF-8, with or without a byte-order mark; compressed where its name ends in ``.gz``.
-        kind: What an error calls the file ("manifest").
+        path: In UTF-8, with or without a byte-order mark; compressed if its name ends in ``.gz``.
+        kind: Kind of the file in error messages ("manifest").
 
     Yields:
-        The number of each line, from 1, and the line; a carriage return at its end stays.
+        The number of each line, from 1, and the line, which keeps a carriage return at its end.
 
     Raises:
-        CorpusError: There is no such file or it is no regular one, it is not UTF-8 from here on, a line is too long,
-            or it cannot be read.
+        CorpusError: The file is missing, not regular, not UTF-8 or not readable, or a line is too long.
     """
     for number, line in enumerate(stream_lines(path, kind=kind), start=1):
         if line.strip():
@@ -223,10 +219,10 @@ def read_lines(path: Path, *, kind: str) -> Iterator[tuple[int, str]]:
 
 
 def stream_lines(path: Path, *, kind: str) -> Iterator[str]:
-    """Read all lines, one at a time, each with what ends it; as :func:`read_lines` in all else."""
+    """Read all lines with their ends, one at a time; otherwise like :func:`read_lines`."""
     position = 0
     try:
-        # str.splitlines would also break at U+2028 and its like, which JSON allows inside a string.
+        # str.splitlines would also split at characters such as U+2028, which JSON allows in strings.
         with _open(path, kind) as file:
             while line := file.readline(_LONGEST_LINE + 1):
                 if len(line) > _LONGEST_LINE:
@@ -239,25 +235,25 @@ def stream_lines(path: Path, *, kind: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not UTF-8 at byte {position + error.start}; save the {kind} as UTF-8") from error
     except FileNotFoundError as error:
-        raise CorpusError(f"{path}: there is no such {kind}; check the path") from error
+        raise CorpusError(f"{path}: no such {kind}; check the path") from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise CorpusError(f"{path}: the {kind} cannot be read ({reason}); copy or make it again") from error
+        raise CorpusError(f"{path}: the {kind} cannot be read ({reason}); copy or create it again") from error
 
 
 def _open(path: Path, kind: str) -> IO[bytes]:
     if path.exists() and not path.is_file():  # a pipe or a device may never end
-        raise CorpusError(f"{path}: the {kind} cannot be read (it is no regular file)")
+        raise CorpusError(f"{path}: the {kind} cannot be read (it is not a regular file)")
     if path.suffix == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
     return path.open("rb")
 
 
 def read_records(path: Path, *, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a file of JSON lines: the number of each line that is not blank, from 1, and its object.
+    """Read a file of JSON lines: the number of each non-blank line, from 1, and its object.
 
     Raises:
-        CorpusError: As for :func:`read_lines`, or a line is not a JSON object; the message names it.
+        CorpusError: As for :func:`read_lines`, or a line is not a JSON object.
     """
     for number, line in read_lines(path, kind=kind):
         where = f"{path.name} line {number}"

@@ -1,4 +1,4 @@
-"""Write a corpus as lhotse's Shar: shards that are read from front to back, however many small recordings there are."""
+"""Write a corpus as lhotse's Shar: shards that are read sequentially, however many small recordings there are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speechrnn.audio.resampling import resample
-from speechrnn.corpus.cuts import make_cut
 from speechrnn.corpus.utterance import Utterance, read_utterance
+from speechrnn.corpus.writers import make_cut
 from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.types import AudioInfo, Waveform
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 ENCODINGS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
-"""How recordings can be packed, and what soundfile calls it."""
+"""Encodings of packed recordings, and soundfile's names for them."""
 
 _DIGITS = "%06d"
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Packed:
-    """What was written.
+    """A packed corpus.
 
     Attributes:
-        folder: Where.
-        shards: How many.
-        utterances: How many.
-        seconds: Of audio.
-        failed: Id and reason of each utterance that could not be read, and was left out.
+        folder: The folder of the shards.
+        shards: Number of shards.
+        utterances: Number of utterances.
+        seconds: Duration of the audio.
+        failed: Id and reason of each utterance that could not be read and was left out.
     """
 
     folder: Path
@@ -60,23 +60,24 @@ def pack_corpus(
 
     Args:
         utterances: The utterances.
-        folder: Where to write; must not exist, and appears only when it is complete.
+        folder: The folder to write; it must not exist, and appears only when it is complete.
         encoding: ``flac`` (16 bits), ``wav`` (16 bits) or ``opus`` (about a tenth of the size, lossy).
-        shard_size: Utterances a shard.
+        shard_size: Utterances in a shard.
         sample_rate: Of the packed audio, in Hz; None: as recorded.
         advance: Called after each utterance with the number done and the total.
 
     Raises:
-        ConfigError: The folder exists, or a setting is impossible.
-        CorpusError: It cannot be written, or no utterance can be read.
+        ConfigError: The folder exists, or a setting is invalid.
+        CorpusError: The shards cannot be written, or no utterance can be read.
     """
     folder = Path(folder)
     _check(folder, encoding, shard_size, sample_rate)
     beside = folder.with_name(f".part.{folder.name}")
     shutil.rmtree(beside, ignore_errors=True)
+    packed = Packed(folder, 0, 0, 0.0, {})
     try:
         beside.mkdir(parents=True)
-        packed = _write_shards(utterances, beside, encoding, shard_size, sample_rate, advance)
+        _write_shards(packed, utterances, beside, encoding, shard_size, sample_rate, advance)
         if not packed.utterances:
             reason = next(iter(packed.failed.values()), "it holds no utterance")
             raise CorpusError(f"nothing can be packed: {reason}")
@@ -85,7 +86,7 @@ def pack_corpus(
         raise CorpusError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Packed(folder, packed.shards, packed.utterances, packed.seconds, packed.failed)
+    return packed
 
 
 def _check(folder: Path, encoding: str, shard_size: int, sample_rate: int | None) -> None:
@@ -96,23 +97,22 @@ def _check(folder: Path, encoding: str, shard_size: int, sample_rate: int | None
     if sample_rate is not None and sample_rate < 1:
         raise ConfigError(f"sample rate: expected Hz above 0, got {sample_rate}")
     if folder.exists():
-        raise ConfigError(f"{folder}: is there already; choose a new name")
+        raise ConfigError(f"{folder}: exists already; choose a new name")
     if "%" in str(folder):
-        raise ConfigError(f"{folder}: lhotse takes % for a shard's number; choose a path without it")
+        raise ConfigError(f"{folder}: lhotse replaces % by a shard's number; choose a path without it")
 
 
 def _write_shards(
+    packed: Packed,
     utterances: Sequence[Utterance],
     folder: Path,
     encoding: str,
     shard_size: int,
     sample_rate: int | None,
     advance: Callable[[int, int], None],
-) -> Packed:
+) -> None:
     from lhotse.shar.writers import JsonlShardWriter, TarWriter
 
-    failed: dict[str, str] = {}
-    seconds, written = 0.0, 0
     with (
         TarWriter(str(folder / f"recording.{_DIGITS}.tar"), shard_size=shard_size) as archive,
         JsonlShardWriter(str(folder / f"cuts.{_DIGITS}.jsonl.gz"), shard_size=shard_size) as cuts,
@@ -121,17 +121,16 @@ def _write_shards(
             try:
                 waveform = _read(utterance, encoding, sample_rate)
             except AudioError as error:
-                failed[utterance.id] = str(error)
-                advance(number, len(utterances))
-                continue
-            cut = _make_cut(utterance, waveform)
-            archive.write(f"{utterance.id}.{encoding}", _encode(waveform, encoding))
-            described = json.dumps(cut.recording.to_dict(), ensure_ascii=False).encode()
-            archive.write(f"{utterance.id}.json", io.BytesIO(described), count=False)
-            cuts.write(cut)
-            seconds, written = seconds + cut.duration, written + 1
+                packed.failed[utterance.id] = str(error)
+            else:
+                cut = _make_cut(utterance, waveform)
+                archive.write(f"{utterance.id}.{encoding}", _encode(waveform, encoding))
+                described = json.dumps(cut.recording.to_dict(), ensure_ascii=False).encode()
+                archive.write(f"{utterance.id}.json", io.BytesIO(described), count=False)
+                cuts.write(cut)
+                packed.seconds, packed.utterances = packed.seconds + cut.duration, packed.utterances + 1
             advance(number, len(utterances))
-    return Packed(folder, -(-written // shard_size), written, seconds, failed)
+    packed.shards = -(-packed.utterances // shard_size)
 
 
 def _read(utterance: Utterance, encoding: str, sample_rate: int | None) -> Waveform:
@@ -144,13 +143,11 @@ def _read(utterance: Utterance, encoding: str, sample_rate: int | None) -> Wavef
 
 
 def _make_cut(utterance: Utterance, waveform: Waveform) -> MonoCut:
-    """The utterance as lhotse's Shar describes it: its audio is in the archive, under its own name."""
     from lhotse.shar.utils import to_shar_placeholder
 
-    seconds = len(waveform.samples) / waveform.sample_rate
     header = AudioInfo(waveform.sample_rate, 1, len(waveform.samples))
-    cut = make_cut(replace(utterance, start=0.0, seconds=seconds, header=header))
-    cut.recording = to_shar_placeholder(cut.recording)
+    cut = make_cut(replace(utterance, start=0.0, seconds=header.seconds, header=header))
+    cut.recording = to_shar_placeholder(cut.recording)  # its audio is in the archive, under its own name
     return cut
 
 

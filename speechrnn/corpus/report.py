@@ -1,4 +1,4 @@
-"""A survey of a corpus as text and files for people."""
+"""A survey of a corpus as text and files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLEAN, _LEFT_OUT = "clean.jsonl", "left_out.jsonl"
 
 
 def describe_survey(survey: Survey) -> str:
-    """The survey as lines to read."""
+    """Describe the survey in lines of text."""
     found = survey.to_dict()
     shortest, _, median, _, longest = found["duration_quantiles"]
     lines = [
@@ -27,7 +27,7 @@ def describe_survey(survey: Survey) -> str:
     if survey.band_limit_hz is not None:
         lines.append(
             f"no energy above {survey.band_limit_hz / 1000:.1f} kHz in any recording, as after a telephone or strong "
-            "compression; a model of a lower sample rate loses nothing"
+            "compression; a model with a lower sample rate is sufficient"
         )
     shown = "".join(symbol for symbol in sorted(survey.characters) if not symbol.isspace())
     lines.append(f"{len(shown)} characters: {shown}")
@@ -51,7 +51,7 @@ def _describe_findings(survey: Survey) -> list[str]:
 
 
 def check_clean_folder(folder: Path) -> None:
-    """Refuse to replace files: they may be the corpus that is being checked.
+    """Refuse to replace files, which may be the corpus that is being checked.
 
     Raises:
         ConfigError: The files of :func:`write_clean` exist.
@@ -62,13 +62,13 @@ def check_clean_folder(folder: Path) -> None:
 
 
 def write_clean(survey: Survey, folder: Path) -> str:
-    """Write a manifest of what can be trained on, and what is left out with the reasons.
+    """Write a manifest of the utterances that can be trained on, and a list of the others with the reasons.
 
     Returns:
-        What was written, in a line.
+        The written files and their sizes, in one line.
 
     Raises:
-        CorpusError: Nothing can be trained on.
+        CorpusError: No utterance can be trained on.
     """
     if not survey.clean:
         raise CorpusError(f"{survey.path}: no utterance is left to write")

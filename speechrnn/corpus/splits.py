@@ -1,4 +1,4 @@
-"""What recipes share: a part held out for validation, by speakers where they are known; manifests of the parts."""
+"""Splits for recipes: held-out parts, by speakers if they are known, and manifests of the parts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from speechrnn.text.normalize import normalize_for_scoring
 def hold_out_speakers(
     utterances: Sequence[Utterance], *, every: int, where: str | Path
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Split by speakers: in the order of their names every so many-th one is held out.
+    """Split by speakers: in the order of their names, every n-th one is held out.
 
     Args:
         utterances: A corpus's utterances, all with speakers.
         every: 10 holds out a tenth of the speakers.
-        where: The corpus, as an error names it.
+        where: The corpus, for the error message.
 
     Returns:
-        What stays and what is held out, each in the corpus's order.
+        The remaining and the held-out utterances, each in the corpus's order.
 
     Raises:
         CorpusError: There are too few speakers.
@@ -30,7 +30,7 @@ def hold_out_speakers(
     speakers = sorted({each.speaker_key or "" for each in utterances})
     chosen = set(speakers[every - 1 :: every])
     if not chosen:
-        raise CorpusError(f"{where}: {len(speakers)} speakers are too few to split; {every} or more will do")
+        raise CorpusError(f"{where}: {len(speakers)} speakers are too few to split; at least {every} are needed")
     return (
         [each for each in utterances if each.speaker_key not in chosen],
         [each for each in utterances if each.speaker_key in chosen],
@@ -40,39 +40,36 @@ def hold_out_speakers(
 def hold_out(
     utterances: Sequence[Utterance], *, every: int, where: str | Path
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Split by speakers, as :func:`hold_out_speakers` does, where enough of them are known; else the end of the corpus,
-    one utterance in so many and at least one, is held out.
+    """Split as :func:`hold_out_speakers` does, if enough speakers are known; else hold out the end of the corpus.
 
     Args:
         utterances: A corpus's utterances.
         every: 10 holds out a tenth.
-        where: The corpus, as an error names it.
+        where: The corpus, for the error message.
 
     Returns:
-        What stays and what is held out, each in the corpus's order.
+        The remaining and the held-out utterances, each in the corpus's order.
 
     Raises:
-        CorpusError: There is but one utterance.
+        CorpusError: There is only one utterance.
     """
     speakers = {each.speaker_key for each in utterances}
     if None not in speakers and len(speakers) >= every:
         return hold_out_speakers(utterances, every=every, where=where)
     if len(utterances) < 2:
-        raise CorpusError(
-            f"{where}: {len(utterances)} utterance cannot be split; record more, or give each part its own"
-        )
+        raise CorpusError(f"{where}: {len(utterances)} utterance cannot be split; record more, or provide each part")
     first = len(utterances) - max(1, len(utterances) // every)
     return list(utterances[:first]), list(utterances[first:])
 
 
 def leave_out_texts(utterances: Iterable[Utterance], held: Iterable[Utterance]) -> list[Utterance]:
-    """The utterances whose sentences, after scoring normalisation, are none of those held out."""
+    """The utterances whose texts, after scoring normalisation, are not among those held out."""
     texts = {normalize_for_scoring(each.text) for each in held}
     return [each for each in utterances if normalize_for_scoring(each.text) not in texts]
 
 
 def take_minutes(utterances: Iterable[Utterance], minutes: float) -> list[Utterance]:
-    """The first utterances, until they last so many minutes."""
+    """The first utterances with a total of this many minutes."""
     taken, seconds = [], 0.0
     for each in utterances:
         if seconds >= 60 * minutes:
@@ -90,7 +87,7 @@ def write_parts(output: Path, parts: Mapping[str, Sequence[Utterance]]) -> None:
     """
     for name, utterances in parts.items():
         if not utterances:
-            raise CorpusError(f"{output}: nothing is left for {name}")
+            raise CorpusError(f"{output}: no utterance is left for {name}")
     for name, utterances in parts.items():
         write_manifest(output / f"{name}.jsonl", utterances)
 
@@ -99,13 +96,13 @@ def find_parts(source: Path | None, parts: Sequence[str], *, names: Sequence[str
     """Folders of a corpus's parts.
 
     Args:
-        source: The corpus as its archive makes it; None: it was not given.
-        parts: Names of the folders wanted, which may have slashes in them.
-        names: Folders in which they may lie within the source.
-        fetch: How to get the corpus, as an error says it.
+        source: The unpacked corpus; None if it was not given.
+        parts: Names of the folders, which may contain slashes.
+        names: Folders of the source in which the parts may be.
+        fetch: How to get the corpus, for the error message.
 
     Raises:
-        CorpusError: There is no source, or a part is not there.
+        CorpusError: There is no source, or a part is missing.
     """
     if source is None:
         raise CorpusError(f"no --source: {fetch}")
@@ -116,6 +113,6 @@ def find_parts(source: Path | None, parts: Sequence[str], *, names: Sequence[str
     for part in parts:
         folder = next((base / part for base in bases if (base / part).is_dir()), None)
         if folder is None:
-            raise CorpusError(f"{source}: no {part} there; {fetch}")
+            raise CorpusError(f"{source}: no {part} in it; {fetch}")
         found.append(folder)
     return found

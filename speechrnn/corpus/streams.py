@@ -1,4 +1,4 @@
-"""Utterances that follow one another, and batches in whose rows they do: for states that are carried on."""
+"""Consecutive utterances, and batches whose rows continue them: for states that are carried over."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CarryState = Literal["no", "recording", "speaker"]
 
 
 def find_sequences(utterances: Iterable[Utterance], carry: CarryState) -> list[list[int]]:
-    """Positions of utterances that follow one another; each utterance is in one sequence.
+    """Positions of consecutive utterances; each utterance is in one sequence.
 
     Args:
         utterances: A corpus's, in its order.
-        carry: ``recording``: pieces of one recording, by time; ``speaker``: what one speaker says, in the corpus's
+        carry: ``recording``: parts of one recording, by time; ``speaker``: utterances of one speaker, in the corpus's
             order; ``no``: each utterance alone.
     """
     groups: dict[object, list[tuple[float, int]]] = {}
@@ -36,23 +36,23 @@ def find_sequences(utterances: Iterable[Utterance], carry: CarryState) -> list[l
 
 
 def find_previous(sequences: Sequence[Sequence[int]]) -> dict[int, int]:
-    """The utterance before each one that has one, by their positions."""
+    """The position of each utterance's predecessor, if it has one."""
     return {after: before for sequence in sequences for before, after in pairwise(sequence)}
 
 
 class StreamBatches(Plan):
-    """Batches whose rows go on from one to the next: row b of a batch holds what follows row b of the batch before it.
+    """Batches whose rows continue: row b of a batch is the successor of row b of the batch before it.
 
-    Sequences are dealt out to as many rows as the budget has room for with the longest utterance, so that rows are of
-    nearly equal length; which sequence follows which in a row is drawn anew for each epoch. Every epoch has the same
-    number of batches; the last ones are smaller where rows have come to their ends.
+    Sequences are distributed over as many rows as the budget allows for the longest utterance, so that rows have nearly
+    equal lengths. The order of the sequences in a row is drawn for each epoch. Every epoch has the same number of
+    batches; the last ones have fewer rows.
 
     Args:
         seconds: Duration of each utterance.
-        sequences: Positions of utterances that follow one another.
-        batch_seconds: Budget of a batch, padding included, in seconds.
-        seed: Of the order.
-        shuffle: Whether that is drawn; without, every epoch is the same.
+        sequences: Positions of consecutive utterances.
+        batch_seconds: Budget of a batch, including padding, in seconds.
+        seed: Seed of the order.
+        shuffle: Whether the order is drawn; otherwise every epoch is the same.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a corpus holds, and what is wrong with it: one pass over all of its audio and texts. Nothing is changed."""
+"""Survey of a corpus: one pass over its audio and texts for contents and faults. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from speechrnn.processes import count_cores
 from speechrnn.text.tokens import Tokens
 
 LEFT_OUT = ("unreadable", "empty text", "unknown characters", "cannot be aligned")
-"""Kinds of findings that keep an utterance out of training; all others are only reported."""
+"""Kinds of findings that exclude an utterance from training; all others are only reported."""
 
 _LONG_SECONDS, _SHORT_SECONDS = 30.0, 0.2
 _OUTLIER = 6.0  # median absolute deviations of the logarithm of the speaking rate
@@ -31,17 +31,16 @@ _FFT = 1024
 _BAND_DB = -55.0
 _BAND_SHARE = 0.85
 _BAND_UTTERANCES = 200
-_FEWEST_SAMPLES = 2
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about one utterance.
+    """A finding about one utterance.
 
     Attributes:
         kind: Such as ``unreadable``, ``clipped``, ``duplicate``.
-        id: Of the utterance.
-        detail: What was measured or read.
+        id: Id of the utterance.
+        detail: The measurement or the reason.
     """
 
     kind: str
@@ -55,33 +54,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Measurements of one utterance.
-
-    Attributes:
-        utterance: The utterance.
-        sample_rate: Of its recording, in Hz.
-        digest: Of its samples: equal audio has equal digests.
-        findings: About its sound.
-        power: Mean power spectrum, (_FFT // 2 + 1,), of some utterances.
-    """
+class _Measured:
+    """Measurements of an utterance: a hash of its samples, and of some utterances the mean power spectrum."""
 
     utterance: Utterance
     sample_rate: int
     digest: str
-    findings: tuple[Finding, ...]
+    findings: list[Finding]
     power: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ModelView:
-    """What a model, or a configuration, makes of texts and lengths.
+    """The properties of a model, or of a configuration, by which texts and lengths are judged.
 
     Attributes:
         normalize: Its text normalisation.
-        tokens: Its tokens; None where they would be made from this corpus.
+        tokens: Its tokens.
         sample_rate: In Hz.
-        explain_infeasible: Why CTC cannot align tokens with so many samples; None where it can.
+        explain_infeasible: Why CTC cannot align tokens with a number of samples; None if it can.
     """
 
     normalize: Callable[[str], str]
@@ -92,19 +83,19 @@ class ModelView:
 
 @dataclass
 class Survey:
-    """What was found.
+    """The result of a survey.
 
     Attributes:
         path: The corpus.
         format: Its format's name.
-        utterances: All utterances whose headers could be read.
-        findings: Everything that is to be said about single utterances.
+        utterances: All utterances that could be read.
+        findings: All findings about single utterances.
         sample_rates: Hz → utterances.
-        characters: Of the texts as they are written → how often.
-        unknown: Characters that the model does not have → how often, and what could be done.
-        band_limit_hz: Above this there is nothing, in no recording; None: up to the top.
-        leakage: What training and test share, in words; nothing where there is no test corpus or no leak.
-        digests: Of each utterance's samples, by id.
+        characters: Characters of the texts as written → number.
+        unknown: Characters that the model does not have → number, and a proposal.
+        band_limit_hz: Frequency above which no recording has energy; None: there is energy up to the top.
+        leakage: Overlaps of training and test corpus; empty without a test corpus.
+        digests: Hash of each utterance's samples, by id.
     """
 
     path: str
@@ -120,7 +111,7 @@ class Survey:
 
     @property
     def seconds(self) -> float:
-        """Of all utterances together."""
+        """Duration of all utterances together."""
         return sum(each.seconds for each in self.utterances)
 
     @property
@@ -135,17 +126,15 @@ class Survey:
         return [each for each in self.utterances if each.id not in left_out]
 
     def to_dict(self) -> dict[str, Any]:
-        """For programs: stable names, plain values."""
-        durations = [each.seconds for each in self.utterances]
+        """Stable names and plain values, for programs."""
+        quantiles = np.quantile([each.seconds for each in self.utterances] or [0.0], [0, 0.05, 0.5, 0.95, 1])
         return {
             "path": self.path,
             "format": self.format,
             "utterances": len(self.utterances) + sum(finding.kind == "unreadable" for finding in self.findings),
             "seconds": round(self.seconds, 3),
             "speakers": len({each.speaker_key for each in self.utterances} - {None}),
-            "duration_quantiles": [
-                round(float(q), 3) for q in np.quantile(durations or [0.0], [0, 0.05, 0.5, 0.95, 1])
-            ],
+            "duration_quantiles": np.round(quantiles, 3).tolist(),
             "sample_rates": {str(rate): count for rate, count in self.sample_rates.most_common()},
             "band_limit_hz": self.band_limit_hz,
             "characters": dict(self.characters.most_common()),
@@ -165,17 +154,17 @@ def survey_corpus(
     view: Callable[[Sequence[str]], ModelView] | None = None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Survey:
-    """Look at a whole corpus.
+    """Read a whole corpus and report its contents and faults.
 
     Args:
         path: The corpus.
         format: As in :func:`speechrnn.corpus.readers.find_format`.
-        view: From all texts, what a model makes of them; None: nothing is said of models.
-        advance: Called as utterances are done, with how many of how many.
+        view: From all texts, the properties of a model; None: texts and lengths are not judged.
+        advance: Called after each utterance with the number done and the total.
 
     Raises:
-        CorpusError: It cannot be read as a whole (a table without columns, say). What is wrong with single recordings
-            is a finding.
+        CorpusError: The corpus cannot be read, for example a table without columns. Faults of single recordings are
+            findings.
     """
     survey = Survey(str(path), find_format(path, format).name)
 
@@ -188,17 +177,19 @@ def survey_corpus(
     survey.utterances = [each.utterance for each in measured]
     survey.sample_rates = Counter(each.sample_rate for each in measured)
     survey.digests = {each.utterance.id: each.digest for each in measured}
-    survey.band_limit_hz = _find_band_limit(measured)
-    survey.findings += [*_find_odd_rates(measured), *_find_lengths(survey.utterances), *_find_duplicates(measured)]
-    survey.findings += [*_find_rate_outliers(survey.utterances), *_find_empty(survey.utterances)]
+    if measured:
+        commonest_rate = survey.sample_rates.most_common(1)[0][0]
+        survey.band_limit_hz = _find_band_limit(measured, commonest_rate)
+        survey.findings += _judge(measured, commonest_rate)
+    survey.findings += _find_rate_outliers(survey.utterances)
     survey.characters = Counter(character for each in survey.utterances for character in each.text)
     if view is not None:
-        _look_through(survey, view([each.text for each in survey.utterances]))
+        _apply_model(survey, view([each.text for each in survey.utterances]))
     return survey
 
 
 def compare(train: Survey, test: Survey) -> list[str]:
-    """What two corpora share that they should not: speakers, audio, texts; in words."""
+    """Describe the speakers, audio and texts that two corpora share."""
     found = []
     speakers = _find_shared_speakers(train.utterances, test.utterances)
     if speakers:
@@ -216,23 +207,19 @@ def compare(train: Survey, test: Survey) -> list[str]:
 
 
 def _find_shared_speakers(train: Iterable[Utterance], test: Iterable[Utterance]) -> set[str]:
-    """Names that mean the same person in both: of one corpus, or of a corpus that is not named."""
+    """Speakers of equal name in the same corpus, or in corpora of which one has no name."""
     known = {(each.speaker, each.corpus) for each in train}
     names = {speaker for speaker, _ in known}
-    return {
-        each.speaker
-        for each in test
-        if each.speaker is not None
-        and (
-            each.speaker in names
-            if each.corpus is None
-            else {(each.speaker, each.corpus), (each.speaker, None)} & known
-        )
-    }
+    shared = set()
+    for each in test:
+        same = {(each.speaker, each.corpus), (each.speaker, None)} & known
+        if each.speaker is not None and (each.speaker in names if each.corpus is None else same):
+            shared.add(each.speaker)
+    return shared
 
 
 def propose_rule(symbol: str, tokens: Tokens) -> str:
-    """What could be done about a character that a model does not have."""
+    """Propose how to handle a character that a model does not have."""
     known = set(tokens.symbols)
     for what, other in (("lower-case it", symbol.lower()), ("upper-case it", symbol.upper())):
         if other != symbol and set(other) <= known:
@@ -248,7 +235,7 @@ def propose_rule(symbol: str, tokens: Tokens) -> str:
     return "give the model a token for it, or leave these utterances out"
 
 
-def _measure_all(utterances: Sequence[Utterance], advance: Callable[[int, int], None]) -> Iterator[Measured]:
+def _measure_all(utterances: Sequence[Utterance], advance: Callable[[int, int], None]) -> Iterator[_Measured]:
     every = max(1, len(utterances) // _BAND_UTTERANCES)
     with ThreadPoolExecutor(max_workers=count_cores()) as pool:
         jobs = pool.map(lambda pair: _measure(pair[1], with_power=pair[0] % every == 0), enumerate(utterances))
@@ -257,76 +244,54 @@ def _measure_all(utterances: Sequence[Utterance], advance: Callable[[int, int], 
             advance(done, len(utterances))
 
 
-def _measure(utterance: Utterance, *, with_power: bool) -> Measured:
+def _measure(utterance: Utterance, *, with_power: bool) -> _Measured:
     try:
         waveform = read_utterance(utterance)
     except AudioError as error:
-        return Measured(utterance, 0, "", (Finding("unreadable", utterance.id, str(error)),))
-    samples = waveform.samples
-    findings = tuple(
-        Finding(kind, utterance.id, words.removeprefix(f"{kind}: ")) for kind, words in describe_levels(samples).items()
-    )
-    digest = hashlib.sha256(np.round(samples * 32767).astype("<i2").tobytes() + str(waveform.sample_rate).encode())
-    power = _mean_power(samples) if with_power else None
-    return Measured(utterance, waveform.sample_rate, digest.hexdigest(), findings, power)
+        return _Measured(utterance, 0, "", [Finding("unreadable", utterance.id, str(error))])
+    samples, rate = waveform.samples, waveform.sample_rate
+    levels = describe_levels(samples)
+    findings = [Finding(kind, utterance.id, words.removeprefix(f"{kind}: ")) for kind, words in levels.items()]
+    digest = hashlib.sha256(np.round(samples * 32767).astype("<i2").tobytes() + str(rate).encode()).hexdigest()
+    power = None
+    if with_power and (frames := len(samples) // _FFT) >= 2:
+        blocks = samples[: frames * _FFT].reshape(frames, _FFT) * np.hanning(_FFT).astype(np.float32)
+        power = np.square(np.abs(np.fft.rfft(blocks, axis=1))).mean(axis=0)
+    return _Measured(utterance, rate, digest, findings, power)
 
 
-def _mean_power(samples: np.ndarray) -> np.ndarray | None:
-    frames = len(samples) // _FFT
-    if frames < _FEWEST_SAMPLES:
-        return None
-    blocks = samples[: frames * _FFT].reshape(frames, _FFT) * np.hanning(_FFT).astype(np.float32)
-    return np.square(np.abs(np.fft.rfft(blocks, axis=1))).mean(axis=0)
-
-
-def _find_band_limit(measured: Sequence[Measured]) -> float | None:
-    """The highest frequency at which some recording of the commonest rate has anything to speak of."""
-    rates = Counter(each.sample_rate for each in measured)
-    if not rates:
-        return None
-    rate = rates.most_common(1)[0][0]
+def _find_band_limit(measured: Sequence[_Measured], rate: int) -> float | None:
+    """The highest frequency with energy in recordings of a rate; None if it is near the top."""
     limits = []
     for each in measured:
-        if each.power is None or each.sample_rate != rate or not each.power.max() > 0:
-            continue
-        level = 10 * np.log10(np.maximum(each.power, 1e-30) / each.power.max())
-        limits.append(float(np.flatnonzero(level > _BAND_DB)[-1]) * rate / _FFT)
+        if each.power is not None and each.sample_rate == rate and each.power.max() > 0:
+            level = 10 * np.log10(np.maximum(each.power, 1e-30) / each.power.max())
+            limits.append(float(np.flatnonzero(level > _BAND_DB)[-1]) * rate / _FFT)
     highest = float(np.quantile(limits, 0.95)) if limits else math.inf
     return round(highest, 1) if highest < _BAND_SHARE * rate / 2 else None
 
 
-def _find_odd_rates(measured: Sequence[Measured]) -> Iterator[Finding]:
-    rates = Counter(each.sample_rate for each in measured)
-    for each in measured:
-        if each.sample_rate != rates.most_common(1)[0][0]:
-            yield Finding("odd sample rate", each.utterance.id, f"{each.sample_rate} Hz")
-
-
-def _find_lengths(utterances: Sequence[Utterance]) -> Iterator[Finding]:
-    for utterance in utterances:
-        if utterance.seconds > _LONG_SECONDS:
-            yield Finding("long", utterance.id, f"{utterance.seconds:.1f} s")
-        elif utterance.seconds < _SHORT_SECONDS:
-            yield Finding("short", utterance.id, f"{utterance.seconds:.3f} s")
-
-
-def _find_empty(utterances: Sequence[Utterance]) -> Iterator[Finding]:
-    for utterance in utterances:
-        if not utterance.text.strip():
-            yield Finding("empty text", utterance.id, "its transcript is empty")
-
-
-def _find_duplicates(measured: Sequence[Measured]) -> Iterator[Finding]:
+def _judge(measured: Sequence[_Measured], commonest_rate: int) -> Iterator[Finding]:
+    """Findings about sample rates, durations, empty texts and duplicates."""
     first: dict[str, Utterance] = {}
     for each in measured:
-        other = first.setdefault(each.digest, each.utterance)
-        if other is not each.utterance:
-            texts = "and the same text" if other.text == each.utterance.text else "and another text"
-            yield Finding("duplicate", each.utterance.id, f"the same sound as {other.id}, {texts}")
+        utterance, id = each.utterance, each.utterance.id
+        if each.sample_rate != commonest_rate:
+            yield Finding("odd sample rate", id, f"{each.sample_rate} Hz")
+        if utterance.seconds > _LONG_SECONDS:
+            yield Finding("long", id, f"{utterance.seconds:.1f} s")
+        elif utterance.seconds < _SHORT_SECONDS:
+            yield Finding("short", id, f"{utterance.seconds:.3f} s")
+        if not utterance.text.strip():
+            yield Finding("empty text", id, "its transcript is empty")
+        other = first.setdefault(each.digest, utterance)
+        if other is not utterance:
+            texts = "and the same text" if other.text == utterance.text else "and another text"
+            yield Finding("duplicate", id, f"the same sound as {other.id}, {texts}")
 
 
 def _find_rate_outliers(utterances: Sequence[Utterance]) -> Iterator[Finding]:
-    """Utterances that are spoken much faster or slower than the others: often the text is another one's."""
+    """Utterances much faster or slower than the others, which often have the text of another utterance."""
     rated = [each for each in utterances if each.text.strip()]
     if len(rated) < _FEWEST_RATES:
         return
@@ -339,8 +304,8 @@ def _find_rate_outliers(utterances: Sequence[Utterance]) -> Iterator[Finding]:
             yield Finding("speaking rate", utterance.id, f"{math.exp(rate):.1f} characters a second {usual}")
 
 
-def _look_through(survey: Survey, view: ModelView) -> None:
-    """What a model does not know, and what it cannot align."""
+def _apply_model(survey: Survey, view: ModelView) -> None:
+    """Find characters that a model does not know, and utterances that it cannot align."""
     unknown: Counter[str] = Counter()
     for utterance in survey.utterances:
         text = view.normalize(utterance.text)

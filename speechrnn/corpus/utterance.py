@@ -24,15 +24,15 @@ _SLACK_SECONDS = 0.05  # corpora round durations
 
 
 class CompactList(Sequence[T]):
-    """A list that only grows, in a fraction of the memory that its items would take up.
+    """A list that can only grow and stores its items compressed.
 
-    Each access creates a new item. All rows are in one buffer, which forked processes share, as no reference count in
-    it changes. Equal to any sequence of equal items.
+    Each access creates a new item. All rows are in one buffer, which forked processes share, because reading changes no
+    reference count in it. Equal to any sequence of equal items.
 
     Args:
-        make: Makes an item of a row's values.
-        to_row: The values of an item, which pickle can take.
-        items: What is in it at first.
+        make: Creates an item from a row's values.
+        to_row: Returns the values of an item, which must be picklable.
+        items: The first items.
     """
 
     def __init__(self, make: Callable[..., T], to_row: Callable[[T], tuple[Any, ...]], items: Iterable[T] = ()) -> None:
@@ -40,11 +40,11 @@ class CompactList(Sequence[T]):
         self._to_row = to_row
         self._packed = bytearray()
         self._ends = array("Q", [0])  # where each block ends in it
-        self._last: list[tuple[Any, ...]] = []  # rows that do not fill a block yet
+        self._last: list[tuple[Any, ...]] = []  # rows of the incomplete block
         self.extend(items)
 
     def append(self, item: T) -> None:
-        """Put an item behind the others."""
+        """Add an item at the end."""
         self._last.append(self._to_row(item))
         if len(self._last) == _BLOCK:
             self._packed += zlib.compress(pickle.dumps(self._last, pickle.HIGHEST_PROTOCOL), _LEVEL)
@@ -52,7 +52,7 @@ class CompactList(Sequence[T]):
             self._last = []
 
     def extend(self, items: Iterable[T]) -> None:
-        """Put items behind the others."""
+        """Add items at the end."""
         for item in items:
             self.append(item)
 
@@ -98,19 +98,19 @@ class CompactList(Sequence[T]):
 class Utterance:
     """One utterance: a recording or a part of one, and its text.
 
-    A reader lists what the corpus's files say. :func:`speechrnn.corpus.readers.read_corpus` adds the recording's header
+    Readers create it from the corpus's files. :func:`speechrnn.corpus.readers.read_corpus` adds the recording's header
     and the duration, and :func:`speechrnn.corpus.check.check_corpus` normalises the text and adds the tokens.
 
     Attributes:
         id: Name of the utterance, unique in its corpus.
         audio_path: The recording; a path into a tar archive is ``shard.tar/name.flac``.
         text: Transcript; may be empty.
-        start: Where the utterance begins in the recording, in seconds.
+        start: Start of the utterance in the recording, in seconds.
         seconds: Duration; infinite means up to the end of the recording.
-        speaker: Name of the speaker, where known.
-        corpus: Name of the corpus, where a manifest joins several.
+        speaker: Name of the speaker, if known.
+        corpus: Name of the corpus, in manifests that join several.
         header: Length, rate and channels of the recording; None until the header is read. Not compared.
-        tokens: Token ids of the text; empty until the text is encoded, and where the model lacks a character.
+        tokens: Token ids of the text; empty until the text is encoded, or if the model lacks a character.
     """
 
     id: str
@@ -125,17 +125,17 @@ class Utterance:
 
     @property
     def speaker_key(self) -> str | None:
-        """As :func:`make_speaker_key` makes it."""
+        """The result of :func:`make_speaker_key`."""
         return make_speaker_key(self.corpus, self.speaker)
 
     def explain_text(self) -> str | None:
-        """Why the text is not that of one utterance; None where it may be."""
+        """Why the text is too long for one utterance; None if it is not."""
         if len(self.text) <= _MOST_CHARACTERS:
             return None
         return f"its text has {len(self.text):,} characters, at most {_MOST_CHARACTERS:,} are read; split the recording"
 
     def explain_misfit(self, header: AudioInfo) -> str | None:
-        """Why the utterance does not lie in a recording with this header; None if it does, up to rounding."""
+        """Why the utterance is not inside a recording with this header; None if it is, up to rounding."""
         is_inside = self.start * header.sample_rate + 0.5 < header.frames
         end = self.start if math.isinf(self.seconds) else self.start + self.seconds
         if is_inside and end <= header.seconds + _SLACK_SECONDS:
@@ -147,7 +147,7 @@ class Utterance:
         )
 
     def with_header(self, header: AudioInfo) -> Utterance:
-        """Add the recording's header; the duration becomes finite and ends with the recording at the latest."""
+        """Add the recording's header; the duration becomes finite and ends at the latest with the recording."""
         is_whole = self.start == 0.0 and abs(self.seconds - header.seconds) <= _SLACK_SECONDS
         seconds = header.seconds if is_whole else min(self.seconds, header.seconds - self.start)
         return replace(self, seconds=seconds, header=header)
@@ -162,7 +162,7 @@ class Utterance:
 
 
 def make_speaker_key(corpus: str | None, speaker: str | None) -> str | None:
-    """A name for the speaker across corpora, which may use one name for different people; None where unknown."""
+    """A speaker's name that is unique across corpora; None if the speaker is unknown."""
     return None if speaker is None else f"{corpus or ''}\x1f{speaker}"
 
 
@@ -186,7 +186,7 @@ def read_utterance(utterance: Utterance, *, sample_rate: int | None = None) -> W
 
 
 def compact_utterances(utterances: Iterable[Utterance] = ()) -> CompactList[Utterance]:
-    """Keep many utterances in little memory."""
+    """Store many utterances in little memory."""
     return CompactList(_from_row, _to_row, utterances)
 
 

@@ -102,7 +102,7 @@ def test_a_corpus_is_converted_by_the_name_of_what_is_written(train, tmp_path, c
         (["convert", "TRAIN", "a.txt"], "unknown ending"),
         (["convert", "TRAIN", "a.csv", "--to", "stm"], "unknown format"),
         (["convert", "TRAIN"], "DST"),
-        (["pack", "TRAIN", "."], "is there already"),
+        (["pack", "TRAIN", "."], "exists already"),
         (["pack", "TRAIN", "a", "--encoding", "mp4"], "choose from flac, wav, opus"),
         (["pack", "gone", "a"], "no such file or folder"),
         (["mend", "TRAIN"], "corpus mend: expected one of the commands corpus check, corpus convert, corpus pack"),

@@ -185,7 +185,7 @@ def test_a_cut_archive_is_refused_and_leaves_nothing_behind(tmp_path, make, name
 def test_an_existing_folder_is_never_unpacked_over(tmp_path):
     archive = make_zip(tmp_path / "a.zip", {"1.wav": b"new"})
     (tmp_path / "corpus").mkdir()
-    with pytest.raises(CorpusError, match="is there already"):
+    with pytest.raises(CorpusError, match="exists already"):
         extract(archive, tmp_path / "corpus")
 
 

@@ -103,7 +103,7 @@ def test_a_command_is_never_run(folder, tmp_path, command):
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("text", None, "text: there is no such file; check the path"),
+        ("text", None, "text: no such file; check the path"),
         ("text", b"\n\n", "text: holds no line"),
         ("text", b"a1 S\xe9VEN\n", "text: not UTF-8 at byte 4; save the file as UTF-8"),
         ("text", b"a1 X\na2 Y\na1 Z\n", "text line 3: a1 is listed on an earlier line; use each name once"),

@@ -31,7 +31,7 @@ def test_the_byte_that_is_no_utf8_is_counted_from_the_files_start(tmp_path, mark
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    with pytest.raises(CorpusError, match="there is no such table; check the path"):
+    with pytest.raises(CorpusError, match="no such table; check the path"):
         list(read_lines(tmp_path / "gone", kind="table"))
     with pytest.raises(CorpusError, match="the table cannot be read"):
         list(read_lines(tmp_path, kind="table"))

@@ -43,7 +43,7 @@ def test_such_a_folder_is_found_by_looking(folder):
         (b"LJ001-0001|a\n\nLJ009-0001|a\n", "line 3: no recording LJ009-0001 in "),
         (b"LJ001-0001|\xe9\n", "not UTF-8 at byte 11"),
         (b"\n", "holds no utterance"),
-        (None, "there is no such file; check the path"),
+        (None, "no such file; check the path"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(folder, metadata, expected):

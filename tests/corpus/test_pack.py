@@ -86,8 +86,8 @@ def test_one_shard_without_a_number_is_a_shard_and_no_manifest(tmp_path, entries
 def make_cuts_of(folder, entries):
     from lhotse import CutSet
 
-    from speechrnn.corpus.cuts import make_cut
     from speechrnn.corpus.manifest import write_manifest
+    from speechrnn.corpus.writers import make_cut
 
     write_manifest(folder / "m.jsonl", entries)
     return CutSet([make_cut(each) for each in read_corpus(folder / "m.jsonl")])
@@ -123,7 +123,7 @@ def test_nothing_is_left_behind_where_nothing_can_be_packed(tmp_path, entries):
         ({"encoding": "mp4"}, "encoding 'mp4': unknown; choose from flac, wav, opus"),
         ({"shard_size": 0}, "expected 1 utterance or more, got 0"),
         ({"sample_rate": 0}, "expected Hz above 0, got 0"),
-        ({"folder": "audio"}, "audio: is there already"),
+        ({"folder": "audio"}, "audio: exists already"),
         ({"folder": "a%b"}, "choose a path without it"),
     ],
 )

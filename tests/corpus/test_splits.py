@@ -24,7 +24,7 @@ def test_every_so_many_th_speaker_is_held_out_with_all_utterances(entries):
 
 
 def test_too_few_speakers_are_not_split(entries):
-    with pytest.raises(CorpusError, match="here: 20 speakers are too few to split; 21 or more will do"):
+    with pytest.raises(CorpusError, match="here: 20 speakers are too few to split; at least 21 are needed"):
         hold_out_speakers(entries, every=21, where="here")
 
 
@@ -48,7 +48,7 @@ def test_minutes_are_taken_until_they_are_reached(entries):
 
 
 def test_parts_are_written_together_or_not_at_all(entries, tmp_path):
-    with pytest.raises(CorpusError, match="nothing is left for test"):
+    with pytest.raises(CorpusError, match="no utterance is left for test"):
         write_parts(tmp_path / "out", {"train": entries, "test": []})
     assert not (tmp_path / "out").exists()
     write_parts(tmp_path / "out", {"train": entries[:50], "test": entries[50:]})
@@ -60,7 +60,7 @@ def test_parts_are_found_in_the_source_or_in_the_archives_folder(tmp_path):
     (tmp_path / "b").mkdir()
     found = find_parts(tmp_path, ["a", "b"], names=("Corpus",), fetch="fetch it")
     assert found == [tmp_path / "Corpus" / "a", tmp_path / "b"]
-    with pytest.raises(CorpusError, match="no c there; fetch it"):
+    with pytest.raises(CorpusError, match="no c in it; fetch it"):
         find_parts(tmp_path, ["a", "c"], names=("Corpus",), fetch="fetch it")
     with pytest.raises(CorpusError, match="no --source: fetch it"):
         find_parts(None, ["a"], fetch="fetch it")

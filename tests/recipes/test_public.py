@@ -133,7 +133,7 @@ def test_what_prepare_is_told_decides_whether_it_is_done_already(tmp_path, voice
 def test_librispeech_says_what_it_lacks(tmp_path, voices, capsys):
     make_librispeech(tmp_path, voices, {"train-clean-100": [1], "dev-clean": [3]})
     for arguments, message in (
-        (["--source", tmp_path], "no test-clean there; download the parts from https://www.openslr.org/12/"),
+        (["--source", tmp_path], "no test-clean in it; download the parts from https://www.openslr.org/12/"),
         ([], "no --source: download the parts"),
         (["--source", tmp_path, "--prepare.train", "train-clean-100"], "prepare.train: expected a list such as [a, b]"),
         (["--source", tmp_path, "--prepare.trian", "[a]"], "prepare.trian: "),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers.recordings import (
@@ -28,50 +29,29 @@ _DEEP = ("librispeech", "sidecar")
 
 @dataclass(frozen=True)
 class Format:
-    """A format of corpora.
+    """A format of corpora; the module of its name has the reader.
 
     Attributes:
         name: Value of ``--format``.
         description: The files that identify it.
         fits: Whether a path holds such a corpus, judged by file names and at most the first line of one file.
-        read: Reads the utterances; headers of recordings are not read.
     """
 
     name: str
     description: str
     fits: Callable[[Path], bool]
-    read: Callable[[Path], Iterable[Utterance]]
+
+    def read(self, path: Path) -> Iterable[Utterance]:
+        """Read the utterances, without the headers of recordings."""
+        if self.name == "nemo":
+            return read_manifest(path / _MANIFEST if path.is_dir() else path)
+        read = getattr(import_module(f"{__name__}.{self.name}"), f"read_{self.name}")
+        return cast("Iterable[Utterance]", read(path))
 
 
 def list_formats() -> dict[str, Format]:
     """All formats, by name."""
-    known = (
-        Format("nemo", f"a NeMo manifest (.jsonl), or {_MANIFEST} in a folder", _is_nemo, _read_nemo),
-        Format("kaldi", "wav.scp in a folder", _is_kaldi, _load("kaldi.read_kaldi")),
-        Format("ljspeech", "metadata.csv without a header, and wavs", _is_ljspeech, _load("ljspeech.read_ljspeech")),
-        Format("librispeech", "*.trans.txt under a folder", _is_librispeech, _load("librispeech.read_librispeech")),
-        Format(
-            "table",
-            "a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)",
-            _is_table,
-            _load("table.read_table"),
-        ),
-        Format("stm", ".stm, a file or in a folder or its stm", _is_stm, _load("stm.read_stm")),
-        Format("lhotse", "lhotse's cuts, or recordings and supervisions", _is_lhotse, _load("lhotse.read_lhotse")),
-        Format("shar", "lhotse's Shar, as speechrnn corpus pack writes it", _is_shar, _load("shar.read_shar")),
-        Format("sidecar", "recordings with .txt or .lab beside each", _is_sidecar, _load("sidecar.read_sidecars")),
-    )
-    return {each.name: each for each in known}
-
-
-def _load(function: str) -> Callable[[Path], Iterable[Utterance]]:
-    module, name = function.split(".")
-
-    def read(path: Path) -> Iterable[Utterance]:
-        utterances: Iterable[Utterance] = getattr(import_module(f"{__name__}.{module}"), name)(path)
-        return utterances
-
-    return read
+    return {name: Format(name, description, fits) for name, (description, fits) in _FORMATS.items()}
 
 
 def find_format(path: str | Path, name: str | None = None) -> Format:
@@ -127,10 +107,6 @@ def read_corpus(
     return read_headers(utterances, where=path, on_error=on_error)
 
 
-def _read_nemo(path: Path) -> Iterable[Utterance]:
-    return read_manifest(path / _MANIFEST if path.is_dir() else path)
-
-
 def _has(folder: Path, pattern: str) -> bool:
     return any(folder.glob(pattern))
 
@@ -140,10 +116,6 @@ def _is_nemo(path: Path) -> bool:
     if path.is_dir():
         return (path / _MANIFEST).is_file()
     return path.suffix in (".json", ".jsonl") and not _is_lhotse(path) and not _is_table(path)
-
-
-def _is_kaldi(path: Path) -> bool:
-    return _has(path, "wav.scp")
 
 
 def _is_ljspeech(path: Path) -> bool:
@@ -178,6 +150,18 @@ def _is_shar(path: Path) -> bool:
 
 
 def _is_sidecar(path: Path) -> bool:
-    return path.is_dir() and any(
-        each.with_suffix(ending).is_file() for each in walk(path) if is_recording(each) for ending in TEXT_ENDINGS
-    )
+    recordings = filter(is_recording, walk(path)) if path.is_dir() else ()
+    return any(each.with_suffix(ending).is_file() for each in recordings for ending in TEXT_ENDINGS)
+
+
+_FORMATS: dict[str, tuple[str, Callable[[Path], bool]]] = {
+    "nemo": (f"a NeMo manifest (.jsonl), or {_MANIFEST} in a folder", _is_nemo),
+    "kaldi": ("wav.scp in a folder", lambda path: _has(path, "wav.scp")),
+    "ljspeech": ("metadata.csv without a header, and wavs", _is_ljspeech),
+    "librispeech": ("*.trans.txt under a folder", _is_librispeech),
+    "table": ("a .csv or .tsv with a header, or metadata.csv or .jsonl in a folder (audiofolder)", _is_table),
+    "stm": (".stm, a file or in a folder or its stm", _is_stm),
+    "lhotse": ("lhotse's cuts, or recordings and supervisions", _is_lhotse),
+    "shar": ("lhotse's Shar, as speechrnn corpus pack writes it", _is_shar),
+    "sidecar": ("recordings with .txt or .lab beside each", _is_sidecar),
+}

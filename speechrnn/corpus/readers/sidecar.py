@@ -11,7 +11,7 @@ from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
 
-def read_sidecars(folder: Path) -> Iterator[Utterance]:
+def read_sidecar(folder: Path) -> Iterator[Utterance]:
     """Read a folder and its subfolders.
 
     Yields:
