@@ -95,13 +95,6 @@ class EncoderConfig:
         """Recurrent layers: as given, or those of the named size."""
         return self.num_layers or SIZES[self.size][1]
 
-    @property
-    def resolved_subsampling_channels(self) -> int:
-        """Channels of the subsampling convolutions: as given, or the default of the kind."""
-        if self.subsampling_channels is not None:
-            return self.subsampling_channels
-        return 32 if self.subsampling == "convolution_2d" else 128
-
 
 def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:
     """Count the output frames of one subsampling convolution.
@@ -122,11 +115,6 @@ def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, p
     return torch.where(feature_lengths > 0, frames.clamp(min=0), torch.zeros_like(frames))
 
 
-def divide_up(lengths: Tensor, factor: int) -> Tensor:
-    """⌈lengths / factor⌉, int64."""
-    return torch.div(lengths + factor - 1, factor, rounding_mode="floor")
-
-
 class FrameStacking(nn.Module):
     """Concatenate each ``factor`` adjacent frames; the last ones are padded with zeros."""
 
@@ -137,7 +125,7 @@ class FrameStacking(nn.Module):
 
     def count_frames(self, feature_lengths: Tensor) -> Tensor:
         """Output frames: ⌈T / factor⌉, (B,), int64."""
-        return divide_up(feature_lengths, self.factor)
+        return -(-feature_lengths // self.factor)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F), zero past the lengths (B,) → (B, T', factor·F), (B,)."""
@@ -196,7 +184,7 @@ class Convolution2d(nn.Module):
     def count_frames(self, feature_lengths: Tensor) -> Tensor:
         """Output frames: ⌈T / factor⌉, (B,), int64."""
         for stride in self.strides:
-            feature_lengths = divide_up(feature_lengths, stride)
+            feature_lengths = -(-feature_lengths // stride)
         return feature_lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,7 +193,7 @@ class Convolution2d(nn.Module):
             return features.new_zeros(len(features), 0, self.output_size), self.count_frames(lengths)
         maps = features[:, None]  # (B, 1, T, F)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
-            lengths = divide_up(lengths, stride)
+            lengths = -(-lengths // stride)
             maps = mask_padding(convolution(maps).relu().transpose(1, 2), lengths).transpose(1, 2)  # (B, C, T', F')
         frames = self.projection(maps.transpose(1, 2).flatten(2))  # (B, C, T', F') → (B, T', C·F')
         return mask_padding(frames, lengths), lengths
@@ -234,22 +222,20 @@ class Lookahead(nn.Module):
         return nn.functional.conv1d(padded, self.weight, groups=frames.shape[2]).transpose(1, 2)
 
 
-def _build_subsampling(config: EncoderConfig, input_size: int) -> FrameStacking | StridedConvolution | Convolution2d:
-    factor, channels = config.subsampling_factor, config.resolved_subsampling_channels
-    if config.subsampling == "stack":
-        return FrameStacking(input_size, factor)
-    if config.subsampling == "convolution":
-        return StridedConvolution(input_size, channels, factor)
-    return Convolution2d(input_size, channels, factor, config.resolved_hidden_size)
-
-
 class Encoder(nn.Module):
     """Features to encoder frames: subsampling, recurrent stack, look-ahead."""
 
     def __init__(self, config: EncoderConfig, input_size: int) -> None:
         super().__init__()
         self.config = config
-        self.subsampling = _build_subsampling(config, input_size)
+        factor, channels = config.subsampling_factor, config.subsampling_channels
+        self.subsampling: FrameStacking | StridedConvolution | Convolution2d
+        if config.subsampling == "stack":
+            self.subsampling = FrameStacking(input_size, factor)
+        elif config.subsampling == "convolution":
+            self.subsampling = StridedConvolution(input_size, channels or 128, factor)
+        else:
+            self.subsampling = Convolution2d(input_size, channels or 32, factor, config.resolved_hidden_size)
         self.stack = RecurrentStack(
             config.cell,
             self.subsampling.output_size,

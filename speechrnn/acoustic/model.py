@@ -29,6 +29,11 @@ class AcousticModel(nn.Module):
         encoder: Subsampling and recurrent stack.
         vocabulary_size: Tokens, the blank (id 0) included.
         blank_bias: Bias of the blank before training, in nats (:class:`speechrnn.acoustic.ctc.CTCConfig`).
+
+    Attributes:
+        sample_rate: Of the waveforms, in Hz.
+        seconds_per_step: Time from one step of the recurrent layers to the next.
+        seconds_per_frame: Time from one encoder frame to the next; the single frame of a final state spans a recording.
     """
 
     def __init__(
@@ -39,21 +44,10 @@ class AcousticModel(nn.Module):
         self.encoder = Encoder(encoder, self.front_end.feature_size)
         self.head = CTCHead(self.encoder.output_size, vocabulary_size, blank_bias=blank_bias)
         self.vocabulary_size = vocabulary_size
-
-    @property
-    def sample_rate(self) -> int:
-        """Sample rate of the waveforms, in Hz."""
-        return self.front_end.config.sample_rate
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Time from one step of the recurrent layers to the next, in seconds."""
-        return self.front_end.frame_shift_seconds * self.encoder.config.subsampling_factor
-
-    @property
-    def seconds_per_frame(self) -> float:
-        """Time from one encoder frame to the next, in seconds; the single frame of a final state spans a recording."""
-        return _ANY_RECORDING_SECONDS if self.encoder.config.output == "final_state" else self.seconds_per_step
+        self.sample_rate = front_end.sample_rate
+        self.seconds_per_step = self.front_end.frame_shift_seconds * encoder.subsampling_factor
+        is_whole = encoder.output == "final_state"
+        self.seconds_per_frame = _ANY_RECORDING_SECONDS if is_whole else self.seconds_per_step
 
     @property
     def num_parameters(self) -> int:

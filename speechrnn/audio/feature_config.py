@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from speechrnn.audio.transforms import MelScale
 from speechrnn.errors import ConfigError
@@ -66,29 +66,63 @@ class FrontEndConfig:
     normalization_seconds: float = bounded(3.0, 0, 3600, open="low", unit="seconds")
     compatibility: Literal["none", "librosa", "torchaudio"] = "none"
 
+    # Derived from the fields in __post_init__, and no fields themselves.
+    window_length: ClassVar[int]
+    """Samples in a window."""
+    hop_length: ClassVar[int]
+    """Samples from one frame to the next."""
+    fft_length: ClassVar[int]
+    """Points of the Fourier transform."""
+    upper_edge_hz: ClassVar[float]
+    """Upper edge of the highest band."""
+    is_centred: ClassVar[bool]
+    """Whether frames are centred on multiples of the hop, which needs padding at both ends."""
+
     def __post_init__(self) -> None:
         check_settings(self, "front_end")
-        _check_relations(self)
-
-    @property
-    def window_length(self) -> int:
-        """Samples in a window."""
-        return round(self.window_seconds * self.sample_rate)
-
-    @property
-    def hop_length(self) -> int:
-        """Samples from one frame to the next."""
-        return round(self.hop_seconds * self.sample_rate)
-
-    @property
-    def fft_length(self) -> int:
-        """Points of the Fourier transform."""
-        return self.n_fft if self.n_fft is not None else 1 << (self.window_length - 1).bit_length()
-
-    @property
-    def is_centred(self) -> bool:
-        """Whether frames are centred on multiples of the hop, which needs padding at both ends."""
-        return self.compatibility != "none"
+        window, hop = round(self.window_seconds * self.sample_rate), round(self.hop_seconds * self.sample_rate)
+        fft_length = self.n_fft if self.n_fft is not None else 1 << (window - 1).bit_length()
+        highest = self.sample_rate // 2 if self.compatibility == "torchaudio" else self.sample_rate / 2
+        upper_edge = highest if self.f_max_hz is None else self.f_max_hz
+        is_centred = self.compatibility != "none"
+        vars(self).update(
+            window_length=window, hop_length=hop, fft_length=fft_length, upper_edge_hz=upper_edge, is_centred=is_centred
+        )
+        nyquist = self.sample_rate / 2
+        faults = [
+            (window < 2, f"window_seconds {self.window_seconds} is {window} samples; at least 2 are needed"),
+            (hop < 1, f"hop_seconds {self.hop_seconds} is less than a sample; raise it"),
+            (
+                self.kind == "mfcc" and self.num_coefficients > self.n_mels,
+                f"num_coefficients {self.num_coefficients} is more than n_mels {self.n_mels}; lower it or raise n_mels",
+            ),
+            (
+                fft_length > _LARGEST_FFT,
+                f"window_seconds {self.window_seconds} at {self.sample_rate} Hz needs a transform of "
+                f"{fft_length} points, more than {_LARGEST_FFT}; choose a shorter window",
+            ),
+            (fft_length < window, f"n_fft {self.n_fft} is less than the window's {window} samples; raise it"),
+            (
+                is_centred and fft_length % 2 == 1,
+                f"n_fft {self.n_fft} is odd; choose an even one for compatibility {self.compatibility}",
+            ),
+            (upper_edge > nyquist, f"f_max_hz {self.f_max_hz} is above half the sample rate, {nyquist:g} Hz; lower it"),
+            (
+                self.f_min_hz >= upper_edge,
+                f"f_min_hz {self.f_min_hz} is not below the upper edge, {upper_edge:g} Hz; lower it",
+            ),
+            (
+                self.compatibility == "librosa" and self.mel_scale != "slaney",
+                f"compatibility librosa needs mel_scale slaney, found {self.mel_scale}",
+            ),
+            (
+                self.normalization == "sliding" and hop > 0 and self.sliding_frames < 2,
+                f"normalization_seconds {self.normalization_seconds} is less than two frames; raise it",
+            ),
+        ]
+        for is_faulty, message in faults:
+            if is_faulty:
+                raise ConfigError(f"front_end.{message}")
 
     @property
     def has_statistics(self) -> bool:
@@ -96,56 +130,6 @@ class FrontEndConfig:
         return self.normalization in ("corpus", "speaker")
 
     @property
-    def upper_edge_hz(self) -> float:
-        """Upper edge of the highest band."""
-        if self.f_max_hz is not None:
-            return self.f_max_hz
-        return self.sample_rate // 2 if self.compatibility == "torchaudio" else self.sample_rate / 2
-
-    @property
     def sliding_frames(self) -> int:
         """Frames in the sliding normalisation's window."""
         return round(self.normalization_seconds * self.sample_rate / self.hop_length)
-
-
-def _check_relations(config: FrontEndConfig) -> None:
-    """Check the settings against one another."""
-    nyquist = config.sample_rate / 2
-    window, hop = config.window_length, config.hop_length
-    faults = [
-        (window < 2, f"window_seconds {config.window_seconds} is {window} samples; at least 2 are needed"),
-        (hop < 1, f"hop_seconds {config.hop_seconds} is less than a sample; raise it"),
-        (
-            config.kind == "mfcc" and config.num_coefficients > config.n_mels,
-            f"num_coefficients {config.num_coefficients} is more than n_mels {config.n_mels}; lower it or raise n_mels",
-        ),
-        (
-            config.fft_length > _LARGEST_FFT,
-            f"window_seconds {config.window_seconds} at {config.sample_rate} Hz needs a transform of "
-            f"{config.fft_length} points, more than {_LARGEST_FFT}; choose a shorter window",
-        ),
-        (config.fft_length < window, f"n_fft {config.n_fft} is less than the window's {window} samples; raise it"),
-        (
-            config.is_centred and config.fft_length % 2 == 1,
-            f"n_fft {config.n_fft} is odd; choose an even one for compatibility {config.compatibility}",
-        ),
-        (
-            config.upper_edge_hz > nyquist,
-            f"f_max_hz {config.f_max_hz} is above half the sample rate, {nyquist:g} Hz; lower it",
-        ),
-        (
-            config.f_min_hz >= config.upper_edge_hz,
-            f"f_min_hz {config.f_min_hz} is not below the upper edge, {config.upper_edge_hz:g} Hz; lower it",
-        ),
-        (
-            config.compatibility == "librosa" and config.mel_scale != "slaney",
-            f"compatibility librosa needs mel_scale slaney, found {config.mel_scale}",
-        ),
-        (
-            config.normalization == "sliding" and hop > 0 and config.sliding_frames < 2,
-            f"normalization_seconds {config.normalization_seconds} is less than two frames; raise it",
-        ),
-    ]
-    for is_faulty, message in faults:
-        if is_faulty:
-            raise ConfigError(f"front_end.{message}")

@@ -58,6 +58,8 @@ class FrontEnd(nn.Module):
 
     Attributes:
         config: Settings of the features.
+        feature_size: F, the number of features of a frame.
+        frame_shift_seconds: Time from one frame to the next: `hop_seconds`, rounded to samples.
         mean: For "corpus" and "speaker" normalisation, (F,), float32; saved with the model.
         std: Likewise; zeros until `set_statistics`.
 
@@ -84,24 +86,21 @@ class FrontEnd(nn.Module):
             mel_scale=config.mel_scale,
             library=config.compatibility,
         )
-        _check_filters(config, filters)
+        num_empty = int((filters.sum(dim=0) == 0).sum())
+        if num_empty and not config.is_centred:
+            raise ConfigError(
+                f"front_end.n_mels {config.n_mels}: {num_empty} bands contain no bin of an n_fft of "
+                f"{config.fft_length}; lower n_mels or raise n_fft"
+            )
         self.register_buffer("window", _make_window(config), persistent=False)
         # Each row twice: one product then adds the squares of real and imaginary parts and sums them into bands.
         self.register_buffer("power_filters", filters.repeat_interleave(2, dim=0).float(), persistent=False)
         self.register_buffer("dct", make_dct(config.n_mels, config.num_coefficients).float(), persistent=False)
+        base = config.num_coefficients if config.kind == "mfcc" else config.n_mels
+        self.feature_size = base * (1 + config.deltas)
+        self.frame_shift_seconds = config.hop_length / config.sample_rate
         self.register_buffer("mean", torch.zeros(self.feature_size))
         self.register_buffer("std", torch.zeros(self.feature_size))
-
-    @property
-    def feature_size(self) -> int:
-        """F, the number of features of a frame."""
-        base = self.config.num_coefficients if self.config.kind == "mfcc" else self.config.n_mels
-        return base * (1 + self.config.deltas)
-
-    @property
-    def frame_shift_seconds(self) -> float:
-        """Time from one frame to the next, in seconds; `hop_seconds`, rounded to samples."""
-        return self.config.hop_length / self.config.sample_rate
 
     def count_frames(self, num_samples: Count) -> Count:
         """Count the frames of a number of samples.
@@ -150,7 +149,13 @@ class FrontEnd(nn.Module):
         Raises:
             AudioError: The shapes disagree, or a length is not from 0 to N.
         """
-        lengths = _check_lengths(waveforms, lengths)
+        if waveforms.dim() != 2 or lengths.shape != waveforms.shape[:1]:
+            shapes = f"{tuple(waveforms.shape)} and {tuple(lengths.shape)}"
+            raise AudioError(f"waveforms and lengths have the shapes {shapes}; give (B, N) and (B,)")
+        lengths = lengths.long()  # on the host: no synchronisation
+        if len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= waveforms.shape[1]:
+            extremes = f"{int(lengths.min())} to {int(lengths.max())}"
+            raise AudioError(f"lengths run from {extremes}; give 0 to {waveforms.shape[1]}, the samples of the batch")
         frame_lengths = self.count_frames(lengths)
         num_frames = self.count_frames(waveforms.shape[1])
         if 0 in (num_frames, len(waveforms)):
@@ -178,7 +183,14 @@ class FrontEnd(nn.Module):
             ModelError: "corpus" or "speaker" normalisation before `set_statistics`.
         """
         with torch_threads.one(log_mels.device):
-            return self._normalize(self._derive(log_mels, frame_lengths), frame_lengths, speaker_stats)
+            features = self._derive(log_mels, frame_lengths)
+            if self.config.normalization == "utterance":
+                return normalize_utterance(features, frame_lengths)
+            if self.config.normalization == "sliding":
+                return normalize_sliding(features, frame_lengths, window_frames=self.config.sliding_frames)
+            if self.config.has_statistics:
+                return self._apply_statistics(features, frame_lengths, speaker_stats)
+            return features
 
     def compute_unnormalized(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Compute features as `forward` does, without normalisation: (B, T, F) and (B,)."""
@@ -248,16 +260,6 @@ class FrontEnd(nn.Module):
         for _ in range(self.config.deltas):
             levels.append(compute_deltas(levels[-1], frame_lengths, width=self.config.delta_width))
         return mask_padding(torch.cat(levels, dim=-1), frame_lengths)
-
-    def _normalize(self, features: Tensor, frame_lengths: Tensor, speaker_stats: Tensor | None) -> Tensor:
-        """Normalise as configured, (B, T, F) to (B, T, F)."""
-        if self.config.normalization == "utterance":
-            return normalize_utterance(features, frame_lengths)
-        if self.config.normalization == "sliding":
-            return normalize_sliding(features, frame_lengths, window_frames=self.config.sliding_frames)
-        if self.config.has_statistics:
-            return self._apply_statistics(features, frame_lengths, speaker_stats)
-        return features
 
     def _apply_statistics(self, features: Tensor, frame_lengths: Tensor, speaker_stats: Tensor | None) -> Tensor:
         """Normalise by the corpus's standard deviation, and its mean or the speaker's."""
@@ -334,27 +336,6 @@ def _make_window(config: FrontEndConfig) -> Tensor:
     if config.is_centred:
         return functional.pad(window, (left, spare - left)).float()
     return functional.pad(window[1:], (0, spare + 1)).float()
-
-
-def _check_filters(config: FrontEndConfig, filters: Tensor) -> None:
-    """Refuse mel bands without a Fourier bin, except in the compatibility modes."""
-    num_empty = int((filters.sum(dim=0) == 0).sum())
-    if num_empty and not config.is_centred:
-        raise ConfigError(
-            f"front_end.n_mels {config.n_mels}: {num_empty} bands contain no bin of an n_fft of {config.fft_length}; "
-            "lower n_mels or raise n_fft"
-        )
-
-
-def _check_lengths(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Check that the lengths fit the waveforms; lengths on the host need no synchronisation."""
-    if waveforms.dim() != 2 or lengths.shape != waveforms.shape[:1]:
-        shapes = f"{tuple(waveforms.shape)} and {tuple(lengths.shape)}"
-        raise AudioError(f"waveforms and lengths have the shapes {shapes}; give (B, N) and (B,)")
-    if len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= waveforms.shape[1]:
-        extremes = f"{int(lengths.min())} to {int(lengths.max())}"
-        raise AudioError(f"lengths run from {extremes}; give 0 to {waveforms.shape[1]}, the samples of the batch")
-    return lengths.long()
 
 
 def _emphasise(waveforms: Tensor, lengths: Tensor, *, pre_emphasis: float, width: int) -> Tensor:

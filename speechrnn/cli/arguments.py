@@ -113,9 +113,9 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *names: str) -> None
         kind = next((each for each in (int, float) if each is hint or each in get_args(hint)), str)
         about: dict[str, Any] = {"dest": name, "type": kind, "metavar": _METAVARS.get(name) or _METAVARS[kind]}
         group = add_group(parser, "language model" if name.startswith(("language", "word_", "hot")) else "decoding")
-        group.add_argument(_to_option(name), help=" ".join(dict(meanings)[name].split()), **about)
+        group.add_argument(f"--{name.replace('_', '-')}", help=" ".join(dict(meanings)[name].split()), **about)
         for old in (old for old, new in OLD_NAMES.items() if new == name):
-            group.add_argument(_to_option(old), help=argparse.SUPPRESS, **about)
+            group.add_argument(f"--{old.replace('_', '-')}", help=argparse.SUPPRESS, **about)
 
 
 def read_decoding(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,12 +133,8 @@ def read_decoding(args: argparse.Namespace) -> dict[str, Any]:
         DecodingConfig(**given)
     except ConfigError as error:
         name, colon, reason = str(error).partition(":")
-        raise ConfigError(_to_option(name) + colon + reason) from None
+        raise ConfigError(f"--{name.replace('_', '-')}{colon}{reason}") from None
     return given
-
-
-def _to_option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _parse_hotwords(written: str) -> dict[str, float]:
@@ -212,7 +208,7 @@ def print_text(text: str, *, end: str = "\n") -> None:
         OutputError: Standard output cannot be written.
     """
     try:
-        print(escape_controls(text), end=end, flush=True)
+        print(text.translate(_CONTROLS), end=end, flush=True)
     except OSError as error:
         raise OutputError(error) from error
 

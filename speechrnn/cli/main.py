@@ -197,35 +197,27 @@ def _make_parser(name: str, module: Any) -> _Parser:
 
 
 def _parse(parser: _Parser, arguments: list[str], takes_rest: bool) -> tuple[argparse.Namespace, list[str]]:
-    if takes_rest:
-        args, rest = parser.parse_known_args(arguments)
-    else:
-        args, rest = _parse_all(parser, arguments), []
-    if "model_count" in args:
-        try:
-            args.model = read_model(args)
-        except ConfigError as error:
-            parser.error(str(error))
-    return args, rest
-
-
-def _parse_all(parser: _Parser, arguments: list[str]) -> argparse.Namespace:
     """Parse options and positional arguments in any order (AUDIO … -m M AUDIO …); after ``--`` there are no options."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
+    end = arguments.index("--") if "--" in arguments and not takes_rest else len(arguments)
     marked = [_AFTER_DASHES + argument for argument in arguments[end + 1 :]]
-    args, unknown = parser.parse_known_intermixed_args([*arguments[:end], *marked])
-    if unknown:
+    parse = parser.parse_known_args if takes_rest else parser.parse_known_intermixed_args
+    args, rest = parse([*arguments[:end], *marked])
+    if rest and not takes_rest:
         known = [string for action in parser._actions for string in action.option_strings]
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {near[0]}?' if near else ''}")
     for name, value in vars(args).items() if marked else ():
         several = [
             each.removeprefix(_AFTER_DASHES) if isinstance(each, str) else each
             for each in (value if isinstance(value, list) else [value])
         ]
         setattr(args, name, several if isinstance(value, list) else several[0])
-    return args
+    if "model_count" in args:
+        try:
+            args.model = read_model(args)
+        except ConfigError as error:
+            parser.error(str(error))
+    return args, rest
 
 
 if __name__ == "__main__":

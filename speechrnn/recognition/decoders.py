@@ -84,10 +84,13 @@ class DecodingConfig:
                 raise ConfigError(f"hotwords: expected phrases, got {phrase!r}")
         if self.words is not None and self.sentences is not None:
             raise ConfigError("words: cannot be combined with sentences; give one of them")
-        if self.is_closed != (self.kind == "lexicon"):
-            what = "allows any text; use lexicon" if self.is_closed else "needs words or sentences to choose from"
-            raise ConfigError(f"decoder: {self.kind} {what}")
         model = self.language_model
+        if self.decoder is None:
+            is_fused = model is not None or bool(self.hotwords)
+            object.__setattr__(self, "decoder", "lexicon" if self.is_closed else "beam" if is_fused else "greedy")
+        if self.is_closed != (self.decoder == "lexicon"):
+            what = "allows any text; use lexicon" if self.is_closed else "needs words or sentences to choose from"
+            raise ConfigError(f"decoder: {self.decoder} {what}")
         if not (model is None or isinstance(model, str | os.PathLike) or hasattr(model, "digest")):
             raise ConfigError(f"language_model: expected a path or an open language model, got {model!r}")
         for name in ("language_weight", "word_bonus"):
@@ -95,23 +98,15 @@ class DecodingConfig:
                 raise ConfigError(f"{name}: needs a language model, and none is given")
         beam_options = {"language_model": model, "hotwords": self.hotwords or None, "beam_size": self.beam_size}
         for name, value in {**beam_options, "nbest": None if self.nbest == 1 else self.nbest}.items():
-            if value is not None and self.kind == "greedy":
+            if value is not None and self.decoder == "greedy":
                 raise ConfigError(f"{name}: needs a beam search, and the decoder is greedy; choose decoder beam")
-        if self.nbest > self.width:
+        if self.nbest > 1 and self.nbest > self.width:
             raise ConfigError(f"nbest: expected at most the beam size, {self.width}, got {self.nbest}")
 
     @property
     def is_closed(self) -> bool:
         """Whether only given words or sentences are allowed."""
         return self.words is not None or self.sentences is not None
-
-    @property
-    def kind(self) -> str:
-        """The decoder: as given, or what the other options need."""
-        if self.decoder is not None:
-            return self.decoder
-        is_fused = self.language_model is not None or bool(self.hotwords)
-        return "lexicon" if self.is_closed else "beam" if is_fused else "greedy"
 
     @property
     def width(self) -> int:
@@ -165,7 +160,7 @@ class Decoder:
     def name(self) -> str:
         """Name among a model's calibrations: ``greedy``, ``beam`` or ``lexicon``, and the language model's digest."""
         model = None if self.fusion is None else self.fusion.model
-        return self.config.kind if model is None else f"{self.config.kind} {model.digest}"
+        return str(self.config.decoder) if model is None else f"{self.config.decoder} {model.digest}"
 
     def decode(self, log_probs: Tensor, lengths: Tensor, *, nbest: int | None = None) -> list[list[Hypothesis]]:
         """Decode a batch.
@@ -178,7 +173,7 @@ class Decoder:
         Returns:
             Hypotheses of each utterance, the best first, at least one: an empty one where no allowed text fits.
         """
-        if self.config.kind == "greedy":
+        if self.config.decoder == "greedy":
             from speechrnn.decoding.greedy import decode_greedy
 
             return [[best] for best in decode_greedy(log_probs, lengths)]
@@ -209,7 +204,7 @@ def make_decoder(config: DecodingConfig, model: ModelFolder, untuned: set[str]) 
         ConfigError: The model cannot write an allowed text or a hotword.
         ModelError: The language model cannot be read.
     """
-    if config.kind == "greedy":
+    if config.decoder == "greedy":
         return Decoder(config)
     is_fused = config.language_model is not None or bool(config.hotwords)
     fusion = _make_fusion(config, model, untuned) if is_fused else None

@@ -87,7 +87,13 @@ def load_tokens(folder: str | Path) -> Tokens:
         ModelError: A file is missing or damaged, the blank is not at 0, or a symbol is repeated.
     """
     path = Path(folder) / TOKENS_FILE
-    kind, symbols = _read_tokens(path)
+    wanted = 'expected {"kind": …, "symbols": […]}; restore the file or export the model again'
+    data = read_json(path, error=ModelError, expected="the symbols of a model")
+    if not isinstance(data, dict) or data.get("kind") not in get_args(Kind):
+        raise ModelError(f"{path}: no kind among {', '.join(get_args(Kind))}, {wanted}")
+    kind, symbols = data["kind"], data.get("symbols")
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ModelError(f"{path}: no list of symbols, {wanted}")
     try:
         if kind == "sentencepiece":
             model = read_bytes(Path(folder) / SENTENCEPIECE_FILE, error=ModelError, expected="the SentencePiece model")
@@ -117,14 +123,3 @@ def unpack_tokens(files: Mapping[str, bytes]) -> Tokens:
         for name in files:
             (Path(folder) / name).write_bytes(files[name])
         return load_tokens(folder)
-
-
-def _read_tokens(path: Path) -> tuple[str, list[str]]:
-    expected = 'expected {"kind": …, "symbols": […]}; restore the file or export the model again'
-    data = read_json(path, error=ModelError, expected="the symbols of a model")
-    if not isinstance(data, dict) or data.get("kind") not in get_args(Kind):
-        raise ModelError(f"{path}: no kind among {', '.join(get_args(Kind))}, {expected}")
-    symbols = data.get("symbols")
-    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
-        raise ModelError(f"{path}: no list of symbols, {expected}")
-    return data["kind"], symbols

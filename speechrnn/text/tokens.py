@@ -75,7 +75,16 @@ class Tokens(ABC):
             ModelError: The blank is not at 0, a symbol is repeated or invalid for this kind, or there are none.
         """
         self.symbols = list(symbols)
-        self._check_symbols()
+        if self.symbols[:1] != [BLANK]:
+            raise ModelError(f"symbol 0: expected {BLANK}, got {name_symbols(self.symbols[:1]) or 'no symbols'}")
+        if len(self.symbols) == 1:
+            raise ModelError("there is no symbol except the blank")
+        repeated = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
+        if repeated:
+            raise ModelError(f"repeated symbols: {name_symbols(repeated)}; expected each symbol once")
+        wrong = [symbol for symbol in self.symbols[1:] if not self._is_symbol(symbol) or _CONTROLS.search(symbol)]
+        if wrong:
+            raise ModelError(f"{name_symbols(wrong)}: not a valid symbol for tokens of kind {self.kind}")
         self._ids = {symbol: token for token, symbol in enumerate(self.symbols) if token != BLANK_ID}
         self.spellings = [(False, ""), *(self._spell(symbol) for symbol in self.symbols[1:])]
 
@@ -133,7 +142,12 @@ class Tokens(ABC):
         words: list[tuple[str, int, int]] = []
         is_inside = False
         for position, token in enumerate(ids):
-            begins, letters = self._spelling(token)
+            if not 0 <= token < len(self.symbols):
+                last = len(self.symbols) - 1
+                raise ModelError(
+                    f"token id {token}: expected 0 to {last}; use the tokens that the model was trained with"
+                )
+            begins, letters = self.spellings[token]
             is_inside = is_inside and not begins
             if letters and is_inside:
                 word, first, _ = words[-1]
@@ -163,25 +177,6 @@ class Tokens(ABC):
     @abstractmethod
     def _is_symbol(self, symbol: str) -> bool:
         """Whether a string can be a symbol of this kind."""
-
-    def _spelling(self, token: int) -> tuple[bool, str]:
-        if not 0 <= token < len(self.symbols):
-            raise ModelError(
-                f"token id {token}: expected 0 to {len(self) - 1}; use the tokens that the model was trained with"
-            )
-        return self.spellings[token]
-
-    def _check_symbols(self) -> None:
-        if self.symbols[:1] != [BLANK]:
-            raise ModelError(f"symbol 0: expected {BLANK}, got {name_symbols(self.symbols[:1]) or 'no symbols'}")
-        if len(self.symbols) == 1:
-            raise ModelError("there is no symbol except the blank")
-        repeated = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
-        if repeated:
-            raise ModelError(f"repeated symbols: {name_symbols(repeated)}; expected each symbol once")
-        wrong = [symbol for symbol in self.symbols[1:] if not self._is_symbol(symbol) or _CONTROLS.search(symbol)]
-        if wrong:
-            raise ModelError(f"{name_symbols(wrong)}: not a valid symbol for tokens of kind {self.kind}")
 
     def _explain_unknown(self, text: str) -> str:
         excerpt = text if len(text) <= 60 else f"{text[:60]}…"

@@ -69,9 +69,11 @@ def test_convolutions_over_time_and_bands_leave_no_frame_and_no_band_out(factor)
 
 
 def test_channels_suit_the_kind_unless_they_are_given():
-    channels = [EncoderConfig(subsampling=kind).resolved_subsampling_channels for kind in KINDS]
-    assert channels == [128, 128, 32]
-    assert EncoderConfig(subsampling="convolution_2d", subsampling_channels=7).resolved_subsampling_channels == 7
+    over_time = Encoder(EncoderConfig(subsampling="convolution"), 20).subsampling
+    assert over_time.convolution.out_channels == 128
+    for channels, expected in ((None, 32), (7, 7)):
+        config = EncoderConfig(subsampling="convolution_2d", subsampling_channels=channels)
+        assert Encoder(config, 20).subsampling.convolutions[1].out_channels == expected
 
 
 def test_lookahead_sees_so_many_frames_and_no_more():
