@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance, UtteranceList
 from speechrnn.errors import CorpusError
 from speechrnn.text.tokens import Tokens
 
@@ -46,7 +46,7 @@ def check_corpus(
     normalize: Callable[[str], str],
     sample_rate: int,
     explain_infeasible: Callable[[Sequence[int], int], str | None],
-) -> tuple[CompactList[Utterance], list[LeftOut]]:
+) -> tuple[UtteranceList, list[LeftOut]]:
     """Separate the utterances that can be trained on from the others.
 
     Args:
@@ -59,7 +59,7 @@ def check_corpus(
     Returns:
         The usable utterances with normalised text and tokens, and the others with the reasons, in the corpus's order.
     """
-    usable, left_out = compact_utterances(), []
+    usable, left_out = UtteranceList(), []
     for each in utterances:
         utterance, reason = encode_utterance(each, tokens=tokens, normalize=normalize)
         reason = reason or explain_infeasible(utterance.tokens, utterance.count_samples(sample_rate))

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from speechrnn.atomic_io import parse_json, write_atomic
-from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance, UtteranceList
 from speechrnn.errors import CorpusError
 
 _LONGEST_LINE = 8 * 2**20  # bytes
 
 
-def read_manifest(path: str | Path) -> CompactList[Utterance]:
+def read_manifest(path: str | Path) -> UtteranceList:
     """Read a manifest.
 
     An utterance without an ``id`` is named after its recording's stem, followed by ``-offset`` if it has an offset. If
@@ -50,7 +50,7 @@ def read_manifest(path: str | Path) -> CompactList[Utterance]:
     if path.is_dir():
         raise CorpusError(f"{path}: is a folder; expected a manifest file such as {path / 'train.jsonl'}")
     folder = path.parent.absolute()
-    utterances, numbers, unnamed = compact_utterances(), array("Q"), bytearray()
+    utterances, numbers, unnamed = UtteranceList(), array("Q"), bytearray()
     counts: Counter[str] = Counter()
     for number, record in read_records(path, kind="manifest"):
         try:
@@ -70,7 +70,7 @@ def read_manifest(path: str | Path) -> CompactList[Utterance]:
         _name_by_path(each, folder) if is_unnamed and each.id in repeated else each
         for each, is_unnamed in zip(utterances, unnamed, strict=True)
     )
-    return compact_utterances(_refuse_repeats(renamed, numbers, path.name))
+    return UtteranceList(_refuse_repeats(renamed, numbers, path.name))
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:

@@ -6,92 +6,20 @@ import math
 import pickle
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from operator import eq
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, cast, overload
 
 from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import resampled_length
 from speechrnn.types import AudioInfo, Waveform
 
-T = TypeVar("T")
-
 _BLOCK = 32  # rows; access by position decompresses one block
 _LEVEL = 1  # of zlib: higher ones take a few per cent less memory and twice the time
 _MOST_CHARACTERS = 200_000  # three hours of speech; what aligns texts takes the square of it
 _SLACK_SECONDS = 0.05  # corpora round durations
-
-
-class CompactList(Sequence[T]):
-    """A list that can only grow and stores its items compressed.
-
-    Each access creates a new item. All rows are in one buffer, which forked processes share, because reading changes no
-    reference count in it. Equal to any sequence of equal items.
-
-    Args:
-        make: Creates an item from a row's values.
-        to_row: Returns the values of an item, which must be picklable.
-        items: The first items.
-    """
-
-    def __init__(self, make: Callable[..., T], to_row: Callable[[T], tuple[Any, ...]], items: Iterable[T] = ()) -> None:
-        self._make = make
-        self._to_row = to_row
-        self._packed = bytearray()
-        self._ends = array("Q", [0])  # where each block ends in it
-        self._last: list[tuple[Any, ...]] = []  # rows of the incomplete block
-        self.extend(items)
-
-    def append(self, item: T) -> None:
-        """Add an item at the end."""
-        self._last.append(self._to_row(item))
-        if len(self._last) == _BLOCK:
-            self._packed += zlib.compress(pickle.dumps(self._last, pickle.HIGHEST_PROTOCOL), _LEVEL)
-            self._ends.append(len(self._packed))
-            self._last = []
-
-    def extend(self, items: Iterable[T]) -> None:
-        """Add items at the end."""
-        for item in items:
-            self.append(item)
-
-    def _read(self, block: int) -> list[tuple[Any, ...]]:
-        if block == len(self._ends) - 1:
-            return self._last
-        rows: list[tuple[Any, ...]] = pickle.loads(
-            zlib.decompress(self._packed[self._ends[block] : self._ends[block + 1]])
-        )
-        return rows
-
-    def __len__(self) -> int:
-        return _BLOCK * (len(self._ends) - 1) + len(self._last)
-
-    def __iter__(self) -> Iterator[T]:
-        return (self._make(*row) for block in range(len(self._ends)) for row in self._read(block))
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        positions = range(len(self))[index]
-        if isinstance(positions, range):
-            return [self[position] for position in positions]
-        block, place = divmod(positions, _BLOCK)
-        return self._make(*self._read(block)[place])
-
-    def __add__(self, other: Sequence[T]) -> list[T]:
-        return [*self, *other]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +113,64 @@ def read_utterance(utterance: Utterance, *, sample_rate: int | None = None) -> W
     )
 
 
-def compact_utterances(utterances: Iterable[Utterance] = ()) -> CompactList[Utterance]:
-    """Store many utterances in little memory."""
-    return CompactList(_from_row, _to_row, utterances)
+class UtteranceList(Sequence[Utterance]):
+    """A list of utterances that can only grow and stores them compressed.
+
+    Each access creates a new object. All rows are in one buffer, which forked processes share, because reading changes
+    no reference count in it. Equal to any sequence of equal utterances.
+
+    Args:
+        utterances: The first items.
+    """
+
+    def __init__(self, utterances: Iterable[Utterance] = ()) -> None:
+        self._packed = bytearray()
+        self._ends = array("Q", [0])  # where each block ends in it
+        self._last: list[tuple[Any, ...]] = []  # rows of the incomplete block
+        self.extend(utterances)
+
+    def append(self, utterance: Utterance) -> None:
+        """Add an utterance at the end."""
+        self._last.append(_to_row(utterance))
+        if len(self._last) == _BLOCK:
+            self._packed += zlib.compress(pickle.dumps(self._last, pickle.HIGHEST_PROTOCOL), _LEVEL)
+            self._ends.append(len(self._packed))
+            self._last = []
+
+    def extend(self, utterances: Iterable[Utterance]) -> None:
+        """Add utterances at the end."""
+        for utterance in utterances:
+            self.append(utterance)
+
+    def _read(self, block: int) -> list[tuple[Any, ...]]:
+        if block == len(self._ends) - 1:
+            return self._last
+        packed = self._packed[self._ends[block] : self._ends[block + 1]]
+        return cast("list[tuple[Any, ...]]", pickle.loads(zlib.decompress(packed)))
+
+    def __len__(self) -> int:
+        return _BLOCK * (len(self._ends) - 1) + len(self._last)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return (_from_row(*row) for block in range(len(self._ends)) for row in self._read(block))
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Utterance]: ...
+
+    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
+        positions = range(len(self))[index]
+        if isinstance(positions, range):
+            return [self[position] for position in positions]
+        block, place = divmod(positions, _BLOCK)
+        return _from_row(*self._read(block)[place])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _to_row(each: Utterance) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from speechrnn.atomic_io import write_json_lines
 from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.check import LeftOut, check_corpus, encode_utterance
 from speechrnn.corpus.readers import read_corpus
-from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances, read_utterance
+from speechrnn.corpus.utterance import Utterance, UtteranceList, read_utterance
 from speechrnn.errors import AudioError, ConfigError, CorpusError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.text.normalize import normalize_text
@@ -61,8 +61,8 @@ class Preflight:
 
     model: AcousticModel
     tokens: Tokens
-    train: CompactList[Utterance]
-    valid: CompactList[Utterance]
+    train: UtteranceList
+    valid: UtteranceList
     left_out: list[LeftOut]
     weights: dict[str, float]
     pronunciations: dict[str, list[str]] | None = None
@@ -155,9 +155,7 @@ def _make_model(
     return tokens, AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
 
 
-def _mix_in(
-    utterances: CompactList[Utterance], old: Sequence[Utterance], left_out: Sequence[LeftOut], *, share: float
-) -> float:
+def _mix_in(utterances: UtteranceList, old: Sequence[Utterance], left_out: Sequence[LeftOut], *, share: float) -> float:
     """Add replay utterances to the training set; return their weight, which gives them their share of the time."""
     if not old:
         raise CorpusError(f"start.replay: none of {len(left_out)} utterances can be trained on; {left_out[0].reason}")
@@ -232,9 +230,9 @@ def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Iterable[U
 
 def _check_valid(
     utterances: Iterable[Utterance], tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
-) -> CompactList[Utterance]:
+) -> UtteranceList:
     """Every utterance that makes a frame: what cannot be trained on must still be scored."""
-    valid = compact_utterances()
+    valid = UtteranceList()
     too_short, without_loss = [], []
     for each in utterances:
         utterance, reason = encode_utterance(each, tokens=tokens, normalize=normalize)
@@ -251,7 +249,7 @@ def _check_valid(
     return valid
 
 
-def read_test_set(config: Config, name: str, preflight: Preflight, folders: Sequence[Path]) -> CompactList[Utterance]:
+def read_test_set(config: Config, name: str, preflight: Preflight, folders: Sequence[Path]) -> UtteranceList:
     """Utterances of one set of ``data.test``, as the validation set is read."""
     utterances = read_corpus(_find(config.data.test[name], f"data.test.{name}", folders), config.data.format)
     return _check_valid(utterances, preflight.tokens, partial(normalize_text, config=config.text), preflight.model)

@@ -19,7 +19,7 @@ from speechrnn.corpus.readers.recordings import (
     read_headers,
     walk,
 )
-from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance, UtteranceList
 from speechrnn.errors import CorpusError
 
 _MANIFEST = "manifest.jsonl"
@@ -86,7 +86,7 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
 
 def read_corpus(
     path: str | Path, format: str | None = None, *, on_error: Callable[[Utterance, str], None] | None = None
-) -> CompactList[Utterance]:
+) -> UtteranceList:
     """Read a corpus.
 
     Args:
@@ -101,7 +101,7 @@ def read_corpus(
         CorpusError: The corpus cannot be read, or a line or a recording is not usable; the message names it.
     """
     found = find_format(path, format)
-    utterances = compact_utterances(found.read(Path(path)))
+    utterances = UtteranceList(found.read(Path(path)))
     if not utterances:
         raise CorpusError(f"{path}: holds no utterance; expected {found.description}")
     return read_headers(utterances, where=path, on_error=on_error)

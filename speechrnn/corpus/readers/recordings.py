@@ -11,7 +11,7 @@ from pathlib import Path
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.audio.files import audio_info
 from speechrnn.corpus.manifest import read_lines, read_records
-from speechrnn.corpus.utterance import CompactList, Utterance, compact_utterances
+from speechrnn.corpus.utterance import Utterance, UtteranceList
 from speechrnn.errors import AudioError, CorpusError
 from speechrnn.types import AudioInfo
 
@@ -30,7 +30,7 @@ _AT_ONCE = 1000  # utterances whose headers are read at a time
 
 def read_headers(
     utterances: Iterable[Utterance], *, where: str | Path, on_error: Callable[[Utterance, str], None] | None = None
-) -> CompactList[Utterance]:
+) -> UtteranceList:
     """Read each recording's header once and add it to the utterances.
 
     Args:
@@ -45,7 +45,7 @@ def read_headers(
     Raises:
         CorpusError: A recording cannot be used, and ``on_error`` is None; the message names the utterance.
     """
-    found = compact_utterances()
+    found = UtteranceList()
     for each, header in _find_headers(utterances):
         problem = header if isinstance(header, str) else each.explain_text() or each.explain_misfit(header)
         if not isinstance(header, str) and problem is None:
