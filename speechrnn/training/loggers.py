@@ -1,11 +1,10 @@
-"""Logs of a run: CSV, TensorBoard and the user's own; a resumed run continues its files, and no log ends a run."""
+"""Loggers of a run: CSV, TensorBoard, the user's own; a resumed run continues its files, and none ends a run."""
 
 from __future__ import annotations
 
 import csv
-import io
 import logging
-from argparse import Namespace
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -13,33 +12,29 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError
 
 logger = logging.getLogger("speechrnn")
 
-METRICS_FILE = "metrics.csv"
-_FLUSH_ROWS = 100
+_WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
 
 
 def make_loggers(output: Path, given: Logger | Iterable[Logger] | bool | None, *, resumed_after: int | None) -> Any:
-    """Loggers that write to ``logs/csv/metrics.csv`` and ``logs/tensorboard``, and those that are given beside them.
+    """Make loggers that write ``logs/csv/metrics.csv`` and ``logs/tensorboard``, beside the user's own.
 
     Args:
         output: The run's folder.
-        given: Loggers of the user's own; False: no log at all.
-        resumed_after: The last step that a resumed run keeps; what was logged after it will be logged again. None for a
-            run that begins.
+        given: The user's loggers; False: no logger at all.
+        resumed_after: The last step that a resumed run keeps; later steps are logged again. None for a new run.
 
     Returns:
         Loggers whose errors are warnings, or False.
 
     Raises:
-        ConfigError: One of those given cannot be opened.
+        ConfigError: One of the user's loggers cannot be opened.
     """
     if given is False:
         return False
@@ -51,17 +46,31 @@ def make_loggers(output: Path, given: Logger | Iterable[Logger] | bool | None, *
             raise ConfigError(f"trainer.logger: {type(log).__name__} cannot be opened: {_shorten(error)}") from error
     purge: dict[str, Any] = {} if resumed_after is None else {"purge_step": resumed_after + 1}
     board = TensorBoardLogger(output, "logs", "tensorboard", default_hp_metric=False, **purge)
-    return [_keep_running(log) for log in (CSVLog(output / "logs" / "csv", resumed_after=resumed_after), board, *own)]
+    loggers = [CSVLogger(output, "logs", "csv"), board, *own]
+    for log in loggers:
+        for name in _WRITES:
+            setattr(log, name, _tolerate(log, getattr(log, name)))
+    _log_again(
+        loggers[0], output / "logs" / "csv" / "metrics.csv", until=-1 if resumed_after is None else resumed_after
+    )
+    return loggers
 
 
-_WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
-
-
-def _keep_running(log: Logger) -> Logger:
-    """Make a logger's failures to write warnings."""
-    for name in _WRITES:
-        setattr(log, name, _tolerate(log, getattr(log, name)))
-    return log
+@rank_zero_only
+def _log_again(log: Any, path: Path, *, until: int) -> None:
+    """Log the rows of an earlier part of the run: Lightning's CSVLogger does not continue a file."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            # A row that was cut off has no value in its last columns.
+            rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
+    except FileNotFoundError:
+        return
+    shutil.rmtree(path.parent)
+    for row in rows:
+        step = int(row.pop("step"))
+        if step <= until:
+            log.log_metrics({name: value for name, value in row.items() if value}, step)
+    log.save()
 
 
 def _tolerate(log: Logger, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +87,7 @@ _named: WeakSet[Logger] = WeakSet()
 
 @contextmanager
 def tolerated(log: Logger) -> Iterator[None]:
-    """Make the first error of a logger a warning, and pass over its later ones."""
+    """Make the first error of a logger a warning, and ignore its later ones."""
     try:
         yield
     except Exception as error:  # a full disk, a lost connection, whatever a logger's own library raises
@@ -90,91 +99,3 @@ def tolerated(log: Logger) -> Iterator[None]:
 def _shorten(error: Exception) -> str:
     cause = error.__cause__ or error  # TensorBoardLogger reports any error as a wrong value
     return " ".join(str(cause).split())[:300] or type(cause).__name__
-
-
-class CSVLog(Logger):
-    """Writes metrics to a CSV file, a row each time that some are logged; columns are added as names turn up.
-
-    Lightning's own CSVLogger deletes the file that it finds, and with it what a resumed run had logged before.
-
-    Args:
-        folder: Where ``metrics.csv`` stands.
-        resumed_after: The last step whose rows are kept of the file that is there; None keeps none.
-    """
-
-    def __init__(self, folder: Path, *, resumed_after: int | None) -> None:
-        super().__init__()
-        self.path = folder / METRICS_FILE
-        self._rows: list[dict[str, Any]] = []
-        self._columns: list[str] = ["step", "epoch"]
-        self._resumed_after = resumed_after
-        self._is_open = False
-
-    @property
-    def name(self) -> str:
-        """Lightning's property."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Lightning's property."""
-        return ""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> CSVLog:
-        """Lightning's property."""
-        return self
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration stands in run.json."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Take in a row."""
-        self._rows.append({"step": step, **metrics})
-        if len(self._rows) >= _FLUSH_ROWS:
-            self.save()
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write what has come in."""
-        if not self._is_open:
-            self._open()
-        new = sorted({name for row in self._rows for name in row} - set(self._columns))
-        if new:
-            earlier = self._read()
-            self._columns += new
-            write_atomic(self.path, self._format([*earlier, *self._rows], with_header=True))
-        elif self._rows:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._format(self._rows, with_header=False))
-        self._rows = []
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Lightning's hook at the end."""
-        self.save()
-
-    def _open(self) -> None:
-        """Begin the file anew, with those rows of an earlier part of the run that still hold."""
-        self._is_open = True
-        rows = []
-        if self._resumed_after is not None and self.path.exists():
-            rows = [row for row in self._read() if int(row["step"] or 0) <= self._resumed_after]
-            self._columns += [name for row in rows[:1] for name in row if name not in self._columns]
-        write_atomic(self.path, self._format(rows, with_header=True))
-
-    def _read(self) -> list[dict[str, Any]]:
-        with self.path.open(encoding="utf-8", newline="") as file:
-            # A row that a kill cut off has no value in its last columns.
-            return [row for row in csv.DictReader(file) if None not in row.values() and (row["step"] or "").isdigit()]
-
-    def _format(self, rows: list[dict[str, Any]], *, with_header: bool) -> str:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns, restval="")
-        if with_header:
-            writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()

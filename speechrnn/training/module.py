@@ -281,6 +281,7 @@ class SpeechModule(pl.LightningModule):
         if step.checks:
             self.log("train/loss_step", self._mean_loss, on_step=True, on_epoch=False)
         self.log("train/gradient_norm", self._norm, on_step=True, on_epoch=False)
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
 
     def configure_gradient_clipping(
         self,

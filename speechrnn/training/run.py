@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.atomic_io import parse_json, write_json
-from speechrnn.errors import ConfigError
+from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.processes import is_first_process
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import config_from_dict
@@ -29,7 +29,7 @@ LAST = f"{CHECKPOINTS}/last.ckpt"
 
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
-    """Keep other runs out of a run's folder. The lock of a process that died does not last.
+    """Lock a run's folder; the lock ends with the process.
 
     Raises:
         ConfigError: Another process trains there.
@@ -51,12 +51,11 @@ def locked(output: Path) -> Iterator[None]:
 
 @contextmanager
 def visible_log() -> Iterator[None]:
-    """Show log lines on standard error where nothing has set up logging, as in a notebook or a plain script."""
+    """Write log lines to standard error if nothing has configured logging, as in a notebook or a plain script."""
     log, handler = logging.getLogger("speechrnn"), logging.StreamHandler()
     if log.handlers or logging.getLogger().handlers or not is_first_process():
         yield
         return
-    handler.setFormatter(logging.Formatter("%(message)s"))
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -69,12 +68,12 @@ def visible_log() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is resumed from.
+    """A run as run.json describes it.
 
     Attributes:
         config: Its configuration, ``output`` set.
-        folders: Where else manifests that are given by relative paths are looked for.
-        provenance: What the model card says of languages and corpora.
+        folders: Where to look for manifests that are given by relative paths.
+        provenance: Languages and corpora, for the model card.
         is_finished: Whether its model is released.
     """
 
@@ -90,7 +89,7 @@ class Run:
         return Path(self.config.output)
 
     def save(self) -> None:
-        """Write run.json; it holds wherever it is read from."""
+        """Write run.json, with absolute paths."""
         write_json(
             self.output / RUN_FILE,
             {
@@ -104,7 +103,7 @@ class Run:
 
 
 def is_resumable(output: Path, config: Config) -> bool:
-    """Whether a run with this configuration was begun there, saved its progress, and did not come to its end."""
+    """Whether the folder holds an unfinished run with this configuration and a checkpoint."""
     if not (output / LAST).exists():
         return False
     try:
@@ -115,12 +114,12 @@ def is_resumable(output: Path, config: Config) -> bool:
 
 
 def _plain(config: Config) -> Any:
-    """A configuration as JSON gives it back, without where it is written to."""
+    """A configuration as JSON holds it, without its output."""
     return json.loads(json.dumps({**config.to_dict(), "output": None}))
 
 
 def make_output_folder(output: Path) -> None:
-    """Make a run's folder, before anything that takes time.
+    """Make a run's folder.
 
     Raises:
         ConfigError: It cannot be made.
@@ -128,28 +127,41 @@ def make_output_folder(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"output {output}: no folder can be made there ({error.strerror}); choose another") from error
+        raise ConfigError(f"output {output}: cannot make this folder ({error.strerror}); choose another") from error
+
+
+def check_in_place(output: Path) -> None:
+    """Check that a folder is still the run's own.
+
+    Raises:
+        SpeechRNNError: It was moved or deleted.
+    """
+    if not (output / RUN_FILE).is_file():
+        raise SpeechRNNError(
+            f"{output}: this folder was moved or deleted while the run wrote to it; move it back and continue with "
+            "--resume"
+        )
 
 
 def refuse_to_replace(output: Path) -> None:
-    """Refuse a folder that holds a run, finished or not.
+    """Check that a folder holds no run.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: It holds a run, finished or not.
     """
     if (output / "model").exists():
         raise ConfigError(f"{output}: already holds a trained model; pass another --output, or --overwrite")
     if (output / LAST).exists():
         raise ConfigError(
-            f"{output}: holds a run that is not finished; --resume {output} goes on with it, --overwrite begins anew"
+            f"{output}: holds an unfinished run; continue it with --resume {output}, or replace it with --overwrite"
         )
 
 
 def read_run(output: Path) -> Run:
-    """Read run.json; the run's folder is where it stands now.
+    """Read run.json; ``output`` is the folder's present place.
 
     Raises:
-        ConfigError: There is none, it is not whole, or a newer speechrnn wrote it.
+        ConfigError: There is none, it is damaged, or a newer speechrnn wrote it.
     """
     path = output / RUN_FILE
     try:
@@ -157,10 +169,12 @@ def read_run(output: Path) -> Run:
         version, settings, is_finished = kept["version"], kept["configuration"], kept["finished"]
         folders, provenance = [Path(folder) for folder in kept["folders"]], kept["provenance"]
     except FileNotFoundError as error:
-        raise ConfigError(f"{output}: no run was begun there (no {RUN_FILE}); train one with --config") from error
+        raise ConfigError(f"{output}: holds no run (no {RUN_FILE}); start one with --config") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error!r}); train anew with --overwrite") from error
+        raise ConfigError(f"{path}: cannot be read ({error!r}); train again with --overwrite") from error
     if version != _RUN_VERSION:
-        raise ConfigError(f"{path}: version {version}, this speechrnn knows {_RUN_VERSION}; resume with the newer one")
+        raise ConfigError(
+            f"{path}: version {version}, this speechrnn reads {_RUN_VERSION}; resume it with a newer speechrnn"
+        )
     config = config_from_dict(settings, where=str(path))
     return Run(replace(config, output=str(output)), folders, provenance, is_finished)

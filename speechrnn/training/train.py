@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from lightning.pytorch.loggers import Logger
 
-    from speechrnn.training.checkpoints import KeepBest, SaveProgress
+    from speechrnn.training.checkpoints import SaveProgress
     from speechrnn.training.data import SpeechData
     from speechrnn.training.module import SpeechModule
+    from speechrnn.training.selection import KeepBest
 
 log = logging.getLogger("speechrnn")
 
@@ -190,8 +191,9 @@ def _describe_finished(output: Path) -> TrainingResult:
 def _fit(
     run: Run, data: SpeechData, callbacks: Sequence[pl.Callback], given: Any, *, checkpoint: Path | None
 ) -> TrainingResult:
-    from speechrnn.training.checkpoints import KeepBest, SaveProgress
+    from speechrnn.training.checkpoints import SaveProgress
     from speechrnn.training.module import SpeechModule
+    from speechrnn.training.selection import KeepBest
     from speechrnn.training.trainer import make_trainer
 
     config, preflight = run.config, data.preflight

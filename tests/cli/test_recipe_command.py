@@ -325,7 +325,7 @@ def test_a_corpus_of_which_nothing_can_be_trained_on_is_one_line(capsys, recipe,
 def test_an_output_folder_that_cannot_be_made_is_one_line(capsys, recipe, folder):
     for output in (folder / "prepare.py", folder / "prepare.py" / "inside"):
         assert recipe("--output", output) == 2
-        assert error_of(capsys).startswith(f"output {output}: no folder can be made there (")
+        assert error_of(capsys).startswith(f"output {output}: cannot make this folder (")
 
 
 def test_an_unknown_fold_leaves_nothing_behind(capsys, recipe, output):

@@ -208,7 +208,7 @@ def test_a_device_that_is_not_there_is_one_line(capsys, train):
 def test_an_output_folder_that_cannot_be_made_is_one_line(capsys, train, configuration):
     for output in (configuration, configuration / "inside"):
         assert train("--output", output) == 2
-        assert error_of(capsys).startswith(f"output {output}: no folder can be made there (")
+        assert error_of(capsys).startswith(f"output {output}: cannot make this folder (")
 
 
 def test_an_interruption_ends_in_one_line_and_exit_code_130(capsys, train, output, monkeypatch):
@@ -360,7 +360,7 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--resume", "nowhere"], "nowhere: no run was begun there (no run.json); train one with --config"),
+        (["--resume", "nowhere"], "nowhere: holds no run (no run.json); start one with --config"),
         (["--resume", "x", "--seed", "3"], "--resume: takes its settings from the run itself; remove --seed"),
         (["--resume", "x", "--overwrite"], "--resume: takes its settings from the run itself; remove --overwrite"),
         (["--resume", "x", "--config", "y"], "expected one of --config FILE, --resume DIR and --rerun-step DIR, got"),

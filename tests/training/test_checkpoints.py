@@ -18,9 +18,9 @@ from speechrnn.errors import ConfigError, CorpusError, SpeechRNNError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.model_folder import load_model
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.training.checkpoints import WholeCheckpointIO, average_weights
+from speechrnn.training.checkpoints import WholeCheckpointIO
 from speechrnn.training.module import SpeechModule
-from speechrnn.training.selection import BLANK_SHIFTS, shift_blank, shift_blank_bias
+from speechrnn.training.selection import BLANK_SHIFTS, average_weights, shift_blank, shift_blank_bias
 from speechrnn.training.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -202,7 +202,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     path = tmp_path / "last.ckpt"
     torch.save({"step": StoppedError()}, path)
-    with pytest.raises(ConfigError, match="no checkpoint that can be read"):
+    with pytest.raises(ConfigError, match="cannot read this checkpoint"):
         WholeCheckpointIO().load_checkpoint(path)
 
 
@@ -221,7 +221,9 @@ def test_a_run_is_not_resumed_on_other_data(tone_configuration, tmp_path):
 
 def test_a_run_that_is_not_finished_is_not_replaced_unasked(tone_configuration, tmp_path):
     stop_early(tone_configuration, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"holds a run that is not finished; --resume .* --overwrite begins anew"):
+    with pytest.raises(
+        ConfigError, match=r"holds an unfinished run; continue it with --resume .*, or replace it with --overwrite"
+    ):
         train(tone_configuration, {**RUN, "output": str(tmp_path / "run")})
 
 
@@ -238,7 +240,7 @@ def test_a_finished_run_is_left_alone(whole, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no run was begun there"),
+        (None, "holds no run"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"version": 99, "finished": false, "configuration": {}, "folders": [], "provenance": {}}', "version 99"),
