@@ -58,6 +58,7 @@ def point_to_copies(app: Any, page: str, source: list[str]) -> None:
     source[0] = source[0].replace(f"](../{above}", f"]({above}")
     source[0] = source[0].replace("](docs/", "](") if f"{page}.md" in COPIED else source[0]
     if page.startswith("recipes/"):
+        source[0] = source[0].replace("../docs/", "../")
         source[0] = re.sub(r"\]\(((?:\.\./)?\w+)\)", r"](\1/README.md)", source[0])
 
 
