@@ -1,4 +1,4 @@
-"""What a model does with one recording: features, states and log-probabilities, frame by frame, on one axis of time."""
+"""Features, states and posteriors of a model over the time of one recording."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from speechrnn.recognition.recognizer import Recognizer
 
 MOST_SECONDS = 120.0
-"""Longest stretch that is shown at once."""
+"""Longest segment that can be shown."""
 
 _MOST_MEMORY_FRAMES = 1e4
 
@@ -39,10 +39,10 @@ class DirectionStates:
         layer: Recurrent layer, counted from 1.
         direction: ``forward`` or ``backward``.
         states: Hidden state after every encoder frame, (T', H), units in the order of ``units``.
-        units: Which unit of the layer each column is, (H,), from the one that forgets fastest to the slowest.
-        memory_frames: After how many encoder frames each has forgotten all but 1/e of what it held, (H,), if nothing
-            new came in: -1 / ln of the share of its own past that it keeps a frame, on average over this recording.
-            That share is an LSTM's forget gate, a GRU's update gate, and |u| (1 - h²) of a tanh or elementwise unit.
+        units: Unit of the layer in each column, (H,), from the shortest to the longest memory.
+        memory_frames: Encoder frames after which each unit keeps 1/e of its value without new input, (H,): -1 / ln of
+            the share of its own past that it keeps per frame, averaged over this recording. That share is an LSTM's
+            forget gate, a GRU's update gate, and |u| (1 - h²) of a tanh or elementwise unit.
     """
 
     layer: int
@@ -59,15 +59,15 @@ class DirectionStates:
 
 @dataclass(frozen=True)
 class ComparedWord:
-    """A word of the hypothesis or of the reference, and what became of it.
+    """A word of the hypothesis or of the reference, compared with the other.
 
     Attributes:
         text: The word.
         start: In seconds from the beginning of the recording.
         end: Likewise.
-        operation: ``equal``, ``substitute``, ``insert`` (heard and not said) or ``delete`` (said and not heard).
-        other: What stands for it on the other side; None where nothing does.
-        confidence: Of a word that was heard, in [0, 1].
+        operation: ``equal``, ``substitute``, ``insert`` (hypothesis only) or ``delete`` (reference only).
+        other: The aligned word on the other side, or None.
+        confidence: Confidence of a word of the hypothesis, in [0, 1].
     """
 
     text: str
@@ -80,26 +80,26 @@ class ComparedWord:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything of one recording.
+    """A model's view of one recording.
 
     Attributes:
-        name: What it is called.
+        name: Name of the recording.
         model: The model's name or path.
-        waveform: The stretch that is shown, at the model's rate.
-        start: Where it begins in the recording, in seconds.
+        waveform: The segment that is shown, at the model's sample rate.
+        start: Its start in the recording, in seconds.
         features: (T, F).
         feature_kind: ``mfcc`` or ``log_mel``.
         frame_seconds: Time from one feature frame to the next.
         layers: Hidden states, layer by layer, forward before backward.
         posteriors: Probability of each token at each encoder frame, (T', V).
         encoder_seconds: Time from one step of the recurrent layers to the next.
-        posterior_seconds: Time from one row of the posteriors to the next: the same, but where the model reads its
-            final state, whose single row spans the recording.
-        symbols: What each of the V tokens stands for.
+        posterior_seconds: Time from one row of the posteriors to the next: the same, except with a final state, whose
+            single row spans the recording.
+        symbols: Symbol of each of the V tokens.
         path: Tokens of the best path: id, first and last frame.
-        heard: Words that were heard.
-        said: Words of the reference, aligned with the recording; None where there is no reference.
-        bands_hz: Centre of each band where the features are log-mels and nothing else, in Hz; else empty.
+        hypothesis: Recognised words.
+        reference: Words of the reference, aligned with the recording, or None.
+        bands_hz: Centre of each band, in Hz, if the features are log-mels without deltas; else empty.
     """
 
     name: str
@@ -115,27 +115,26 @@ class Inspection:
     posterior_seconds: float
     symbols: list[str]
     path: list[tuple[int, int, int]]
-    heard: list[ComparedWord]
-    said: list[ComparedWord] | None
+    hypothesis: list[ComparedWord]
+    reference: list[ComparedWord] | None
     bands_hz: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @property
     def seconds(self) -> float:
-        """Length of the stretch that is shown."""
+        """Duration of the segment that is shown."""
         return self.waveform.seconds
 
     @property
     def errors(self) -> int:
-        """Words that were heard wrong, or not, or that nobody said; 0 without a reference."""
-        words = [*self.heard, *(word for word in self.said or [] if word.operation == "delete")]
-        return sum(word.operation != "equal" for word in words) if self.said is not None else 0
+        """Word errors; 0 without a reference."""
+        words = [*self.hypothesis, *(word for word in self.reference or [] if word.operation == "delete")]
+        return sum(word.operation != "equal" for word in words) if self.reference is not None else 0
 
     def export_states(self) -> dict[str, np.ndarray]:
         """Hidden states in the layers' own order of units, for ``numpy.savez``.
 
         Returns:
-            ``layer_1_forward`` … (T', H) float32, ``seconds`` (T',): when each step of them begins, and ``posteriors``
-            (T', V), one row where the model reads its final state.
+            ``layer_1_forward`` … (T', H) float32, ``seconds`` (T',): start of each step, and ``posteriors`` (T', V).
         """
         arrays = {}
         for layer in self.layers:
@@ -155,39 +154,31 @@ def inspect_recording(
     end: float | None = None,
     channel: int | None = None,
 ) -> Inspection:
-    """Look at what a model does with a recording.
+    """Run a model on a recording step by step and collect features, states, posteriors and words.
 
     Args:
         recognizer: The model.
         audio: A recording.
-        text: What is said in it (in the stretch that is shown).
-        start: Where to begin, in seconds.
-        end: Where to end; None: at the recording's end.
-        channel: Channel to take, from 0; None: the mean of all.
+        text: Reference text of the segment.
+        start: Start of the segment, in seconds.
+        end: End of the segment, in seconds; None: the recording's end.
+        channel: Channel to use, from 0; None: the mean of all.
 
     Raises:
-        AudioError: The recording cannot be read, is too short, or the stretch is not in it.
-        ConfigError: The stretch is longer than two minutes, or ends before it begins.
-        CorpusError: The text has symbols that the model does not have.
-        SpeechRNNError: The text cannot be aligned with so short a recording.
-        ModelError: The model has a cell that cannot be shown step by step.
+        AudioError: The recording cannot be read, is too short, or does not contain the segment.
+        ConfigError: The segment is longer than two minutes, or ends before it starts.
+        CorpusError: The text has symbols that the model lacks.
+        SpeechRNNError: The recording is too short for the text.
+        ModelError: The model has a cell that cannot be unrolled.
     """
     name = "recording" if isinstance(audio, Waveform) else os.fspath(audio)
     waveform = _read(recognizer, audio, name, start, end, channel)
     recognizer.check_length(waveform, name=name)
-    return _inspect_waveform(recognizer, waveform, name=name, text=text, start=start)
-
-
-def _inspect_waveform(
-    recognizer: Recognizer, waveform: Waveform, *, name: str, text: str | None, start: float
-) -> Inspection:
-    """The same for a stretch that was read already, which begins at ``start`` seconds."""
     acoustic = recognizer.model.acoustic
     features, layers, log_probs = _run(recognizer, waveform)
-    [hypothesis] = decode_greedy(log_probs, torch.tensor([log_probs.shape[1]]))
-    reference = _align_reference(recognizer, text, log_probs[0], waveform)
-    heard, said = _compare(recognizer.transcribe(waveform).words, reference, start)
-    path = [(token, *span) for token, span in zip(hypothesis.tokens, hypothesis.frames, strict=True)]
+    [best] = decode_greedy(log_probs, torch.tensor([log_probs.shape[1]]))
+    aligned = _align_reference(recognizer, text, log_probs[0], waveform)
+    hypothesis, reference = _compare(recognizer.transcribe(waveform).words, aligned, start)
     return Inspection(
         name=name,
         model=str(recognizer.name or ""),
@@ -201,9 +192,9 @@ def _inspect_waveform(
         encoder_seconds=acoustic.seconds_per_step,
         posterior_seconds=min(acoustic.seconds_per_frame, waveform.seconds),
         symbols=list(recognizer.tokens.symbols),
-        path=path,
-        heard=heard,
-        said=said,
+        path=[(token, *span) for token, span in zip(best.tokens, best.frames, strict=True)],
+        hypothesis=hypothesis,
+        reference=reference,
         bands_hz=_find_bands(acoustic.front_end.config),
     )
 
@@ -215,7 +206,7 @@ def _find_bands(config: FrontEndConfig) -> np.ndarray:
 
 
 def _run(recognizer: Recognizer, waveform: Waveform) -> tuple[np.ndarray, list[DirectionStates], Tensor]:
-    """Features (T, F), states of every layer, and log-probabilities (1, T', V), all on the CPU."""
+    """Features (T, F), states of every layer, and log-probabilities (1, T', V), on the CPU."""
     samples, lengths = torch.from_numpy(waveform.samples)[None], torch.tensor([len(waveform.samples)])
     batch = Batch(samples, lengths, torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), [""])
     acoustic = recognizer.model.acoustic.to("cpu").eval()
@@ -242,22 +233,14 @@ def _read(
         total, source, rate = audio.seconds, audio.samples, audio.sample_rate
     else:
         total, source, rate = audio_info(audio).seconds, audio, None
-    stretch = (total if end is None else min(end, total)) - start
-    if stretch > MOST_SECONDS:
+    segment = (total if end is None else min(end, total)) - start
+    if segment > MOST_SECONDS:
         raise ConfigError(
-            f"{name}: {stretch:,.0f} s are too long to look at at once; choose a window of at most "
-            f"{MOST_SECONDS:.0f} s with --start and --end"
+            f"{name}: {segment:,.0f} s, expected at most {MOST_SECONDS:.0f} s; select a part with --start and --end"
         )
     seconds = None if end is None or end >= total else end - start
-    return read_audio(
-        source,
-        sample_rate=recognizer.sample_rate,
-        input_rate=rate,
-        start=start,
-        seconds=seconds,
-        channel=channel,
-        name=name,
-    )
+    options: dict[str, Any] = {"input_rate": rate, "start": start, "seconds": seconds, "channel": channel, "name": name}
+    return read_audio(source, sample_rate=recognizer.sample_rate, **options)
 
 
 def _describe_direction(number: int, side: int, direction: Unrolled) -> DirectionStates:
@@ -273,7 +256,7 @@ def _describe_direction(number: int, side: int, direction: Unrolled) -> Directio
 
 
 def measure_unit_memory(direction: Unrolled) -> Tensor:
-    """How long each unit keeps what it holds, in encoder frames, (H,): see :class:`DirectionStates`."""
+    """Memory of each unit, in encoder frames, (H,): see :class:`DirectionStates`."""
     recurrent = direction.weights.weight_recurrent.detach()
     if direction.cell in ("gru", "lstm"):
         kept = torch.stack([saved[1] for saved in direction.saved])  # update or forget gate, (T', B, H)
@@ -288,46 +271,41 @@ def measure_unit_memory(direction: Unrolled) -> Tensor:
 def _align_reference(
     recognizer: Recognizer, text: str | None, log_probs: Tensor, waveform: Waveform
 ) -> list[Word] | None:
-    """The reference's words with their times, where there is one."""
     if text is None:
         return None
     normalized = normalize_text(text, recognizer.model.text)
     if not normalized:
-        raise CorpusError(f"--text {text!r}: nothing is left of it after the model's normalisation; give what is said")
+        raise CorpusError(f"--text {text!r}: empty after the model's normalisation; expected the spoken words")
     tokens = recognizer.tokens.encode(normalized)
     acoustic = recognizer.model.acoustic
     reason = acoustic.explain_infeasible(tokens, len(waveform.samples))
     if reason is not None:
         raise SpeechRNNError(f"--text: the text cannot be aligned: {reason}")
-    frames, frame_seconds = align_tokens(log_probs.numpy(), tokens), acoustic.seconds_per_frame
-    return [
-        Word(
-            word,
-            min(frames[first][0] * frame_seconds, waveform.seconds),
-            min((frames[last][1] + 1) * frame_seconds, waveform.seconds),
-            1.0,
-        )
-        for word, first, last in recognizer.tokens.words(tokens)
-    ]
+    frames = align_tokens(log_probs.numpy(), tokens)
+    words = []
+    for word, first, last in recognizer.tokens.words(tokens):
+        edges = (acoustic.seconds_per_frame * frame for frame in (frames[first][0], frames[last][1] + 1))
+        start, end = (min(edge, waveform.seconds) for edge in edges)
+        words.append(Word(word, start, end, 1.0))
+    return words
 
 
 def _compare(
-    heard: tuple[Word, ...], said: list[Word] | None, start: float
+    hypothesis: tuple[Word, ...], reference: list[Word] | None, start: float
 ) -> tuple[list[ComparedWord], list[ComparedWord] | None]:
-    """Both rows of words, each with what became of it."""
 
     def make(word: Word, operation: Operation, other: str | None, confidence: float | None = None) -> ComparedWord:
         return ComparedWord(word.text, start + word.start, start + word.end, operation, other, confidence)
 
-    if said is None:
-        return [make(word, "equal", None, word.confidence) for word in heard], None
-    waiting_heard, waiting_said = iter(heard), iter(said)
-    above, below = [], []
-    texts = (" ".join(word.text for word in words) for words in (said, heard))
-    for operation, reference, hypothesis in align_words(*texts):
-        if hypothesis is not None:
-            word = next(waiting_heard)
-            above.append(make(word, operation, reference, word.confidence))
-        if reference is not None:
-            below.append(make(next(waiting_said), operation, hypothesis))
-    return above, below
+    if reference is None:
+        return [make(word, "equal", None, word.confidence) for word in hypothesis], None
+    new, old = iter(hypothesis), iter(reference)
+    compared: tuple[list[ComparedWord], list[ComparedWord]] = ([], [])
+    texts = (" ".join(word.text for word in words) for words in (reference, hypothesis))
+    for operation, old_text, new_text in align_words(*texts):
+        if new_text is not None:
+            word = next(new)
+            compared[0].append(make(word, operation, old_text, word.confidence))
+        if old_text is not None:
+            compared[1].append(make(next(old), operation, new_text))
+    return compared

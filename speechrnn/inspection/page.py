@@ -1,4 +1,4 @@
-"""One self-contained page about one recording: everything on one axis of time, with sound and a moving cursor."""
+"""A self-contained HTML page about one recording, with audio, pictures over time and a moving cursor."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ _WAVEFORM_POINTS = 2000
 
 
 def write_inspection(inspection: Inspection, folder: Path, name: str, *, has_states: bool = False) -> list[Path]:
-    """Write page and picture, and the states as ``.npz`` if asked for.
-
-    Returns:
-        The files: ``NAME.inspect.html`` and so on.
+    """Write the page, the picture and optionally the states as ``.npz``; returns their paths.
 
     Raises:
         ConfigError: A file cannot be written.
@@ -42,30 +39,30 @@ def write_inspection(inspection: Inspection, folder: Path, name: str, *, has_sta
 
 
 def to_page(inspection: Inspection) -> str:
-    """The page as HTML, with its sound, pictures, style and script inside.
+    """The page as HTML, with audio, pictures, style and script embedded.
 
     Raises:
-        SpeechRNNError: matplotlib, whose colours the pictures have, is not installed.
+        SpeechRNNError: matplotlib is not installed.
     """
     require_matplotlib()
     rows = choose_rows(inspection)
     panels = [
-        _panel("waveform", "sound pressure", _waveform(inspection), height=90),
-        _panel(_name_features(inspection), "low ones at the bottom", _heat(inspection.features.T, "magma"), height=120),
+        _panel("waveform", "", _waveform(inspection), height=90),
+        _panel(_name_features(inspection), "lowest at the bottom", _heat(inspection.features.T, "magma"), height=120),
         *(_states_panel(layer, inspection) for layer in inspection.layers),
         _panel(
             "CTC posteriors and best path",
-            "brighter is more probable; a frame shows the blank where no symbol is marked",
+            "brighter: more probable; the best token is the blank where no symbol is marked",
             _posteriors(inspection, rows),
             height=max(60, 16 * len(rows)),
         ),
-        _panel("heard", "fainter is less sure", _words(inspection.heard, inspection, "heard"), height=44),
+        _panel("hypothesis", "fainter: lower confidence", _words(inspection.hypothesis, inspection), height=44),
     ]
-    if inspection.said is not None:
-        panels.append(_panel("said", "the reference, aligned", _words(inspection.said, inspection, "said"), height=44))
+    if inspection.reference is not None:
+        panels.append(_panel("reference", "aligned", _words(inspection.reference, inspection), height=44))
     folder = files("speechrnn.inspection")
     values = {
-        "title": html.escape(PurePath(inspection.name).name),  # a page is sent around; folders are nobody's business
+        "title": html.escape(PurePath(inspection.name).name),  # without folders: pages are shared
         "summary": _summarise(inspection),
         "audio": _audio(inspection),
         "panels": "\n".join(panels),
@@ -114,12 +111,14 @@ def _panel(name: str, note: str, content: str, *, height: float, attributes: str
 
 
 def _summarise(inspection: Inspection) -> str:
-    heard = html.escape(" ".join(word.text for word in inspection.heard)) or "<i>nothing</i>"
-    lines = [f"<p class=heard>{heard}</p>"]
-    if inspection.said is not None:
-        said = html.escape(" ".join(word.text for word in inspection.said))
-        words = "word" if len(inspection.said) == 1 else "words"
-        lines.append(f"<p>Said: {said}: {inspection.errors} of {len(inspection.said)} {words} wrong.</p>")
+    hypothesis = html.escape(" ".join(word.text for word in inspection.hypothesis)) or "<i>no words</i>"
+    lines = [f"<p class=hypothesis>{hypothesis}</p>"]
+    if inspection.reference is not None:
+        reference = html.escape(" ".join(word.text for word in inspection.reference))
+        words = "word" if len(inspection.reference) == 1 else "words"
+        lines.append(
+            f"<p>Reference: {reference}: {inspection.errors} of {len(inspection.reference)} {words} wrong.</p>"
+        )
     where = f"{inspection.start:.2f} to {inspection.start + inspection.seconds:.2f} s"
     model = html.escape(PurePath(inspection.model).parent.name + "/" + PurePath(inspection.model).name)
     lines.append(f"<p class=note>{where}, {inspection.waveform.sample_rate:,} Hz; model {model}</p>")
@@ -134,7 +133,7 @@ def _audio(inspection: Inspection) -> str:
 
 
 def _percent(seconds: float, inspection: Inspection) -> float:
-    """Where a moment of the recording stands, in per cent of the width."""
+    """Horizontal position of a time, in per cent of the width."""
     return 100.0 * (seconds - inspection.start) / inspection.seconds
 
 
@@ -171,7 +170,7 @@ def _name_features(inspection: Inspection) -> str:
 
 
 def _heat(rows: np.ndarray, colours: str, *, low: float | None = None, high: float | None = None) -> str:
-    """A matrix as picture, its first row at the bottom; all frames are equally wide."""
+    """A matrix as picture, its first row at the bottom."""
     from matplotlib.image import imsave
 
     if low is None or high is None:
@@ -183,16 +182,15 @@ def _heat(rows: np.ndarray, colours: str, *, low: float | None = None, high: flo
 
 
 def _stretch(content: str, frames: int, frame_seconds: float, inspection: Inspection) -> str:
-    """Frames end where they end, not where the recording does."""
-    return (
-        f'<div class="frames" style="width: {100 * frames * frame_seconds / inspection.seconds:.4f}%">{content}</div>'
-    )
+    """Scale a picture to the duration of its frames."""
+    width = 100 * frames * frame_seconds / inspection.seconds
+    return f'<div class="frames" style="width: {width:.4f}%">{content}</div>'
 
 
 def _states_panel(layer: DirectionStates, inspection: Inspection) -> str:
     memory = inspection.encoder_seconds * layer.memory_frames
     spread = ", ".join(f"{value:.2f}" for value in np.quantile(memory, [0.1, 0.5, 0.9]))
-    note = f"units that remember longest at the top; a tenth, half and nine tenths of them forget within {spread} s"
+    note = f"longest memory at the top; 10, 50 and 90 % of the units forget within {spread} s"
     image = _heat(layer.states.T, "RdBu_r", low=-1.0, high=1.0)
     units = json.dumps([[int(unit), round(float(s), 3)] for unit, s in zip(layer.units, memory, strict=True)])
     return _panel(
@@ -206,7 +204,7 @@ def _states_panel(layer: DirectionStates, inspection: Inspection) -> str:
 
 def _posteriors(inspection: Inspection, rows: Sequence[int]) -> str:
     if not rows:
-        return "<p class=note>nothing but blanks</p>"
+        return "<p class=note>only blanks</p>"
     frames = len(inspection.posteriors)
     image = _heat(inspection.posteriors[:, rows].T, "viridis", low=0.0, high=1.0)
     height = 100.0 / len(rows)
@@ -232,28 +230,25 @@ def _show(symbol: str) -> str:
     return html.escape("␣" if symbol == " " else symbol)
 
 
-_MEANINGS = {
-    "substitute": "instead of {other}",
-    "insert": "nobody said it",
-    "delete": "not heard",
-}
+_MEANINGS = {"substitute": "substituted for {other}", "insert": "inserted", "delete": "deleted"}
 
 
-def _words(words: Sequence[ComparedWord], inspection: Inspection, row: str) -> str:
+def _words(words: Sequence[ComparedWord], inspection: Inspection) -> str:
     parts = []
     for word in words:
         left = _percent(word.start, inspection)
         width = _percent(word.end, inspection) - left
-        said = [f"{word.start:.2f} to {word.end:.2f} s"]
+        notes = [f"{word.start:.2f} to {word.end:.2f} s"]
         if word.confidence is not None:
-            said.append(f"confidence {word.confidence:.2f}")
+            notes.append(f"confidence {word.confidence:.2f}")
         if word.operation in _MEANINGS:
-            meaning = _MEANINGS[word.operation].format(other=word.other)
-            said.append(meaning if row == "heard" or word.operation == "delete" else f"heard as {word.other}")
+            is_reference = word.operation == "substitute" and word.confidence is None
+            meaning = "recognised as {other}" if is_reference else _MEANINGS[word.operation]
+            notes.append(meaning.format(other=word.other))
         sure = 1.0 if word.confidence is None else 0.25 + 0.75 * word.confidence
         parts.append(
             f'<button class="word {word.operation}" style="left: {left:.3f}%; width: {width:.3f}%; --sure: {sure:.2f}" '
-            f'data-start="{word.start:.4f}" data-end="{word.end:.4f}" title="{html.escape(", ".join(said))}">'
+            f'data-start="{word.start:.4f}" data-end="{word.end:.4f}" title="{html.escape(", ".join(notes))}">'
             f"{MARKS[word.operation]}{html.escape(word.text)}</button>"
         )
     return "".join(parts)

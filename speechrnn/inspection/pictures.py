@@ -19,31 +19,27 @@ if TYPE_CHECKING:
     from speechrnn.inspection.inspect import ComparedWord, Inspection
 
 MARKS = {"equal": "", "substitute": "≠ ", "insert": "+ ", "delete": "− "}
-"""What stands before a word that is not right, beside its colour."""
+"""Prefix of a wrong word, in addition to its colour."""
 
 _MOST_ROWS = 40
 _LEAST_POSTERIOR = 0.02
-_FLOOR, _CEILING = 1e-12, 1e30  # what vanished and unbounded gradients are drawn as
+_FLOOR, _CEILING = 1e-12, 1e30  # drawn for vanished and unbounded gradients
 _LEAST_SHARE = 1e-6
 
 
 def has_matplotlib() -> bool:
-    """Whether pictures can be drawn here."""
+    """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
 def require_matplotlib() -> None:
-    """Say what to install where pictures cannot be drawn.
-
-    Raises:
-        SpeechRNNError: matplotlib is not installed.
-    """
+    """Raise SpeechRNNError if matplotlib is not installed."""
     if not has_matplotlib():
         raise SpeechRNNError("pictures need matplotlib: pip install matplotlib")
 
 
 def new_figure(width: float = 7.0, height: float = 4.0) -> Any:
-    """An empty matplotlib figure, in inches; it needs no screen and no global state.
+    """Create an empty matplotlib figure, without a display or global state; width and height in inches.
 
     Raises:
         SpeechRNNError: matplotlib is not installed.
@@ -71,7 +67,7 @@ def to_pixels(figure: Any) -> np.ndarray:
 
 
 def write_histograms(values: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Write histograms side by side as PNG; the names are those of the axes.
+    """Write histograms side by side as PNG; names become axis labels.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -84,11 +80,11 @@ def write_histograms(values: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 def draw_lag_curves(curves: Sequence[LagCurve], *, title: str = "") -> Any:
-    """Draw how much of an error arrives at the states before it, one line a layer and direction.
+    """Draw the norm of errors by lag, one line per layer and direction.
 
     Args:
         curves: One or more; each is drawn as a share of its value at lag 0, on a logarithmic scale.
-        title: What the picture is of.
+        title: Title of the figure.
 
     Returns:
         A matplotlib figure. Solid lines are forward, dashed ones backward; a dot marks each half-life.
@@ -126,18 +122,12 @@ def draw_lag_curves(curves: Sequence[LagCurve], *, title: str = "") -> Any:
 
 
 def draw_inspection(inspection: Inspection) -> Any:
-    """Draw a recording, what the model makes of it and what it says, on one axis of time.
-
-    Args:
-        inspection: What was found.
-
-    Returns:
-        A matplotlib figure, with the panels of the page (:func:`speechrnn.inspection.page.to_page`).
+    """Draw the panels of the page (:func:`speechrnn.inspection.page.to_page`) as a matplotlib figure.
 
     Raises:
         SpeechRNNError: matplotlib is not installed.
     """
-    layers, has_reference = inspection.layers, inspection.said is not None
+    layers, has_reference = inspection.layers, inspection.reference is not None
     rows = choose_rows(inspection)
     heights = [1.0, 1.3, *[1.1] * len(layers), max(1.0, 0.13 * len(rows)), 0.35, *[0.35] * has_reference]
     figure = new_figure(max(8.0, min(40.0, 2.0 * inspection.seconds)), 1.2 * sum(heights))
@@ -161,9 +151,9 @@ def draw_inspection(inspection: Inspection) -> Any:
             left, right = (start + inspection.posterior_seconds * edge for edge in (first, last + 1))
             corners = ([left, right, right, left, left], place[token] + np.array([-0.5, -0.5, 0.5, 0.5, -0.5]))
             axes.plot(*corners, color="white", linewidth=0.8)
-    _write_words(panels[3 + len(layers)], inspection.heard, "heard")
-    if inspection.said is not None:
-        _write_words(panels[4 + len(layers)], inspection.said, "said")
+    _write_words(panels[3 + len(layers)], inspection.hypothesis, "hypothesis")
+    if inspection.reference is not None:
+        _write_words(panels[4 + len(layers)], inspection.reference, "reference")
     for axes in (panels[0], *panels[2 : 2 + len(layers)]):
         axes.set_yticks([])
     panels[-1].set_xlim(start, end)
@@ -172,7 +162,7 @@ def draw_inspection(inspection: Inspection) -> Any:
 
 
 def _show_features(axes: Any, inspection: Inspection) -> None:
-    """Log-mels over Hz, on the mel scale; other features by their number."""
+    """Log-mels over Hz, on the mel scale; other features by index."""
     axes.set_ylabel("MFCCs" if inspection.feature_kind == "mfcc" else "log-mels")
     if not len(inspection.bands_hz):
         _show_matrix(axes, inspection.features.T, inspection.start, inspection.frame_seconds, "magma")
@@ -187,7 +177,7 @@ def _show_features(axes: Any, inspection: Inspection) -> None:
 
 
 def choose_rows(inspection: Inspection) -> list[int]:
-    """Tokens that are worth a row: those of the best path and other probable ones, without the blank, at most forty."""
+    """Tokens to show: those of the best path and other probable ones, without the blank, at most forty."""
     best = inspection.posteriors.max(axis=0, initial=0.0)
     on_path = {token for token, _, _ in inspection.path}
     wanted = [token for token in range(len(best)) if token in on_path or best[token] >= _LEAST_POSTERIOR]
@@ -204,7 +194,6 @@ def _show_matrix(
     colours: str,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> None:
-    """Rows from the bottom up, frames where they are in time."""
     extent = (start, start + rows.shape[1] * frame_seconds, -0.5, len(rows) - 0.5)
     options = {"aspect": "auto", "origin": "lower", "interpolation": "nearest", "extent": extent, "cmap": colours}
     if rows.size:

@@ -39,15 +39,15 @@ def test_everything_lies_on_one_axis_of_time(recognizer, waveform):
     assert {len(layer.states) for layer in found.layers} == {frames}
     assert [layer.name for layer in found.layers] == ["layer 1 forward", "layer 1 backward"]
     np.testing.assert_allclose(found.posteriors.sum(axis=1), 1.0, rtol=1e-5)
-    assert [word.text for word in found.heard] == WORDS
-    assert found.said is None
+    assert [word.text for word in found.hypothesis] == WORDS
+    assert found.reference is None
     assert found.errors == 0
     assert [found.symbols[token] for token, _, _ in found.path] == WORDS
 
 
 def test_words_are_those_of_the_transcript(recognizer, waveform):
     words = recognizer.transcribe(waveform).words
-    found = inspect_recording(recognizer, waveform).heard
+    found = inspect_recording(recognizer, waveform).hypothesis
     assert [(w.text, w.start, w.end, w.confidence) for w in found] == [
         (w.text, w.start, w.end, w.confidence) for w in words
     ]
@@ -76,7 +76,7 @@ def test_units_stand_in_the_order_in_which_they_forget_and_are_exported_in_their
 
 @pytest.mark.parametrize(("cell", "gates"), [("elementwise", 1), ("tanh", 1), ("gru", 3), ("lstm", 4)])
 def test_memory_is_what_a_unit_keeps_of_its_past(cell, gates):
-    """With nothing heard and gates at one half, half is kept a frame: gone but for 1/e after 1 / ln 2 frames."""
+    """With zero inputs and gates at one half, a unit keeps half per frame: 1/e after 1 / ln 2 frames."""
     recurrent = torch.full((2,), 0.5) if cell == "elementwise" else torch.zeros(2 * gates, 2)
     if cell == "tanh":
         recurrent = 0.5 * torch.eye(2)
@@ -88,34 +88,34 @@ def test_memory_is_what_a_unit_keeps_of_its_past(cell, gates):
 
 def test_a_reference_is_aligned_and_errors_are_named(recognizer, waveform):
     found = inspect_recording(recognizer, waveform, text="Low low middle")
-    assert [(w.text, w.operation, w.other) for w in found.said] == [
+    assert [(w.text, w.operation, w.other) for w in found.reference] == [
         ("low", "equal", "low"), ("low", "substitute", "high"), ("middle", "equal", "middle"),
     ]  # fmt: skip
-    assert [(w.text, w.operation) for w in found.heard] == [
+    assert [(w.text, w.operation) for w in found.hypothesis] == [
         ("low", "equal"), ("high", "substitute"), ("middle", "equal"),
     ]  # fmt: skip
     assert found.errors == 1
     right = inspect_recording(recognizer, waveform, text="low high middle")
-    for heard, said in zip(right.heard, right.said, strict=True):
-        assert (heard.start, heard.end) == pytest.approx((said.start, said.end), abs=3 * found.encoder_seconds)
+    for new, old in zip(right.hypothesis, right.reference, strict=True):
+        assert (new.start, new.end) == pytest.approx((old.start, old.end), abs=3 * found.encoder_seconds)
     missed = inspect_recording(recognizer, waveform, text="low high middle low")
-    assert missed.said[-1].operation == "delete"
+    assert missed.reference[-1].operation == "delete"
     assert missed.errors == 1
     surplus = inspect_recording(recognizer, waveform, text="low middle")
-    assert [w.operation for w in surplus.heard] == ["equal", "insert", "equal"]
+    assert [w.operation for w in surplus.hypothesis] == ["equal", "insert", "equal"]
 
 
 def test_a_window_keeps_the_recordings_own_times(recognizer, waveform, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, waveform.samples, 8000, subtype="FLOAT")
     whole = inspect_recording(recognizer, path)
-    cut = (whole.heard[0].end + whole.heard[1].start) / 2
+    cut = (whole.hypothesis[0].end + whole.hypothesis[1].start) / 2
     part = inspect_recording(recognizer, path, start=cut)
-    assert [word.text for word in part.heard] == WORDS[1:]
-    assert part.heard[0].start == pytest.approx(whole.heard[1].start, abs=0.1)
+    assert [word.text for word in part.hypothesis] == WORDS[1:]
+    assert part.hypothesis[0].start == pytest.approx(whole.hypothesis[1].start, abs=0.1)
     assert part.start + part.seconds == pytest.approx(waveform.seconds, abs=1e-3)
     first = inspect_recording(recognizer, path, end=cut)
-    assert [word.text for word in first.heard] == WORDS[:1]
+    assert [word.text for word in first.hypothesis] == WORDS[:1]
     assert first.seconds == pytest.approx(cut, abs=1e-3)
     assert part.export_states()["seconds"][0] == pytest.approx(cut)
 
@@ -127,7 +127,7 @@ def test_a_window_keeps_the_recordings_own_times(recognizer, waveform, tmp_path)
         ({"start": -1.0}, ConfigError, "expected 0 <= start < end"),
         ({"start": 90.0}, AudioError, "90"),
         ({"text": "łow"}, CorpusError, "ł"),
-        ({"text": " ."}, CorpusError, "nothing is left of it"),
+        ({"text": " ."}, CorpusError, "empty after the model"),
         ({"text": "low " * 400}, SpeechRNNError, "the text cannot be aligned: .* need at least"),
         ({"channel": 3}, AudioError, "channel"),
     ],
@@ -141,7 +141,7 @@ def test_what_cannot_be_shown_is_refused_in_one_line(recognizer, waveform, optio
 def test_half_an_hour_is_asked_for_a_window(recognizer, tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, np.zeros(8000 * 1800, np.int16), 8000)
-    with pytest.raises(ConfigError, match="1,800 s are too long to look at at once; choose a window of at most 120 s"):
+    with pytest.raises(ConfigError, match="1,800 s, expected at most 120 s; select a part"):
         inspect_recording(recognizer, path)
     with pytest.raises(ConfigError, match="--start and --end"):
         inspect_recording(recognizer, path, start=100.0)
@@ -183,6 +183,6 @@ def test_a_model_that_reads_its_final_state_is_shown_with_one_row_of_posteriors(
     assert found.posteriors.shape[0] == 1
     assert found.posterior_seconds == pytest.approx(1.0)
     assert len(found.layers[0].states) == len(found.export_states()["seconds"]) > 10
-    assert all((word.start, word.end) == (0.0, 1.0) for word in found.heard)
+    assert all((word.start, word.end) == (0.0, 1.0) for word in found.hypothesis)
     assert "<figure" in to_page(found)
     assert draw_inspection(found).axes

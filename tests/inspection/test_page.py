@@ -51,22 +51,22 @@ def test_there_is_a_panel_for_each_layer_and_a_button_for_each_word(page, inspec
     names = re.findall(r"<b>([^<]+)</b>", page)
     assert names == [
         "waveform", f"{inspection.features.shape[1]} MFCCs", "layer 1 forward", "layer 1 backward",
-        "CTC posteriors and best path", "heard", "said",
+        "CTC posteriors and best path", "hypothesis", "reference",
     ]  # fmt: skip
     words = re.findall(r'<button class="word (\w+)" style="left: ([\d.]+)%; width: ([\d.]+)%', page)
     assert [operation for operation, _, _ in words] == ["equal", "substitute", "equal"] * 2
     left, width = map(float, words[1][1:])
-    heard = inspection.heard[1]
-    assert left == pytest.approx(100 * heard.start / inspection.seconds, abs=0.01)
-    assert left + width == pytest.approx(100 * heard.end / inspection.seconds, abs=0.01)
+    word = inspection.hypothesis[1]
+    assert left == pytest.approx(100 * word.start / inspection.seconds, abs=0.01)
+    assert left + width == pytest.approx(100 * word.end / inspection.seconds, abs=0.01)
     assert "≠ high" in page
-    assert "instead of low" in page
+    assert "substituted for low" in page
     assert "1 of 3 words wrong" in page
 
 
 def test_what_it_is_given_is_escaped(inspection):
-    word = replace(inspection.heard[0], text="<script>", other='"&')
-    page = to_page(replace(inspection, name="/far/<b>.wav", model="/secret/runs/a/model", heard=[word]))
+    word = replace(inspection.hypothesis[0], text="<script>", other='"&')
+    page = to_page(replace(inspection, name="/far/<b>.wav", model="/secret/runs/a/model", hypothesis=[word]))
     assert "<b>.wav" not in page.replace("&lt;b&gt;.wav", "")
     assert page.count("<script>") == 1
     assert "/far" not in page
@@ -83,8 +83,8 @@ def test_rows_are_those_of_the_path_and_no_blank(inspection):
 def test_silence_with_nothing_but_blanks_has_a_page_too(inspection):
     blank = np.zeros_like(inspection.posteriors)
     blank[:, 0] = 1.0
-    silent = replace(inspection, posteriors=blank, path=[], heard=[], said=None)
-    assert "nothing but blanks" in to_page(silent)
+    silent = replace(inspection, posteriors=blank, path=[], hypothesis=[], reference=None)
+    assert "only blanks" in to_page(silent)
     assert to_png(draw_inspection(silent)).startswith(b"\x89PNG")
 
 
