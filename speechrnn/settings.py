@@ -97,8 +97,7 @@ def build(
 def check_settings(config: Any, section: str = "") -> None:
     """Check each field of a configuration dataclass against its annotation and its bounds.
 
-    A pair of numbers is a range: its first number must not exceed its second. A tuple may be empty only where its
-    default is.
+    A tuple may be empty only where its default is.
 
     Args:
         config: The instance, usually from its ``__post_init__``.
@@ -110,13 +109,16 @@ def check_settings(config: Any, section: str = "") -> None:
     hints = get_type_hints(type(config))
     for each in fields(config):
         value, hint = getattr(config, each.name), hints[each.name]
-        if not (is_of(value, hint) and _is_within(value, each) and (not _is_pair(hint) or value[0] <= value[-1])):
+        if not (is_of(value, hint) and _is_within(value, each)):
             name = f"{section}.{each.name}" if section else each.name
             raise ConfigError(f"{name}: expected {describe(each, hint)}, got {shorten(value)}")
 
 
 def is_of(value: Any, hint: Any) -> bool:
-    """Whether a plain value has an annotated type; a whole number is a number, true and false are neither."""
+    """Whether a plain value has an annotated type; a whole number is a number, true and false are neither.
+
+    A pair of numbers is a range: its first number must not exceed its second.
+    """
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
@@ -125,8 +127,10 @@ def is_of(value: Any, hint: Any) -> bool:
     if origin in _MAPPINGS:
         return isinstance(value, dict) and all(is_of(each, inner[-1]) for each in value.values() if inner)
     if origin in _SEQUENCES:
-        is_right = isinstance(value, tuple | list) and (not _is_pair(hint) or len(value) == len(inner))
-        return is_right and all(is_of(each, inner[0]) for each in value if inner)
+        if not isinstance(value, tuple | list) or not all(is_of(each, inner[0]) for each in value if inner):
+            return False
+        is_pair = origin is tuple and bool(inner) and inner[-1] is not ...
+        return not is_pair or (len(value) == len(inner) and value[0] <= value[-1])
     if hint in _KINDS:
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
     return hint is Any or not isinstance(origin, type) or isinstance(value, origin)
@@ -170,7 +174,7 @@ def _describe_type(hint: Any, each: Field[Any]) -> str:
         return "settings" if is_dataclass(origin) else _NAMES.get(origin, name)
     if origin in _MAPPINGS:
         return f"{numbers} by name"
-    return f"two {numbers}, lowest first" if _is_pair(hint) else numbers
+    return f"two {numbers}, lowest first" if origin is tuple and inner[-1] is not ... else numbers
 
 
 def _describe_bounds(each: Field[Any]) -> str:
@@ -191,10 +195,6 @@ def _is_within(value: Any, each: Field[Any]) -> bool:
     low, high, opened = (each.metadata[key] for key in ("low", "high", "open"))
     is_above = all(low < n if opened in ("low", "both") else low <= n for n in numbers)
     return is_above and all(n < high if opened in ("high", "both") else n <= high for n in numbers)
-
-
-def _is_pair(hint: Any) -> bool:
-    return get_origin(hint) is tuple and get_args(hint)[-1] is not ...
 
 
 def _is_optional(hint: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +75,16 @@ class EncoderConfig:
     initial_state: Literal["zero", "learned", "encoded"] = "zero"
     output: Literal["frames", "final_state"] = "frames"
 
+    # Derived from the fields in __post_init__, and no fields themselves.
+    resolved_hidden_size: ClassVar[int]
+    """Units of each direction: as given, or those of the named size."""
+    resolved_num_layers: ClassVar[int]
+    """Recurrent layers: as given, or those of the named size."""
+
     def __post_init__(self) -> None:
         check_settings(self, "encoder")
+        units, layers = SIZES[self.size]
+        vars(self).update(resolved_hidden_size=self.hidden_size or units, resolved_num_layers=self.num_layers or layers)
         if self.lookahead_frames and self.bidirectional:
             raise ConfigError(
                 "encoder.lookahead_frames: a bidirectional encoder already sees all future frames; "
@@ -84,16 +92,6 @@ class EncoderConfig:
             )
         if self.lookahead_frames and self.output == "final_state":
             raise ConfigError("encoder.lookahead_frames: no frames follow a final state (encoder.output); set it to 0")
-
-    @property
-    def resolved_hidden_size(self) -> int:
-        """Units of each direction: as given, or those of the named size."""
-        return self.hidden_size or SIZES[self.size][0]
-
-    @property
-    def resolved_num_layers(self) -> int:
-        """Recurrent layers: as given, or those of the named size."""
-        return self.num_layers or SIZES[self.size][1]
 
 
 def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:

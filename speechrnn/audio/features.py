@@ -92,7 +92,13 @@ class FrontEnd(nn.Module):
                 f"front_end.n_mels {config.n_mels}: {num_empty} bands contain no bin of an n_fft of "
                 f"{config.fft_length}; lower n_mels or raise n_fft"
             )
-        self.register_buffer("window", _make_window(config), persistent=False)
+        window = torch.hann_window(config.window_length, dtype=torch.float64)
+        spare = config.fft_length - config.window_length
+        if config.is_centred:
+            window = functional.pad(window, (spare // 2, spare - spare // 2))
+        else:  # without its first sample, which has no weight, because pre-emphasis starts at the second
+            window = functional.pad(window[1:], (0, spare + 1))
+        self.register_buffer("window", window.float(), persistent=False)
         # Each row twice: one product then adds the squares of real and imaginary parts and sums them into bands.
         self.register_buffer("power_filters", filters.repeat_interleave(2, dim=0).float(), persistent=False)
         self.register_buffer("dct", make_dct(config.n_mels, config.num_coefficients).float(), persistent=False)
@@ -272,13 +278,14 @@ class FrontEnd(nn.Module):
         return mask_padding((features - self.mean) / self.std, frame_lengths)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrontEnd:
-        """Move the constants as `fn` does, but keep them float32 when a model is halved."""
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(move, recurse)
+        """Move the constants where `fn` moves them, but keep them float32 when a model is halved."""
+        before = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, tensor in before.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != tensor.dtype:
+                setattr(self, name, tensor.to(moved.device))
+        return self
 
 
 class StatisticsAccumulator:
@@ -323,19 +330,6 @@ class StatisticsAccumulator:
         mean = self._sum / self.num_frames
         variance = self._sum_of_squares / self.num_frames - mean.square()
         return mean.float(), variance.clamp(min=STD_FLOOR**2).sqrt().float()
-
-
-def _make_window(config: FrontEndConfig) -> Tensor:
-    """Make the periodic Hann window with zeros at its sides, (n_fft,), float32.
-
-    Without centring, the window omits its first sample, which has no weight, because pre-emphasis starts at the second.
-    """
-    window = torch.hann_window(config.window_length, dtype=torch.float64)
-    spare = config.fft_length - config.window_length
-    left = spare // 2
-    if config.is_centred:
-        return functional.pad(window, (left, spare - left)).float()
-    return functional.pad(window[1:], (0, spare + 1)).float()
 
 
 def _emphasise(waveforms: Tensor, lengths: Tensor, *, pre_emphasis: float, width: int) -> Tensor:

@@ -131,7 +131,14 @@ def read_audio(
     if (array := _as_array(source)) is not None:
         samples, rate = _read_array(array, input_rate, wanted)
     else:
-        samples, rate = _read_encoded(source, input_rate, wanted)
+        with _open_recording(source, wanted) as recording:
+            sound, rate = recording.sound, recording.sound.samplerate
+            if input_rate is not None and input_rate != rate:
+                raise AudioError(
+                    f"{wanted.name}: its header says {rate} Hz, not {input_rate}; a rate is for arrays only"
+                )
+            first, count = _locate(wanted, AudioInfo(rate, sound.channels, sound.frames))
+            samples = _decode(recording, first, count, wanted)
     _check_samples(samples, rate, name=wanted.name, warn_of_levels=check_levels)
     if sample_rate is None or sample_rate == rate:
         return Waveform(samples, rate)
@@ -220,16 +227,6 @@ def _scale(array: np.ndarray, name: str) -> np.ndarray:
     if kind == "u" and size == 1:
         return (array.astype(np.float32) - 128) / 128
     raise AudioError(f"{name}: {array.dtype} samples have no standard scale; give floats in [-1, 1], or int16")
-
-
-def _read_encoded(source: AudioSource, input_rate: int | None, wanted: _Wanted) -> tuple[np.ndarray, int]:
-    with _open_recording(source, wanted) as recording:
-        sound = recording.sound
-        rate = sound.samplerate
-        if input_rate is not None and input_rate != rate:
-            raise AudioError(f"{wanted.name}: its header says {rate} Hz, not {input_rate}; a rate is for arrays only")
-        first, count = _locate(wanted, AudioInfo(rate, sound.channels, sound.frames))
-        return _decode(recording, first, count, wanted), rate
 
 
 @contextmanager

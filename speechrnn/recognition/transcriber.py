@@ -257,7 +257,8 @@ class Transcriber(ABC):
         return replace(made, text="", segments=(), rejected=text)
 
     def _make_words(self, hypothesis: Hypothesis, samples: np.ndarray, decoder: Decoder) -> tuple[Word, ...]:
-        frame, calibration = self.seconds_per_frame, self.calibrations.get(decoder.name)
+        frame = self.seconds_per_frame
+        calibration = self.calibrations.get(decoder.name) if self.calibrations else None
         words, peaks = [], []
         for text, first, last in self.tokens.words(hypothesis.tokens):
             peak = hypothesis.frames[first][0] * frame, (hypothesis.frames[last][1] + 1) * frame
