@@ -80,8 +80,8 @@ def read_bytes(
     Args:
         path: The file.
         error: Exception type to raise.
-        expected: What the file should be, for the message.
-        largest: Most bytes.
+        expected: Expected kind of file, for the message.
+        largest: Largest size, in bytes.
 
     Raises:
         SpeechRNNError: Of the given type: the file is missing, unreadable, too large, or a folder, pipe or device.
@@ -179,7 +179,7 @@ def parse_yaml(text: str, *, where: str, error: type[SpeechRNNError] = ConfigErr
 
     Raises:
         SpeechRNNError: Of the given type: it is not YAML, has a key twice, is nested too deeply or recursively, or is
-            too large once its aliases are resolved.
+            too large with its aliases resolved.
     """
     import yaml
 
@@ -203,18 +203,15 @@ def _get_loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def fetch_flow_collection_start(self, *arguments: Any) -> None:
-            self._check_depth(self.flow_level)
-            super().fetch_flow_collection_start(*arguments)
+        depth = 0
 
-        def add_indent(self, column: int) -> bool:
-            self._check_depth(len(self.indents))
-            return super().add_indent(column)
-
-        @staticmethod
-        def _check_depth(depth: int) -> None:
-            if depth > _DEEPEST:
+        def compose_node(self, *arguments: Any) -> Any:
+            self.depth += 1
+            if self.depth > _DEEPEST:
                 raise RecursionError
+            node = super().compose_node(*arguments)
+            self.depth -= 1
+            return node
 
     number = "tag:yaml.org,2002:float"
     Loader.yaml_implicit_resolvers = {
@@ -228,7 +225,7 @@ def _get_loader() -> Any:
 
 
 def _check_node(root: Any, where: str, error: type[SpeechRNNError]) -> None:
-    """Refuse duplicate keys, and documents that are deep or large once their aliases are resolved."""
+    """Refuse duplicate keys, and documents that are deep or large with their aliases resolved."""
     waiting, count = [(root, 1)], 0
     while waiting:
         node, depth = waiting.pop()
@@ -239,17 +236,13 @@ def _check_node(root: Any, where: str, error: type[SpeechRNNError]) -> None:
             raise error(f"{where}: more than {_MOST_NODES:,} values, counting each use of an alias")
         children = node.value if isinstance(getattr(node, "value", None), list) else []
         if node is not None and node.id == "mapping":
-            _check_keys([key for key, _ in children], where, error)
+            seen = set()
+            for key, _ in children:
+                line = f"{where} line {key.start_mark.line + 1}"
+                if not isinstance(key.value, str):
+                    raise error(f"{line}: expected a name before the colon")
+                if key.value in seen:
+                    raise error(f"{line}: {key.value} is given twice; remove one of them")
+                seen.add(key.value)
             children = [value for _, value in children]
         waiting += [(child, depth + 1) for child in children]
-
-
-def _check_keys(keys: list[Any], where: str, error: type[SpeechRNNError]) -> None:
-    seen = set()
-    for key in keys:
-        line = key.start_mark.line + 1
-        if not isinstance(key.value, str):
-            raise error(f"{where} line {line}: expected a name before the colon")
-        if key.value in seen:
-            raise error(f"{where} line {line}: {key.value} is given twice; remove one of them")
-        seen.add(key.value)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLANK_ID = 0
-"""The token that CTC emits where it says nothing; the first of every vocabulary."""
+"""The blank token of CTC, the first of every vocabulary."""
 
 BATCH_TENSORS = (
     *("waveforms", "waveform_lengths", "targets", "target_lengths"),
     *("references", "reference_lengths", "speaker_stats"),
 )
-"""Those fields of a :class:`Batch` that are tensors, where they are there."""
+"""Fields of a :class:`Batch` that are tensors or None."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,15 @@ class Batch:
         target_lengths: Valid tokens of each utterance, (B,), int64.
         ids: Name of each utterance in its corpus, B of them.
         texts: Reference text of each utterance, B of them, after the corpus's normalisation.
-        augment_seeds: One seed an utterance for what is drawn on the device (SpecAugment), B of them; empty outside
+        augment_seeds: A seed for each utterance for augmentation on the device (SpecAugment), B of them; empty outside
             training.
-        failed: Id, reference text and reason of each utterance that belongs here but could not be read.
+        failed: Id, reference text and reason of each utterance of the batch that could not be read.
         references: Another recording of each utterance's speaker, (B, R), for models whose initial state is encoded;
             None for others.
-        reference_lengths: Valid samples of each, (B,), int64; 0 where the speaker has no other.
+        reference_lengths: Valid samples of each, (B,), int64; 0 if the speaker has no other recording.
         speaker_stats: Number of frames of each utterance's speaker, and the mean features over them, (B, 1 + F), for
             front ends that normalise by speaker; None for others.
-        previous: Id of the utterance that each one follows, None for none, B of them; empty where states are not
-            carried on.
+        previous: Id of each utterance's predecessor or None, B of them; empty if states are not carried over.
     """
 
     waveforms: Tensor
@@ -102,33 +101,33 @@ class Batch:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Those that are there, by name."""
+        """The tensors that are not None, by name."""
         return {name: getattr(self, name) for name in BATCH_TENSORS if getattr(self, name) is not None}
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on another device. Lengths stay: they are read there."""
+        """The same batch with its tensors on another device; lengths stay on the host."""
         names = [name for name in self.tensors if not name.endswith("lengths")]
         moved: dict[str, Any] = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, as DataLoader asks for."""
+        """The same batch in page-locked memory, for DataLoader."""
         pinned: dict[str, Any] = {name: each.pin_memory() for name, each in self.tensors.items()}
         return replace(self, **pinned)
 
 
 @dataclass(frozen=True)
 class Emission:
-    """What an acoustic model says of a batch of waveforms.
+    """Output of an acoustic model for a batch of waveforms.
 
     Attributes:
         log_probs: Natural-log probability of each token at each encoder frame, (B, T', V), float32; rows past an
-            utterance's length hold no meaning.
+            utterance's length are undefined.
         lengths: Valid encoder frames of each utterance, (B,), int64.
         state: Hidden state after the last valid frame, (layers, parts, directions, B, H), where parts is 2 (hidden and
-            cell) for an LSTM and 1 otherwise; None where it was not asked for.
-        intermediate: Log-probabilities that lower layers would give, each (B, T', V), or (B, T', phones) where they
-            have an output layer of their own; for training alone.
+            cell) for an LSTM and 1 otherwise; None if it was not requested.
+        intermediate: Log-probabilities of lower layers, each (B, T', V), or (B, T', phones) with an output layer of
+            their own; for training only.
     """
 
     log_probs: Tensor
@@ -139,14 +138,14 @@ class Emission:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of an utterance, as token ids.
+    """A decoding result of one utterance, as token ids.
 
     Attributes:
         tokens: Token ids, blanks and repeats removed.
         frames: First and last encoder frame of each token, both inclusive.
         acoustic_score: Natural-log probability under the acoustic model: of the best path (greedy), or summed over the
             paths kept (beam).
-        language_score: Natural-log probability under the language model; 0 without one.
+        language_score: Natural-log probability under the language model; 0 without a model.
         confidences: Posterior of each token, in [0, 1]: the highest over its frames.
     """
 
@@ -158,7 +157,7 @@ class Hypothesis:
 
 
 def pad_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack 1-D tensors, with zeros at their ends: (B, T), T that of the longest, and their lengths, (B,), int64."""
+    """Stack 1-D tensors, padded with zeros to the longest: (B, T), and their lengths, (B,), int64."""
     import torch
 
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
@@ -166,7 +165,7 @@ def pad_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on another device. The host does not wait: a copy to a GPU is queued, one to the CPU is complete."""
+    """Copy a tensor to another device; a copy to a GPU is queued, so that the host does not wait."""
     return tensor.to(device, non_blocking=device.type != "cpu")
 
 
@@ -186,13 +185,13 @@ def valid_mask(sequences: Tensor, lengths: Tensor) -> Tensor:
 
 
 def mask_padding(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """Set what lies past each length to zero, also where it is NaN: (B, T, …), (B,) → (B, T, …)."""
+    """Set the padding to zero, also NaN in it: (B, T, …), (B,) → (B, T, …)."""
     mask = valid_mask(sequences, lengths)
     return sequences.masked_fill(~mask.view(*mask.shape, *(1,) * (sequences.dim() - 2)), 0.0)
 
 
 def pick_last(frames: Tensor, lengths: Tensor) -> Tensor:
-    """The last valid frame of each utterance, (B, T, D) → (B, 1, D); the first one where none is valid."""
+    """The last valid frame of each utterance, (B, T, D) → (B, 1, D); the first one if none is valid."""
     last = (move(lengths, frames.device) - 1).clamp(min=0)[:, None, None]
     return frames.gather(1, last.expand(-1, 1, frames.shape[2]))
 

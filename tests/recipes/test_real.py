@@ -33,7 +33,7 @@ def test_all_of_yesno_can_be_trained_on(tmp_path):
     assert preflight.left_out == []
     assert (len(preflight.train), len(preflight.valid)) == (25, 5)
     assert preflight.tokens.symbols == ["<blank>", "no", "yes"]
-    assert {len(utterance.tokens) for utterance in preflight.train + preflight.valid} == {8}
+    assert {len(utterance.tokens) for utterance in [*preflight.train, *preflight.valid]} == {8}
     assert len(read_manifest(recipe.output / "test.jsonl")) == 30
     hours = sum(utterance.seconds for utterance in preflight.train) / 3600
     assert 0.03 < hours < 0.06  # five to nine seconds a file
@@ -110,7 +110,7 @@ def test_all_of_fsdd_can_be_trained_on_with_any_speaker_left_out(tmp_path):
     for speaker in speakers:
         recipe, preflight = prepare("fsdd", tmp_path, fold=speaker)
         assert preflight.left_out == []
-        assert {u.speaker for u in preflight.train + preflight.valid} == {*speakers} - {speaker}
+        assert {u.speaker for u in [*preflight.train, *preflight.valid]} == {*speakers} - {speaker}
         tested = read_manifest(recipe.output / "test.jsonl")
         assert len(tested) == 500
         assert {entry.speaker for entry in tested} == {speaker}
