@@ -203,9 +203,7 @@ def add_pauses(samples: np.ndarray, config: AugmentConfig, *, sample_rate: int, 
 def add_word_fragments(samples: np.ndarray, config: WordFragmentsConfig, *, sample_rate: int, seed: int) -> np.ndarray:
     """Add a word fragment to the ends."""
     rng = np.random.default_rng(seed)
-    levels = _measure_levels(samples, sample_rate)
-    loud = np.flatnonzero(levels >= levels.max() / 2.0) if len(levels) and levels.any() else np.zeros(0, int)
-    changed = samples.copy()
+    loud, changed = _find_loud(samples, sample_rate, 0.5), samples.copy()
     for is_end in (False, True):
         has_fragment, length_s = rng.random() < config.probability, rng.uniform(*config.seconds)
         length = min(round(length_s * sample_rate), len(samples))
@@ -213,8 +211,7 @@ def add_word_fragments(samples: np.ndarray, config: WordFragmentsConfig, *, samp
         if not has_fragment or not len(loud):
             continue
         # The piece starts with a loud moment at the beginning, and ends with one at the end.
-        size = max(1, sample_rate // 100)
-        moment = (int(loud[int(place * len(loud))]) + is_end) * size
+        moment = (int(loud[int(place * len(loud))]) + is_end) * (sample_rate // 100)
         start = min(max(0, moment - (length if is_end else 0)), len(samples) - length)
         piece = samples[start : start + length] * gain
         fade = np.linspace(0.0, 1.0, length) if is_end else np.linspace(1.0, 0.0, length)
@@ -225,32 +222,36 @@ def add_word_fragments(samples: np.ndarray, config: WordFragmentsConfig, *, samp
 
 def _measure_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Root mean square of each whole 10 ms, (N // 10 ms,)."""
-    size = max(1, sample_rate // 100)
+    size = sample_rate // 100
     pieces = samples[: len(samples) // size * size].reshape(-1, size)
     return np.sqrt(np.mean(np.square(pieces), axis=1))
+
+
+def _find_loud(samples: np.ndarray, sample_rate: int, share: float) -> np.ndarray:
+    """Numbers of the 10 ms with at least this share of the loudest one's amplitude; empty for silence."""
+    levels = _measure_levels(samples, sample_rate)
+    return np.flatnonzero(levels >= levels.max() * share) if levels.any() else np.zeros(0, int)
 
 
 def cut_quiet_ends(samples: np.ndarray, config: GateConfig, *, sample_rate: int, seed: int) -> np.ndarray:
     """Cut off everything before the first and after the last 10 ms above the gate; at least 10 ms are left."""
     rng = np.random.default_rng(seed)
-    levels = _measure_levels(samples, sample_rate)
-    if rng.random() >= config.probability or not levels.any():
+    if rng.random() >= config.probability:
         return samples
-    gate = levels.max() * 10.0 ** (-rng.uniform(*config.threshold_db) / 20.0)
-    loud = np.flatnonzero(levels >= gate)
-    size = max(1, sample_rate // 100)
-    return samples[loud[0] * size : (loud[-1] + 1) * size]
+    loud, size = (
+        _find_loud(samples, sample_rate, 10.0 ** (-rng.uniform(*config.threshold_db) / 20.0)),
+        sample_rate // 100,
+    )
+    return samples[loud[0] * size : (loud[-1] + 1) * size] if len(loud) else samples
 
 
 def truncate_ends(samples: np.ndarray, config: TruncateConfig, *, sample_rate: int, seed: int) -> np.ndarray:
     """Cut into the first and the last word; at least half of the speech is left."""
     rng = np.random.default_rng(seed)
     is_cut, lost = rng.random(2) < config.probability, rng.uniform(0.0, config.seconds, size=2)
-    levels = _measure_levels(samples, sample_rate)
-    if not len(levels) or not levels.any():
+    loud, size = _find_loud(samples, sample_rate, 10.0 ** (-_SPEECH_DB / 20.0)), sample_rate // 100
+    if not len(loud):
         return samples
-    loud = np.flatnonzero(levels >= levels.max() * 10.0 ** (-_SPEECH_DB / 20.0))
-    size = max(1, sample_rate // 100)
     first, last = loud[0] * size, (loud[-1] + 1) * size
     before, after = np.minimum(lost * sample_rate, (last - first) / 4).astype(int)
     return samples[first + before if is_cut[0] else 0 : last - after if is_cut[1] else len(samples)]
@@ -268,29 +269,26 @@ def augment(
         seed: Every draw is a function of it.
         draw_other: Draws another utterance, for noise made of the corpus.
     """
-    for name, is_on, effect, part in _EFFECTS:
-        if is_on(config):
+    for name, switch, effect in _EFFECTS:
+        own: Any = getattr(config, switch) if isinstance(switch, str) else config
+        if own.probability > 0 if isinstance(switch, str) else switch(config):
             options: dict[str, Any] = {"draw_other": draw_other} if effect is add_noise else {}
-            own = getattr(config, part) if part else config
             samples = effect(samples, own, sample_rate=sample_rate, seed=derive_seed(seed, name), **options)
     return samples
 
 
-def _has_probability(name: str) -> Callable[[AugmentConfig], bool]:
-    return lambda config: getattr(config, name).probability > 0
-
-
-_EFFECTS: tuple[tuple[str, Callable[[AugmentConfig], bool], Callable[..., np.ndarray], str], ...] = (
-    ("pitch and tempo", lambda c: (*c.pitch_semitones, *c.tempo) != (0.0, 0.0, 1.0, 1.0), change_pitch_and_tempo, ""),
-    ("truncate", _has_probability("truncate"), truncate_ends, "truncate"),
-    ("gate", _has_probability("gate"), cut_quiet_ends, "gate"),
-    ("padding", lambda c: c.padding_seconds > 0, add_pauses, ""),
-    ("remains", _has_probability("word_fragments"), add_word_fragments, "word_fragments"),
-    ("equalizer", lambda c: c.equalizer_db > 0, equalize, ""),
-    ("gain", lambda c: c.gain_db != (0.0, 0.0), change_gain, ""),
-    ("reverberation", _has_probability("reverberation"), reverberate, "reverberation"),
-    ("noise", _has_probability("noise"), add_noise, "noise"),
-    ("band", _has_probability("band"), limit_band, "band"),
-    ("codec", _has_probability("codec"), encode_and_decode, "codec"),
+_EFFECTS: tuple[tuple[str, Callable[[AugmentConfig], bool] | str, Callable[..., np.ndarray]], ...] = (
+    ("pitch and tempo", lambda c: (*c.pitch_semitones, *c.tempo) != (0.0, 0.0, 1.0, 1.0), change_pitch_and_tempo),
+    ("truncate", "truncate", truncate_ends),
+    ("gate", "gate", cut_quiet_ends),
+    ("padding", lambda c: c.padding_seconds > 0, add_pauses),
+    ("remains", "word_fragments", add_word_fragments),
+    ("equalizer", lambda c: c.equalizer_db > 0, equalize),
+    ("gain", lambda c: c.gain_db != (0.0, 0.0), change_gain),
+    ("reverberation", "reverberation", reverberate),
+    ("noise", "noise", add_noise),
+    ("band", "band", limit_band),
+    ("codec", "codec", encode_and_decode),
 )
-"""In their order: the name from which the seed is derived, whether it is on, the effect, and its settings."""
+"""In their order: the name from which the seed is derived; the name of the effect's own settings, or whether the common
+settings switch it on; the effect."""

@@ -33,7 +33,7 @@ _ENCODINGS: dict[Codec, tuple[str, str]] = {
     "gsm": ("WAV", "GSM610"),
     "mulaw": ("WAV", "ULAW"),
 }
-_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _FIRST_REFLECTION_SECONDS = 0.003
 _DECAY_60_DB = 6.907755  # ln(10^3): an amplitude's decay by 60 dB
 _RAMP = 0.1
@@ -288,7 +288,8 @@ def reverberate(samples: np.ndarray, config: ReverberationConfig, *, sample_rate
         response = _read_response(paths[int(rng.integers(len(paths)))], sample_rate)
     size = fast_fft_length(len(samples) + len(response) - 1)
     wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)[: len(samples)]
-    return _as_loud(wet, samples)
+    power, wanted = np.mean(np.square(wet)), np.mean(np.square(samples, dtype=np.float64))
+    return (wet * np.sqrt(wanted / power)).astype(np.float32) if power else samples
 
 
 def _simulate_room(config: ReverberationConfig, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
@@ -336,8 +337,8 @@ def encode_and_decode(samples: np.ndarray, config: CodecConfig, *, sample_rate: 
     if rng.random() >= config.probability or not len(samples):
         return samples
     kind = config.kinds[int(rng.integers(len(config.kinds)))]
-    if kind == "opus" and sample_rate not in _OPUS_RATES:
-        rates = ", ".join(map(str, _OPUS_RATES))
+    if kind == "opus" and sample_rate not in OPUS_RATES:
+        rates = ", ".join(map(str, OPUS_RATES))
         raise ConfigError(f"augment.codec.kinds: opus does not support {sample_rate} Hz, only {rates}")
     import soundfile
 
@@ -352,11 +353,3 @@ def encode_and_decode(samples: np.ndarray, config: CodecConfig, *, sample_rate: 
     length = min(len(samples), len(decoded))
     result[:length] = decoded[:length] * loudest
     return result
-
-
-def _as_loud(samples: np.ndarray, as_what: np.ndarray) -> np.ndarray:
-    power = float(np.mean(np.square(samples)))
-    if not power:
-        return as_what
-    wanted = float(np.mean(np.square(as_what, dtype=np.float64)))
-    return (samples * np.sqrt(wanted / power)).astype(np.float32)

@@ -78,35 +78,24 @@ def make_mel_filters(
     Returns:
         (n_fft // 2 + 1, n_mels), float64, non-negative.
     """
-    if library != "none":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of bands without a bin
-            return _make_library_filters(library, sample_rate, n_fft, n_mels, (f_min_hz, f_max_hz), mel_scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bands without a bin
+        if library == "librosa":
+            from librosa.filters import mel
+
+            filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=f_min_hz, fmax=f_max_hz, dtype=np.float64)
+            return torch.from_numpy(filters.T.copy())
+        if library == "torchaudio":
+            from torchaudio.functional import melscale_fbanks
+
+            num_bins = n_fft // 2 + 1
+            return melscale_fbanks(num_bins, f_min_hz, f_max_hz, n_mels, sample_rate, mel_scale=mel_scale).double()
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
     edges = space_bands(f_min_hz, f_max_hz, n_mels, mel_scale)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - lower) / (centre - lower)
     falling = (upper - bins[:, None]) / (upper - centre)
     return torch.minimum(rising, falling).clamp(min=0.0)
-
-
-def _make_library_filters(
-    library: Literal["librosa", "torchaudio"],
-    sample_rate: int,
-    n_fft: int,
-    n_mels: int,
-    edges_hz: tuple[float, float],
-    mel_scale: MelScale,
-) -> Tensor:
-    low, high = edges_hz
-    if library == "librosa":
-        from librosa.filters import mel
-
-        filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=low, fmax=high, dtype=np.float64)
-        return torch.from_numpy(filters.T.copy())
-    from torchaudio.functional import melscale_fbanks
-
-    return melscale_fbanks(n_fft // 2 + 1, low, high, n_mels, sample_rate, mel_scale=mel_scale).double()
 
 
 def make_dct(n_mels: int, num_coefficients: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from speechrnn.audio.channel import OPUS_RATES
 from speechrnn.audio.resampling import resample
 from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.corpus.writers import make_cut
@@ -25,7 +26,6 @@ ENCODINGS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG
 """Encodings of packed recordings, and soundfile's names for them."""
 
 _DIGITS = "%06d"
-_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
 @dataclass
@@ -136,9 +136,9 @@ def _write_shards(
 def _read(utterance: Utterance, encoding: str, sample_rate: int | None) -> Waveform:
     waveform = read_utterance(utterance, sample_rate=sample_rate)
     rate = waveform.sample_rate
-    if encoding != "opus" or rate in _OPUS_RATES:
+    if encoding != "opus" or rate in OPUS_RATES:
         return waveform
-    higher = next((known for known in _OPUS_RATES if known > rate), _OPUS_RATES[-1])
+    higher = next((known for known in OPUS_RATES if known > rate), OPUS_RATES[-1])
     return Waveform(resample(waveform.samples, rate, higher), higher)
 
 
