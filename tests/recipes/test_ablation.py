@@ -6,11 +6,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import TONE_SETTINGS, make_tone_corpus
 from safetensors import SafetensorError
 
+from speechrnn.cli.main import main
 from speechrnn.errors import ConfigError
 from speechrnn.training.config_file import load_config
 
@@ -72,6 +74,12 @@ def test_differences_are_over_the_seeds_that_both_have_and_their_intervals_over_
     assert "| baseline | 50.0 | 25.0 |  |  |  | × 1.00 |" in table
 
 
+def run_here(command, **_):
+    """The command in this process."""
+    assert command[:3] == [sys.executable, "-m", "speechrnn.cli.main"]
+    return SimpleNamespace(returncode=main(command[3:]))
+
+
 def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
     for seed, name in enumerate(("train", "valid")):
         make_tone_corpus(tmp_path / "data" / f"{name}.jsonl", 12, seed=seed)
@@ -80,6 +88,7 @@ def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
     settings |= {"ctc.lexicon": None, "ctc.consistency": 0.0, "checkpoints.average": False}
     trial = ablation.Trial("a change", 0, settings, tmp_path / "a-change" / "seed-0")
     scores = ablation.Scores(tmp_path / "scores.json")
+    monkeypatch.setattr(ablation.subprocess, "run", run_here)
     assert ablation.run(trial, tmp_path / "data", "cpu", scores) is None
     [row] = json.loads(scores.path.read_text())
     assert (row["change"], row["seed"], row["settings"]) == ("a change", 0, settings)

@@ -96,7 +96,7 @@ def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("speechocean762/speakers", ["gone.jsonl", "--zero", "m", "--output", "o"], "gone.jsonl: there is no such"),
+        ("speechocean762/speakers", ["gone.jsonl", "--zero", "m", "--output", "o"], "gone.jsonl: no such manifest"),
         ("speechocean762/speakers", ["gone.jsonl", "--adapt", "all", "--output", "o"], "invalid choice: 'all'"),
         ("fsdd/ten_clips", ["--folds", "gone", "--output", "o"], "gone: no fold-SPEAKER/model there"),
         ("fsdd/ten_clips", ["--folds", "one", "gone", "--output", "o"], "gone: no fold-theo/model there"),

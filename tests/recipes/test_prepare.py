@@ -73,7 +73,7 @@ def test_fsdd_fold_adds_synthetic_voices_to_training_alone(tmp_path):
     parts = read_parts(tmp_path / "out")
     synthetic = [entry for entry in parts["train"] if entry.id.startswith("synthetic-")]
     assert len(synthetic) == fsdd.SYNTHETIC_CLIPS
-    assert not any(entry.id.startswith("synthetic-") for entry in parts["valid"] + parts["test"])
+    assert not any(entry.id.startswith("synthetic-") for entry in [*parts["valid"], *parts["test"]])
     words = Counter(entry.text for entry in synthetic)
     assert set(words) == set(fsdd.WORDS)
     assert max(words.values()) <= 1.1 * min(words.values())
@@ -220,7 +220,7 @@ def test_real_yesno_is_split_as_lhotse_splits_it(tmp_path):
     theirs = prepare_yesno(source / "waves_yesno")
     their_texts = {part: {s.id: s.text.lower() for s in theirs[part]["supervisions"]} for part in ("train", "test")}
     assert {entry.id: entry.text for entry in parts["test"]} == their_texts["test"]
-    assert {entry.id: entry.text for entry in parts["train"] + parts["valid"]} == their_texts["train"]
+    assert {entry.id: entry.text for entry in [*parts["train"], *parts["valid"]]} == their_texts["train"]
     assert parts["test"][0].id == "0_0_0_1_0_0_0_1"
     assert {part: len(entries) for part, entries in parts.items()} == {"train": 25, "valid": 5, "test": 30}
     assert {entry.text.split()[0] for entry in parts["valid"]} == {"no", "yes"}

@@ -28,6 +28,11 @@ def prepare(name: str, output: Path, *, fold: str | None = None) -> tuple[Recipe
     return recipe, prepare_run(recipe.config, folders=[recipe.output])
 
 
+@pytest.fixture(scope="module")
+def speechocean762(tmp_path_factory) -> tuple[Recipe, Preflight]:
+    return prepare("speechocean762", tmp_path_factory.mktemp("speechocean762"))
+
+
 def test_all_of_yesno_can_be_trained_on(tmp_path):
     recipe, preflight = prepare("yesno", tmp_path)
     assert preflight.left_out == []
@@ -50,8 +55,8 @@ def test_all_of_fsdd_can_be_trained_on(tmp_path):
     assert preflight.model.num_parameters <= 1_000_000
 
 
-def test_all_of_speechocean762_can_be_trained_on(tmp_path):
-    recipe, preflight = prepare("speechocean762", tmp_path)
+def test_all_of_speechocean762_can_be_trained_on(speechocean762):
+    recipe, preflight = speechocean762
     assert preflight.left_out == []
     assert (len(preflight.train), len(preflight.valid)) == (2260, 240)
     assert preflight.tokens.symbols == ["<blank>", " ", "'", *"abcdefghijklmnopqrstuvwxyz"]
@@ -90,15 +95,11 @@ def six_words(text: str) -> list[str]:
     return [" ".join(words[start : start + 6]) for start in range(len(words) - 5)]
 
 
-def test_speechocean762s_phones_can_be_trained_on(tmp_path):
-    recipe = open_recipe(
-        RECIPES / "speechocean762",
-        source=find_corpus("speechocean762"),
-        output=tmp_path,
-        overrides=["--config", str(RECIPES / "speechocean762" / "phones.yaml")],
-    )
-    run_recipe(recipe, stage="prepare")
-    preflight = prepare_run(recipe.config, folders=[recipe.output])
+def test_speechocean762s_phones_can_be_trained_on(speechocean762):
+    prepared = speechocean762[0].output
+    overrides = ["--config", str(RECIPES / "speechocean762" / "phones.yaml")]
+    recipe = open_recipe(RECIPES / "speechocean762", output=prepared, overrides=overrides)
+    preflight = prepare_run(recipe.config, folders=[prepared])
     assert preflight.left_out == []
     assert len(preflight.tokens) == 40  # ARPAbet's 39 phones and the blank
     assert not any(any(character.isdigit() for character in symbol) for symbol in preflight.tokens.symbols)
