@@ -19,6 +19,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_show_copyright = False
+smartquotes_action = "qe"  # two hyphens begin an option and are no dash
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]

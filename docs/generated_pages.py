@@ -26,10 +26,9 @@ COMMANDS = """# Command reference
 
 Results go to standard output, everything else to standard error. This page is what `--help` prints.
 
-```text
 {exit_codes}
-```
 """
+RESULTS = "\n```{toctree}\n:hidden:\n\nRESULTS\n```\n"
 REFUSED = "\n".join(f"- `{name}`: {reason}" for name, reason in TRAINER_REFUSED.items())
 TRAINER = f"Options of Lightning's `Trainer`, in Lightning's words, with speechrnn's defaults. Refused:\n\n{REFUSED}"
 
@@ -59,6 +58,7 @@ def point_to_copies(app: Any, page: str, source: list[str]) -> None:
     source[0] = source[0].replace("](docs/", "](") if f"{page}.md" in COPIED else source[0]
     if page.startswith("recipes/"):
         source[0] = source[0].replace("../docs/", "../")
+        source[0] += RESULTS if page.count("/") == 2 and page.endswith("/README") else ""
         source[0] = re.sub(r"\]\(((?:\.\./)?\w+)\)", r"](\1/README.md)", source[0])
 
 
@@ -125,13 +125,20 @@ def describe_commands() -> str:
         ValueError: An option has no help.
     """
     return (
-        "\n\n".join([COMMANDS.format(exit_codes=cli.EXIT_CODES), *map(_describe_parser, find_parsers().values())])
+        "\n\n".join(
+            [COMMANDS.format(exit_codes=_describe_exit_codes()), *map(_describe_parser, find_parsers().values())]
+        )
         + "\n"
     )
 
 
+def _describe_exit_codes() -> str:
+    codes = re.findall(r"^ +(\d+) +(.+)$", cli.EXIT_CODES, flags=re.MULTILINE)
+    return "\n".join(["| exit code | meaning |", "| --- | --- |", *(f"| {code} | {text} |" for code, text in codes)])
+
+
 def _describe_parser(parser: argparse.ArgumentParser) -> str:
-    parser.formatter_class = partial(parser.formatter_class, width=100)  # and not the width of the terminal
+    parser.formatter_class = partial(parser.formatter_class, width=80)  # and not the width of the terminal
     parts = [f"## {parser.prog}", to_myst(parser.description or ""), f"```text\n{parser.format_usage().strip()}\n```"]
     parts.append(f"```{{program}} {parser.prog}\n```")
     for group in parser._action_groups:
