@@ -31,16 +31,16 @@ STEPS, LEARNING_RATE = 20, 0.02
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What was found of a speaker, and how.
+    """The result of an adaptation.
 
     Attributes:
-        state: To start from, (L, P, D, H).
+        state: Initial state, (L, P, D, H).
         speaker_stats: Number of frames and the mean features over them, (1 + F,), for models that normalise by speaker.
         seconds: Duration of the recordings.
-        with_texts: How many recordings' own texts it was learned from; the others' are what the model read.
-        recordings: How many there were.
-        loss_before: CTC loss of these texts from the model's own state, nats an utterance.
-        loss: From this state.
+        with_texts: Number of recordings with given texts; for the others the model's transcripts were used.
+        recordings: Number of recordings.
+        loss_before: CTC loss of the texts with the model's own state, in nats per utterance.
+        loss: The same with this state.
     """
 
     state: Tensor
@@ -53,7 +53,7 @@ class Adaptation:
 
     @property
     def profile(self) -> SpeakerProfile:
-        """To be given as ``speaker`` to :meth:`Recognizer.transcribe`, or kept."""
+        """Profile for ``speaker`` of :meth:`Recognizer.transcribe`, or to be stored."""
         return SpeakerProfile(self.state, self.speaker_stats)
 
 
@@ -65,23 +65,23 @@ def adapt(
     steps: int = STEPS,
     learning_rate: float = LEARNING_RATE,
 ) -> Adaptation:
-    """Find the initial state that suits a speaker, and, where the model normalises by speaker, the mean features.
+    """Adapt the initial state to a speaker, and estimate the mean features if the model normalises by speaker.
 
-    The state begins as the model's own, or, where ``encoder.initial_state`` is encoded, as what the model makes of the
-    recordings; gradient descent (Adam) then lowers the CTC loss of what was said. Where no text is given, that is what
-    the model itself reads. A text with letters that the model lacks is not used.
+    The state starts as the model's own, or, if ``encoder.initial_state`` is encoded, as the encoding of the recordings;
+    gradient descent (Adam) then lowers the CTC loss of the texts. For a recording without a text, and for a text with
+    letters that the model lacks, the model's own transcript is used.
 
     Args:
         recognizer: The model, or its path as :func:`~speechrnn.recognition.recognizer.load` takes it.
-        recordings: Of the speaker, each as :meth:`Recognizer.transcribe` takes it, but for arrays.
-        texts: What was said in each; None where that is not known.
-        steps: Of gradient descent; 0: the state as it begins.
+        recordings: Of the speaker, each as in :meth:`Recognizer.transcribe`, except arrays.
+        texts: Text of each; None if unknown.
+        steps: Of gradient descent; 0: the state as it starts.
         learning_rate: Of gradient descent.
 
     Raises:
         AudioError: A recording cannot be read, or is too short.
         ConfigError: There is no recording, or not one text for each.
-        CorpusError: There is nothing to learn from: nothing was said or read.
+        CorpusError: There is no word to learn from.
     """
     model = as_recognizer(recognizer, "adapt")
     if not isinstance(steps, int) or steps < 0 or not learning_rate > 0:
@@ -94,9 +94,10 @@ def adapt(
     if steps == 0:
         return Adaptation(start, stats, seconds, 0, len(waveforms), float("nan"), float("nan"))
     targets, with_texts = _choose_targets(model, waveforms, known, stats)
-    usable = [number for number, ids in enumerate(targets) if ids and _fits(model, ids, len(waveforms[number]))]
+    explain = model.model.acoustic.explain_infeasible
+    usable = [n for n, ids in enumerate(targets) if ids and explain(ids, len(waveforms[n])) is None]
     if not usable:
-        raise CorpusError("nothing to adapt to: the model reads no word in these recordings; give their texts")
+        raise CorpusError("nothing to adapt to: the model recognises no word in these recordings; give their texts")
     chosen = [waveforms[n] for n in usable], [targets[n] for n in usable]
     learned = _learn(model, *chosen, SpeakerProfile(start, stats), steps, learning_rate)
     return Adaptation(learned[0], stats, seconds, with_texts, len(waveforms), *learned[1:])
@@ -116,7 +117,7 @@ def _pair_texts(recordings: Sequence[AudioSource], texts: Sequence[str | None] |
 def _choose_targets(
     recognizer: Recognizer, waveforms: Sequence[Tensor], texts: Sequence[str | None], stats: Tensor | None
 ) -> tuple[list[list[int]], int]:
-    """Token ids of each recording, by its text or by what the model reads; and how many have their texts."""
+    """Token ids of each recording from its text or from the model's transcript; and the number of texts used."""
     targets: list[list[int]] = []
     count = 0
     decode = recognizer.choose_decoder(decoder="greedy").decode
@@ -127,14 +128,10 @@ def _choose_targets(
             count += 1
             continue
         if written is not None:
-            logger.warning("a text has letters that the model lacks, so its own reading is used: %s", text)
+            logger.warning("a text has letters that the model lacks; the model's transcript is used instead: %s", text)
         emission = recognizer.emissions(*pad_sequences([samples]), speaker_stats=stats)
         targets.append(decode(emission.log_probs, emission.lengths)[0][0].tokens)
     return targets, count
-
-
-def _fits(recognizer: Recognizer, ids: Sequence[int], num_samples: int) -> bool:
-    return recognizer.model.acoustic.explain_infeasible(ids, num_samples) is None
 
 
 def _learn(
@@ -181,7 +178,7 @@ def _learn(
 
 
 def find_text(recording: str | os.PathLike[str]) -> str | None:
-    """The text of a recording, from the ``.txt`` or ``.lab`` file beside it; None where there is none.
+    """Find the text of a recording in the ``.txt`` or ``.lab`` file beside it; None if there is none.
 
     Raises:
         ConfigError: The file cannot be read as UTF-8.
@@ -192,12 +189,12 @@ def find_text(recording: str | os.PathLike[str]) -> str | None:
 
 
 def describe_adaptation(found: Adaptation, recognizer: Recognizer, *, steps: int) -> str:
-    """How much speech was used, and how the state was found, in a line."""
+    """Describe in one line how much speech was used, and how the state was found."""
     if steps == 0:
         is_encoded = recognizer.model.acoustic.encoder.reference is not None
         return f"{found.seconds:.0f} s of speech, {'encoded' if is_encoded else 'own state of the model'}"
     own = found.recordings - found.with_texts
     return (
         f"{found.seconds:.0f} s of speech, learned from {found.with_texts} given texts and {own} transcripts of the "
-        f"model; loss {found.loss_before:.2f} to {found.loss:.2f} nats an utterance"
+        f"model; loss {found.loss_before:.2f} to {found.loss:.2f} nats per utterance"
     )

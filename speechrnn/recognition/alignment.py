@@ -1,4 +1,4 @@
-"""Forced alignment: the times of each word and token of a known text, and where the text does not fit."""
+"""Forced alignment: times of each word and token of a known text, and where the text does not match."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _MISFIT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class AlignedToken(Word):
-    """A token of a text (a character, a phone, …), with its highest posterior as confidence."""
+    """A token of a text (a character, a phone, …); its confidence is its highest posterior."""
 
 
 @dataclass(frozen=True)
 class AlignedWord(Word):
-    """A word of a text.
+    """A word of a text; its confidence is the geometric mean of its tokens'.
 
     Attributes:
-        tokens: At least one; its time is theirs, its confidence the geometric mean of theirs.
+        tokens: At least one.
     """
 
     tokens: tuple[AlignedToken, ...]
@@ -47,13 +47,13 @@ class AlignedWord(Word):
 
 @dataclass(frozen=True)
 class Misfit:
-    """A stretch where the text does not fit the recording.
+    """A part of the recording that the text does not match.
 
     Attributes:
         start: In seconds.
         end: Likewise.
-        text: The words that were aligned with it.
-        nats: How much less probable they are than the model's best tokens, per frame.
+        text: The words aligned with it.
+        nats: Mean difference in log-probability to the model's best tokens, per frame.
     """
 
     start: float
@@ -64,14 +64,14 @@ class Misfit:
 
 @dataclass(frozen=True)
 class Alignment:
-    """A text in time.
+    """A text with times.
 
     Attributes:
-        words: In their order.
-        misfits: Where the text does not fit.
+        words: In order.
+        misfits: Where the text does not match the recording.
         seconds: Duration of the recording.
         audio: Its path, where it has one.
-        model: Which model aligned it.
+        model: Name of the model.
     """
 
     words: tuple[AlignedWord, ...]
@@ -81,18 +81,18 @@ class Alignment:
     model: str | None
 
     def to_transcript(self) -> Transcript:
-        """As a transcript, with its writers: CTM, SRT and so on."""
+        """Convert to a transcript, which has writers for CTM, SRT and other formats."""
         words = tuple(Word(word.text, word.start, word.end, word.confidence) for word in self.words)
         text = " ".join(word.text for word in words)
         segments = (Segment(words[0].start, words[-1].end, text, words),)
         return Transcript(text, segments, self.seconds, audio=self.audio, model=self.model)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: ``words`` with their ``tokens``, ``misfits``, ``seconds``, ``audio``, ``model``."""
+        """Convert to plain values: ``words`` with their ``tokens``, ``misfits``, ``seconds``, ``audio``, ``model``."""
         return _round(asdict(self))
 
     def write(self, format_name: str) -> str:
-        """The content of a file: ``textgrid``, ``json``, ``ctm`` or ``srt``."""
+        """Return the content of a file: ``textgrid``, ``json``, ``ctm`` or ``srt``."""
         if format_name == "textgrid":
             return self.to_textgrid()
         if format_name == "json":
@@ -101,7 +101,7 @@ class Alignment:
         return transcript.to_ctm() if format_name == "ctm" else transcript.to_srt()
 
     def to_textgrid(self) -> str:
-        """Praat's TextGrid, with a tier of words and one of tokens.
+        """Return Praat's TextGrid, with a tier of words and one of tokens.
 
         Source:
             Praat's manual, "TextGrid file formats".
@@ -129,7 +129,7 @@ def align(
     Args:
         recognizer: The model, or its path as :func:`~speechrnn.recognition.recognizer.load` takes it.
         audio: A recording of any length, as :meth:`Recognizer.transcribe` takes it.
-        text: What is said in it; the model's normalisation is applied.
+        text: The words spoken in it; the model's normalisation is applied.
         sample_rate: Rate of an array or tensor, in Hz; files say their own.
         channel: Channel to take, from 0; None: the mean of all.
 
@@ -148,8 +148,8 @@ def align(
         spans = align_tokens(log_probs, ids)
     except SpeechRNNError as error:
         raise ConfigError(
-            f"{path or 'recording'}: {error}: {len(spelled)} words in {waveform.seconds:.1f} s; is it the text of this "
-            "recording?"
+            f"{path or 'recording'}: {error}: {len(spelled)} words in {waveform.seconds:.1f} s; check that the text "
+            "belongs to this recording"
         ) from error
     words = _make_words(model, spelled, ids, spans, log_probs, waveform)
     misfits = tuple(_find_misfits(words, ids, spans, log_probs, model.seconds_per_frame))
@@ -159,8 +159,8 @@ def align(
 def compute_log_probs(recognizer: Recognizer, samples: np.ndarray) -> np.ndarray:
     """Compute log-probabilities of a recording of any length.
 
-    A long one is computed in pieces of :data:`PIECE_SECONDS`, each with :data:`CONTEXT_SECONDS` before and after it for
-    both directions of the recurrent layers.
+    A long one is computed in pieces of :data:`PIECE_SECONDS`, each with :data:`CONTEXT_SECONDS` of context on both
+    sides.
 
     Args:
         recognizer: The model.
@@ -178,7 +178,7 @@ def compute_log_probs(recognizer: Recognizer, samples: np.ndarray) -> np.ndarray
     parts = []
     for first in range(0, total, piece):
         begin, last = max(0, first - context), min(total, first + piece + context)
-        # The last frame reads past its hop: some more samples than frames times hop.
+        # The last frame needs some samples beyond its hop.
         end = len(samples) if last == total else (last + 1) * hop
         part = torch.from_numpy(np.ascontiguousarray(samples[begin * hop : end]))
         emission = recognizer.emissions(part[None], torch.tensor([len(part)]))
@@ -187,15 +187,15 @@ def compute_log_probs(recognizer: Recognizer, samples: np.ndarray) -> np.ndarray
 
 
 def _spell(recognizer: Recognizer, text: str) -> tuple[list[int], list[tuple[str, int, int]]]:
-    """Token ids of a text, and of each of its words the first and last place among them."""
+    """Token ids of a text, and its words with the indices of their first and last token."""
     if not isinstance(text, str):
-        raise ConfigError(f"text: expected what is said in the recording, got {text!r:.80}")
+        raise ConfigError(f"text: expected the words spoken in the recording, got {text!r:.80}")
     try:
         ids, spelled = recognizer.tokens.spell(normalize_text(text, recognizer.model.text))
     except CorpusError as error:
         raise ConfigError(f"the text: {error}") from error
     if not spelled:
-        raise ConfigError("the text is empty; expected what is said in the recording")
+        raise ConfigError("the text is empty; expected the words spoken in the recording")
     return ids, spelled
 
 
@@ -207,7 +207,7 @@ def _make_words(
     log_probs: np.ndarray,
     waveform: Waveform,
 ) -> list[AlignedWord]:
-    """Words where there is sound around the peaks of their tokens; within a word a token lasts until the next."""
+    """Words with the times of the sound around their peaks; within a word each token lasts until the next."""
     step = recognizer.seconds_per_frame
     peaks = [(spans[first][0] * step, (spans[last][1] + 1) * step) for _, first, last in spelled]
     times = place_words(peaks, waveform.samples, waveform.sample_rate)
@@ -232,7 +232,7 @@ def _find_misfits(
     log_probs: np.ndarray,
     step: float,
 ) -> Iterator[Misfit]:
-    """Stretches where the path is much less probable than the best token of every frame."""
+    """Parts where the path is much less probable than the best token of each frame."""
     path = np.full(len(log_probs), BLANK_ID)
     for token, (first, last) in zip(ids, spans, strict=True):
         path[first : last + 1] = token
@@ -248,14 +248,14 @@ def _find_misfits(
             stretches.append([begin, end])
     for begin, end in stretches:
         if end - begin < width / 2:
-            continue  # a single unclear word
+            continue  # one unclear word
         start, stop = begin * step, end * step
-        said = " ".join(word.text for word in words if word.end > start and word.start < stop)
-        yield Misfit(start, stop, said, float(lost[begin:end].mean()))
+        text = " ".join(word.text for word in words if word.end > start and word.start < stop)
+        yield Misfit(start, stop, text, float(lost[begin:end].mean()))
 
 
 def _make_tier(name: str, items: Sequence[Word], end: float) -> list[str]:
-    """Intervals without gaps: silence is an interval without text."""
+    """A tier without gaps: silence is an interval without text."""
     intervals: list[tuple[float, float, str]] = []
     at = 0.0
     for item in items:

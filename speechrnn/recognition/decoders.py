@@ -32,14 +32,14 @@ logger = logging.getLogger("speechrnn")
 DEFAULT_BEAM_SIZE = 16
 DEFAULT_HOTWORD_BONUS = 6.0
 OLD_NAMES = {"least_confidence": "min_confidence"}
-"""Options that had another name in an earlier version; both names are accepted."""
+"""Old and new names of renamed options; both are accepted."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How log-probabilities become text.
+    """Decoding options.
 
     Attributes:
         decoder: greedy: the best token of every frame; beam: prefix beam search for the most probable text; lexicon:
@@ -67,14 +67,14 @@ class DecodingConfig:
     beam_size: int | None = bounded(None, 1, 10_000)
     nbest: int = bounded(1, 1, 10_000)
     min_confidence: float = bounded(0.0, 0, 1)
-    language_model: Any = None  # a path, or the model opened, whose class is not imported before it is used
+    language_model: Any = None  # a path or an open model, whose class is imported lazily
     language_weight: float | None = bounded(None, 0, 100)
     word_bonus: float | None = bounded(None, -100, 100)
     hotwords: Mapping[str, float] | Sequence[str] | None = bounded(None, -1000, 1000)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if hasattr(value, "item"):  # a number of numpy
+            if hasattr(value, "item"):  # a numpy number
                 object.__setattr__(self, name, value.item())
         if isinstance(self.hotwords, list | tuple):
             object.__setattr__(self, "hotwords", dict.fromkeys(self.hotwords, DEFAULT_HOTWORD_BONUS))
@@ -84,12 +84,12 @@ class DecodingConfig:
                 raise ConfigError(f"hotwords: expected phrases, got {phrase!r}")
         if self.words is not None and self.sentences is not None:
             raise ConfigError("words: cannot be combined with sentences; give one of them")
-        model = self.language_model
+        model, is_closed = self.language_model, self.words is not None or self.sentences is not None
         if self.decoder is None:
             is_fused = model is not None or bool(self.hotwords)
-            object.__setattr__(self, "decoder", "lexicon" if self.is_closed else "beam" if is_fused else "greedy")
-        if self.is_closed != (self.decoder == "lexicon"):
-            what = "allows any text; use lexicon" if self.is_closed else "needs words or sentences to choose from"
+            object.__setattr__(self, "decoder", "lexicon" if is_closed else "beam" if is_fused else "greedy")
+        if is_closed != (self.decoder == "lexicon"):
+            what = "allows any text; use lexicon" if is_closed else "needs words or sentences to choose from"
             raise ConfigError(f"decoder: {self.decoder} {what}")
         if not (model is None or isinstance(model, str | os.PathLike) or hasattr(model, "digest")):
             raise ConfigError(f"language_model: expected a path or an open language model, got {model!r}")
@@ -102,11 +102,6 @@ class DecodingConfig:
                 raise ConfigError(f"{name}: needs a beam search, and the decoder is greedy; choose decoder beam")
         if self.nbest > 1 and self.nbest > self.width:
             raise ConfigError(f"nbest: expected at most the beam size, {self.width}, got {self.nbest}")
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether only given words or sentences are allowed."""
-        return self.words is not None or self.sentences is not None
 
     @property
     def width(self) -> int:
@@ -131,7 +126,7 @@ class DecodingConfig:
 
 
 def takes_decoding(function: _Function) -> _Function:
-    """Show the fields of :class:`DecodingConfig` in a function's signature in the place of its ``**decoding``."""
+    """Show the fields of :class:`DecodingConfig` in a function's signature instead of its ``**decoding``."""
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     options = [
@@ -208,7 +203,7 @@ def make_decoder(config: DecodingConfig, model: ModelFolder, untuned: set[str]) 
         return Decoder(config)
     is_fused = config.language_model is not None or bool(config.hotwords)
     fusion = _make_fusion(config, model, untuned) if is_fused else None
-    return Decoder(config, _make_grammar(config, model) if config.is_closed else None, fusion)
+    return Decoder(config, _make_grammar(config, model) if config.decoder == "lexicon" else None, fusion)
 
 
 def _make_fusion(config: DecodingConfig, model: ModelFolder, untuned: set[str]) -> Fusion:

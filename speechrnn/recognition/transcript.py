@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import reprlib
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError
 
-# What a viewer can read in time, as subtitling guides commonly set it.
+# Limits common in subtitling guides.
 LINE_CHARACTERS = 42
 CUE_LINES = 2
 CUE_SECONDS = 7.0
@@ -26,12 +27,12 @@ class Word:
     """A recognised word.
 
     Attributes:
-        text: As the model writes it; no white space.
+        text: Without white space.
         start: In seconds from the beginning of the recording.
-        end: Likewise; not before the start.
-        confidence: Probability that it is right, in [0, 1], where the model has a calibration for the decoder
-            (:class:`speechrnn.model_folder.additions.Calibration`); else the geometric mean of the posteriors of its
-            tokens, which ranks words but is overconfident.
+        end: In seconds; not before the start.
+        confidence: Probability that it is correct, in [0, 1], if the model has a calibration for the decoder
+            (:class:`speechrnn.model_folder.additions.Calibration`); otherwise the geometric mean of the posteriors of
+            its tokens, which ranks words but is overconfident.
     """
 
     text: str
@@ -42,12 +43,12 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech.
+    """A part of a recording with speech.
 
     Attributes:
         start: Start of its first word, in seconds.
         end: End of its last word, in seconds.
-        text: Its words with single spaces between them.
+        text: Its words, separated by single spaces.
         words: At least one.
     """
 
@@ -59,12 +60,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of several readings of a recording.
+    """One of several hypotheses for a recording.
 
     Attributes:
-        text: All of it.
+        text: The whole text.
         score: Natural log of its probability under the acoustic model, plus the scores of language model and hotwords;
-            only differences between readings of the same recording have a meaning.
+            only differences between alternatives of the same recording are meaningful.
         words: Its words.
     """
 
@@ -78,14 +79,14 @@ class Transcript:
     """The text of a recording.
 
     Attributes:
-        text: All of it; empty if no word was recognised.
-        segments: In the order of time; none if no word was recognised.
+        text: The whole text; empty if no word was recognised.
+        segments: In order of time; none if no word was recognised.
         seconds: Duration of the recording.
-        audio: The recording's path, where it has one.
+        audio: The recording's path, if it has one.
         language: The model's language, such as "en", if it was trained on exactly one.
-        model: Which model: the name or path it was loaded from.
-        alternatives: The most probable readings, this one first, where several were asked for (``nbest``).
-        rejected: The text, where a word is below ``min_confidence``; ``text`` is empty then.
+        model: Name or path of the model.
+        alternatives: The most probable hypotheses, this one first, if ``nbest`` is above 1.
+        rejected: The text, if a word is below ``min_confidence``; ``text`` is then empty.
     """
 
     text: str
@@ -106,73 +107,66 @@ class Transcript:
         return f"<Transcript {_SHORT.repr(self.text)}, {len(self.words)} words, {self.seconds:.2f} s>"
 
     def to_txt(self) -> str:
-        """The text and a line break."""
+        """Return the text and a line break."""
         return self.text + "\n"
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """One JSON object; later versions add keys, and never rename or remove one.
+        """Return one JSON object; later versions may add keys, but do not rename or remove any.
 
         ``audio``, ``model``, ``language`` (each a string or null), ``seconds``, ``text`` and ``segments``: a list of
         objects with ``start``, ``end``, ``text`` and ``words``, a list of objects with ``text``, ``start``, ``end`` and
-        ``confidence``. Where several readings were asked for, ``alternatives`` is a list of objects with ``text``,
-        ``score`` and ``words``; ``rejected`` is a text that was rejected by ``min_confidence``. Times are in seconds,
+        ``confidence``. If ``nbest`` is above 1, ``alternatives`` is a list of objects with ``text``, ``score`` and
+        ``words``; ``rejected`` is a text rejected by ``min_confidence``. Times are in seconds,
         rounded to a millisecond, confidences rounded to four digits.
 
         Args:
-            indent: Spaces of each level; None: all on one line.
+            indent: Spaces per level; None: one line.
 
         Returns:
-            The object, ending in a line break.
+            The object and a line break.
         """
-        content: dict[str, Any] = {
-            "audio": self.audio,
-            "model": self.model,
-            "language": self.language,
-            "seconds": round(self.seconds, 3),
-            "text": self.text,
-            "segments": [
-                {
-                    "start": round(each.start, 3),
-                    "end": round(each.end, 3),
-                    "text": each.text,
-                    "words": _round_words(each.words),
-                }
-                for each in self.segments
-            ],
-        }
+        segments = [
+            {"start": round(each.start, 3), "end": round(each.end, 3), "text": each.text, "words": _round(each.words)}
+            for each in self.segments
+        ]
+        content: dict[str, Any] = {name: getattr(self, name) for name in ("audio", "model", "language")}
+        content |= {"seconds": round(self.seconds, 3), "text": self.text, "segments": segments}
         if self.rejected:
             content["rejected"] = self.rejected
         if self.alternatives:
             content["alternatives"] = [
-                {"text": each.text, "score": round(each.score, 4), "words": _round_words(each.words)}
+                {"text": each.text, "score": round(each.score, 4), "words": _round(each.words)}
                 for each in self.alternatives
             ]
         return json.dumps(content, ensure_ascii=False, indent=indent) + "\n"
 
     def to_srt(self) -> str:
-        """SubRip subtitles: cues of at most two lines of 42 characters and 7 seconds."""
+        """Return SubRip subtitles: cues of at most two lines of 42 characters and 7 seconds."""
         cues = enumerate(cut_cues(self), start=1)
         return "\n".join(f"{number}\n{cue.times(',')}\n" + "\n".join(cue.lines) + "\n" for number, cue in cues)
 
     def to_vtt(self) -> str:
-        """WebVTT subtitles, cut as in :meth:`to_srt`, with mark-up characters escaped.
+        """Return WebVTT subtitles, cut as in :meth:`to_srt`, with mark-up characters escaped.
 
         Source:
             W3C, "WebVTT: The Web Video Text Tracks Format", section 4.2.
         """
-        cues = [f"{cue.times('.')}\n" + "\n".join(map(_escape, cue.lines)) + "\n" for cue in cut_cues(self)]
+        cues = [
+            f"{cue.times('.')}\n" + "\n".join(html.escape(line, quote=False) for line in cue.lines) + "\n"
+            for cue in cut_cues(self)
+        ]
         return "\n".join(["WEBVTT\n", *cues])
 
     def to_tsv(self) -> str:
-        """A table of segments with a header line: start and end in whole milliseconds, text; separated by tabs."""
+        """Return a tab-separated table of segments with a header: start and end in whole milliseconds, text."""
         rows = [
-            f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{' '.join(segment.text.split())}\n"
+            f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{' '.join(segment.text.split())}\n"
             for segment in self.segments
         ]
         return "".join(["start\tend\ttext\n", *rows])
 
     def to_ctm(self) -> str:
-        """NIST CTM: a line a word, ``recording 1 start duration word confidence``; times in seconds.
+        """Return NIST CTM, one word per line: ``recording 1 start duration word confidence``; times in seconds.
 
         White space in the recording's name becomes ``_``.
 
@@ -200,13 +194,13 @@ _SHORT.maxstring = 60
 
 
 def choose_names(paths: Sequence[str]) -> dict[str, str]:
-    """Choose a file name, without ending, for each recording: its own, or with a number where that is taken.
+    """Choose a file name without ending for each recording: its own, with a number appended if that is taken.
 
     Args:
-        paths: Recordings; the same path gets the same name.
+        paths: Recordings; equal paths get the same name.
 
     Returns:
-        The name of each path: no two equal, upper and lower case being the same.
+        The name of each path; no two are equal, ignoring case.
     """
     own = {Path(path).stem.casefold() for path in paths}
     names: dict[str, str] = {}
@@ -222,7 +216,7 @@ def choose_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def write_files(transcript: Transcript, formats: Sequence[str], path: Path) -> None:
-    """Write a transcript in several formats: the path with a point and the format's name after it.
+    """Write a transcript in several formats, each to the path with the format's name as ending.
 
     Raises:
         ConfigError: A file cannot be written.
@@ -232,15 +226,10 @@ def write_files(transcript: Transcript, formats: Sequence[str], path: Path) -> N
         write_atomic(path.with_name(f"{path.name}.{name}"), content, error=ConfigError)
 
 
-def _round_words(words: Iterable[Word]) -> list[dict[str, Any]]:
+def _round(words: Sequence[Word]) -> list[dict[str, Any]]:
+    digits = {"start": 3, "end": 3, "confidence": 4}
     return [
-        {
-            "text": word.text,
-            "start": round(word.start, 3),
-            "end": round(word.end, 3),
-            "confidence": round(word.confidence, 4),
-        }
-        for word in words
+        {"text": word.text, **{name: round(getattr(word, name), n) for name, n in digits.items()}} for word in words
     ]
 
 
@@ -250,7 +239,7 @@ class Cue:
 
     Attributes:
         start: In seconds.
-        end: Likewise; at least a millisecond later.
+        end: In seconds; at least a millisecond later.
         lines: One or two; a word longer than a line is not broken.
     """
 
@@ -259,34 +248,29 @@ class Cue:
     lines: list[str]
 
     def times(self, point: str) -> str:
-        """Start and end, with this character before the milliseconds."""
+        """Return start and end, with this character before the milliseconds."""
         return f"{_clock(self.start, point)} --> {_clock(self.end, point)}"
 
 
 def cut_cues(transcript: Transcript) -> list[Cue]:
-    """Cut a transcript into subtitles that can be read in time.
+    """Cut a transcript into subtitles.
 
-    A cue is as long as possible: it ends with its segment, before a pause of 1.5 seconds, and where another word would
-    make a third line of 42 characters or pass 7 seconds. A single longer word stands alone.
+    A cue ends with its segment, before a pause of 1.5 seconds, and before a word that would make a third line of 42
+    characters or exceed 7 seconds. A longer single word has a cue of its own.
     """
-    return [_make_cue(words) for segment in transcript.segments for words in _group(segment.words)]
-
-
-def _group(words: tuple[Word, ...]) -> Iterator[list[Word]]:
-    group: list[Word] = []
-    for word in words:
-        if group and not _fits(group, word):
-            yield group
-            group = []
-        group.append(word)
-    if group:
-        yield group
-
-
-def _fits(group: list[Word], word: Word) -> bool:
-    is_near = word.start - group[-1].end < PAUSE_SECONDS
-    is_short = word.end - group[0].start <= CUE_SECONDS
-    return is_near and is_short and len(_wrap([*group, word])) <= CUE_LINES
+    groups: list[list[Word]] = []
+    for segment in transcript.segments:
+        groups.append([])
+        for word in segment.words:
+            group = groups[-1]
+            if group and (
+                word.start - group[-1].end >= PAUSE_SECONDS
+                or word.end - group[0].start > CUE_SECONDS
+                or len(_wrap([*group, word])) > CUE_LINES
+            ):
+                groups.append([])
+            groups[-1].append(word)
+    return [Cue(words[0].start, max(words[-1].end, words[0].start + 0.001), _wrap(words)) for words in groups]
 
 
 def _wrap(words: list[Word]) -> list[str]:
@@ -294,22 +278,9 @@ def _wrap(words: list[Word]) -> list[str]:
     return textwrap.wrap(text, LINE_CHARACTERS, break_long_words=False, break_on_hyphens=False)
 
 
-def _make_cue(words: list[Word]) -> Cue:
-    start = words[0].start
-    return Cue(start, max(words[-1].end, start + 0.001), _wrap(words))
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(1000 * seconds)
-
-
 def _clock(seconds: float, point: str) -> str:
-    """Hours, minutes, seconds and milliseconds, as in 00:01:02.345; three digits of hours if needed."""
-    total, milliseconds = divmod(_milliseconds(seconds), 1000)
+    """Format a time as 00:01:02.345, with three digits of hours if needed."""
+    total, milliseconds = divmod(round(1000 * seconds), 1000)
     minutes, second = divmod(total, 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour:02}:{minute:02}:{second:02}{point}{milliseconds:03}"
-
-
-def _escape(line: str) -> str:
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

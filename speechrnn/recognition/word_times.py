@@ -1,9 +1,9 @@
-"""Where words begin and end, from where a network fires and where there is sound.
+"""Word times from the peaks of a CTC network and the levels of the recording.
 
-CTC asks for each token once, at whatever frame: networks fire in short peaks, mostly late in a sound, and a
-bidirectional one that writes whole words may fire anywhere in them. The order of the peaks can be trusted, and that
-each lies within or near its word. So between the peaks of neighbours a boundary is drawn where it is quietest, and each
-word then reaches as far as there is sound around its peaks.
+CTC networks emit each token in a short peak, mostly late in its sound; a bidirectional one that writes whole words may
+emit it anywhere in the word. The peaks are in order, and each lies within or near its word. The boundary between two
+neighbours is where the recording is quietest between their peaks, and each word extends over the sound around its
+peaks.
 
 Source:
     Peaks: H. Sak et al., "Learning acoustic frame labeling for speech recognition with recurrent neural networks",
@@ -18,12 +18,12 @@ from itertools import pairwise
 import numpy as np
 
 FRAME_SECONDS = 0.01
-QUIET_DB = 30.0  # below the loud parts of a recording, this is quiet …
-ABOVE_FLOOR_DB = 6.0  # … and so is what is hardly louder than its background
-LEAST_CONTRAST_DB = 12.0  # with less between loud and background, levels tell nothing
-PAUSE_WITHIN_SECONDS = 0.12  # stops: the mouth is shut for a moment within a word
-REACH_SECONDS = 0.8  # farther from a peak nothing is taken for its word
-SILENCE = 1e-4  # half the range of samples, −80 dBFS: three steps of 16 bits, less than any microphone's noise
+QUIET_DB = 30.0  # this far below the loud parts of a recording is quiet …
+ABOVE_FLOOR_DB = 6.0  # … and so is less than this above the background
+LEAST_CONTRAST_DB = 12.0  # with less between loud and background, levels are not used
+PAUSE_WITHIN_SECONDS = 0.12  # longest pause within a word: a stop consonant
+REACH_SECONDS = 0.8  # farthest from its peak that a word extends
+SILENCE = 1e-4  # half the range of samples, −80 dBFS: three steps of 16 bits, below any microphone's noise
 
 
 def place_words(
@@ -32,7 +32,7 @@ def place_words(
     """Find where words begin and end.
 
     Args:
-        peaks: Of each word, where its first token's peak begins and its last one's ends, in seconds, in order.
+        peaks: Of each word, start of its first token's peak and end of its last one's, in seconds, in order.
         samples: The recording, (N,), float32 in [-1, 1].
         sample_rate: In Hz.
 
@@ -57,22 +57,22 @@ def place_words(
 
 
 def has_sound(samples: np.ndarray, sample_rate: int, start: float, end: float) -> bool:
-    """Whether a recording has any sound within :data:`REACH_SECONDS` of a word's peaks: more than :data:`SILENCE`.
+    """Return whether a recording has sound above :data:`SILENCE` within :data:`REACH_SECONDS` of a word's peaks.
 
-    A network trained on speech writes words in digital silence too, and with high confidence.
+    Networks trained on speech also output words in digital silence, with high confidence.
 
     Args:
         samples: The recording, (N,), float32 in [-1, 1].
         sample_rate: In Hz.
-        start: Where the peak of the word's first token begins, in seconds.
-        end: Where that of its last token ends, likewise.
+        start: Start of the peak of the word's first token, in seconds.
+        end: End of the peak of its last token, in seconds.
     """
     first, last = max(0, int((start - REACH_SECONDS) * sample_rate)), int((end + REACH_SECONDS) * sample_rate)
     return bool(np.ptp(samples[first:last]) >= 2 * SILENCE) if first < len(samples) else False
 
 
 def measure_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Level of each FRAME_SECONDS, (F,), in dB relative to full scale; the last, cut-off one included."""
+    """Return the level of each FRAME_SECONDS, (F,), in dBFS, including the last, incomplete one."""
     size = max(1, round(FRAME_SECONDS * sample_rate))
     padded = np.zeros(-(-len(samples) // size) * size, dtype=np.float32)
     padded[: len(samples)] = samples
@@ -80,7 +80,7 @@ def measure_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def find_loud(levels: np.ndarray) -> np.ndarray:
-    """Which frames hold speech, by their level alone, (F,); none where loud and quiet cannot be told apart."""
+    """Return which frames hold speech by their level, (F,); none if the contrast is too low."""
     if not len(levels):
         return np.zeros(0, dtype=bool)
     floor, top = np.quantile(levels, 0.05), np.quantile(levels, 0.98)
@@ -95,7 +95,7 @@ def _frame(seconds: float, levels: np.ndarray, *, last: bool = False) -> int:
 
 
 def _find_boundary(levels: np.ndarray, is_loud: np.ndarray, last: int, first: int) -> int:
-    """The frame at which the next word may begin: in the longest pause between two peaks, else where it is quietest."""
+    """First frame that the next word may have: in the longest pause between two peaks, else at the quietest frame."""
     if first - last < 2:
         return max(first, last)
     edges = np.flatnonzero(np.diff(np.concatenate([[True], is_loud[last + 1 : first], [True]]).astype(np.int8)))
@@ -108,7 +108,7 @@ def _find_boundary(levels: np.ndarray, is_loud: np.ndarray, last: int, first: in
 
 
 def _reach(is_loud: np.ndarray, first: int, last: int, low: int, high: int) -> tuple[int, int]:
-    """First frame of a word and the one after its last, for peaks at these frames, between two bounds."""
+    """First frame of a word and the one after its last, given the frames of its peaks and bounds."""
     reach, pause = round(REACH_SECONDS / FRAME_SECONDS), round(PAUSE_WITHIN_SECONDS / FRAME_SECONDS)
     low, high = max(low, first - reach), min(high, last + 1 + reach)
     loud = low + np.flatnonzero(is_loud[low:high])

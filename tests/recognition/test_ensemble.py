@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import TONE_SETTINGS, say_tones
+from conftest import say_tones
 
+from speechrnn.acoustic.model import AcousticModel
+from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.cli.main import main
 from speechrnn.decoding.combination import combine_hypotheses
 from speechrnn.decoding.greedy import decode_greedy
@@ -24,7 +26,6 @@ from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.alignment import align
 from speechrnn.recognition.recognizer import Ensemble, Recognizer, load
 from speechrnn.text.tokens import CharacterTokens
-from speechrnn.training.train import train
 from speechrnn.types import Waveform, pad_sequences
 
 NOISE = 0.35
@@ -211,28 +212,32 @@ def test_what_only_one_model_has_is_refused(ensemble, recordings):
         align(ensemble, recordings[0], "the fox")
 
 
-def test_each_member_estimates_the_speaker(tone_run, tmp_path):
-    models = []
-    for seed in (0, 1):
-        settings = {
-            **TONE_SETTINGS,
-            "seed": seed,
-            "front_end.normalization": "speaker",
-            "trainer.max_epochs": 6,
-            "output": str(tmp_path / str(seed)),
-        }
-        models.append(train(tone_run.folder / "config.yaml", settings).model)
-    ensemble = load(models, device="cpu")
+def normalize_by_speaker(model, samples, *, noise):
+    """The same weights, with some noise, in a model that normalises by speaker, with statistics of a recording."""
+    front_end = replace(model.acoustic.front_end.config, normalization="speaker")
+    acoustic = AcousticModel(front_end, model.acoustic.encoder.config, len(model.tokens))
+    weights = {name: tensor + noise * torch.randn_like(tensor) for name, tensor in model.acoustic.state_dict().items()}
+    acoustic.load_state_dict(weights)
+    accumulator = StatisticsAccumulator(acoustic.front_end)
+    accumulator.add(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
+    acoustic.front_end.set_statistics(*accumulator.compute())
+    return Recognizer(replace(model, acoustic=acoustic), device="cpu")
+
+
+def test_each_member_estimates_the_speaker(tone_run):
+    model, rng = load_model(tone_run.model), np.random.default_rng(0)
+    several = say_tones(["low", "high", "middle", "low"], rng)
+    ensemble = Ensemble([normalize_by_speaker(model, several, noise=noise) for noise in (0.0, 0.01)])
     assert ensemble.uses_speaker_stats
-    said = say_tones(["low", "high"], np.random.default_rng(0))
+    said = say_tones(["low", "high"], rng)
     profile = ensemble.estimate_speaker(iter([Waveform(said, 8000)]))
     for estimated, member in zip(profile, ensemble.members, strict=True):
         assert torch.equal(estimated.speaker_stats, member.estimate_speaker([Waveform(said, 8000)]).speaker_stats)
-    told = [
+    texts = [
         member.transcribe(Waveform(said, 8000), speaker=each)
         for member, each in zip(ensemble.members, profile, strict=True)
     ]
-    assert ensemble.transcribe(Waveform(said, 8000), speaker=profile).text in {each.text for each in told}
+    assert ensemble.transcribe(Waveform(said, 8000), speaker=profile).text in {each.text for each in texts}
     assert evaluate(ensemble, tone_run.folder / "test.jsonl").score.wer <= 0.2
     with pytest.raises(
         ConfigError, match="speaker: expected a name or the result of estimate_speaker of these models together"

@@ -26,7 +26,7 @@ def count_raw_words(recognizer, samples):
 @pytest.mark.parametrize("options", [{}, {"decoder": "beam", "nbest": 3}, {"sentences": ["the fox", "quick"]}])
 @pytest.mark.parametrize("value", [0.0, 0.25, -3e-5])
 def test_a_recording_without_sound_has_no_text(recognizer, options, value):
-    silence = np.full((6 if options else 60) * 8000, value, np.float32)
+    silence = np.full((6 if options else 20) * 8000, value, np.float32)
     assert count_raw_words(recognizer, silence) > 0  # the model itself writes words there
     transcript = recognizer.transcribe(Waveform(silence, 8000), **options)
     assert (transcript.text, transcript.words, transcript.segments, transcript.rejected) == ("", (), (), "")

@@ -36,7 +36,12 @@ from speechrnn.types import Waveform
 def run(tmp_path_factory):
     """A model that was taught to normalise by speaker, and its corpora."""
     folder = tmp_path_factory.mktemp("speaker_stats")
-    settings = {**TONE_SETTINGS, "front_end.normalization": "speaker", "output": str(folder / "run")}
+    settings = {
+        **TONE_SETTINGS,
+        "front_end.normalization": "speaker",
+        "trainer.max_epochs": 8,
+        "output": str(folder / "run"),
+    }
     return folder, train(make_tone_configuration(folder), settings)
 
 
