@@ -1,11 +1,12 @@
 """What augmentation does to the sound, and that it is a function of its seed alone."""
 
-import subprocess
+import importlib.util
 import sys
 
 import numpy as np
 import pytest
 
+from speechrnn.audio import augment as augment_module
 from speechrnn.audio.augment import (
     AugmentConfig,
     GateConfig,
@@ -243,13 +244,13 @@ def find_peak_hz(samples, rate):
     return float(np.argmax(spectrum)) * rate / len(samples)
 
 
-@pytest.mark.parametrize(("semitones", "tempo"), [(12.0, 1.0), (-5.0, 1.0), (0.0, 1.5), (0.0, 0.8), (3.0, 1.25)])
+@pytest.mark.parametrize(("semitones", "tempo"), [(-5.0, 1.0), (0.0, 1.5), (3.0, 0.8)])
 def test_pitch_and_tempo_change_by_themselves(semitones, tempo):
     config = AugmentConfig(pitch_semitones=(semitones, semitones), tempo=(tempo, tempo))
-    tone = np.sin(2 * np.pi * 440.0 * np.arange(32000) / 16000).astype(np.float32)
+    tone = np.sin(2 * np.pi * 440.0 * np.arange(16000) / 16000).astype(np.float32)
     changed = change_pitch_and_tempo(tone, config, sample_rate=16000, seed=1)
     assert changed.dtype == np.float32
-    assert len(changed) == pytest.approx(32000 / tempo, abs=4)
+    assert len(changed) == pytest.approx(16000 / tempo, abs=4)
     assert find_peak_hz(changed, 16000) == pytest.approx(440.0 * 2 ** (semitones / 12), rel=0.01)
 
 
@@ -281,10 +282,14 @@ def test_recording_shorter_than_a_vocoder_window_is_left_alone():
         np.testing.assert_array_equal(change_pitch_and_tempo(samples, config, sample_rate=16000, seed=1), samples)
 
 
-def test_pitch_and_tempo_are_off_by_default_and_librosa_is_not_imported():
-    code = (
-        "import sys, numpy; from speechrnn.audio.augment import AugmentConfig, augment; "
-        "x = numpy.ones(8000, numpy.float32); assert augment(x, AugmentConfig(), sample_rate=8000, seed=1) is x; "
-        "assert 'librosa' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_pitch_and_tempo_are_off_by_default_and_librosa_is_not_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "librosa", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "librosa.effects", None)
+    spec = importlib.util.spec_from_file_location("augment_anew", augment_module.__file__)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "augment_anew", module)
+    spec.loader.exec_module(module)
+    samples = np.ones(8000, np.float32)
+    assert module.augment(samples, module.AugmentConfig(), sample_rate=8000, seed=1) is samples
+    with pytest.raises(ImportError):
+        change_pitch_and_tempo(samples, AugmentConfig(tempo=(2.0, 2.0)), sample_rate=8000, seed=1)

@@ -22,8 +22,8 @@ from speechrnn.errors import AudioError
 @torch.inference_mode()
 def test_frame_counts_are_exact_for_every_length(compatibility):
     front_end = make_front_end(sample_rate=8000, n_mels=20, kind="log_mel", compatibility=compatibility)
-    noise = make_noise(2000)
-    sizes = torch.arange(2001)
+    noise = make_noise(700)
+    sizes = torch.arange(701)
     counts = front_end.count_frames(sizes)
     assert counts.dtype == torch.int64
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):

@@ -12,7 +12,6 @@ import pytest
 import soundfile
 
 from speechrnn.cli.main import main
-from speechrnn.corpus.lhotse_corpora import WHOLE
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
@@ -330,13 +329,13 @@ def test_a_corpus_without_parts_is_split_by_speakers(tmp_path, voices, monkeypat
             Utterance(f"u{number}", path, text, seconds=soundfile.info(path).duration, speaker=f"s{number % 20:02d}")
         )
     module = load_prepare(RECIPES / "lhotse_corpus")
-    monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {WHOLE: entries})
+    monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {module.WHOLE: entries})
     module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")
     heard = {part: speakers(tmp_path / "out", part) for part in ("train", "valid", "test")}
     assert [len(each) for each in heard.values()] == [17, 1, 2]
     assert len(set().union(*heard.values())) == 20
     monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {"near": entries, "far": entries})
-    with pytest.raises(CorpusError, match="any has the parts near, far; say which with --prepare.train"):
+    with pytest.raises(CorpusError, match="any has the parts near, far; choose with --prepare.train"):
         module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")
 
 
