@@ -1,4 +1,4 @@
-"""The LightningDataModule: which batches a run trains, validates and tests on, and which of them it has consumed."""
+"""The LightningDataModule: batches for training, validation and test, and how many of them are consumed."""
 
 from __future__ import annotations
 
@@ -33,26 +33,25 @@ _MOST_WORKERS, _MOST_WORKERS_A_CORE = 16, 8
 
 
 def count_workers(config: DataConfig) -> int:
-    """Processes that read audio for training: as configured, or what suits the machine.
+    """Number of processes that read audio for training: as configured, or a default for this machine.
 
     Raises:
         ConfigError: The machine has too few cores for so many.
     """
-    most = max(_MOST_WORKERS, _MOST_WORKERS_A_CORE * count_cores())
-    if config.num_workers is not None and config.num_workers > most:
-        raise ConfigError(
-            f"data.num_workers: expected at most {most} with {count_cores()} cores, got {config.num_workers}"
-        )
-    if config.num_workers is not None:
-        return config.num_workers
-    return 4 if torch.cuda.is_available() else min(1, count_cores() - 1)
+    wanted, cores = config.num_workers, count_cores()
+    if wanted is None:
+        return 4 if torch.cuda.is_available() else min(1, cores - 1)
+    most = max(_MOST_WORKERS, _MOST_WORKERS_A_CORE * cores)
+    if wanted > most:
+        raise ConfigError(f"data.num_workers: expected at most {most} with {cores} cores, got {wanted}")
+    return wanted
 
 
 @contextmanager
 def share_cores(config: DataConfig) -> Iterator[None]:
-    """Leave a core to each reading process while a model trains on a CPU; OMP_NUM_THREADS has the last word.
+    """Leave a core to each reading process while a model trains on a CPU; OMP_NUM_THREADS takes precedence.
 
-    A recurrent layer waits for all its threads at every frame, so one thread that has to share its core with a reading
+    A recurrent layer waits for all its threads at every frame, so one thread that shares its core with a reading
     process slows training many times over.
     """
     threads = torch.get_num_threads()
@@ -67,10 +66,10 @@ def share_cores(config: DataConfig) -> Iterator[None]:
 def plan_batches(
     utterances: Sequence[Utterance], config: DataConfig, *, seed: int, shuffle: bool
 ) -> DurationBatches | ShardedBatches:
-    """Batches under the budget; of utterances in archives, so that only a few of those are read at a time."""
+    """Batches under the budget; those of a packed corpus read a few archives at a time."""
     seconds, weights = array("d"), array("d")
-    shards: list[str] = []  # of those that lie in one
-    shard_of: dict[str, str | None] = {}  # by folder: what is asked of a few folders is not asked of each recording
+    shards: list[str] = []  # of those utterances that are in one
+    shard_of: dict[str, str | None] = {}  # by folder: there are fewer folders than recordings
     for utterance in utterances:
         seconds.append(utterance.seconds)
         weights.append(config.weights.get(utterance.corpus or "", 1.0))
@@ -101,13 +100,13 @@ class SpeechData(pl.LightningDataModule):
 
     Args:
         config: The run's configuration: a :class:`~speechrnn.training.config.Config`, a YAML file, or plain settings.
-        folders: Where to look for manifests that are given by relative paths; a YAML file's own folder is among them.
-        preflight: What it found, where it has run already.
+        folders: Where to look for manifests that are given by relative paths, beside a YAML file's own folder.
+        preflight: Its result, if it has run already.
         corpora: Corpora that are read already, as :func:`~speechrnn.training.preflight.prepare_run` takes them.
-        base: The model of ``start.model``, where it is loaded already.
+        base: The model of ``start.model``, if it is loaded already.
 
     Attributes:
-        preflight: What the preflight found; None before ``setup``.
+        preflight: The preflight's result; None before ``setup``.
         train_set: Utterances to train on, after ``setup``.
         valid_set: Utterances to choose checkpoints on, after ``setup``.
     """
@@ -143,11 +142,11 @@ class SpeechData(pl.LightningDataModule):
         self.train_set = self._make_dataset(self.preflight.train, augment=self.config.augment, speaker_stats=of_train)
         self.valid_set = self._make_dataset(self.preflight.valid, speaker_stats=of_valid)
         if self.trainer is not None and self.trainer.lightning_module is not None:
-            self.trainer.lightning_module.configure_model()  # before any callback copies the module
+            self.trainer.lightning_module.configure_model()  # before a callback copies the module
 
     @cached_property
     def fingerprint(self) -> str:
-        """A number that another corpus would not have."""
+        """The preflight's fingerprint of the data."""
         assert self.preflight is not None
         return self.preflight.fingerprint()
 
@@ -163,10 +162,8 @@ class SpeechData(pl.LightningDataModule):
             **{"augment": None, **options},
         )
 
-    # What of an epoch is consumed: the batches that were trained on, not those drawn ahead by workers.
-
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Lightning's hook: count a batch that is about to be trained on."""
+        """Lightning's hook: count a batch that is trained on next; workers may have drawn more."""
         if self.trainer is not None and self.trainer.training:
             if self.trainer.current_epoch != self._epoch:
                 self._epoch, self._batches_done = self.trainer.current_epoch, 0
@@ -174,7 +171,7 @@ class SpeechData(pl.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's hook: which data these are, and where in them the run is."""
+        """Lightning's hook: the data's fingerprint and the position in them."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
         is_at_end = epoch == self._epoch and self._batches_done >= self.trainer.num_training_batches
@@ -182,10 +179,8 @@ class SpeechData(pl.LightningDataModule):
         return {"epoch": epoch + is_at_end, "batches_done": done, "data": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's hook: begin there."""
+        """Lightning's hook: continue from this position."""
         self._epoch, self._batches_done = state_dict["epoch"], state_dict["batches_done"]
-
-    # Loaders.
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, augmented batches."""
@@ -204,7 +199,7 @@ class SpeechData(pl.LightningDataModule):
         return [self._make_loader(self._make_dataset(utterances)) for utterances in sets]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        """The test sets, or the validation set where there is none."""
+        """The test sets, or the validation set if there is none."""
         return self.test_dataloader() or [self.val_dataloader()]
 
     def _make_loader(self, dataset: UtteranceDataset, *, is_training: bool = False) -> DataLoader[Batch]:
@@ -217,7 +212,7 @@ class SpeechData(pl.LightningDataModule):
         where = (self._epoch, self._batches_done) if is_training else (0, 0)
         sampler = _FixedSampler if is_fixed else EpochSampler
         has_gpu = torch.cuda.is_available()
-        # On a CPU validation waits for nothing: a worker would cost more than it saves.
+        # On a CPU a worker for validation costs more than it saves.
         workers = count_workers(self.config.data) if is_training or has_gpu else 0
         return _Loader(
             dataset,
@@ -243,13 +238,13 @@ class _FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]
 
 
 class _Loader(DataLoader[Batch]):
-    """A loader whose workers never see an interrupt: the main process ends them.
+    """A loader whose workers block interrupts; the main process ends them.
 
-    A worker that Ctrl-C reaches while it starts dies with a traceback, and the run with it, unsaved.
+    A worker that receives Ctrl-C while it starts dies with a traceback, and the run dies with it, unsaved.
     """
 
     def __iter__(self) -> Any:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits what is blocked
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
         try:
             return super().__iter__()
         finally:

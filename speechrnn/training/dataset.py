@@ -1,4 +1,4 @@
-"""Audio for training: reading, augmentation, batching; a batch is a pure function of (seed, epoch, members)."""
+"""The training dataset: reading, augmentation, batching; a batch is a pure function of (seed, epoch, members)."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ _WITHOUT_STATS = 0.2
 
 
 class UtteranceDataset(Dataset[Batch]):
-    """Reads the utterances that a :class:`BatchRequest` names and pads them into a batch.
+    """Reads the utterances of a :class:`BatchRequest` and pads them into a batch.
 
-    One that cannot be read is missing from the batch and named in its ``failed``.
+    An utterance that cannot be read is left out of the batch and listed in its ``failed``.
 
     Args:
         utterances: The corpus after the preflight.
         sample_rate: The model's, in Hz.
-        augment: What to do to the recordings; None for validation.
-        explain_infeasible: Why CTC cannot align tokens with a number of samples, or None where it can. An utterance
-            that augmentation would make too short is taken as it is.
+        augment: Augmentation; None for validation.
+        explain_infeasible: Why CTC cannot align tokens with a number of samples, or None. An utterance that would
+            become too short is not augmented.
         seed: The run's seed.
         with_references: Whether each utterance comes with another one of its speaker, of at most REFERENCE_SECONDS.
-        speaker_stats: Frames of each utterance and the mean features over them, (U, 1 + F), where the front end
-            normalises by speaker.
+        speaker_stats: Frames and mean features of each utterance, (U, 1 + F), if the front end normalises by speaker.
         carry: Which utterances follow one another.
     """
 
@@ -67,7 +66,7 @@ class UtteranceDataset(Dataset[Batch]):
         self._speaker_stats = None if speaker_stats is None else SpeakerStatsSampler(speaker_stats, speakers, seed=seed)
 
     def cache(self, num_bytes: int) -> None:
-        """Keep recordings as they are read, before augmentation, up to so much memory; those kept earlier go."""
+        """Keep recordings in memory as they are read, before augmentation, up to ``num_bytes``; drop earlier ones."""
         self._cache, self._free_bytes = {}, num_bytes
 
     def __getitem__(self, request: BatchRequest) -> Batch:
@@ -104,9 +103,7 @@ class UtteranceDataset(Dataset[Batch]):
         )
 
     def _read_reference(self, position: int, seed: int) -> np.ndarray:
-        """A piece of another utterance of the same speaker, (R,); empty where there is none, and at times in training,
-        so that a model knows what to do without one.
-        """
+        """A part of another utterance of the same speaker, (R,); empty if there is none, and at random in training."""
         rng, member = np.random.default_rng(seed), self.utterances[position]
         others = (self._by_speaker or {}).get(member.speaker_key or "", np.zeros(0, np.int64))
         others = others[others != position]
@@ -115,7 +112,7 @@ class UtteranceDataset(Dataset[Batch]):
         try:
             samples = self._read_samples(self.utterances[int(rng.choice(others))])
         except (AudioError, OSError):
-            return np.zeros(0, np.float32)  # it is named when its own turn comes
+            return np.zeros(0, np.float32)  # it is reported at its own turn
         most = int(REFERENCE_SECONDS * self.sample_rate)
         start = int(rng.integers(max(1, len(samples) - most + 1)))
         return samples[start : start + most]
@@ -136,7 +133,6 @@ class UtteranceDataset(Dataset[Batch]):
         return changed if self.explain_infeasible(utterance.tokens, len(changed)) is None else samples
 
     def _read_samples(self, utterance: Utterance) -> np.ndarray:
-        """An utterance's samples, (N,); read-only."""
         samples = self._cache.get(utterance.id)
         if samples is None:
             samples = read_utterance(utterance, sample_rate=self.sample_rate).samples
@@ -146,7 +142,7 @@ class UtteranceDataset(Dataset[Batch]):
         return samples
 
     def _read_other(self, utterance: Utterance, seed: int) -> np.ndarray | None:
-        """Another utterance for noise: by another speaker where speakers are known, and not the same in any case."""
+        """Another utterance for noise: by another speaker if speakers are known."""
         rng, speaker = np.random.default_rng(seed), utterance.speaker_key
         for _ in range(_OTHER_TRIES):
             other = self.utterances[int(rng.integers(len(self.utterances)))]
@@ -155,12 +151,11 @@ class UtteranceDataset(Dataset[Batch]):
             try:
                 return self._read_samples(other)
             except (AudioError, OSError):
-                continue  # it is named when its own turn comes
+                continue  # it is reported at its own turn
         return None
 
 
 def _group_by_speaker(speakers: Sequence[str | None]) -> dict[str, np.ndarray]:
-    """Positions of each speaker's utterances."""
     positions: dict[str, list[int]] = {}
     for position, speaker in enumerate(speakers):
         if speaker is not None:
@@ -169,12 +164,12 @@ def _group_by_speaker(speakers: Sequence[str | None]) -> dict[str, np.ndarray]:
 
 
 class SpeakerStatsSampler:
-    """How much speech each speaker has in a corpus, and what its features are on average.
+    """Draws statistics of a speaker: the number of frames and their mean features.
 
     Args:
-        rows: Frames of each utterance, and the mean features over them, (U, 1 + F).
-        speakers: Who speaks in each, U of them; None where that is not known.
-        seed: Of the order in which a speaker's utterances stand for the draws.
+        rows: Frames and mean features of each utterance, (U, 1 + F).
+        speakers: Speaker of each utterance; None if unknown.
+        seed: Seed of the order of each speaker's utterances.
     """
 
     def __init__(self, rows: np.ndarray, speakers: Sequence[str | None], *, seed: int) -> None:
@@ -207,7 +202,7 @@ class SpeakerStatsSampler:
             start, count = int(rng.integers(count)), int(count ** rng.random())
         end = first + start + count
         total = self._sums[min(end, last)] - self._sums[first + start]
-        if end > last:  # on from the speaker's first one
+        if end > last:  # continues with the speaker's first utterance
             total = total + self._sums[end - (last - first)] - self._sums[first]
         frames = total[0]
         return np.concatenate([total[:1], total[1:] / max(1.0, frames)]).astype(np.float32)

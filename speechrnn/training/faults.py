@@ -1,6 +1,6 @@
-"""What can go wrong in the middle of a run: unreadable files, steps that are not finite, too little memory.
+"""Faults within a run: unreadable files, non-finite steps, out of memory.
 
-A step that was skipped is saved with its batches, and :mod:`speechrnn.training.replay` computes it again.
+A skipped step is saved with its batches; :mod:`speechrnn.training.replay` computes it again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -28,21 +28,27 @@ logger = logging.getLogger("speechrnn")
 
 _CPU_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory")
 _OVERFLOWS_IN_A_ROW = 20
+Result = TypeVar("Result")
 
 
-def describe_out_of_memory(error: RuntimeError) -> str:
-    """The first line of torch's report that memory ran out, on a GPU or on the CPU; another error is raised again."""
-    is_memory = isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _CPU_MEMORY_MESSAGES)
-    if not is_memory:
-        raise error
-    return str(error).splitlines()[0]
+def try_in_memory(compute: Callable[[], Result]) -> tuple[Result | None, str]:
+    """Compute something; where memory runs out, None and the first line of torch's message.
+
+    When it returns, no traceback holds a reference to tensors.
+    """
+    try:
+        return compute(), ""
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in _CPU_MEMORY_MESSAGES):
+            return None, str(error).splitlines()[0]
+        raise
 
 
 class Memory:
-    """What fits into memory, as far as running out of it has shown.
+    """How much audio fits into memory.
 
     Attributes:
-        seconds_that_fit: Audio, padding included, that is computed at once; None until memory ran out.
+        seconds_that_fit: Audio to compute at once, padding included; None until memory ran out.
     """
 
     def __init__(self) -> None:
@@ -50,7 +56,7 @@ class Memory:
         self.sample_rate = 1
 
     def count_parts(self, batch: Batch) -> int:
-        """Parts that a batch is computed in."""
+        """Number of parts to compute a batch in."""
         if self.seconds_that_fit is None:
             return 1
         return min(max(1, len(batch.ids)), math.ceil(self._padded_seconds(batch) / self.seconds_that_fit))
@@ -59,10 +65,10 @@ class Memory:
         return batch.waveforms.numel() / self.sample_rate
 
     def shrink(self, batches: Sequence[Batch], message: str) -> None:
-        """Halve what is computed at once, after it was too much for one of these batches.
+        """Halve what is computed at once, after one of these batches was too large.
 
         Raises:
-            SpeechRNNError: It was a single utterance.
+            SpeechRNNError: A single utterance is too large.
         """
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -73,21 +79,21 @@ class Memory:
             raise SpeechRNNError(
                 f"out of memory with a single utterance, {batch.ids[longest]} "
                 f"({int(batch.waveform_lengths[longest]) / self.sample_rate:.1f} s): {message}; "
-                "take a smaller model, or leave long utterances out"
+                "use a smaller model, or leave long utterances out"
             )
         self.seconds_that_fit = seconds / min(2 * parts, len(batch.ids))
         logger.warning(
-            "out of memory in a batch of %d utterances, %.0f s with padding: from now on at most %.0f s are computed "
-            "at once and the gradients of the parts added up; data.batch_seconds %.0f would fit undivided",
+            "out of memory in a batch of %d utterances, %.0f s with padding: from now on batches are computed in parts "
+            "of at most %.0f s and their gradients added; data.batch_seconds %.0f would fit undivided",
             len(batch.ids), seconds, self.seconds_that_fit, self.seconds_that_fit,
         )  # fmt: skip
 
 
 class Unreadable:
-    """Counts the recordings that could not be read in training, and stops the run when there are too many.
+    """Counts the recordings that could not be read in training, and stops the run if there are too many.
 
     Args:
-        config: How many are too many.
+        config: The limit.
 
     Attributes:
         corpus_size: Training recordings; 0 disables the limit.
@@ -100,7 +106,7 @@ class Unreadable:
         self.reasons: dict[str, str] = {}
 
     def count(self, failed: Sequence[tuple[str, str]]) -> None:
-        """Add recordings that failed: ids and reasons. Each recording is named once.
+        """Count recordings that failed: ids and reasons. Each recording is logged once.
 
         Raises:
             CorpusError: More of the corpus than ``faults.unreadable_share`` could not be read.
@@ -122,14 +128,14 @@ class Unreadable:
 
 @dataclass
 class Step:
-    """One optimiser step: its batches, and what decides whether it is taken. Tensors stay on the training device.
+    """One optimiser step: its batches, and whether they are finite. Tensors stay on the training device.
 
     Attributes:
         epoch: Counted from 0.
-        batches: Batches whose gradients are added up, each with the factor of its summed loss.
-        batch_idx: Place of the last batch in the epoch, from 0.
+        batches: Batches whose gradients are added, each with the factor of its summed loss.
+        batch_idx: Position of the last batch in the epoch, from 0.
         checks: For each computed part the ids of its utterances and which of its losses are finite, (passes · B,).
-        is_skipped: Whether loss or gradient is not finite, in any process, a scalar; None until the backward pass ends.
+        is_skipped: Whether loss or gradient is not finite in any process, a scalar; None until the backward pass ends.
     """
 
     epoch: int
@@ -139,7 +145,7 @@ class Step:
     is_skipped: Tensor | None = None
 
     def list_suspects(self) -> list[str]:
-        """Ids of the utterances whose loss is not finite, each once. It reads tensors."""
+        """Ids of the utterances whose loss is not finite, each once. This reads tensors."""
         bad = [ids[i % len(ids)] for ids, is_finite in self.checks for i in (~is_finite).nonzero()[:, 0].tolist()]
         return list(dict.fromkeys(bad))
 
@@ -147,7 +153,7 @@ class Step:
 class SkippedSteps:
     """Reports the steps that were skipped because loss or gradient was not finite.
 
-    Steps are collected as they are computed and read together, so that the device is not waited for at each one.
+    Steps are collected and read together, so that the host does not wait for the device at each step.
 
     Args:
         config: The run's configuration.
@@ -168,15 +174,15 @@ class SkippedSteps:
 
     @property
     def num_unread_batches(self) -> int:
-        """Batches that are kept until the next read."""
+        """Batches kept until the next read."""
         return sum(len(step.batches) for step in self._unread)
 
     def read(self, save_to: Callable[[Path, Step, int], None], loss_scale: float | None) -> None:
-        """Read the collected steps; name and save those that were skipped.
+        """Read the collected steps; log and save those that were skipped.
 
         Args:
             save_to: Called with a folder, a skipped step and the number of steps computed after it.
-            loss_scale: The present loss scale of fp16; None for other precisions.
+            loss_scale: fp16's present loss scale; None for other precisions.
 
         Raises:
             SpeechRNNError: More steps in a row were skipped than ``faults.nonfinite_in_a_row`` allows.
@@ -197,7 +203,7 @@ class SkippedSteps:
         what = "loss" if any(of_all) else "gradient"
         if what == "gradient":
             if loss_scale is not None and self.in_a_row <= _OVERFLOWS_IN_A_ROW:
-                logger.info("fp16: a gradient overflowed and the loss scale is lowered, now %g", loss_scale)
+                logger.info("fp16: a gradient overflowed; loss scale lowered to %g", loss_scale)
                 return
             of_all = gather_from_processes([[id for batch, _ in step.batches for id in batch.ids]])
         folder = self.folder / f"epoch-{step.epoch + 1}-batch-{step.batch_idx + 1}"
@@ -213,7 +219,7 @@ class SkippedSteps:
         if self.in_a_row >= self.limit:
             stop_all(
                 SpeechRNNError(
-                    f"the {what} is not finite in {self.in_a_row} steps in a row, the last with {named}; lower "
+                    f"non-finite {what} in {self.in_a_row} steps in a row, the last with {named}; lower "
                     f"optimizer.learning_rate or trainer.gradient_clip_val and train again; saved in {self.folder}"
                 )
             )
@@ -225,14 +231,14 @@ def save_step(
     """Save a skipped step: its batches and the present weights.
 
     Args:
-        folder: Where to: ``fault.json``, ``model/``, one ``batch-N.safetensors`` for each batch, and the output layer
-            of lower layers, ``phones.safetensors``, where they have one.
-        step: What was skipped.
-        model: What is trained.
+        folder: Receives ``fault.json``, ``model/``, a ``batch-N.safetensors`` for each batch, and the output layer
+            of lower layers, ``phones.safetensors``, if they have one.
+        step: The skipped step.
+        model: The model in training.
         config: The run's configuration.
         phones: The output layer of lower layers.
-        rank: Which process this is.
-        later: Steps that were computed after it; the saved weights are those after these steps.
+        rank: The process's rank.
+        later: Steps computed after it; the saved weights are those after these steps.
     """
     save_model(folder / "model", model)
     if phones is not None:

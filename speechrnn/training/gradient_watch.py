@@ -1,4 +1,4 @@
-"""Watches the gradients of a run: their norms layer by layer, whether anything clips them, how far back they reach."""
+"""Watch the gradients of a run: norms by layer, explosion, how far back in time they reach."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ logger = logging.getLogger("speechrnn")
 
 _EXPLODED = 1e3
 _UTTERANCES_AT_ONCE = 8
-_STEPS = 4  # of each utterance; over 32 utterances that is enough
+_STEPS = 4  # of each utterance: enough for 32 utterances
 
 
 class GradientWatch(pl.Callback):
-    """Logs the unclipped gradient norm of each layer, and now and then how far back in time gradients reach.
+    """Logs the unclipped gradient norm of each layer, and every N steps how far back in time gradients reach.
 
-    For TensorBoard and in ``metrics.csv``: ``gradients/norm/LAYER`` at steps, and for each epoch a histogram of its
-    logarithm (TensorBoard only); ``gradients/half_life_seconds/layer_1_forward`` and ``gradients/reach_seconds/…``, and
-    as an image (where matplotlib is installed) the curves that they are read from; and of each gate
-    ``recurrent/spectral_radius/…``, ``recurrent/largest_singular_value/…`` and ``recurrent/saturated_share/…``.
+    All loggers get ``gradients/norm/LAYER``, ``gradients/half_life_seconds/layer_1_forward``,
+    ``gradients/reach_seconds/…`` and for each gate ``recurrent/spectral_radius/…``,
+    ``recurrent/largest_singular_value/…`` and ``recurrent/saturated_share/…``. TensorBoard also gets a histogram of the
+    log norms for each epoch and, with matplotlib, the lag curves as an image.
 
     Args:
-        config: How often, and over how many utterances.
+        config: How often to measure, and over how many utterances.
     """
 
     def __init__(self, config: GradientsConfig) -> None:
@@ -53,15 +53,12 @@ class GradientWatch(pl.Callback):
         self._norms: dict[str, list[Tensor]] = {}
         self._totals: list[Tensor] = []
         self._groups: dict[str, list[torch.nn.Parameter]] = {}
-        self._said: dict[tuple[int, str], str] = {}
+        self._kinds: dict[tuple[int, str], str] = {}
         self._batches: list[Batch] | None = None
         self._measured_at = -1
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Measure each layer's norm: before clipping, and after fp16's loss scale is divided out."""
-        assert isinstance(pl_module, SpeechModule)
         if not self._groups:
             self._groups = group_by_layer(pl_module)
         found = {name: [p.grad for p in group if p.grad is not None] for name, group in self._groups.items()}
@@ -71,11 +68,8 @@ class GradientWatch(pl.Callback):
             pl_module.log(f"gradients/norm/{name}", norm, on_step=True, on_epoch=False)
         self._totals.append(torch.stack(list(norms.values())).norm())
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Measure how far back gradients reach, when its step has come."""
-        assert isinstance(pl_module, SpeechModule)
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        """Measure how far back gradients reach, every N steps."""
         every, step = self._config.every_steps, trainer.global_step
         if not every or step % every or step == self._measured_at or not trainer.is_global_zero:
             return
@@ -94,10 +88,14 @@ class GradientWatch(pl.Callback):
         for log in trainer.loggers:
             log.log_metrics(values, step)
         self._draw(trainer, curves, step)
-        self._say(curves, step)
+        for curve in curves:
+            where = (curve.layer, curve.direction)
+            if self._kinds.get(where, "reaching") != curve.kind:
+                logger.info("step %s: %s", f"{step:,}", curve.describe())
+            self._kinds[where] = curve.kind
 
     def _describe_gates(self, trainer: pl.Trainer, module: SpeechModule) -> dict[str, float]:
-        """Of each gate of each layer and direction what its recurrent weights do, and its units at their limits."""
+        """Spectral radius, singular value and saturated share of each gate."""
         batch = self._read_batches(trainer, module)[0]
         was_training = module.model.training
         module.model.eval()
@@ -114,7 +112,7 @@ class GradientWatch(pl.Callback):
         return values
 
     def _read_batches(self, trainer: pl.Trainer, module: SpeechModule) -> list[Batch]:
-        """The same validation utterances each time, spread evenly over short and long ones."""
+        """The same validation utterances each time, spread evenly by duration."""
         if self._batches is None:
             dataset = trainer.datamodule.valid_set  # type: ignore[attr-defined]
             order = sorted(range(len(dataset.utterances)), key=lambda number: dataset.utterances[number].seconds)
@@ -135,14 +133,6 @@ class GradientWatch(pl.Callback):
             with tolerated(log):
                 log.experiment.add_image("gradients/through_time", pixels, step, dataformats="HWC")
 
-    def _say(self, curves: Sequence[LagCurve], step: int) -> None:
-        """Say what gradients do where that is new."""
-        for curve in curves:
-            place = (curve.layer, curve.direction)
-            if self._said.get(place, "reaching") != curve.kind:
-                logger.info("step %s: %s", f"{step:,}", curve.describe())
-            self._said[place] = curve.kind
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch's distribution of norms, and warn when they explode."""
         for name, norms in self._norms.items():
@@ -160,16 +150,15 @@ class GradientWatch(pl.Callback):
         largest = max(finite, default=0.0)
         if not trainer.gradient_clip_val and (largest > _EXPLODED or len(finite) < len(norms)):
             logger.warning(
-                "epoch %d: gradients explode and nothing clips them: the norm is %.3g at its largest, %.3g in the "
-                "median, and not finite in %d of %d steps; set trainer.gradient_clip_val to 1.0, or take encoder.cell "
-                "lstm or gru",
+                "epoch %d: gradients explode and nothing clips them: largest norm %.3g, median %.3g, not finite in %d "
+                "of %d steps; set trainer.gradient_clip_val to 1.0, or use encoder.cell lstm or gru",
                 trainer.current_epoch + 1, largest, statistics.median(finite or [math.inf]),
                 len(norms) - len(finite), len(norms),
             )  # fmt: skip
 
 
 def group_by_layer(module: SpeechModule) -> dict[str, list[torch.nn.Parameter]]:
-    """A model's parameters by where they stand: ``subsampling``, ``layer_1`` …, ``other`` and ``head``."""
+    """Group a model's parameters: ``subsampling``, ``layer_1`` …, ``other`` and ``head``."""
     groups: dict[str, list[torch.nn.Parameter]] = {}
     for name, parameter in module.model.named_parameters():
         parts = name.split(".")

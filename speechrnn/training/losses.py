@@ -1,6 +1,6 @@
-"""The training loss: CTC of each utterance, of lower layers too, the divergence of two passes; states carried on.
+"""The training loss: CTC of each utterance, of lower layers too, the divergence of two passes; carried states.
 
-The loss of an utterance is summed over its frames and paths; the caller divides by the number of utterances.
+The loss of an utterance is summed over its frames; the caller divides by the number of utterances.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from speechrnn.types import Batch, Emission, derive_seed, move, pad_sequences
 
 
 class CarriedStates:
-    """Hidden states after the utterances of the batch before, by the utterances' ids; their gradients are not carried.
+    """Hidden states after the utterances of the previous batch, by utterance id, without their gradients.
 
     Only the forward direction's state is carried; a backward direction starts at the other end.
 
@@ -32,17 +32,17 @@ class CarriedStates:
         self._new: dict[str, Tensor] = {}
 
     def begin(self, batch: Batch, own: Tensor) -> Tensor:
-        """What a batch starts from.
+        """The state that a batch starts from.
 
-        An utterance that follows one whose state is not finite starts from the initial state: one bad recording
-        must not spoil the rest. This is decided on the device: reading the state would make the host wait.
+        An utterance that follows one whose state is not finite starts from the initial state, so that one bad recording
+        does not spoil the rest. The device decides this: reading the state would make the host wait.
 
         Args:
-            batch: B utterances; ``previous`` names what each follows.
+            batch: B utterances; ``previous`` holds the id of the one before each.
             own: The model's own initial state, (L, P, D, B, H).
 
         Returns:
-            The same, with the forward direction's state of those that follow an utterance of the batch before.
+            The same, with the forward direction's state of those that follow an utterance of the previous batch.
         """
         state = own.clone()
         for row, previous in enumerate(batch.previous):
@@ -58,12 +58,12 @@ class CarriedStates:
             self._new[id] = forward[:, :, row].clone()
 
     def advance(self) -> None:
-        """Make the states of this batch those that the next one starts from."""
+        """Let the next batch start from the states of this one."""
         self.after, self._new = self._new, {}
 
 
 class PhoneOutput(nn.Module):
-    """Lower layers' frames to log-probabilities of phones, and the CTC losses of those.
+    """An output layer for phones on lower layers, and its CTC losses.
 
     Args:
         pronunciations: Phones of each word.
@@ -71,7 +71,7 @@ class PhoneOutput(nn.Module):
 
     Attributes:
         head: The output layer; the blank first, then the phones in alphabetical order.
-        pronunciations: As given.
+        pronunciations: As passed.
     """
 
     def __init__(self, pronunciations: Mapping[str, Sequence[str]], input_size: int) -> None:
@@ -83,7 +83,7 @@ class PhoneOutput(nn.Module):
         self.head = CTCHead(input_size, 1 + len(phones))
 
     def encode(self, text: str) -> list[int] | None:
-        """Ids of a text's phones, from 1; None where the pronunciation of a word is not known."""
+        """Ids of a text's phones, from 1; None if the pronunciation of a word is unknown."""
         words = [self._spoken.get(word) for word in text.split()]
         return None if None in words else [phone for word in words for phone in word or ()]
 
@@ -91,13 +91,13 @@ class PhoneOutput(nn.Module):
         """Minus the log probability of each utterance's phones.
 
         Args:
-            log_probs: What :attr:`head` made of a layer, (B, T', phones and blank).
-            texts: What was said, B of them.
+            log_probs: Output of :attr:`head`, (B, T', phones and blank).
+            texts: B transcripts.
             lengths: Valid encoder frames, (B,), int64.
 
         Returns:
-            The losses, (B,), in nats, and whether they count, (B,): not where a word's phones are not known, or there
-            are more phones than frames.
+            The losses, (B,), in nats, and whether they count, (B,): not if a word's phones are unknown, or if there are
+            more phones than frames.
         """
         encoded = [self.encode(text) for text in texts]
         frames = lengths.tolist()
@@ -110,7 +110,7 @@ class PhoneOutput(nn.Module):
 
 
 def choose_state(model: AcousticModel, batch: Batch, carried: CarriedStates | None) -> Tensor | None:
-    """The state that a batch starts from, (L, P, D, B, H): encoded, carried on, or None for the model's own."""
+    """The state that a batch starts from, (L, P, D, B, H): encoded, carried, or None for the model's own."""
     if batch.references is not None and batch.reference_lengths is not None:
         return model.encode_reference(batch.references, batch.reference_lengths)
     if carried is None:
@@ -120,12 +120,12 @@ def choose_state(model: AcousticModel, batch: Batch, carried: CarriedStates | No
 
 
 class UtteranceLosses:
-    """Computes the losses of a batch, utterance by utterance, its log-mels augmented as the configuration has it.
+    """Computes the loss of each utterance of a batch, with augmented log-mels.
 
     Args:
         config: The run's configuration.
-        model: What is trained.
-        phones: What lower layers learn instead of the text; None: the text too.
+        model: The model in training.
+        phones: The phone output of lower layers; None: they learn the text.
     """
 
     def __init__(self, config: Config, model: AcousticModel, phones: PhoneOutput | None = None) -> None:
@@ -182,14 +182,14 @@ class UtteranceLosses:
         return ctc_losses(log_probs, targets, lengths=emission.lengths, target_lengths=target_lengths)
 
     def _lower_losses(self, log_probs: Tensor, emission: Emission, batch: Batch, losses: Tensor) -> Tensor:
-        """Of a lower layer; where its phones cannot be learned, those of the last one again."""
+        """A lower layer's losses; the last layer's where the phones do not count."""
         if self.phones is None:
             return self._text_losses(log_probs, emission, batch)
         of_phones, counts = self.phones.losses(log_probs, batch.texts * self.passes, lengths=emission.lengths)
         return torch.where(counts, of_phones, losses)
 
     def _make_augment(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What is done to a batch's log-mels: one warp for each utterance, and masks of its own for each pass."""
+        """Augmentation of a batch's log-mels: one warp per utterance, and separate masks for each pass."""
 
         def augment(log_mels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
             if self.warp.is_active:

@@ -1,12 +1,12 @@
-"""The LightningModule: CTC loss, skipped steps, lack of memory, validation error rates, transcripts.
+"""The LightningModule: CTC loss, skipped steps, batches in parts, validation error rates, transcripts.
 
-Optimisation is automatic: Lightning zeroes gradients, accumulates, clips, steps and schedules. Two things are not:
+Optimisation is automatic: Lightning zeroes gradients, accumulates, clips, steps and schedules, with two exceptions:
 
-- Where a single process trains, ``training_step`` returns the value of the loss without its graph, and
-  :meth:`SpeechModule.backward` goes through the model. Lightning holds on to what ``training_step`` returns; if that
-  were the graph, memory could not be released for another try in parts when it ran out.
-- ``ReduceLROnPlateau`` is stepped after each validation, not at the end of an epoch: Lightning's metrics are no part of
-  a checkpoint, so a resumed run would miss the step.
+- With one process, ``training_step`` returns the value of the loss without its graph, and :meth:`SpeechModule.backward`
+  differentiates the graph. Lightning keeps a reference to what ``training_step`` returns; with the graph in it, memory
+  could not be released to compute the batch in parts after it ran out.
+- ``ReduceLROnPlateau`` is stepped after each validation, not at the end of an epoch: Lightning's metrics are not part
+  of a checkpoint, so a resumed run would miss the step.
 
 No training step reads a tensor on the host. Losses, norms and counters stay on the device until they are logged, a
 checkpoint is written or the epoch ends (:meth:`SpeechModule.read`).
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from speechrnn.text.token_files import pack_tokens, unpack_tokens
 from speechrnn.text.tokens import Tokens
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import to_config
-from speechrnn.training.faults import Memory, SkippedSteps, Step, Unreadable, describe_out_of_memory, save_step
+from speechrnn.training.faults import Memory, SkippedSteps, Step, Unreadable, save_step, try_in_memory
 from speechrnn.training.losses import CarriedStates, PhoneOutput, UtteranceLosses, choose_state
 from speechrnn.training.optimization import (
     EpochTotals,
@@ -51,7 +52,7 @@ from speechrnn.training.validation import Validation
 from speechrnn.types import Batch, Emission, derive_seed
 
 MONITOR = "valid/rank"
-"""Metric that checkpoints are chosen by, the lower the better (:func:`speechrnn.training.validation.compute_rank`)."""
+"""Metric that checkpoints are chosen by, lower is better (:func:`speechrnn.training.validation.compute_rank`)."""
 
 _READ_EVERY = 50
 
@@ -59,14 +60,14 @@ _READ_EVERY = 50
 class SpeechModule(pl.LightningModule):
     """Trains an acoustic model with CTC.
 
-    With a Trainer of your own: ``Trainer(…).fit(SpeechModule(config), SpeechData(config))``. Model and tokens then come
-    from the data; ``SpeechModule.load_from_checkpoint(path, weights_only=True)`` takes them from the checkpoint.
+    With your own Trainer: ``Trainer(…).fit(SpeechModule(config), SpeechData(config))``. Model and tokens then come from
+    the data; ``SpeechModule.load_from_checkpoint(path, weights_only=True)`` takes them from the checkpoint.
 
     Args:
         config: The run's configuration: a :class:`~speechrnn.training.config.Config`, a YAML file, or plain settings.
-        model: What is trained; None: the DataModule's preflight makes it.
-        tokens: What its outputs mean.
-        pronunciations: Phones of the training texts' words, where lower layers learn those (``ctc.lexicon``).
+        model: The model to train; None: the DataModule's preflight makes it.
+        tokens: Tokens of the model's outputs.
+        pronunciations: Phones of the training texts' words, if lower layers learn them (``ctc.lexicon``).
     """
 
     model: AcousticModel
@@ -92,10 +93,10 @@ class SpeechModule(pl.LightningModule):
         self._failed: list[tuple[str, str]] = []
         self._step: Step | None = None
         self._totals_before = self.totals
+        self._gathered: EpochTotals | None = None
         self._value: Tensor | None = None
         self._loss: Tensor | None = None
         self.noise = WeightNoise(self.config.optimizer.weight_noise)
-        self._gathered: EpochTotals | None = None
         if model is not None and tokens is not None:
             self._begin(model, tokens, pronunciations)
 
@@ -111,7 +112,7 @@ class SpeechModule(pl.LightningModule):
         self._carried_valid = CarriedStates() if self.carried is not None else None
 
     def configure_model(self) -> None:
-        """Lightning's hook: take model and tokens from the DataModule where they are not given."""
+        """Lightning's hook: take model and tokens from the DataModule if they are not given."""
         if hasattr(self, "tokens") or self._trainer is None:
             return
         preflight = getattr(getattr(self.trainer, "datamodule", None), "preflight", None)
@@ -121,7 +122,7 @@ class SpeechModule(pl.LightningModule):
         self._begin(preflight.model, preflight.tokens, preflight.pronunciations)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning's hook: add what a resumed run, or one that only loads the model, must know."""
+        """Lightning's hook: add what resuming and loading need."""
         self.read()
         checkpoint["speechrnn"] = {
             "tokens": self._packed_tokens,
@@ -149,7 +150,7 @@ class SpeechModule(pl.LightningModule):
 
     @property
     def is_in_a_step(self) -> bool:
-        """Whether gradients are being accumulated for a step that is still to come."""
+        """Whether gradients are being accumulated for a later step."""
         return self._step is not None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -157,20 +158,20 @@ class SpeechModule(pl.LightningModule):
         return batch.to(device)
 
     def on_train_epoch_start(self) -> None:
-        """Reset the epoch's totals and the states that are carried from one utterance to the next."""
+        """Reset the epoch's totals and the carried states."""
         if self.carried is not None:
             self.carried.after = {}
         self.totals, self._gathered = EpochTotals(), None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute a batch's loss, summed over its utterances and divided by those of all processes."""
+        """Compute a batch's loss: the sum over its utterances, over the number of utterances of all processes."""
         torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank))
         if self.unfreezing is not None and self.trainer.world_size == 1:
             self.unfreezing.apply(self.model.named_parameters(), self.current_epoch)
         self._failed += [(id, reason) for id, _, reason in batch.failed]
         if self._step is None:
             self._step, self._totals_before = Step(self.current_epoch), replace(self.totals)
-        # Each utterance of the batch weighs the same, on whatever rank it is.
+        # Each utterance of the batch has the same weight, on whatever rank it is.
         utterances = sum_on_device(torch.full((), float(len(batch.ids)), device=self.device))
         share = utterances.clamp(min=1).reciprocal() * self.trainer.world_size
         self._step.batches.append((batch, share))
@@ -178,14 +179,18 @@ class SpeechModule(pl.LightningModule):
         self.noise.add(self.parameters())
         if self.trainer.world_size > 1:
             return self._compute_loss(batch, share)
-        self._loss = self._try_loss(batch, share) if self.memory.count_parts(batch) == 1 else None
+        self._loss = None
+        if self.memory.count_parts(batch) == 1:
+            self._loss, message = try_in_memory(partial(self._compute_loss, batch, share))
+            if message:
+                self._shrink(message)
         value = torch.zeros((), device=self.device) if self._loss is None else self._loss.detach()
         self._value = value.requires_grad_()
         return self._value
 
     def _compute_loss(self, batch: Batch, share: Tensor | float) -> Tensor:
-        """The loss of a batch or a part of one; what is counted of it goes to the totals and the step's checks."""
-        if not batch.ids:  # nothing to learn from on this rank, but the others wait for its gradients
+        """The loss of a batch or a part of one, which is added to the totals and the step's checks."""
+        if not batch.ids:  # this rank has no utterance, but the others wait for its gradients
             return sum((p.sum() for p in self.parameters()), start=torch.zeros((), device=self.device)) * 0.0
         losses, divergences = self.compute_losses(batch)
         ctc = self.config.ctc
@@ -205,7 +210,7 @@ class SpeechModule(pl.LightningModule):
         return (losses + ctc.consistency * warmup * divergences).sum() * (share / passes)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Lightning's hook: compute gradients, in parts where memory runs out."""
+        """Lightning's hook: compute gradients, in parts if memory runs out."""
         super().backward(loss, *args, **kwargs)
         if self._value is None:
             return
@@ -213,42 +218,25 @@ class SpeechModule(pl.LightningModule):
         factor, graph = self._value.grad, self._loss
         self._value = self._loss = None
         if graph is not None:
-            try:
-                return graph.backward(factor)
-            except RuntimeError as error:
-                message = describe_out_of_memory(error)
-            # Outside the handler, where the traceback no longer holds on to the tensors.
+            _, message = try_in_memory(partial(graph.backward, factor))
+            if not message:
+                return
             del graph
             self._shrink(message)
-        self._backward_in_parts(factor)
-
-    def _try_loss(self, batch: Batch, share: Tensor | float) -> Tensor | None:
-        """The loss of a batch; None where memory runs out, and what fits is then smaller."""
-        try:
-            return self._compute_loss(batch, share)
-        except RuntimeError as error:
-            message = describe_out_of_memory(error)
-        self._shrink(message)
-        return None
-
-    def _backward_in_parts(self, factor: Tensor | None) -> None:
-        """Gradients of the step's last batch in parts, or of all its batches once gradients were lost."""
-        assert self._step is not None
-        while True:
-            is_anew = not self._step.checks
-            todo = self._step.batches if is_anew else self._step.batches[-1:]
-            try:
-                with self.trainer.precision_plugin.train_step_context():
-                    for batch, share in todo:
-                        for part in split_batch(batch, self.memory.count_parts(batch)):
-                            self._compute_loss(part, share).backward(factor)
-                return
-            except RuntimeError as error:
-                message = describe_out_of_memory(error)
+        while message := try_in_memory(partial(self._backward_in_parts, factor))[1]:
             self._shrink(message)
 
+    def _backward_in_parts(self, factor: Tensor | None) -> None:
+        """Gradients of the step's last batch, or of all its batches if gradients were dropped."""
+        assert self._step is not None
+        todo = self._step.batches[-1:] if self._step.checks else self._step.batches
+        with self.trainer.precision_plugin.train_step_context():
+            for batch, share in todo:
+                for part in split_batch(batch, self.memory.count_parts(batch)):
+                    self._compute_loss(part, share).backward(factor)
+
     def _shrink(self, message: str) -> None:
-        """Halve what is computed at once, and drop the step's gradients, which may be those of some parts only."""
+        """Halve what is computed at once, and drop the step's gradients: they may be those of some parts."""
         assert self._step is not None
         self.memory.shrink([batch for batch, _ in self._step.batches], message)
         self.zero_grad()
@@ -256,13 +244,13 @@ class SpeechModule(pl.LightningModule):
         self.totals = replace(self._totals_before)
 
     def on_after_backward(self) -> None:
-        """Lightning's hook: take the noise off the weights; carry the batch's states to the next."""
+        """Lightning's hook: remove the weight noise; carry the batch's states to the next."""
         self.noise.remove()
         if self.carried is not None:
             self.carried.advance()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lightning's hook, after fp16's loss scale is divided out: measure the norm, skip what is not finite."""
+        """Lightning's hook, after fp16's loss scale is divided out: measure the norm, skip non-finite steps."""
         if self.unfreezing is not None:  # several processes exchange the gradients of all parameters in all epochs
             for name, parameter in self.model.named_parameters():
                 if not self.unfreezing.moves(name, self.current_epoch):
@@ -289,13 +277,13 @@ class SpeechModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's hook: clip, and count whether that changed anything."""
+        """Lightning's hook: clip, and count clipped steps."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         is_clipped = clip_gradients(parameters, self._norm, gradient_clip_val, gradient_clip_algorithm or "norm")
         self.totals.add(clipped=is_clipped & torch.isfinite(self._norm))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Lightning's hook: read what went wrong, now and then."""
+        """Lightning's hook: read faults at log steps."""
         every = min(self.trainer.log_every_n_steps or _READ_EVERY, _READ_EVERY)  # type: ignore[attr-defined]
         if not self.is_in_a_step and (self.global_step % every == 0 or self.skipped.num_unread_batches >= _READ_EVERY):
             self.read()
@@ -334,7 +322,7 @@ class SpeechModule(pl.LightningModule):
         return self._gathered
 
     def emit(self, batch: Batch) -> list[tuple[Batch, Emission]]:
-        """Log-probabilities of a batch outside training, in as many parts as memory asks for."""
+        """Log-probabilities of a batch outside training, in parts that fit into memory."""
         found = []
         for part in split_batch(batch, self.memory.count_parts(batch)) if batch.ids else []:
             options = {
@@ -351,7 +339,7 @@ class SpeechModule(pl.LightningModule):
         return found
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Decode greedily and count errors; an utterance that cannot be read counts as if nothing was recognised."""
+        """Decode greedily and count errors; an utterance that cannot be read counts as an empty transcript."""
         validation = self.validations.setdefault(dataloader_idx, Validation(self.named))
         for id, text, reason in batch.failed:
             validation.fail(id, text, reason)
@@ -359,7 +347,7 @@ class SpeechModule(pl.LightningModule):
             validation.add(emission, part, self.tokens)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the error rates over the whole validation set, and let a plateau lower the learning rate."""
+        """Log the error rates over the whole validation set; step a plateau schedule."""
         self.last_validation = self.validations.setdefault(0, Validation(self.named)).finish(self.device)
         for name, value in self.last_validation.items():
             self.log(f"valid/{name}", value)
@@ -378,7 +366,7 @@ class SpeechModule(pl.LightningModule):
             self.log_dict({f"{name}/{rate}": rates[rate] for rate in ("wer", "cer", "loss")})
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, str]:
-        """Transcripts of a batch by utterance id, decoded greedily; empty where a recording cannot be read."""
+        """Greedy transcripts of a batch by utterance id; empty if a recording cannot be read."""
         texts = dict.fromkeys([id for id, _, _ in batch.failed], "")
         for part, emission in self.emit(batch):
             found = decode_greedy(emission.log_probs, emission.lengths)
@@ -388,9 +376,8 @@ class SpeechModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Lightning's hook: AdamW and the schedule."""
         is_fp16 = str(self.trainer.precision).startswith("16")
-        factors = (
-            {p: self.unfreezing.factor(name) for name, p in self.model.named_parameters()} if self.unfreezing else None
-        )
+        named = self.model.named_parameters()
+        factors = {p: self.unfreezing.factor(name) for name, p in named} if self.unfreezing else None
         optimizer = build_optimizer(self.parameters(), self.config.optimizer, fused=not is_fp16, factors=factors)
         schedule = build_schedule(optimizer, self.config.optimizer, total_steps=count_steps(self.trainer))
         if schedule is None:

@@ -25,7 +25,7 @@ _LAST_LEARNING_RATE_SHARE = 1e-3
 
 
 def one_cycle_factor(step: int, *, total_steps: int, warmup_share: float) -> float:
-    """Factor of the highest learning rate at a step: a linear rise, then a cosine down to a thousandth.
+    """Factor of the highest learning rate at a step: a linear warm-up, then a cosine decay to a thousandth.
 
     Source:
         After L. Smith and N. Topin, "Super-Convergence", arXiv:1708.07120.
@@ -45,32 +45,26 @@ def build_optimizer(
     fused: bool = True,
     factors: Mapping[Parameter, float] | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW; matrices decay, vectors (biases, normalisation) do not.
+    """AdamW with weight decay on matrices, not on vectors (biases, normalisation).
 
     Args:
-        parameters: A model's.
+        parameters: A model's parameters.
         config: Learning rate and decay.
-        fused: One kernel for all of it, on a CPU several times as fast, which can skip a step without telling the host
-            (:func:`skip_step`). Not with fp16, where it would divide out the loss scale itself, after the norm has been
+        fused: Use torch's fused kernel: several times as fast on a CPU, and it skips a step without a host read
+            (:func:`skip_step`). Not with fp16: the fused kernel would divide out the loss scale after the norm is
             measured.
-        factors: Of the learning rates of single parameters; 1 for others.
+        factors: Factors of the learning rates of single parameters; 1 for others.
     """
     groups: dict[tuple[float, bool], list[Parameter]] = {}
     for parameter in parameters:
         if parameter.requires_grad:
             groups.setdefault(((factors or {}).get(parameter, 1.0), parameter.ndim >= 2), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": members,
-                "lr": factor * config.learning_rate,
-                "weight_decay": config.weight_decay if is_matrix else 0.0,
-            }
-            for (factor, is_matrix), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
-        ],
-        lr=config.learning_rate,
-        fused=fused,
-    )
+    rate, decay = config.learning_rate, config.weight_decay
+    ordered = [
+        {"params": groups[factor, is_matrix], "lr": factor * rate, "weight_decay": decay if is_matrix else 0.0}
+        for factor, is_matrix in sorted(groups, reverse=True)
+    ]
+    return torch.optim.AdamW(ordered, lr=rate, fused=fused)
 
 
 def clip_gradients(parameters: Sequence[Parameter], norm: Tensor, limit: float | None, algorithm: str) -> Tensor:
@@ -79,11 +73,11 @@ def clip_gradients(parameters: Sequence[Parameter], norm: Tensor, limit: float |
     Args:
         parameters: Those that have gradients.
         norm: Norm of all of their gradients, a scalar.
-        limit: Norm, or greatest absolute value, that is left as it is; None or 0: any.
-        algorithm: ``norm`` scales all gradients alike, ``value`` cuts off each number by itself.
+        limit: Maximum norm or absolute value; None or 0: no clipping.
+        algorithm: ``norm`` scales all gradients by the same factor, ``value`` clips each number.
 
     Returns:
-        Whether that changed anything, a scalar.
+        Whether anything was clipped, a scalar.
     """
     if not limit:
         return torch.zeros_like(norm, dtype=torch.bool)
@@ -97,10 +91,10 @@ def clip_gradients(parameters: Sequence[Parameter], norm: Tensor, limit: float |
 
 
 class WeightNoise:
-    """Moves the weights while gradients are computed, and then back.
+    """Adds noise to the weights while gradients are computed.
 
     Args:
-        deviation: Standard deviation of the noise; 0 is off.
+        deviation: Standard deviation of the noise; 0: no noise.
     """
 
     def __init__(self, deviation: float) -> None:
@@ -124,13 +118,13 @@ class WeightNoise:
 
 
 def skip_step(optimizer: torch.optim.Optimizer, is_skipped: Tensor) -> None:
-    """Make the optimiser's next step change nothing where a flag is set: weights, moments and step counts.
+    """Make the optimiser's next step change nothing if a flag is set: weights, moments and step counts stay.
 
-    A fused AdamW reads the flag on the device (``found_inf``, as torch's GradScaler sets it). Others, and so fp16, have
-    no such input: for them the flag is read here, and gradients are removed.
+    A fused AdamW reads the flag on the device (``found_inf``, as torch's GradScaler sets it). For others, as with fp16,
+    the flag is read here, and gradients are removed.
 
     Args:
-        optimizer: Whose step follows.
+        optimizer: The optimiser that steps next.
         is_skipped: A scalar on the parameters' device.
     """
     if optimizer.defaults.get("fused"):
@@ -148,9 +142,9 @@ class EpochTotals:
     Attributes:
         loss: CTC losses of all utterances, in nats.
         consistency: Divergences of all utterances, in nats.
-        utterances: How many there were, one for each pass.
+        utterances: Number of utterances, one for each pass.
         seconds: Audio trained on; always a number.
-        norms: Norms of the gradients before clipping, of all steps taken.
+        norms: Gradient norms before clipping, of all steps taken.
         steps: Steps taken.
         clipped: Steps whose gradient was clipped.
         skipped: Steps skipped because loss or gradient was not finite.
@@ -166,19 +160,19 @@ class EpochTotals:
     skipped: Tensor | float = 0.0
 
     def add(self, **values: Tensor) -> None:
-        """Add scalars to sums of these names."""
+        """Add scalars to the sums of these names."""
         for name, value in values.items():
             setattr(self, name, value.double() + getattr(self, name))
 
     def read(self) -> EpochTotals:
-        """The same sums as numbers; this waits for the device."""
+        """The same sums as numbers; waits for the device."""
         return EpochTotals(**{each.name: float(getattr(self, each.name)) for each in fields(self)})
 
     def gather(self, device: torch.device) -> EpochTotals:
-        """The sums over all processes, as numbers; steps are the same on all of them.
+        """The sums over all processes, as numbers; all processes take the same steps.
 
         Args:
-            device: Where the process trains.
+            device: The training device.
         """
         own = self.read()
         names = ("loss", "consistency", "utterances", "seconds")
@@ -192,7 +186,7 @@ class EpochTotals:
 
 
 def count_steps(trainer: pl.Trainer) -> float:
-    """Optimiser steps of a whole run; infinite where nothing ends it."""
+    """Number of optimiser steps of a whole run; infinite if nothing ends it."""
     total = trainer.estimated_stepping_batches
     schedulers = [each for each in trainer.callbacks if isinstance(each, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
     if schedulers and trainer.max_epochs is not None and trainer.max_epochs > 0:
@@ -208,9 +202,9 @@ def build_schedule(
     """The schedule; None for a constant rate.
 
     Args:
-        optimizer: Whose rate it moves.
-        config: Which schedule.
-        total_steps: Optimiser steps of the whole run; infinite where nothing ends it.
+        optimizer: The optimiser.
+        config: The schedule's settings.
+        total_steps: Optimiser steps of the whole run; infinite if nothing ends it.
 
     Raises:
         ConfigError: One cycle in a run without an end.
@@ -222,7 +216,7 @@ def build_schedule(
     if not math.isfinite(total_steps):
         raise ConfigError(
             "optimizer.schedule: one_cycle needs an end; set trainer.max_epochs or trainer.max_steps, "
-            "or take the schedule plateau"
+            "or use the schedule plateau"
         )
     factor = partial(one_cycle_factor, total_steps=int(total_steps), warmup_share=config.warmup_share)
     return LambdaLR(optimizer, factor)

@@ -1,4 +1,4 @@
-"""Before the first step: read and check the corpora, make the tokens and the untrained model."""
+"""Preflight: read and check the corpora, make the tokens and the untrained model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.corpus.check import LeftOut, check_corpus, encode_utterance
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.utterance import Utterance, UtteranceList, read_utterance
-from speechrnn.errors import AudioError, ConfigError, CorpusError
+from speechrnn.errors import AudioError, ConfigError, CorpusError, name_some
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.text.normalize import normalize_text
 from speechrnn.text.phone_tokens import read_pronunciations
@@ -35,17 +35,17 @@ from speechrnn.types import pad_sequences
 logger = logging.getLogger("speechrnn")
 
 REPLAY = "replay"
-"""The corpus that a fine-tuned model knew before, among the names of corpora."""
+"""Name of the corpus of original-domain recordings that fine-tuning mixes in."""
 
 _NAMED_AT_MOST = 5
 _STATISTICS_BATCH_SECONDS = 120.0
 _MOST_STATISTICS_SECONDS = 3600.0
-"""A corpus's mean and deviation are taken over about this much of it: of a longer one, over every n-th utterance."""
+"""Mean and deviation of a longer corpus are taken over every n-th utterance."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """Everything that training needs before its first step.
+    """What training needs before its first step.
 
     Attributes:
         model: The untrained acoustic model.
@@ -54,9 +54,9 @@ class Preflight:
         valid: Utterances to choose checkpoints on.
         left_out: Training utterances that cannot be trained on, with reasons.
         weights: How often an epoch has each utterance of a corpus, by name: as configured, and the share of replay.
-        pronunciations: Phones of the training texts' words, where lower layers are to learn those.
-        speaker_stats: Number of frames and mean features of each utterance of train and of valid, (U, 1 + F) each,
-            where the front end normalises by speaker.
+        pronunciations: Phones of the training texts' words, if lower layers learn phones.
+        speaker_stats: Number of frames and mean features of each utterance of train and of valid, (U, 1 + F) each, if
+            the front end normalises by speaker.
     """
 
     model: AcousticModel
@@ -69,7 +69,7 @@ class Preflight:
     speaker_stats: tuple[np.ndarray, np.ndarray] | None = None
 
     def fingerprint(self) -> str:
-        """A digest of the data: a run is resumed only on the data that it began with."""
+        """A digest of the data: a run is resumed on the same data only."""
         digest = hashlib.blake2b(digest_size=8)
         for utterance in chain(self.train, self.valid):
             samples = utterance.count_samples(self.model.sample_rate)
@@ -86,13 +86,17 @@ def prepare_run(
     corpora: Mapping[str, Sequence[Utterance]] | None = None,
     base: ModelFolder | None = None,
 ) -> Preflight:
-    """Read the corpora, build tokens and model, and sort out what CTC cannot align.
+    """Read the corpora, build tokens and model, and leave out what CTC cannot align.
 
     Args:
         config: The run's configuration.
-        folders: Where relative manifest paths are looked for, in this order.
+        folders: Where to look for relative manifest paths, in this order.
         corpora: Corpora that are read already, by setting: ``data.train``, ``data.valid``, ``start.replay``.
         base: The model of ``start.model``, if it is loaded already.
+
+    Raises:
+        ConfigError: A setting does not suit the model or the corpora.
+        CorpusError: A corpus is missing, damaged, or holds nothing to train on.
     """
     corpora = _read_corpora(config, folders, corpora or {})
     normalize = partial(normalize_text, config=config.text)
@@ -106,14 +110,12 @@ def prepare_run(
         explain_infeasible=model.explain_infeasible,
     )
     train, left_out = check(corpora["data.train"])
-    _report_left_out(config, train, left_out)
+    _report_left_out(config, len(train), left_out)
     _warn_of_unused_weights(config.data.weights, train)
     pronunciations = _find_pronunciations(config, folders, train, normalize)
     valid = _check_valid(corpora["data.valid"], tokens, normalize, model)
     if not valid:
-        raise CorpusError(
-            f"{config.data.valid}: no utterance is as long as one frame; nothing to choose checkpoints on"
-        )
+        raise CorpusError(f"{config.data.valid}: no utterance is as long as one frame; add longer ones")
     weights = dict(config.data.weights)
     if "start.replay" in corpora:
         weights[REPLAY] = _mix_in(train, *check(corpora["start.replay"]), share=config.start.replay_share)
@@ -127,18 +129,16 @@ def _read_corpora(
     settings = {"data.train": config.data.train, "data.valid": config.data.valid}
     if config.start.replay is not None:
         settings["start.replay"] = config.start.replay
-    return {
-        name: known[name]
-        if name in known
-        else read_corpus(_find(path, name, folders), config.data.format if name.startswith("data.") else None)
-        for name, path in settings.items()
-    }
+    corpora = dict(known)
+    for name in settings.keys() - known.keys():
+        format = config.data.format if name.startswith("data.") else None
+        corpora[name] = read_corpus(_find(settings[name], name, folders), format)
+    return corpora
 
 
 def _make_model(
     config: Config, texts: Iterable[str], folders: Sequence[Path], base: ModelFolder | None
 ) -> tuple[Tokens, AcousticModel]:
-    """The untrained model and its tokens."""
     import lightning.pytorch as pl
 
     if config.start.model is not None:
@@ -156,11 +156,11 @@ def _make_model(
 
 
 def _mix_in(utterances: UtteranceList, old: Sequence[Utterance], left_out: Sequence[LeftOut], *, share: float) -> float:
-    """Add replay utterances to the training set; return their weight, which gives them their share of the time."""
+    """Add replay utterances to the training set; return the weight that gives them their share of the time."""
     if not old:
         raise CorpusError(f"start.replay: none of {len(left_out)} utterances can be trained on; {left_out[0].reason}")
     if left_out:
-        logger.warning("%d of %d utterances to replay are left out", len(left_out), len(old) + len(left_out))
+        logger.warning("%d of %d replay utterances are left out", len(left_out), len(old) + len(left_out))
     new_seconds = sum(utterance.seconds for utterance in utterances)
     old_seconds = sum(utterance.seconds for utterance in old)
     for utterance in old:
@@ -169,7 +169,7 @@ def _mix_in(utterances: UtteranceList, old: Sequence[Utterance], left_out: Seque
 
 
 def find_token_files(config: TokensConfig, folders: Sequence[Path]) -> TokensConfig:
-    """The same, with the paths of an alphabet and a lexicon, which may be relative to one of the folders.
+    """Find the files of an alphabet and a lexicon, whose paths may be relative to one of the folders.
 
     Raises:
         CorpusError: A file does not exist.
@@ -195,19 +195,15 @@ def _find(name: str | None, setting: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def _report_left_out(config: Config, usable: Sequence[Utterance], left_out: Sequence[LeftOut]) -> None:
-    """Name what cannot be trained on, list all of it in the run's folder, and refuse a corpus that holds nothing else.
-
-    Raises:
-        CorpusError: No utterance can be trained on.
-    """
+def _report_left_out(config: Config, num_usable: int, left_out: Sequence[LeftOut]) -> None:
+    """Log what cannot be trained on, and list all of it in the run's folder."""
+    _warn_of_some("left out of training", left_out)
     if left_out:
-        _warn_of_some("left out of training", left_out)
-        total = len(usable) + len(left_out)
+        total = num_usable + len(left_out)
         logger.warning("%d of %d utterances are left out of training", len(left_out), total)
     if config.output is not None:
         write_json_lines(Path(config.output) / "left_out.jsonl", (vars(item) for item in left_out))
-    if not usable:
+    if not num_usable:
         raise CorpusError(
             f"{config.data.train}: none of {len(left_out)} utterances can be trained on; "
             f"the first, {left_out[0].id}: {left_out[0].reason}"
@@ -224,14 +220,14 @@ def _warn_of_some(what: str, items: Sequence[LeftOut]) -> None:
 def _warn_of_unused_weights(weights: Mapping[str, float], utterances: Iterable[Utterance]) -> None:
     known = {utterance.corpus for utterance in utterances if utterance.corpus is not None}
     for name in sorted(weights.keys() - known):
-        has = f"it has {', '.join(sorted(known))}" if known else "no utterance there names its corpus"
-        logger.warning("data.weights.%s: the training manifest has nothing of this corpus (%s)", name, has)
+        has = f"it has {', '.join(sorted(known))}" if known else "its utterances have no corpus"
+        logger.warning("data.weights.%s: no such corpus in the training manifest (%s)", name, has)
 
 
 def _check_valid(
     utterances: Iterable[Utterance], tokens: Tokens, normalize: Callable[[str], str], model: AcousticModel
 ) -> UtteranceList:
-    """Every utterance that makes a frame: what cannot be trained on must still be scored."""
+    """Utterances of at least one frame: what cannot be trained on is still scored."""
     valid = UtteranceList()
     too_short, without_loss = [], []
     for each in utterances:
@@ -250,7 +246,7 @@ def _check_valid(
 
 
 def read_test_set(config: Config, name: str, preflight: Preflight, folders: Sequence[Path]) -> UtteranceList:
-    """Utterances of one set of ``data.test``, as the validation set is read."""
+    """Read one set of ``data.test`` as the validation set is read."""
     utterances = read_corpus(_find(config.data.test[name], f"data.test.{name}", folders), config.data.format)
     return _check_valid(utterances, preflight.tokens, partial(normalize_text, config=config.text), preflight.model)
 
@@ -258,7 +254,6 @@ def read_test_set(config: Config, name: str, preflight: Preflight, folders: Sequ
 def _find_pronunciations(
     config: Config, folders: Sequence[Path], utterances: Iterable[Utterance], normalize: Callable[[str], str]
 ) -> dict[str, list[str]] | None:
-    """Phones of the words of the training texts, as ctc.lexicon has them."""
     if config.ctc.lexicon is None:
         return None
     path = _find(config.ctc.lexicon, "ctc.lexicon", folders)
@@ -268,13 +263,11 @@ def _find_pronunciations(
     words = Counter(word for utterance in utterances for word in utterance.text.split())
     unknown = [word for word, _ in words.most_common() if word not in known]
     if len(unknown) == len(words):
-        raise CorpusError(
-            f"{path}: has none of the training texts' {len(words)} words, such as {', '.join(unknown[:5])}"
-        )
+        raise CorpusError(f"{path}: has none of the training texts' {len(words)} words: {name_some(unknown)}")
     if unknown:
         logger.warning(
-            "%s: lacks %d of the training texts' %d words, such as %s; lower layers do not learn utterances with them",
-            path, len(unknown), len(words), ", ".join(unknown[:5]),
+            "%s: lacks %d of the training texts' %d words: %s; lower layers do not learn utterances with them",
+            path, len(unknown), len(words), name_some(unknown),
         )  # fmt: skip
     return {word: known[word] for word in sorted(words) if word in known}
 
@@ -282,7 +275,7 @@ def _find_pronunciations(
 def _measure_features(
     model: AcousticModel, train: Sequence[Utterance], valid: Sequence[Utterance], *, is_new: bool
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Set the corpus's statistics in a new model; features of each utterance where it normalises by speaker."""
+    """Set a new model's corpus statistics; the statistics of each utterance if it normalises by speaker."""
     normalization = model.front_end.config.normalization
     if normalization == "speaker":
         return _measure(model, train, fits_statistics=is_new), _measure(model, valid, fits_statistics=False)
@@ -293,8 +286,9 @@ def _measure_features(
 
 
 def _measure(model: AcousticModel, utterances: Sequence[Utterance], *, fits_statistics: bool) -> np.ndarray:
-    """Frames of each utterance, and the mean features over them, (U, 1 + F), float32; the mean and deviation of all are
-    kept in the model if that is asked for. One that cannot be read has zeros, and is named when its turn comes.
+    """Frames and mean features of each utterance, (U, 1 + F), float32; zeros if it cannot be read.
+
+    With ``fits_statistics``, set the mean and deviation over all utterances in the model.
     """
     seconds = np.array([utterance.seconds for utterance in utterances])
     order = np.argsort(seconds, kind="stable")

@@ -1,4 +1,4 @@
-"""A skipped training step, computed again utterance by utterance: which one is not finite?"""
+"""Compute a skipped training step again, utterance by utterance, to find the one that is not finite."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ReplayedUtterance:
     """One utterance of a skipped step.
 
     Attributes:
-        id: Its name.
+        id: Its id.
         seconds: Its duration after augmentation.
-        tokens: Tokens of its text.
+        tokens: Number of tokens of its text.
         loss: Its loss in nats, the mean over passes.
         gradient_norm: Norm of its gradient alone.
-        largest_sample: Greatest amplitude that went in.
+        largest_sample: Largest absolute sample.
     """
 
     id: str
@@ -53,14 +53,14 @@ class ReplayedUtterance:
 def replay(folder: str | Path) -> list[ReplayedUtterance]:
     """Compute a skipped step again, utterance by utterance, on the CPU in float32.
 
-    The weights are those of the next read, ``saved_steps_later`` steps after the skipped one. States that were carried
-    on from earlier utterances are not saved: each utterance starts from the model's own, and a warning says so.
+    The weights are those of the next read, ``saved_steps_later`` steps after the skipped one. Carried states are not
+    saved: each utterance starts from the model's own state, and a warning says so.
 
     Args:
-        folder: What :func:`speechrnn.training.faults.save_step` wrote.
+        folder: A folder of :func:`speechrnn.training.faults.save_step`.
 
     Returns:
-        Its utterances, those whose loss or gradient is not finite first, then by loss, the greatest first.
+        Its utterances: those with a non-finite loss or gradient first, then by decreasing loss.
 
     Raises:
         ConfigError: The folder holds no saved step.
@@ -74,7 +74,7 @@ def replay(folder: str | Path) -> list[ReplayedUtterance]:
         module.phones.load_state_dict(_read_tensors(folder / "phones.safetensors"))
     module.train()
     if module.carried is not None:
-        logger.warning("states that were carried on are not saved: each utterance starts from the model's own")
+        logger.warning("carried states are not saved: each utterance starts from the model's own state")
     rows = []
     for number, row in enumerate(fault["batches"]):
         tensors: dict[str, Any] = _read_tensors(folder / f"batch-{number}.safetensors")
@@ -89,14 +89,14 @@ def _read_fault(folder: Path) -> dict[str, Any]:
     try:
         return read_json(folder / "fault.json")
     except SpeechRNNError as error:
-        raise ConfigError(f"--rerun-step {folder}: no saved step there; give a folder of a run's faults/") from error
+        raise ConfigError(f"--rerun-step {folder}: no saved step there; pass a folder of a run's faults/") from error
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); the saved step is not whole") from error
+        raise ConfigError(f"{path}: cannot be read ({error}); the saved step is damaged") from error
 
 
 def _replay_utterance(module: SpeechModule, batch: Batch) -> ReplayedUtterance:

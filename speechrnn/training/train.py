@@ -53,8 +53,8 @@ class TrainingResult:
         valid_wer: Word error rate of the released weights on the validation set, a fraction.
         epoch: The epoch of the best validation, counted from 1.
         seconds: Time spent training and validating, in all parts of the run.
-        num_parameters: Trained numbers.
-        left_out: Utterances that could not be trained on, or not be read.
+        num_parameters: Number of trained parameters.
+        left_out: Utterances that could not be read or trained on.
     """
 
     model: Path
@@ -82,24 +82,31 @@ def train(
 
     Args:
         config: YAML file, or a configuration with ``output`` set.
-        overrides: Settings that win over the file, such as ``{"encoder.hidden_size": 256}``.
+        overrides: Settings that take precedence over the file, such as ``{"encoder.hidden_size": 256}``.
         callbacks: Lightning callbacks, beside those of ``trainer.callbacks``. :func:`resume` needs them again.
-        logger: Lightning loggers, beside CSV and TensorBoard and instead of ``trainer.logger``; False: no log at all.
-        provenance: What the model card says of languages and corpora (licence, attribution, source).
-        overwrite: Replace a run in the output folder, finished or not; else that is refused.
+        logger: Lightning loggers, beside CSV and TensorBoard, which replace ``trainer.logger``; False: no logger.
+        provenance: Languages and corpora for the model card (licence, attribution, source).
+        overwrite: Replace a run in the output folder.
         folders: Where else to look for manifests that are given by relative paths.
-        data: The configuration's data, where they are read already.
+        data: The configuration's data, if they are read already.
 
     Returns:
-        Where the model is and how good it is on validation data. Where several processes train together, only the first
-        one returns; the others end here.
+        The model folder and its error rate on validation data. Of several processes only the first returns; the others
+        exit.
 
     Raises:
         ConfigError: A setting is wrong, or the output folder already holds a run.
         CorpusError: A manifest is wrong, or holds nothing that can be trained on.
         SpeechRNNError: Training cannot continue; the message names the utterances.
     """
-    run = _plan(config, overrides, folders, dict(provenance or {}))
+    if not isinstance(config, Config):
+        folder = Path(config).resolve().parent
+        folders = [folder, *folders]
+        config = load_config(config, overrides)
+        config = replace(config, output=config.output or str(Path("runs") / folder.name))
+    if config.output is None:
+        raise ConfigError("output: expected a folder to write to")
+    run = Run(config, list(folders), dict(provenance or {}))
     if not overwrite and is_first_process():
         refuse_to_replace(run.output)
     make_output_folder(run.output)
@@ -112,22 +119,6 @@ def train(
         return _fit(run, data, callbacks, logger, checkpoint=None)
 
 
-def _plan(
-    config: str | Path | Config,
-    overrides: Mapping[str, Any] | Sequence[str],
-    folders: Sequence[Path],
-    provenance: dict[str, Any],
-) -> Run:
-    if not isinstance(config, Config):
-        folder = Path(config).resolve().parent
-        folders = [folder, *folders]
-        config = load_config(config, overrides)
-        config = replace(config, output=config.output or str(Path("runs") / folder.name))
-    if config.output is None:
-        raise ConfigError("output: expected a folder to write to")
-    return Run(config, list(folders), provenance)
-
-
 @visible_log()
 def resume(
     output: str | Path,
@@ -136,21 +127,22 @@ def resume(
     logger: Logger | Iterable[Logger] | bool | None = None,
     data: SpeechData | None = None,
 ) -> TrainingResult:
-    """Continue a run that was stopped, killed or interrupted, as if it had not been.
+    """Continue a run that was stopped, killed or interrupted.
+
+    On a CPU, with as many threads as before, the weights are bit for bit those of a run that was not stopped.
 
     Args:
         output: The run's folder.
-        callbacks: As :func:`train` got them.
-        logger: As :func:`train` got it.
-        data: As :func:`train` got it.
+        callbacks: As passed to :func:`train`.
+        logger: As passed to :func:`train`.
+        data: As passed to :func:`train`.
 
     Returns:
-        As :func:`train` does; on a CPU, with as many threads as before, the weights are those of a run that was never
-        stopped, to the last bit. A run that was finished stays as it is.
+        As :func:`train` does. A finished run stays as it is.
 
     Raises:
-        ConfigError: No run was begun there, or its files are not whole.
-        CorpusError: The corpus is gone.
+        ConfigError: The folder holds no run, or its files are damaged.
+        CorpusError: The corpus is missing.
     """
     output = Path(output)
     run = read_run(output)
@@ -163,7 +155,6 @@ def resume(
 
 
 def _prepare(run: Run, data: SpeechData | None) -> SpeechData:
-    """Run the preflight."""
     from speechrnn.training.data import SpeechData
 
     data = data or SpeechData(run.config, run.folders)
@@ -174,9 +165,7 @@ def _prepare(run: Run, data: SpeechData | None) -> SpeechData:
 def _describe_finished(output: Path) -> TrainingResult:
     model = load_model(output / "model")
     kept = model.provenance["training"]
-    left_out = [
-        LeftOut(**json.loads(line)) for line in (output / "left_out.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    lines = (output / "left_out.jsonl").read_text(encoding="utf-8").splitlines()
     return TrainingResult(
         model=output / "model",
         output=output,
@@ -184,7 +173,7 @@ def _describe_finished(output: Path) -> TrainingResult:
         epoch=kept["epoch"],
         seconds=kept["seconds"],
         num_parameters=model.acoustic.num_parameters,
-        left_out=left_out,
+        left_out=[LeftOut(**json.loads(line)) for line in lines],
     )
 
 
@@ -206,8 +195,8 @@ def _fit(
         config, run.output, [best, *callbacks, progress], given, resumed_after=_read_position(checkpoint, data)
     )
     log.info(
-        "%s %s parameters on %s utterances (%.2f h), choosing on %s",
-        "training" if checkpoint is None else "resuming with",
+        "%s: %s parameters, %s training utterances (%.2f h), %s validation utterances",
+        "training" if checkpoint is None else "resuming",
         f"{preflight.model.num_parameters:,}",
         f"{len(preflight.train):,}",
         sum(utterance.seconds for utterance in preflight.train) / 3600,
@@ -220,10 +209,10 @@ def _fit(
 
 
 def _read_position(checkpoint: Path | None, data: SpeechData) -> int | None:
-    """The last logged step that a resumed run keeps; None for one that begins.
+    """The last logged step that a resumed run keeps; None for a new run.
 
     Raises:
-        ConfigError: The checkpoint cannot be read, or the corpus is no longer what it was.
+        ConfigError: The checkpoint cannot be read, or the corpus has changed.
     """
     from speechrnn.training.checkpoints import WholeCheckpointIO
 
@@ -239,22 +228,23 @@ def _read_position(checkpoint: Path | None, data: SpeechData) -> int | None:
     if position["data"] != data.fingerprint:
         raise ConfigError(
             f"{output}: training or validation data have changed since this run began (utterances, lengths or texts); "
-            "restore them, or train anew with --overwrite"
+            "restore them, or train again with --overwrite"
         )
-    log.info("epoch %d, %d batches of it are done", position["epoch"] + 1, position["batches_done"])
+    log.info("continuing in epoch %d, after batch %d", position["epoch"] + 1, position["batches_done"])
     return kept["global_step"] - 1
 
 
 def _release(
     run: Run, data: SpeechData, trainer: pl.Trainer, module: SpeechModule, best: KeepBest, progress: SaveProgress
 ) -> TrainingResult:
-    """Write the model folder from the weights that validation chose."""
+    """Release the weights that validation chose."""
     from speechrnn.training.selection import choose_weights, shift_blank_bias
 
     chosen, preflight = choose_weights(run.config.checkpoints, data, trainer, module, best), data.preflight
     assert preflight is not None
     if run.config.checkpoints.shift_blank:
         chosen = shift_blank_bias(data, module, chosen)
+    device = trainer.strategy.root_device
     training = {
         "seconds": round(progress.seconds, 1),
         "hours_of_speech": round(sum(utterance.seconds for utterance in preflight.train) / 3600, 3),
@@ -265,15 +255,13 @@ def _release(
         "averaged": chosen["averaged"],
         "blank_shift": chosen.get("blank_shift", 0.0),
         "seed": run.config.seed,
-        "device": _describe_device(trainer),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": trainer.world_size,
         "valid_wer": round(chosen["wer"], 6),
     }
-    configuration = _without_places(run.config.to_dict())
-    provenance = {**run.provenance, "configuration": configuration, "training": training}
-    model = ModelFolder(module.model.cpu().eval(), preflight.tokens, run.config.text, provenance)
+    provenance = {**run.provenance, "configuration": _without_places(run.config), "training": training}
     folder = run.output / "model"
-    save_model(folder, model)
+    save_model(folder, ModelFolder(module.model.cpu().eval(), preflight.tokens, run.config.text, provenance))
     replace(run, is_finished=True).save()
     (run.output / LAST).unlink(missing_ok=True)
     averaged = f"the mean of {chosen['averaged']} checkpoints" if chosen["averaged"] else f"epoch {chosen['epoch']}"
@@ -281,21 +269,22 @@ def _release(
     log.info("chose %s, validation WER %.2f %%, CER %.2f %%; model in %s", averaged, *rates, folder)
     unreadable = [LeftOut(id, f"could not be read: {reason}") for id, reason in module.unreadable.reasons.items()]
     return TrainingResult(
-        folder,
-        run.output,
-        chosen["wer"],
-        chosen["epoch"],
-        progress.seconds,
-        module.model.num_parameters,
-        [*preflight.left_out, *unreadable],
+        model=folder,
+        output=run.output,
+        valid_wer=chosen["wer"],
+        epoch=chosen["epoch"],
+        seconds=progress.seconds,
+        num_parameters=module.model.num_parameters,
+        left_out=[*preflight.left_out, *unreadable],
     )
 
 
 _PLACES = ("data.train", "data.valid", "start.model", "start.replay", "ctc.lexicon", "tokens.lexicon")
 
 
-def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without absolute paths, which say more of the machine than a model needs to."""
+def _without_places(config: Config) -> dict[str, Any]:
+    """A configuration as plain values, without absolute paths: they describe the machine, not the model."""
+    configuration = config.to_dict()
     del configuration["output"]
     for section, name in (place.split(".") for place in _PLACES):
         value = configuration[section][name]
@@ -305,7 +294,6 @@ def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(trainer: pl.Trainer, module: SpeechModule, data: SpeechData, checkpoint: Path | None) -> None:
-    """Train to the end."""
     from speechrnn.training.data import share_cores
 
     try:
@@ -323,10 +311,11 @@ def _train(trainer: pl.Trainer, module: SpeechModule, data: SpeechData, checkpoi
         if trainer.world_size > 1 and _is_lost_process(error):
             raise SpeechRNNError(
                 f"process {trainer.global_rank} of {trainer.world_size} has lost another one, which was killed or "
-                f"failed; its last message stands above; --resume {data.config.output} continues "
+                f"failed (see its last message above); continue with --resume {data.config.output} "
                 f"({' '.join(str(error).split())[:200]})"
             ) from error
-        if _is_raised_by_lightning(error):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith("lightning."):  # Lightning refuses a setting
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         raise
 
@@ -336,14 +325,3 @@ def _is_lost_process(error: Exception) -> bool:
     words = ("gloo", "nccl", "connection closed", "connection reset", "process group")
     is_message = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     return isinstance(error, torch.distributed.DistError) or is_message
-
-
-def _is_raised_by_lightning(error: Exception) -> bool:
-    """Whether Lightning itself raised it: then a setting does not suit it."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith("lightning.")
-
-
-def _describe_device(trainer: pl.Trainer) -> str:
-    device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)

@@ -1,10 +1,10 @@
-"""What validation adds up: losses, blanks, word and character errors, over all batches and all processes."""
+"""Validation sums: losses, blanks, word and character errors, over all batches and all processes."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, fields
 
 import torch
@@ -18,8 +18,8 @@ from speechrnn.types import Batch, Emission, move
 
 logger = logging.getLogger("speechrnn")
 
-WORDS_SAY_LESS = 0.5
-"""From this word error rate on, character errors have a say in which network is the better one, and at 1 all of it."""
+CHARACTERS_COUNT_FROM = 0.5
+"""From this word error rate on, character errors count in the rank, and at 1 they alone."""
 
 _KINDS: dict[str, Callable[[str, str], ErrorCounts]] = {"word": word_errors, "character": character_errors}
 
@@ -28,7 +28,7 @@ class Validation:
     """Sums over the validation set so far.
 
     Args:
-        named: Unreadable recordings that the log has named already; those named here are added.
+        named: Unreadable recordings that are logged already; those logged here are added.
     """
 
     def __init__(self, named: set[str] | None = None) -> None:
@@ -40,33 +40,26 @@ class Validation:
         self.sums = dict.fromkeys(["loss", "losses", "blanks", "frames", *counts], 0.0)
         self._failed: dict[str, str] = {}
 
-    def _name(self, failed: Sequence[tuple[str, str]]) -> None:
-        """Name each recording that cannot be read once."""
-        for id, reason in failed:
-            if id not in self._named:
-                logger.warning("validation counts it as wrong: %s: %s", id, reason)
-                self._named.add(id)
-
     def add(self, emission: Emission, batch: Batch, tokens: Tokens) -> None:
         """Add a model's output for a batch, decoded greedily."""
         losses = ctc_losses(
             emission.log_probs, batch.targets, lengths=emission.lengths, target_lengths=batch.target_lengths
         )
-        # An utterance with a character that the model lacks has no targets: it counts in the WER, not in the loss.
+        # An utterance with an unknown character has no targets: it counts in the WER, not in the loss.
         losses = losses[(move(batch.target_lengths, losses.device) > 0) & torch.isfinite(losses)]
         frames = int(emission.lengths.sum())
         self.sums["loss"] += float(losses.double().sum())
         self.sums["losses"] += len(losses)
         self.sums["frames"] += frames
         self.sums["blanks"] += float(compute_blank_rate(emission.log_probs, emission.lengths)) * frames
-        # An utterance whose log-probabilities are not finite counts as not recognised, and training goes on.
+        # An utterance with non-finite log-probabilities counts as an empty transcript.
         is_finite = emission.log_probs.amax(dim=2).isfinite().all(dim=1).to(emission.lengths.device)
         hypotheses = decode_greedy(emission.log_probs, emission.lengths.where(is_finite, 0))
         for hypothesis, reference in zip(hypotheses, batch.texts, strict=True):
             self.count(tokens.written(reference), tokens.decode(hypothesis.tokens))
 
     def fail(self, id: str, reference: str, reason: str) -> None:
-        """Add an utterance that cannot be read: it counts as if nothing was recognised."""
+        """Add an utterance that cannot be read, as an empty transcript."""
         self._failed[id] = reason
         self.count(reference, "")
 
@@ -77,14 +70,14 @@ class Validation:
                 self.sums[f"{kind}_{name}"] += value
 
     def finish(self, device: torch.device | None) -> dict[str, float]:
-        """Rates over all that was added, by every process; resets the sums; unreadable recordings are named.
+        """Compute the rates over all processes, log unreadable recordings, and reset the sums.
 
         Args:
-            device: Where this process trains; None where it validates the whole set, and the others do not.
+            device: This process's training device; None if it alone validates the whole set.
 
         Returns:
-            ``wer``, ``cer``, ``loss`` (in nats an utterance, infinite where there is none), ``blank_rate``, and
-            ``rank``: what checkpoints are chosen by (:func:`compute_rank`).
+            ``wer``, ``cer``, ``loss`` (in nats an utterance, infinite without one), ``blank_rate``, and ``rank``, by
+            which checkpoints are chosen (:func:`compute_rank`).
         """
         failed = list(self._failed.items())
         if device is None:
@@ -92,7 +85,10 @@ class Validation:
         else:
             sums = dict(zip(self.sums, sum_over_processes(list(self.sums.values()), device), strict=True))
             failed = gather_from_processes(failed)
-        self._name(failed)
+        for id, reason in failed:
+            if id not in self._named:
+                logger.warning("counted as wrong in validation: %s: %s", id, reason)
+                self._named.add(id)
         counts = {
             kind: ErrorCounts(**{f.name: int(sums[f"{kind}_{f.name}"]) for f in fields(ErrorCounts)}) for kind in _KINDS
         }
@@ -105,16 +101,16 @@ class Validation:
 
 
 def compute_rank(wer: float, cer: float, loss: float) -> float:
-    """What checkpoints are chosen by, the lower the better: word errors, and among equal ones the loss.
+    """Rank checkpoints, lower is better: by word error rate, then by loss.
 
-    Where nearly every word is wrong, one that says next to nothing has fewer word errors than one that begins to spell,
-    so from :data:`WORDS_SAY_LESS` on character errors take their place, little by little. It rises with either rate.
+    While nearly every word is wrong, a model that emits little has fewer word errors than one that begins to spell.
+    From :data:`CHARACTERS_COUNT_FROM` on, character errors gradually replace word errors. The rank rises with both.
 
     Args:
         wer: Word error rate, a fraction.
         cer: Character error rate, a fraction.
-        loss: In nats an utterance; infinite where there is none.
+        loss: In nats an utterance; infinite without one.
     """
-    lost = min(1.0, max(0.0, (wer - WORDS_SAY_LESS) / (1.0 - WORDS_SAY_LESS)))
+    lost = min(1.0, max(0.0, (wer - CHARACTERS_COUNT_FROM) / (1.0 - CHARACTERS_COUNT_FROM)))
     errors = (1.0 - lost) * wer + lost * (1.0 + cer)
     return errors + 1e-7 * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)

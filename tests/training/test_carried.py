@@ -94,7 +94,7 @@ def test_a_bad_step_spoils_none_after_it_and_its_replay_says_what_it_lacks(make_
     }
     rows = replay(tmp_path / "faults" / "epoch-1-batch-1")
     assert [row.id for row in rows if not row.is_finite] == ["the fox"]
-    assert "states that were carried on are not saved" in caplog.text
+    assert "carried states are not saved" in caplog.text
 
 
 RUN = {

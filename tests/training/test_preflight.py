@@ -47,11 +47,20 @@ def test_corpora_that_are_read_already_are_not_read_again(tone_configuration, mo
     assert (found.train, found.valid) == (expected.train, expected.valid)
 
 
-def test_neither_training_nor_scoring_imports_lhotse(tone_configuration, monkeypatch):
-    """The package is imported anew, as in a process that has not imported lhotse."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("speechrnn", "lhotse")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "lhotse", None)  # importing it raises ImportError
+@pytest.fixture
+def no_package(monkeypatch):
+    """As in a process that has imported neither speechrnn nor lhotse, and cannot import lhotse."""
+    own = lambda: [name for name in sys.modules if name.split(".")[0] in ("speechrnn", "lhotse")]  # noqa: E731
+    before = {name: sys.modules.pop(name) for name in own()}
+    monkeypatch.setitem(sys.modules, "lhotse", None)
+    yield
+    for name in own():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.usefixtures("no_package")
+def test_neither_training_nor_scoring_imports_lhotse(tone_configuration):
     for name in ("evaluation.evaluate", "evaluation.tune", "training.train", "training.data"):
         importlib.import_module(f"speechrnn.{name}")
     anew = importlib.import_module("speechrnn.training.preflight")

@@ -68,7 +68,7 @@ def test_the_rates_of_two_processes_are_those_of_all_utterances(monkeypatch, cap
     monkeypatch.setattr("speechrnn.training.validation.sum_over_processes", add)
     monkeypatch.setattr("speechrnn.training.validation.gather_from_processes", lambda items: [*items, ("gone", "x")])
     assert first.finish(torch.device("cpu")) == together.finish(None)
-    assert caplog.text.count("counts it as wrong: gone") == 2
+    assert caplog.text.count("counted as wrong in validation: gone") == 2
 
 
 def test_the_totals_of_two_processes_count_each_step_once(monkeypatch):
@@ -89,7 +89,7 @@ def test_a_lost_process_is_one_line(world_size, expected):
     with pytest.raises(expected) as caught:
         _train(trainer, None, data, None)
     assert ("process 0 of 2 has lost another one" in str(caught.value)) == (world_size == 2)
-    assert ("--resume run continues" in str(caught.value)) == (world_size == 2)
+    assert ("continue with --resume run (" in str(caught.value)) == (world_size == 2)
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +193,9 @@ def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path)
     assert process.returncode == 0, errors  # faults.unreadable_share is about training
     together, alone = errors.split("epoch 6: loss")  # then the first process alone validates the mean of the two best
     for file in broken:
-        assert together.count(f"validation counts it as wrong: {file.stem}: {file}: holds text") == 1
+        assert together.count(f"counted as wrong in validation: {file.stem}: {file}: holds text") == 1
     assert "mean of the 2 best" in alone
-    assert "counts it as wrong" not in alone
+    assert "counted as wrong" not in alone
     assert (output / "left_out.jsonl").read_text() == ""
 
 
@@ -221,7 +221,7 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(configu
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 2, errors
     assert "Traceback" not in errors
-    assert f"which was killed or failed; its last message stands above; --resume {output} continues" in errors
+    assert f"which was killed or failed (see its last message above); continue with --resume {output}" in errors
     run = json.loads((output / "run.json").read_text())
     run["configuration"]["trainer"]["devices"] = 1  # one process takes up what two began: their batches are the same
     (output / "run.json").write_text(json.dumps(run))

@@ -240,9 +240,9 @@ def test_a_weight_of_a_corpus_that_is_not_there_is_named(tone_configuration, cap
         prepare_run(config, folders=[tone_configuration.parent])
         return [record.getMessage() for record in caplog.records if "data.weights" in record.getMessage()]
 
-    nothing_of = "data.weights.{}: the training manifest has nothing of this corpus ({})"
+    nothing_of = "data.weights.{}: no such corpus in the training manifest ({})"
     assert prepare() == []
-    assert prepare(tones=2.0) == [nothing_of.format("tones", "no utterance there names its corpus")]
+    assert prepare(tones=2.0) == [nothing_of.format("tones", "its utterances have no corpus")]
     manifest = tone_configuration.parent / "train.jsonl"
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     manifest.write_text("".join(json.dumps({**row, "corpus": "tones"}) + "\n" for row in rows))
