@@ -1,12 +1,12 @@
-"""``speechrnn adapt``: what suits a speaker (an initial state, mean features), stored with the model under a name."""
+"""``speechrnn adapt``: an initial state and mean features for a speaker, stored with the model."""
 
 from __future__ import annotations
 
 import argparse
 
-from speechrnn.cli.arguments import add_model_argument, print_text
+from speechrnn.cli.arguments import add_group, add_model_argument, print_text
 
-SUMMARY = "adapt to a speaker: find an initial state and mean features; the weights stay unchanged"
+SUMMARY = "adapt to a speaker: an initial state and mean features; the weights do not change"
 EXAMPLE = "speechrnn adapt -m runs/english/model --speaker anna anna-1.wav anna-2.wav"
 
 
@@ -16,13 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "audio",
         nargs="+",
         metavar="AUDIO",
-        help="recordings of the speaker, half a minute or more in all; their texts are read from a .txt or .lab file "
-        "beside each; without one the model's own transcript is used",
+        help="recordings of the speaker, half a minute or more in total; the text of each is read from the .txt or "
+        ".lab file of the same name; without it the model's own transcript is used",
     )
-    parser.add_argument(
-        "--speaker", metavar="NAME", required=True, help="name for --speaker of transcribe and evaluate"
-    )
-    parser.add_argument(
+    group = add_group(parser, "adaptation")
+    group.add_argument("--speaker", metavar="NAME", required=True, help="name for transcribe and evaluate --speaker")
+    group.add_argument(
         "--steps",
         type=int,
         metavar="N",

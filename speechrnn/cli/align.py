@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Align; 1 if a part of the text does not fit."""
+    """Align; 1 if a part of the text does not match."""
     text = _read_text(args.text)
 
     from speechrnn.recognition.alignment import align

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what prints results and progress."""
+"""Options shared by commands, and printing of results and progress."""
 
 from __future__ import annotations
 
@@ -22,28 +22,21 @@ _METAVARS = {"decoder": "NAME", "hotwords": "LIST", str: "FILE", int: "N", float
 _SHARED: dict[str, dict[str, Any]] = {
     "--device": {"default": "auto", "metavar": "NAME", "help": "auto (default), cpu, cuda, cuda:1 …"},
     "--batch-seconds": {
-        "type": float,
-        "default": 120.0,
-        "metavar": "S",
-        "help": "most audio to transcribe together, in seconds (default: 120); less needs less memory",
+        **{"type": float, "default": 120.0, "metavar": "S"},
+        "help": "seconds of audio per batch (default: 120); less needs less memory",
     },
-    "--speaker": {
-        "metavar": "NAME",
-        "help": "speaker of all recordings: use what speechrnn adapt stored for this name",
-    },
-    "--channel": {"type": int, "metavar": "N", "help": "take channel N, from 0, instead of the mean of all"},
+    "--speaker": {"metavar": "NAME", "help": "speaker of all recordings, whose state speechrnn adapt stored"},
+    "--channel": {"type": int, "metavar": "N", "help": "use channel N, from 0, instead of the mean of all"},
 }
-"""Options that several commands have."""
+"""Options of several commands."""
 _LONGEST_NOTE = 2000
 _CONTROLS = {code: f"\\x{code:02x}" for code in range(0x20) if chr(code) not in "\t\n"}
-_CONTROLS |= {
-    code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)
-}  # as JSON writes them, which leaves these as they are
+_CONTROLS |= {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # JSON does not escape these
 _COLUMN_CONTROLS = _CONTROLS | {ord("\t"): "\\t", ord("\n"): "\\n"}
 
 
 def add_group(parser: argparse.ArgumentParser, title: str, *shared: str) -> argparse._ArgumentGroup:
-    """The parser's group of options with this title, with options of ``_SHARED`` added to it."""
+    """The parser's group of options with this title, created if missing; adds options of ``_SHARED`` to it."""
     known = (group for group in parser._action_groups if group.title == title)
     group = next(known, None) or parser.add_argument_group(title)
     for option in shared:
@@ -54,31 +47,21 @@ def add_group(parser: argparse.ArgumentParser, title: str, *shared: str) -> argp
 def add_model_argument(
     parser: argparse.ArgumentParser, *shared: str, count: Literal["one", "several", "optional"] = "one"
 ) -> None:
-    """Declare ``-m/--model``, to be read by :func:`read_model` once all is parsed.
-
-    Args:
-        parser: Parser of the command.
-        shared: Options of ``_SHARED`` that follow it.
-        count: How many models the command takes.
-    """
-    more = "; several -m: the models decide together" if count == "several" else ""
+    """Declare ``-m/--model``, which :func:`read_model` reads, and the given options of ``_SHARED`` after it."""
+    more = "; several -m form an ensemble" if count == "several" else ""
     add_group(parser, "model").add_argument(
-        "-m",
-        "--model",
+        *("-m", "--model"),
         metavar="M",
         dest="models",
         action="append",
-        help=f"model folder, or owner/name on the Hugging Face Hub (default: the variable SPEECHRNN_MODEL){more}",
+        help=f"model folder, or owner/name on the Hugging Face Hub (default: $SPEECHRNN_MODEL){more}",
     )
     add_group(parser, "model", *shared)
     parser.set_defaults(model_count=count)
 
 
 def read_model(args: argparse.Namespace) -> str | list[str] | None:
-    """The model of :func:`add_model_argument`, or of SPEECHRNN_MODEL.
-
-    Returns:
-        A model, several as a list, or None where it is optional.
+    """The model of :func:`add_model_argument` or SPEECHRNN_MODEL, several as a list, or None if it is optional.
 
     Raises:
         ConfigError: There is none, or there are several where the command takes one.
@@ -94,9 +77,9 @@ def read_model(args: argparse.Namespace) -> str | list[str] | None:
 
 
 def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpus in any known format") -> None:
-    """Declare CORPUS, and ``--format`` for a corpus that two formats fit."""
+    """Declare CORPUS and ``--format``."""
     parser.add_argument("corpus", metavar="CORPUS", help=meaning)
-    parser.add_argument(
+    add_group(parser, "input").add_argument(
         "--format",
         metavar="NAME",
         help="format of the corpus: nemo, kaldi, ljspeech, librispeech, table (CSV, TSV, audiofolder), stm, lhotse, "
@@ -105,7 +88,7 @@ def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpu
 
 
 def add_decoding_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Declare the fields of :class:`DecodingConfig` as options: those of these names, or all."""
+    """Declare fields of :class:`DecodingConfig`, by default all, as options."""
     meanings = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w|\n\n)", inspect.getdoc(DecodingConfig) or "", re.M | re.S)
     for name, hint in get_type_hints(DecodingConfig).items():
         if names and name not in names:
@@ -119,7 +102,7 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *names: str) -> None
 
 
 def read_decoding(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of :func:`add_decoding_arguments` that were given, checked, their files read.
+    """The given options of :func:`add_decoding_arguments`, checked, with the content of their files.
 
     Raises:
         ConfigError: A file cannot be read, or an option is wrong; the message begins with the option.
@@ -138,7 +121,7 @@ def read_decoding(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parse_hotwords(written: str) -> dict[str, float]:
-    """``phrase:bonus`` separated by commas; without a bonus the default one."""
+    """Parse ``phrase:bonus`` separated by commas; the bonus is optional."""
     hotwords = {}
     for part in written.split(","):
         phrase, colon, bonus = part.strip().rpartition(":")
@@ -154,9 +137,9 @@ def _parse_hotwords(written: str) -> dict[str, float]:
 
 
 def _read_allowed(option: str, path: str) -> list[str]:
-    """Allowed texts, one a line."""
+    """Read allowed texts, one per line."""
     try:
-        lines = read_text(path, error=ConfigError, expected="a text file in UTF-8, one a line").splitlines()
+        lines = read_text(path, error=ConfigError, expected="a text file in UTF-8, one entry per line").splitlines()
     except ConfigError as error:
         raise ConfigError(f"{option} {error}") from None
     return [line.strip() for line in lines if line.strip()]
@@ -170,26 +153,21 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 
 def make_output_folder(path: str) -> Path:
-    """Make the folder of ``-o`` before anything is computed.
+    """Create the folder of ``-o``.
 
     Raises:
-        ConfigError: It cannot be made.
+        ConfigError: It cannot be created.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"-o {folder}: this folder cannot be made ({error.strerror}); choose another") from error
+        raise ConfigError(f"-o {folder}: cannot be created ({error.strerror}); choose another folder") from error
     return folder
 
 
 def escape_controls(text: str, *, is_column: bool = False) -> str:
-    """Show control characters as ``\\x1b``, so that no text moves a terminal's cursor or changes its colours.
-
-    Args:
-        text: What is printed.
-        is_column: Whether tabs and line breaks are shown likewise.
-    """
+    """Escape control characters for a terminal, with ``is_column`` also tabs and line breaks."""
     return text.translate(_COLUMN_CONTROLS if is_column else _CONTROLS)
 
 
@@ -202,7 +180,7 @@ class OutputError(Exception):
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Print results at once, control characters escaped.
+    """Print and flush results, with control characters escaped.
 
     Raises:
         OutputError: Standard output cannot be written.
@@ -214,23 +192,23 @@ def print_text(text: str, *, end: str = "\n") -> None:
 
 
 def print_note(message: str) -> None:
-    """Write a line to whatever standard error is now (a progress bar may have replaced it), if it can be written."""
+    """Write a line to the present standard error (a progress bar may replace it), if possible."""
     if len(message) > _LONGEST_NOTE:
         message = f"{message[: _LONGEST_NOTE // 2]} … {message[-_LONGEST_NOTE // 2 :]}"
     with suppress(OSError):
-        sys.stderr.write(f"speechrnn: {escape_controls(message)}\n")  # in one piece: other processes write too
+        sys.stderr.write(f"speechrnn: {escape_controls(message)}\n")  # one write: other processes write too
 
 
 @contextmanager
 def show_progress(name: str, *, is_wanted: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; it yields a function that takes how much is done, and of how much."""
+    """A progress bar on a terminal; yields a function of the finished and the total amount."""
     if not (is_wanted and sys.stderr.isatty()):
         yield lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    # rich would otherwise send standard output to the terminal.
+    # By default rich redirects standard output to the terminal.
     with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
         task = bar.add_task(escape_controls(Path(name).name, is_column=True))
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""``speechrnn corpus check``: what a corpus holds, and what is wrong with it."""
+"""``speechrnn corpus check``: statistics and problems of a corpus."""
 
 from __future__ import annotations
 
@@ -23,28 +23,32 @@ if TYPE_CHECKING:
 
     from speechrnn.corpus.survey import ModelView
 
-SUMMARY = "check a corpus before training: one pass over all audio and texts; nothing is changed"
+SUMMARY = "check all audio and texts of a corpus before training, without changing it"
 EXAMPLE = "speechrnn corpus check mine/train -m runs/en/model --test mine/test"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     add_corpus_argument(parser)
-    parser.add_argument("--test", metavar="PATH", help="a test corpus: report what both have in common")
+    add_group(parser, "input").add_argument("--test", metavar="PATH", help="a test corpus: report overlap with it")
     add_model_argument(parser, count="optional")
     group = add_group(parser, "model")
-    group.description = "With a model or a configuration, unknown characters and what cannot be aligned are reported."
+    group.description = (
+        "With a model or a configuration, unknown characters and texts too long for CTC are reported too."
+    )
     group.add_argument("--config", metavar="FILE", help="a configuration instead of a model")
     output = add_group(parser, "output")
     output.add_argument("--json", action="store_true", help="print everything as JSON")
     output.add_argument("--plot", metavar="FILE", help="draw durations and speaking rates (PNG; needs matplotlib)")
     output.add_argument(
-        "--write-clean", metavar="DST", help="write DST/clean.jsonl, and DST/left_out.jsonl with the reasons"
+        "--write-clean",
+        metavar="DST",
+        help="write DST/clean.jsonl, and DST/left_out.jsonl with the reasons",
     )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Survey, print and write; 1 if utterances would be left out, or a test corpus is not separate."""
+    """Survey, print and write; 1 if utterances would be left out, or a test corpus overlaps."""
     from speechrnn.corpus.report import check_clean_folder, describe_survey, write_clean
     from speechrnn.corpus.survey import compare, survey_corpus
 
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _choose_view(args: argparse.Namespace) -> partial[ModelView] | None:
-    """What looks at the texts as a model would; None where neither model nor configuration is given."""
+    """The model's view of texts, from a model or a configuration, or None."""
     if args.config is None:
         return None if args.model is None else partial(_view_model, args.model)
     if args.models:

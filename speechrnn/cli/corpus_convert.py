@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="NAME.jsonl (NeMo), NAME.csv or .tsv, NAME.jsonl.gz (lhotse) or a folder (Kaldi)",
     )
     add_group(parser, "output").add_argument(
-        "--to", metavar="NAME", help="nemo, table, kaldi or lhotse (default: by DST's name)"
+        "--to", metavar="NAME", help="nemo, table, kaldi or lhotse (default: from the name of DST)"
     )
 
 

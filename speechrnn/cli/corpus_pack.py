@@ -1,4 +1,4 @@
-"""``speechrnn corpus pack``: a corpus as shards."""
+"""``speechrnn corpus pack``: pack a corpus into shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = add_group(parser, "output")
     output.add_argument("--encoding", default="flac", metavar="E", help="flac, wav or opus (default: flac)")
     output.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (default: 1000)")
-    output.add_argument("--sample-rate", type=int, metavar="HZ", help="resample to this (default: as recorded)")
+    output.add_argument("--sample-rate", type=int, metavar="HZ", help="resample to this rate (default: as recorded)")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -24,26 +24,19 @@ EXAMPLE = "speechrnn evaluate runs/fsdd/test.jsonl -m runs/fsdd/model -o runs/fs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
+    parser.usage = "%(prog)s CORPUS -m M [options]"
     add_corpus_argument(parser)
-    parser.add_argument(
-        "--carry-state",
-        choices=("no", "recording", "speaker"),
-        default="no",
-        help="start each utterance from the hidden state at the end of the one before it: in the same recording, or of "
-        "the same speaker in the corpus's order (default: no)",
-    )
     output = add_group(parser, "output")
     output.add_argument(
-        "-o",
-        "--output",
+        *("-o", "--output"),
         metavar="DIR",
-        help="write hypotheses.jsonl (worst first) and results.json to DIR, and reliability.png with matplotlib",
+        help="write hypotheses.jsonl (worst first), results.json and, with matplotlib, reliability.png to DIR",
     )
     output.add_argument("--json", action="store_true", help="print the scores as JSON, rates as fractions")
     output.add_argument(
         "--calibrate",
         action="store_true",
-        help="fit confidence calibration for this decoder and store it with the model: for validation data",
+        help="fit confidence calibration of this decoder on CORPUS (validation data), store it with the model",
     )
     add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
     statistics = (
@@ -53,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for option, meaning in {"--no-speaker-stats": statistics, "--unknown-speakers": argparse.SUPPRESS}.items():
         add_group(parser, "model").add_argument(option, dest="use_speaker_stats", action="store_false", help=meaning)
     add_decoding_arguments(parser)
+    add_group(parser, "decoding").add_argument(
+        "--carry-state",
+        choices=("no", "recording", "speaker"),
+        default="no",
+        help="start each utterance from the final hidden state of the previous one of the same recording, or of the "
+        "same speaker (default: no)",
+    )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""``speechrnn finetune``: a given model and one's own recordings make a model for these recordings."""
+"""``speechrnn finetune``: fine-tune a model on one's own recordings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ TRAINS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    parser.usage = (
-        "%(prog)s -m M --train CORPUS [--valid CORPUS] --output DIR\n"
-        "       [--alphabet {keep,extend,replace,map}] [--map 'A=B …'] [--freeze N] [--replay CORPUS]\n"
-        "       [--old-valid CORPUS] [--overwrite] [-v] [--KEY VALUE …]"
-    )
+    parser.usage = "%(prog)s -m M --train CORPUS [--valid CORPUS] --output DIR [options] [--KEY VALUE …]"
     add_model_argument(parser)
     data = add_group(parser, "data")
     data.add_argument("--train", metavar="CORPUS", required=True, help="training data, in any known format")
@@ -34,24 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     alphabet.add_argument(
         "--alphabet",
         choices=("keep", "extend", "replace", "map"),
-        help="symbols that the model lacks: leave out utterances with them (keep), add them (extend), begin a new "
-        "alphabet (replace), or write them as --map says (map); default: what suits the texts",
+        help="symbols that the model lacks: leave out utterances with them (keep), add them (extend), start a new "
+        "alphabet (replace), or replace them as in --map (map); default: chosen for the texts",
     )
     alphabet.add_argument("--map", metavar="A=B …", help="for --alphabet map: replacements of letters: 'ä=ae ß=ss'")
-    parser.add_argument(
+    add_group(parser, "training").add_argument(
         "--freeze",
         metavar="N",
-        help="keep the weights of the subsampling and the N lowest recurrent layers, or of the encoder (all but the "
-        "output layer); default: of nothing",
+        help="do not train the subsampling and the N lowest recurrent layers; encoder: train the output layer only "
+        "(default: train everything)",
     )
     output = add_group(parser, "output")
     output.add_argument(
-        "--output", metavar="DIR", required=True, help="folder of the run; the same call resumes a stopped run there"
+        "--output", metavar="DIR", required=True, help="folder of the run; repeating the command resumes a stopped run"
     )
     output.add_argument("--overwrite", action="store_true", help="replace a run in the output folder")
     parser.add_argument_group(
         "settings",
-        "--KEY VALUE overrides what is chosen, as in --trainer.max_epochs 20, --start.replay_share 0.5,\n"
+        "--KEY VALUE overrides a chosen setting, as in --trainer.max_epochs 20, --start.replay_share 0.5,\n"
         "--start.unfreeze_every 2 or --optimizer.learning_rate 2e-4; speechrnn train --print_config shows all.",
     )
 

@@ -1,4 +1,4 @@
-"""``speechrnn inspect``: a page that shows the states and outputs of a model on one recording."""
+"""``speechrnn inspect``: a page with the states and outputs of a model on one recording."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ EXAMPLE = 'speechrnn inspect clip.wav -m runs/fsdd/model --text "seven" -o look'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("audio", metavar="AUDIO", help="a recording: wav, flac, ogg, opus, mp3")
-    parser.add_argument("--text", metavar="REFERENCE", help="reference text: it is aligned, and errors are marked")
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here, in seconds (default: 0)")
-    parser.add_argument("--end", type=float, metavar="S", help="end here, in seconds (default: the end)")
+    audio = add_group(parser, "audio")
+    audio.add_argument("--text", metavar="REFERENCE", help="reference text, to align it and mark errors")
+    audio.add_argument("--start", type=float, default=0.0, metavar="S", help="start, in seconds (default: 0)")
+    audio.add_argument("--end", type=float, metavar="S", help="end, in seconds (default: the recording's end)")
     add_group(parser, "audio", "--channel")
     output = add_group(parser, "output")
-    output.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        default=".",
-        help="write NAME.inspect.html and NAME.inspect.png to DIR (default: here)",
-    )
+    files = "write NAME.inspect.html and NAME.inspect.png to DIR (default: the current folder)"
+    output.add_argument("-o", "--output", metavar="DIR", default=".", help=files)
     output.add_argument("--state", action="store_true", help="also write NAME.inspect.npz: hidden states of each layer")
     add_model_argument(parser, "--device")
 

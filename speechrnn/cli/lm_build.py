@@ -1,4 +1,4 @@
-"""``speechrnn lm build``: a language model from text."""
+"""``speechrnn lm build``: build a language model from text."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ logger = logging.getLogger("speechrnn")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument(
-        "texts", nargs="+", metavar="TEXT", help="text files in UTF-8, a sentence a line; - is standard input"
+        "texts", nargs="+", metavar="TEXT", help="text files in UTF-8, one sentence per line; - is standard input"
     )
-    parser.add_argument("--order", type=int, default=4, metavar="N", help="longest n-grams (default: 4)")
-    parser.add_argument(
+    group = add_group(parser, "n-grams")
+    group.add_argument("--order", type=int, default=4, metavar="N", help="length of the longest n-grams (default: 4)")
+    group.add_argument(
         "--tokens",
         choices=("words", "characters", "model"),
         default="words",
         help="units of the n-grams; model: the tokens of the model given by -m (default: words)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--prune",
         type=int,
         nargs="+",
@@ -36,20 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for orders 1, 2 …: remove n-grams that occur at most N times (0 for unigrams)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--vocabulary", type=int, metavar="N", help="keep the N most frequent words, replace the others with <unk>"
     )
     add_model_argument(parser, count="optional")
     text = add_group(parser, "text")
-    text.description = "Text is normalised as the model -m writes; without a model, lower case without punctuation."
+    text.description = (
+        "Normalised like the transcripts of the model -m; without a model, lower case without punctuation."
+    )
     text.add_argument("--case", choices=("lower", "upper", "keep"), help="override the case")
     text.add_argument("--punctuation", choices=("remove", "keep"), help="override the punctuation")
     add_group(parser, "output").add_argument(
-        "-o",
-        "--output",
+        *("-o", "--output"),
         required=True,
         metavar="FILE",
-        help="NAME.arpa, NAME.arpa.gz, or NAME.bin, which opens at once",
+        help="NAME.arpa, NAME.arpa.gz, or NAME.bin, which loads fastest",
     )
 
 
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     output = Path(args.output)
     if not output.name.endswith((".arpa", ".arpa.gz", ".bin")):
-        raise ConfigError(f"-o {output}: expected a name that ends in .arpa, .arpa.gz or .bin")
+        raise ConfigError(f"-o {output}: expected a name with .arpa, .arpa.gz or .bin")
     text, tokens = TextConfig(), None
     if args.model is not None:
         from speechrnn.model_folder import load_model

@@ -1,4 +1,4 @@
-"""``speechrnn lm tune``: the weights of a language model, chosen on validation data."""
+"""``speechrnn lm tune``: choose the weights of a language model on validation data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("speechrnn")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    add_corpus_argument(parser, "validation data: used neither for training nor as a test set")
+    add_corpus_argument(parser, "validation data, neither training nor test data")
     add_model_argument(parser, "--device", "--batch-seconds")
     add_group(parser, "language model").add_argument(
         "--language-model", required=True, metavar="FILE", help="output of lm build, or any ARPA file"
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     print_text(describe_tuning(found))
     if found.gain <= 0:
         logger.warning(
-            "this language model gave no improvement; do without it, or build it from text that is closer to the speech"
+            "this language model gave no improvement; build it from text that is closer to the speech, or omit it"
         )
         return 1
     store_weights(find_folder(args.model), model, found, corpus=args.corpus, file=args.language_model)

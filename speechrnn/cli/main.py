@@ -1,10 +1,9 @@
-"""``speechrnn``: finds the command, parses its arguments, and turns errors into one line and an exit code.
+"""``speechrnn``: runs a command; errors become one line and an exit code.
 
 A command is a module of this folder with ``SUMMARY`` and ``EXAMPLE`` (one line each), ``add_arguments(parser)`` and
-``run(args, rest) -> exit code``. ``corpus check`` is the module ``corpus_check``. With ``TAKES_REST = True`` a command
-gets what its parser does not know (``--KEY VALUE``) as ``rest``; with ``TRAINS = True`` it reports its progress, and
-where several processes train together only the first one does. Nothing heavy is imported before ``run``, so that
-``--help`` is quick.
+``run(args, rest) -> exit code``; ``corpus check`` is the module ``corpus_check``. With ``TAKES_REST = True`` arguments
+that the parser does not know (``--KEY VALUE``) are passed as ``rest``; with ``TRAINS = True`` the command logs its
+progress, in distributed training from the first process only. Heavy imports belong into ``run``: ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ EXIT_CODES = """exit codes:
   130  interrupted; finished work is kept"""
 
 _AFTER_DASHES = "\0"
-"""Marks, while they are parsed, the arguments after ``--``: they are no options."""
+"""Marks arguments after ``--`` during parsing: they are not options."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None: those of the process.
 
     Returns:
-        Exit code: 0 done; 1 done, but read the messages; 2 a wrong request or input; 130 interrupted.
+        Exit code (:data:`EXIT_CODES`).
     """
     _prepare_streams()
     _Handler.is_incomplete = False
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_note("interrupted")
         return 130
     except OutputError as error:
-        with suppress(OSError):  # the interpreter's own flush would fail once more
+        with suppress(OSError):  # the interpreter flushes again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stdout = io.StringIO()
         if error.is_closed_by_reader:
@@ -83,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _ClosedOutput(io.StringIO):
-    """Standard output of a process that was started without one."""
+    """Standard output of a process that was started without it."""
 
     def flush(self) -> None:
         if self.tell():
@@ -91,7 +90,7 @@ class _ClosedOutput(io.StringIO):
 
 
 def _prepare_streams() -> None:
-    """Let no character of a message fail, and no file take the number of a closed stream."""
+    """Replace closed streams, and escape characters that the encoding lacks."""
     for name, stand_in in (("stdout", _ClosedOutput), ("stderr", io.StringIO)):
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)
@@ -136,7 +135,7 @@ class _Handler(logging.Handler):
     """Writes ``speechrnn: warning: …`` to standard error.
 
     Attributes:
-        is_incomplete: Whether a record says that the result lacks something (``extra={"is_incomplete": True}``).
+        is_incomplete: Whether a record had ``extra={"is_incomplete": True}``.
     """
 
     is_incomplete = False
@@ -148,15 +147,12 @@ class _Handler(logging.Handler):
 
 
 def _describe_commands(group: str = "") -> str:
-    """The help of the program, or of the commands whose names begin with a word."""
+    """The help of the program, or of a group of commands."""
     names = [name for name in COMMANDS if name.startswith(f"{group} " if group else "")]
     if group:
         head, foot = f"usage: speechrnn {group} COMMAND … | --help", f"example:\n  {_find_command(names[0]).EXAMPLE}"
     else:
-        head = (
-            "usage: speechrnn COMMAND … | --help | --version\n\nTrain, transcribe and fine-tune recurrent CTC speech "
-        )
-        head += "recognisers on your own recordings."
+        head = "usage: speechrnn COMMAND … | --help | --version\n\nTrain and use recurrent CTC speech recognisers."
         foot = f"speechrnn COMMAND --help describes the options, with an example.\n\n{EXIT_CODES}"
     lines = [f"  {name:<14} {_find_command(name).SUMMARY}" for name in names]
     return "\n".join([head, "", "commands:", *lines, "", foot])
@@ -174,7 +170,7 @@ def _find_command(name: str) -> Any:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, as for every other error."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message.replace(_AFTER_DASHES, '')}; see {self.prog} --help")
@@ -197,7 +193,7 @@ def _make_parser(name: str, module: Any) -> _Parser:
 
 
 def _parse(parser: _Parser, arguments: list[str], takes_rest: bool) -> tuple[argparse.Namespace, list[str]]:
-    """Parse options and positional arguments in any order (AUDIO … -m M AUDIO …); after ``--`` there are no options."""
+    """Parse options and positional arguments in any order; after ``--`` there are no options."""
     end = arguments.index("--") if "--" in arguments and not takes_rest else len(arguments)
     marked = [_AFTER_DASHES + argument for argument in arguments[end + 1 :]]
     parse = parser.parse_known_args if takes_rest else parser.parse_known_intermixed_args
@@ -207,11 +203,9 @@ def _parse(parser: _Parser, arguments: list[str], takes_rest: bool) -> tuple[arg
         near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
         parser.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {near[0]}?' if near else ''}")
     for name, value in vars(args).items() if marked else ():
-        several = [
-            each.removeprefix(_AFTER_DASHES) if isinstance(each, str) else each
-            for each in (value if isinstance(value, list) else [value])
-        ]
-        setattr(args, name, several if isinstance(value, list) else several[0])
+        values = value if isinstance(value, list) else [value]
+        plain = [each.removeprefix(_AFTER_DASHES) if isinstance(each, str) else each for each in values]
+        setattr(args, name, plain if isinstance(value, list) else plain[0])
     if "model_count" in args:
         try:
             args.model = read_model(args)

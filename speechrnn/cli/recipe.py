@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from speechrnn.cli.arguments import print_text
+from speechrnn.cli.arguments import add_group, print_text
 
 if TYPE_CHECKING:
     from speechrnn.recipe import Recipe
@@ -22,25 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.usage = "%(prog)s FOLDER [options] [--KEY VALUE …]"
     parser.add_argument("folder", metavar="FOLDER", help="a recipe: a folder with prepare.py and config.yaml")
-    parser.add_argument("--source", metavar="DIR", help="the downloaded dataset (default: download it)")
-    parser.add_argument("--output", metavar="DIR", help="where to write (default: runs/ and the recipe's name)")
-    parser.add_argument(
-        "--stage", metavar="NAME", help="prepare, check, train, evaluate or report: run this one again, and stop there"
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="random seed (default: from the configuration)")
-    parser.add_argument(
-        "--fold", metavar="NAME", help="leave out this part (such as a speaker) and test on it; all: each in turn"
-    )
+    group = add_group(parser, "run")
+    group.add_argument("--source", metavar="DIR", help="the downloaded dataset (default: download it)")
+    group.add_argument("--output", metavar="DIR", help="output folder (default: runs/NAME)")
+    stages = "prepare, check, train, evaluate or report: run this stage again, and stop after it"
+    group.add_argument("--stage", metavar="NAME", help=stages)
+    group.add_argument("--seed", type=int, metavar="N", help="random seed (default: from the configuration)")
+    folds = "leave out this part (such as a speaker) and test on it; all: each part in turn"
+    group.add_argument("--fold", metavar="NAME", help=folds)
     parser.add_argument_group(
         "settings",
         "--KEY VALUE overrides the recipe's config.yaml, as in --encoder.hidden_size 192, --trainer.max_epochs 10, or\n"
-        "--augment.speed '[0.9, 1.0, 1.1]'; names are written in full. --print_config shows every setting with its\n"
-        "value, and runs nothing.",
+        "--augment.speed '[0.9, 1.0, 1.1]'; names must be complete. --print_config prints all settings and runs\n"
+        "nothing.",
     )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Run what is missing, print the table; 1 if utterances were left out or failed."""
+    """Run missing stages and print the table; 1 if utterances were left out or failed."""
     from speechrnn.evaluation.tables import describe_folds, describe_results
     from speechrnn.recipe import run_recipe
 
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _open(args: argparse.Namespace, rest: list[str]) -> list[Recipe]:
-    """The recipe as requested: once, or once for each fold."""
+    """The requested recipe, or one per fold."""
     from speechrnn.recipe import list_folds, open_recipe
 
     def open_fold(fold: str | None) -> Recipe:
@@ -69,11 +68,11 @@ def _open(args: argparse.Namespace, rest: list[str]) -> list[Recipe]:
 
     if args.fold != "all":
         return [open_fold(args.fold)]
-    open_fold(None)  # refuses a wrong request before the data is read or downloaded
+    open_fold(None)  # reports errors before the data is read or downloaded
     return [open_fold(fold) for fold in list_folds(args.folder, args.source)]
 
 
 def _has_left_out(recipe: Recipe, stage: str | None) -> bool:
-    """Whether the preflight found utterances that cannot be trained on."""
+    """Whether the preflight left out utterances."""
     path = recipe.output / "left_out.jsonl"
     return stage != "prepare" and path.is_file() and path.stat().st_size > 0

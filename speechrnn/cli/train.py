@@ -1,10 +1,10 @@
-"""``speechrnn train``: one training run from a configuration, or a stopped one resumed."""
+"""``speechrnn train``: train a model from a configuration, or resume a stopped run."""
 
 from __future__ import annotations
 
 import argparse
 
-from speechrnn.cli.arguments import print_text
+from speechrnn.cli.arguments import add_group, print_text
 from speechrnn.errors import ConfigError
 
 SUMMARY = "train a model from a YAML configuration"
@@ -22,18 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "       %(prog)s --resume DIR\n"
         "       %(prog)s --rerun-step DIR"
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with the settings that differ from the defaults")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run in the output folder")
-    parser.add_argument(
-        "--resume", metavar="DIR", help="resume the run in this folder, which was stopped, killed or interrupted"
-    )
-    parser.add_argument("--rerun-step", metavar="DIR", help="compute a skipped step again: a folder of a run's faults/")
-    parser.add_argument("--replay", dest="rerun_step", help=argparse.SUPPRESS)  # its name in version 0.1
+    group = add_group(parser, "run")
+    group.add_argument("--config", metavar="FILE", help="YAML file with the settings that differ from the defaults")
+    group.add_argument("--overwrite", action="store_true", help="replace a run in the output folder")
+    group.add_argument("--resume", metavar="DIR", help="resume the stopped or interrupted run in this folder")
+    group.add_argument("--rerun-step", metavar="DIR", help="repeat a skipped step: a folder of a run's faults/")
+    group.add_argument("--replay", dest="rerun_step", help=argparse.SUPPRESS)  # its name in version 0.1
     parser.add_argument_group(
         "settings",
         "--KEY VALUE overrides the file, as in --encoder.hidden_size 256, --output runs/mine, --seed 1, or\n"
-        "--augment.speed '[0.9, 1.0, 1.1]'; Lightning's own options stand under --trainer.*; names are\n"
-        "written in full. --print_config shows every setting with its value, and trains nothing.",
+        "--augment.speed '[0.9, 1.0, 1.1]'; Lightning's own options begin with --trainer.; names must be\n"
+        "complete. --print_config prints all settings and trains nothing.",
     )
 
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"expected one of --config FILE, --resume DIR and --rerun-step DIR, got {given}")
     if wanted != ["config"] and (rest or args.overwrite):
         extra = rest[0] if rest else "--overwrite"
-        raise ConfigError(f"{_SOURCES[wanted[0]].split()[0]}: takes its settings from the run itself; remove {extra}")
+        raise ConfigError(f"{_SOURCES[wanted[0]].split()[0]}: uses the settings of the run; remove {extra}")
     if args.rerun_step is not None:
         return _rerun_step(args.rerun_step)
     from speechrnn.training.train import resume, train

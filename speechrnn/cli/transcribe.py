@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SUMMARY = "transcribe recordings to text, subtitles or JSON"
 EXAMPLE = "speechrnn transcribe talk.flac interview.mp3 -m runs/fsdd/model -f srt -o subtitles"
 
-# Formats of which several recordings make one stream that a program can split again.
+# Formats of which several recordings can be printed one after the other.
 _JOINABLE_FORMATS = ("txt", "json", "ctm")
 
 logger = logging.getLogger("speechrnn")
@@ -36,25 +36,20 @@ logger = logging.getLogger("speechrnn")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings: wav, flac, ogg, opus, mp3")
-    add_group(parser, "audio", "--channel")
-    parser.add_argument(
+    parser.usage = "%(prog)s AUDIO … -m M [options]"
+    add_group(parser, "audio", "--channel").add_argument(
         "--consecutive",
         action="store_true",
-        help="the recordings are consecutive parts of one: each starts from the hidden state at the end of the one "
-        "before it",
+        help="the recordings are consecutive parts of one: start each from the final hidden state of the previous one",
     )
     output = add_group(parser, "output")
-    output.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        help="write DIR/NAME.FORMAT for each recording, NAME being the file's own without its ending (a second one of "
-        "that name gets NAME-2); without this, results go to standard output: of one recording the text, of several a "
-        "line each: path, tab, text; as json a line each",
+    files = (
+        "write DIR/NAME.FORMAT for each recording, named like its file; a second one of that name becomes NAME-2 "
+        "(default: print; of several recordings one line each: path, tab, text)"
     )
-    output.add_argument(
-        "-f", "--format", choices=(*FORMATS, "all"), default="txt", help=f"{', '.join(FORMATS)} or all (default: txt)"
-    )
+    output.add_argument("-o", "--output", metavar="DIR", help=files)
+    names = f"{', '.join(FORMATS)} or all (default: txt)"
+    output.add_argument("-f", "--format", metavar="NAME", choices=(*FORMATS, "all"), default="txt", help=names)
     add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
     add_decoding_arguments(parser)
 
@@ -97,14 +92,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _choose_output(args: argparse.Namespace) -> Callable[[Transcript], None]:
-    """Check where results go, and return what writes them there."""
+    """Check the options of output, and return a function that writes a transcript."""
     has_several = len(args.audio) > 1
     if args.output is not None:
         folder, names = make_output_folder(args.output), choose_names(args.audio)
         formats = list(FORMATS) if args.format == "all" else [args.format]
         return lambda transcript: write_files(transcript, formats, folder / names[str(transcript.audio)])
     if args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS):
-        raise ConfigError(f"-f {args.format} makes several files here; choose their folder with -o DIR")
+        raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
     is_table = has_several and args.format == "txt"
 
     def write(transcript: Transcript) -> None:

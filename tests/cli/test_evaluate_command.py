@@ -260,7 +260,7 @@ def test_output_that_cannot_be_made_is_refused_before_anything_is_transcribed(ca
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "inside"):
         assert main(["evaluate", str(test_set), "-m", "/no/such/model", "-o", str(output)]) == 2
-        assert error_of(capsys).startswith(f"-o {output}: this folder cannot be made (")
+        assert error_of(capsys).startswith(f"-o {output}: cannot be created (")
 
 
 def test_output_that_cannot_be_written_is_one_line(capsys, evaluate, test_set, tmp_path):
@@ -306,7 +306,7 @@ def test_help_says_what_is_written_and_shows_an_example(capsys):
     assert main(["evaluate", "--help"]) == 0
     out = capsys.readouterr().out
     for words in (
-        "hypotheses.jsonl (worst first) and results.json",
+        "hypotheses.jsonl (worst first), results.json",
         "SPEECHRNN_MODEL",
         "--json",
         "speechrnn evaluate r",

@@ -80,7 +80,7 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
         (["build", "TEXT", "-m", "gone", "-o", "a.arpa"], "gone"),
         (["build", "/dev/zero", "-o", "a.arpa"], "/dev/zero: expected one sentence per line, found a line above"),
         (["build", "gone.txt", "-o", "a.arpa"], "gone.txt: the text cannot be read"),
-        (["build", "TEXT", "-o", "a.lm"], "expected a name that ends in .arpa"),
+        (["build", "TEXT", "-o", "a.lm"], "expected a name with .arpa"),
         (["build", "TEXT", "--order", "0", "-o", "a.arpa"], "order: expected 1 or more"),
         (["build", "TEXT", "--prune", "3", "-o", "a.arpa"], "none for unigrams"),
         (["build", "empty.txt", "-o", "a.arpa"], "expected sentences, found none"),

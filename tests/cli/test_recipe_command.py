@@ -394,5 +394,5 @@ def test_help_explains_settings_stages_and_folds_and_shows_an_example(capsys):
     assert "usage: speechrnn recipe FOLDER [options] [--KEY VALUE …]" in out
     assert "--KEY VALUE overrides the recipe's config.yaml, as in --encoder.hidden_size 192" in out
     assert "prepare, check, train, evaluate or report" in out
-    assert "all: each in turn" in out
+    assert "all: each part in turn" in out
     assert "example: speechrnn recipe recipes/fsdd --source" in out

@@ -333,7 +333,7 @@ def test_help_explains_settings_and_shows_an_example(capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "[--KEY VALUE …]" in out
     assert "--KEY VALUE overrides the file, as in --encoder.hidden_size 256" in out
-    assert "--trainer.*" in out
+    assert "begin with --trainer." in out
     assert "example: speechrnn train --config recipes/fsdd/config.yaml --encoder.hidden_size 256" in out
 
 
@@ -361,8 +361,8 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
     ("arguments", "words"),
     [
         (["--resume", "nowhere"], "nowhere: holds no run (no run.json); start one with --config"),
-        (["--resume", "x", "--seed", "3"], "--resume: takes its settings from the run itself; remove --seed"),
-        (["--resume", "x", "--overwrite"], "--resume: takes its settings from the run itself; remove --overwrite"),
+        (["--resume", "x", "--seed", "3"], "--resume: uses the settings of the run; remove --seed"),
+        (["--resume", "x", "--overwrite"], "--resume: uses the settings of the run; remove --overwrite"),
         (["--resume", "x", "--config", "y"], "expected one of --config FILE, --resume DIR and --rerun-step DIR, got"),
         (["--rerun-step", "nowhere"], "--rerun-step nowhere: no saved step there; give a folder of a run's faults/"),
     ],
