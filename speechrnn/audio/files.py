@@ -142,7 +142,7 @@ def read_audio(
     _check_samples(samples, rate, name=wanted.name, warn_of_levels=check_levels)
     if sample_rate is None or sample_rate == rate:
         return Waveform(samples, rate)
-    logger.info("%s: resampled from %d Hz to %d Hz", wanted.name, rate, sample_rate)
+    logger.debug("%s: resampled from %d Hz to %d Hz", wanted.name, rate, sample_rate)
     return Waveform(resample(samples, rate, sample_rate), int(sample_rate))
 
 

@@ -123,7 +123,8 @@ def _run(arguments: list[str]) -> int:
     earlier = logger.level
     logger.addHandler(handler)
     is_quiet = trains and not is_first_process()
-    logger.setLevel(logging.ERROR if is_quiet else logging.INFO if trains or args.verbose else logging.WARNING)
+    level = logging.DEBUG if args.verbose else logging.INFO if trains else logging.WARNING
+    logger.setLevel(logging.ERROR if is_quiet else level)
     try:
         return int(module.run(args, rest))
     finally:
@@ -142,7 +143,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         _Handler.is_incomplete |= getattr(record, "is_incomplete", False)
-        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         print_note(level + record.getMessage())
 
 

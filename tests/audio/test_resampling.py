@@ -70,12 +70,12 @@ def test_resampling_refuses_impossible_rates(rates):
         resample(np.zeros(4, np.float32), *rates)
 
 
-def test_resampling_is_logged_as_information(caplog):
-    caplog.set_level("INFO", "speechrnn")
+def test_resampling_is_logged_for_verbose_output_only(caplog):
+    caplog.set_level("DEBUG", "speechrnn")
     read_audio(tone(0.1, 44100), input_rate=44100, sample_rate=16000, name="a.wav")
     read_audio(tone(0.1, 16000), input_rate=16000, sample_rate=16000, name="b.wav")
     logged = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert logged == [("INFO", "a.wav: resampled from 44100 Hz to 16000 Hz")]
+    assert logged == [("DEBUG", "a.wav: resampled from 44100 Hz to 16000 Hz")]
 
 
 @pytest.mark.parametrize(
