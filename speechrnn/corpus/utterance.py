@@ -151,8 +151,12 @@ class UtteranceList(Sequence[Utterance]):
     def __len__(self) -> int:
         return _BLOCK * (len(self._ends) - 1) + len(self._last)
 
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Id, path as text, text, start, seconds, speaker, corpus, tokens and header; faster than utterances."""
+        return (row for block in range(len(self._ends)) for row in self._read(block))
+
     def __iter__(self) -> Iterator[Utterance]:
-        return (_from_row(*row) for block in range(len(self._ends)) for row in self._read(block))
+        return (_from_row(*row) for row in self.rows())
 
     @overload
     def __getitem__(self, index: int) -> Utterance: ...

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from speechrnn.audio.containers import find_archive
 from speechrnn.corpus.batches import DurationBatches, EpochSampler, Plan, ShardedBatches
 from speechrnn.corpus.streams import StreamBatches
-from speechrnn.corpus.utterance import Utterance
+from speechrnn.corpus.utterance import Utterance, UtteranceList
 from speechrnn.errors import ConfigError
 from speechrnn.model_folder import ModelFolder
 from speechrnn.processes import count_cores
@@ -70,12 +70,13 @@ def plan_batches(
     seconds, weights = array("d"), array("d")
     shards: list[str] = []  # of those utterances that are in one
     shard_of: dict[str, str | None] = {}  # by folder: there are fewer folders than recordings
-    for utterance in utterances:
-        seconds.append(utterance.seconds)
-        weights.append(config.weights.get(utterance.corpus or "", 1.0))
-        folder = os.path.dirname(utterance.audio_path)
+    rows = (utterances if isinstance(utterances, UtteranceList) else UtteranceList(utterances)).rows()
+    for _, path, _, _, duration, _, corpus, *_ in rows:
+        seconds.append(duration)
+        weights.append(config.weights.get(corpus or "", 1.0))
+        folder = os.path.dirname(path)
         if folder not in shard_of:
-            inside = find_archive(utterance.audio_path)
+            inside = find_archive(path)
             shard_of[folder] = None if inside is None else str(inside[0])
         shard = shard_of[folder]
         if shard is not None:
