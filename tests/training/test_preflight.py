@@ -48,11 +48,11 @@ def test_corpora_that_are_read_already_are_not_read_again(tone_configuration, mo
 
 
 @pytest.fixture
-def no_package(monkeypatch):
+def no_package():
     """As in a process that has imported neither speechrnn nor lhotse, and cannot import lhotse."""
     own = lambda: [name for name in sys.modules if name.split(".")[0] in ("speechrnn", "lhotse")]  # noqa: E731
     before = {name: sys.modules.pop(name) for name in own()}
-    monkeypatch.setitem(sys.modules, "lhotse", None)
+    sys.modules["lhotse"] = None
     yield
     for name in own():
         del sys.modules[name]
