@@ -78,7 +78,7 @@ def test_a_model_learns_new_names_with_new_letters(letters, german, caplog):
     outcome = tune(
         letters, german, overrides={**QUICK, "trainer.max_epochs": 12, "optimizer.learning_rate": 0.02}
     )  # fmt: skip
-    assert ": 12 epochs in batches of 4 s, learning rate 0.02; everything moves\n" in caplog.text
+    assert ": 12 epochs in batches of 4 s, learning rate 0.02; training all layers\n" in caplog.text
     assert "alphabet: extend (the model lacks " in caplog.text
     assert "new symbols: " in caplog.text
     base, tuned = load_model(letters), load_model(outcome.training.model)
@@ -151,7 +151,7 @@ def test_one_utterance_cannot_be_split(letters, german):
 def test_letters_can_be_mapped_and_references_are_read_so(letters, german, caplog):
     caplog.set_level("INFO")
     outcome = tune(letters, german, alphabet="map", replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"})
-    assert "map: ö is written oe" in caplog.text
+    assert "map: ö becomes oe" in caplog.text
     tuned = load_model(outcome.training.model)
     assert tuned.tokens.symbols == load_model(letters).tokens.symbols
     assert tuned.text.replacements == {"t": "d", "f": "w", "ö": "oe", "r": "l"}
@@ -168,7 +168,7 @@ def test_letters_can_be_mapped_and_references_are_read_so(letters, german, caplo
 
 @pytest.mark.parametrize(("alphabet", "replacements"), [("map", {}), ("extend", {"ö": "oe"}), (None, {"ö": "oe"})])
 def test_a_map_and_what_to_do_with_it_go_together(letters, german, alphabet, replacements):
-    with pytest.raises(ConfigError, match="--alphabet map and --map go together"):
+    with pytest.raises(ConfigError, match="--alphabet map and --map need each other"):
         tune(letters, german, alphabet=alphabet, replacements=replacements)
 
 
@@ -307,16 +307,19 @@ def test_settings_of_an_earlier_version_in_a_model_are_read(letters):
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (StartConfig(), "learning rate 0.001; everything moves"),
-        (StartConfig(head_epochs=1), "everything moves, the output layer alone in the first epoch"),
-        (StartConfig(layers=0, head_epochs=3), "; the output layer alone moves"),
+        (StartConfig(), "learning rate 0.001; training all layers"),
+        (StartConfig(head_epochs=1), "training all layers, the output layer alone in the first epoch"),
+        (StartConfig(layers=0, head_epochs=3), "; training only the output layer"),
         (
             StartConfig(layers=2, head_epochs=3),
-            "the output layer and 2 below it move, the output layer alone in the first",
+            "training the output layer and 2 layers below it, the output layer alone in the first",
         ),
-        (StartConfig(unfreeze_every=4), "everything moves, one layer more after every 4"),
-        (StartConfig(layer_decay=0.9), "everything moves, each layer 0.9 times as fast as the one above it"),
-        (StartConfig(replay="old", replay_share=0.75), "everything moves, 75 % of the training data is replayed"),
+        (StartConfig(unfreeze_every=4), "training all layers, one more layer every 4 epochs"),
+        (
+            StartConfig(layer_decay=0.9),
+            "all layers, learning rate times 0.9 from each layer to the one below it",
+        ),
+        (StartConfig(replay="old", replay_share=0.75), "training all layers, 75 % of the training data is replayed"),
     ],
 )
 def test_the_plan_is_that_of_the_final_configuration(start, said):
@@ -336,12 +339,12 @@ def test_a_model_of_letters_becomes_one_of_words(letters, german, caplog):
     caplog.set_level("INFO")
     settings = {**QUICK, "tokens.kind": "words", "trainer.max_epochs": 8, "optimizer.learning_rate": 0.02}
     outcome = tune(letters, german, overrides=settings)
-    assert "alphabet: replace (the model writes characters, now words: a new output layer begins)" in caplog.text
+    assert "alphabet: replace (the model has characters, asked for: words; a new output layer" in caplog.text
     assert load_model(outcome.training.model).tokens.symbols == ["<blank>", "höher", "mittel", "tief"]
     assert outcome.sets["valid"].wer < outcome.sets["valid"].wer_before
     choice = json.loads((german / "run" / "run.json").read_text())["configuration"]["start"]
     assert choice["head_epochs"] > 0  # the new output layer is warmed up
-    with pytest.raises(ConfigError, match="tokens.kind: words, but the model to begin from has characters"):
+    with pytest.raises(ConfigError, match="tokens.kind: words, but start.model has characters"):
         tune(letters, german, overrides=settings, output=german / "kept", alphabet="keep")
 
 
@@ -351,9 +354,9 @@ def test_a_model_of_letters_becomes_one_of_words(letters, german, caplog):
         (["--freeze", "1"], "--freeze 1: expected encoder, or 0 to 0 of the model's 1 layers"),
         (["--freeze", "all"], "--freeze all: expected encoder"),
         (["--map", "äae"], "--map äae: expected a letter, = and its replacement, as in ä=ae"),
-        (["--alphabet", "map"], "--alphabet map and --map go together"),
+        (["--alphabet", "map"], "--alphabet map and --map need each other"),
         (["--alphabet", "add"], "invalid choice: 'add'"),
-        (["--encoder.hidden_size", "99"], "encoder.hidden_size: 99, but the model to begin from"),
+        (["--encoder.hidden_size", "99"], "encoder.hidden_size: 99, but start.model"),
         (["--start.layer_decay", "2"], "start.layer_decay: expected a number in (0, 1], got 2.0"),
         (["--replay", "gone.jsonl"], "gone.jsonl: no such file or folder"),
         (["--old-valid", "gone.jsonl"], "gone.jsonl"),

@@ -253,7 +253,7 @@ class SpeechModule(pl.LightningModule):
         """Lightning's hook, after fp16's loss scale is divided out: measure the norm, skip non-finite steps."""
         if self.unfreezing is not None:  # several processes exchange the gradients of all parameters in all epochs
             for name, parameter in self.model.named_parameters():
-                if not self.unfreezing.moves(name, self.current_epoch):
+                if not self.unfreezing.trains(name, self.current_epoch):
                     parameter.grad = None
         assert self._step is not None
         step, self._step = self._step, None

@@ -1,4 +1,4 @@
-"""How fine-tuning starts: settings chosen for a model and a corpus, the alphabet, initial weights, frozen layers."""
+"""The start of fine-tuning: settings for a model and a corpus, the alphabet, initial weights, frozen layers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger("speechrnn")
 _FEWEST_OF_A_WORD = 3
 
 MAY_DIFFER = frozenset({"dropout", "input_dropout", "locked_dropout", "recurrent_dropout", "initial_state"})
-"""Settings of the encoder that need not be the model's: they change training alone, or begin as nothing."""
+"""Settings of the encoder that may differ from the model's: they change training alone, or start at zero."""
 
 
 def check_start(base: ModelFolder, config: Config) -> None:
@@ -42,36 +42,32 @@ def check_start(base: ModelFolder, config: Config) -> None:
     Raises:
         ConfigError: A setting that cannot change differs from the model's.
     """
-    own = {
-        "front_end": dataclasses.asdict(base.acoustic.front_end.config),
-        "encoder": dataclasses.asdict(base.acoustic.encoder.config),
-    }
-    for section, values in own.items():
-        asked = dataclasses.asdict(getattr(config, section))
-        for name, value in values.items():
-            if asked[name] != value and not (section == "encoder" and name in MAY_DIFFER):
+    for section, own in (("front_end", base.acoustic.front_end.config), ("encoder", base.acoustic.encoder.config)):
+        asked = getattr(config, section)
+        for name, value in dataclasses.asdict(own).items():
+            if getattr(asked, name) != value and not (section == "encoder" and name in MAY_DIFFER):
                 raise ConfigError(
-                    f"{section}.{name}: {asked[name]}, but the model to begin from ({config.start.model}) has {value}; "
+                    f"{section}.{name}: {getattr(asked, name)}, but start.model ({config.start.model}) has {value}; "
                     "leave it out"
                 )
     if base.tokens.kind != config.tokens.kind and config.start.alphabet != "replace":
         raise ConfigError(
-            f"tokens.kind: {config.tokens.kind}, but the model to begin from has {base.tokens.kind}; leave it out, or "
-            "begin a new output layer with start.alphabet replace"
+            f"tokens.kind: {config.tokens.kind}, but start.model has {base.tokens.kind}; leave it out, or train a new "
+            "output layer with start.alphabet replace"
         )
 
 
 def make_tokens(base: Tokens, config: Config, texts: Iterable[str]) -> Tokens:
-    """The symbols that the fine-tuned model writes.
+    """Make the tokens of the fine-tuned model.
 
     Args:
-        base: Those of the model that it begins from.
+        base: The original model's tokens.
         config: The run's configuration.
         texts: Normalised training transcripts.
 
     Raises:
-        CorpusError: The texts share no symbol with the model, where its symbols are to be kept.
-        ConfigError: Such symbols cannot be added to.
+        CorpusError: The texts share no symbol with the original model, whose symbols are kept.
+        ConfigError: Tokens of this kind cannot be extended.
     """
     texts = list(texts)
     if config.start.alphabet == "replace":
@@ -79,15 +75,15 @@ def make_tokens(base: Tokens, config: Config, texts: Iterable[str]) -> Tokens:
     known, unknown = count_symbols(base, texts)
     if not known:
         raise CorpusError(
-            f"the training texts share no symbol with the model: it writes {name_some(base.symbols[1:])}, they have "
-            f"{name_some(unknown)}; --alphabet replace begins a new output layer, or write the texts as the model does "
-            "(phones for a model of phones)"
+            f"the training texts share no symbol with the model: it has {name_some(base.symbols[1:])}, they have "
+            f"{name_some(unknown)}; train a new output layer with --alphabet replace, or write the texts as the model "
+            "does (phones for a model of phones)"
         )
     if config.start.alphabet != "extend" or not unknown:
         return base
     if not isinstance(base, CharacterTokens | WordTokens):
         raise ConfigError(
-            f"start.alphabet extend: tokens of kind {base.kind} cannot be added to; replace makes new ones of the texts"
+            f"start.alphabet extend: {base.kind} tokens cannot be extended; make new ones from the texts with replace"
         )
     return type(base)([*base.symbols, *sorted(unknown)])
 
@@ -104,37 +100,37 @@ def count_symbols(tokens: Tokens, texts: Iterable[str]) -> tuple[Counter[str], C
 
 
 def propose_alphabet(tokens: Tokens, texts: Sequence[str], *, kind: str | None = None) -> tuple[Alphabet, str]:
-    """What to do about symbols that a model lacks, and why, in a line.
+    """Propose what to do about symbols that a model lacks, and why, in one line.
 
     Args:
-        tokens: What the model writes.
-        texts: What it is to learn from, normalised.
-        kind: Of the tokens that it is to write then; None: of those that it writes.
+        tokens: The model's tokens.
+        texts: Normalised training transcripts.
+        kind: Kind of the new tokens; None: the model's kind.
     """
     if kind not in (None, tokens.kind):
-        return "replace", f"the model writes {tokens.kind}, now {kind}: a new output layer begins"
+        return "replace", f"the model has {tokens.kind}, asked for: {kind}; a new output layer is trained"
     known, unknown = count_symbols(tokens, texts)
     if not unknown:
-        return "keep", "the model knows every symbol of these texts"
+        return "keep", "the model has every symbol of these texts"
     share = sum(bool(tokens.unknown(text)) for text in texts) / len(texts)
     lacking = f"the model lacks {name_some((symbol for symbol, _ in unknown.most_common()), 12)}"
     if tokens.kind == "phones":
-        return "keep", f"{lacking}, in {100 * share:.0f} % of the utterances: its lexicon does not have them"
+        return "keep", f"{lacking}, in {100 * share:.0f} % of the utterances: its lexicon lacks them"
     if not isinstance(tokens, CharacterTokens | WordTokens):
         return "replace", f"{lacking}, and SentencePiece tokens cannot be extended: new ones are made from these texts"
     if known.total() < unknown.total():
-        return "replace", f"{lacking}, most of what these texts are made of: its symbols are replaced by theirs"
+        return "replace", f"{lacking}, most of these texts' symbols: its symbols are replaced by theirs"
     return "extend", f"{lacking}, in {100 * share:.0f} % of the utterances: they are added to its symbols"
 
 
 def start_from(base: ModelFolder, config: Config, tokens: Tokens) -> AcousticModel:
-    """A model to train, with the weights of another; outputs that are new begin near the most similar symbol's.
+    """Make a model with the weights of another; rows of new symbols start near those of the most similar symbol.
 
-    Draws random numbers: noise that keeps two new symbols apart that begin near the same one.
+    Random noise separates two new symbols that start near the same one.
     """
     model = AcousticModel(config.front_end, config.encoder, len(tokens), blank_bias=config.ctc.blank_bias)
-    weights = {**model.state_dict(), **base.acoustic.state_dict()}  # an initial state that is new begins as zero
-    if tokens.kind != base.tokens.kind:  # nothing of the old output layer means anything to the new one
+    weights = {**model.state_dict(), **base.acoustic.state_dict()}  # a new initial state is zero
+    if tokens.kind != base.tokens.kind:  # a new output layer
         weights |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
     elif tokens.symbols != base.tokens.symbols:
         weights |= {f"head.{name}": value for name, value in _start_head(base, model.head, tokens).items()}
@@ -198,7 +194,7 @@ def _read_base_letter(character: str) -> str:
 
 
 def take_settings(base: ModelFolder, folder: Path, replacements: dict[str, str]) -> dict[str, Any]:
-    """Settings taken from a model: front end, encoder, text and tokens, and how it was trained."""
+    """Settings of a model: front end, encoder, text and tokens, and those of its training."""
     earlier = rename_settings(base.provenance.get("configuration", {}))
     lexicon = str(folder / LEXICON_FILE) if base.tokens.kind == "phones" else None
     return {
@@ -223,24 +219,24 @@ def choose_settings(
     kind: str | None = None,
     epochs: int | None = None,
 ) -> dict[str, Any]:
-    """Settings that suit a model and so much speech; what becomes of its alphabet is said in a line.
+    """Choose settings for a model and an amount of speech; log what happens to the alphabet.
 
     Args:
         base: The model.
-        utterances: What to learn from.
-        text: How its texts are normalised.
-        alphabet: What becomes of symbols that the model lacks; None: what suits the texts.
-        kind: What the fine-tuned model is to write, such as ``words``; None: what the model writes.
-        epochs: How many were asked for; None (or no number that could be one): what suits the recordings.
+        utterances: The training corpus.
+        text: Normalisation of its texts.
+        alphabet: What to do about symbols that the model lacks; None: what suits the texts.
+        kind: Kind of the fine-tuned model's tokens, such as ``words``; None: the model's kind.
+        epochs: Number of epochs; None (or anything but a positive number): what suits the recordings.
 
     Raises:
-        ConfigError: What is to be mapped is not said, or is said where nothing is mapped.
+        ConfigError: ``map`` without a mapping, or a mapping without ``map``.
     """
     new = {old: text.replacements[old] for old in text.replacements if old not in base.text.replacements}
     if (alphabet == "map") != bool(new):
-        raise ConfigError("--alphabet map and --map go together: say what each letter becomes, as in --map 'ä=ae ß=ss'")
+        raise ConfigError("--alphabet map and --map need each other: give a mapping, as in --map 'ä=ae ß=ss'")
     for old, written in new.items():
-        logger.info("map: %s is written %s", old, written)
+        logger.info("map: %s becomes %s", old, written)
     texts = [normalize_text(each.text, text) for each in utterances]
     proposed, why = propose_alphabet(base.tokens, texts, kind=kind)
     if alphabet is None and proposed != "keep" and kind in (None, base.tokens.kind):
@@ -253,20 +249,16 @@ def choose_settings(
 
 
 def _refuse_rare_words(tokens: Tokens, texts: Sequence[str]) -> None:
-    """Refuse to add words to a model of words that occur too rarely to be learned, as those of sentences do.
-
-    Raises:
-        ConfigError: Most of the words that the model lacks occur less than three times.
-    """
+    """Refuse to add words to a model of words if most of them are too rare to learn, as in sentences."""
     if not isinstance(tokens, WordTokens):
         return
     _, unknown = count_symbols(tokens, texts)
     rare = sum(count < _FEWEST_OF_A_WORD for count in unknown.values())
     if 2 * rare > len(unknown):
         raise ConfigError(
-            f"the model writes whole words and lacks {len(unknown)} words of these texts, {rare} of which occur less "
-            f"than {_FEWEST_OF_A_WORD} times; --tokens.kind characters trains a new output layer of letters, "
-            "--alphabet replace or extend uses whole words nevertheless"
+            f"the model has whole words and lacks {len(unknown)} words of these texts, {rare} of which occur less than "
+            f"{_FEWEST_OF_A_WORD} times; train a new output layer of letters with --tokens.kind characters, or add "
+            "whole words with --alphabet replace or extend"
         )
 
 
@@ -276,60 +268,53 @@ def count_hours(utterances: Sequence[Utterance]) -> float:
 
 
 def _choose_training(hours: float, epochs: int | None, *, new: Alphabet | None) -> dict[str, Any]:
-    """How long, how fast and in what batches, for so many hours, or for the epochs that were asked for.
-
-    ``new`` is how symbols that the model lacks come to it; None where there are none.
-    """
+    """Epochs, learning rate and batches for an amount of speech; ``new``: how symbols are added, if any are."""
     if not isinstance(epochs, int) or epochs < 1:
         epochs = min(200, max(10, round(30.0 / max(hours, 1e-3))))
     return {
         "data.batch_seconds": round(min(32.0, max(4.0, 360.0 * hours)), 1),
         "trainer.max_epochs": epochs,
         "trainer.gradient_clip_val": 5.0,
-        # Another language moves far: at 5e-4 it learned no faster than from nothing (recipes/german/RESULTS.md).
+        # At 5e-4 another language learned no faster than from random weights (recipes/german/RESULTS.md).
         "optimizer.learning_rate": 5e-4 if new is None else 3e-3,
         "optimizer.warmup_share": 0.1,
-        # Twice the epochs took a fifth of the errors away (recipes/fsdd/RESULTS.md).
+        # Twice the epochs gave a fifth fewer errors (recipes/fsdd/RESULTS.md).
         "checkpoints.best": max(3, round(0.15 * epochs)),
         "checkpoints.average": True,
         "checkpoints.shift_blank": True,
-        # Letters that begin as similar ones do, and have a few epochs in all, gain nothing from one of their own
-        # (recipes/german/RESULTS.md); an output layer that begins from nothing has it.
+        # Letters that start near similar ones gain nothing from an epoch of the output layer alone in a short training
+        # (recipes/german/RESULTS.md); a new output layer gets it.
         "start.head_epochs": 0 if new is None else max(int(new == "replace"), epochs // 20),
         "start.layer_decay": 0.9 if new is None else 1.0,
     }
 
 
 def describe_plan(config: Config) -> str:
-    """What moves, for how long and how fast, in a line."""
+    """What is trained, for how long and at what rate, in one line."""
     start = config.start
-    if start.layers is None:
-        moving = ["everything moves"]
-    elif start.layers == 0:
-        moving = ["the output layer alone moves"]
-    else:
-        moving = [f"the output layer and {start.layers} below it move"]
+    several = f"the output layer and {start.layers} layers below it"
+    parts = [f"training {({None: 'all layers', 0: 'only the output layer'}).get(start.layers, several)}"]
     if start.head_epochs and start.layers != 0:
         first = "first epoch" if start.head_epochs == 1 else f"first {start.head_epochs} epochs"
-        moving.append(f"the output layer alone in the {first}")
+        parts.append(f"the output layer alone in the {first}")
     if start.unfreeze_every:
-        moving.append(f"one layer more after every {start.unfreeze_every}")
+        parts.append(f"one more layer every {start.unfreeze_every} epochs")
     if start.layer_decay < 1.0:
-        moving.append(f"each layer {start.layer_decay:g} times as fast as the one above it")
+        parts.append(f"learning rate times {start.layer_decay:g} from each layer to the one below it")
     if start.replay:
-        moving.append(f"{100 * start.replay_share:.0f} % of the training data is replayed")
+        parts.append(f"{100 * start.replay_share:.0f} % of the training data is replayed")
     return (
         f"{config.trainer['max_epochs']} epochs in batches of {config.data.batch_seconds:g} s, learning rate "
-        f"{config.optimizer.learning_rate:g}; {', '.join(moving)}"
+        f"{config.optimizer.learning_rate:g}; {', '.join(parts)}"
     )
 
 
 class UnfreezeSchedule:
-    """Which parameters move in an epoch, and how fast beside the others.
+    """Which parameters are trained in an epoch, and the factors of their learning rates.
 
     Args:
-        model: What is trained.
-        config: What of it moves.
+        model: The model in training.
+        config: Layers, epochs and decay.
     """
 
     def __init__(self, model: AcousticModel, config: StartConfig) -> None:
@@ -340,7 +325,7 @@ class UnfreezeSchedule:
         self.deepest = min(deepest, self.num_layers + 1)
 
     def _find_depth(self, name: str) -> int:
-        """0 for the output layer, 1 for the top recurrent layer … and one more than there are for the subsampling."""
+        """0: the output layer, 1: the top recurrent layer, …, num_layers + 1: the subsampling."""
         parts = name.split(".")
         if parts[0] == "head":
             return 0
@@ -348,14 +333,14 @@ class UnfreezeSchedule:
             return self.num_layers + 1
         if parts[1] == "stack" and parts[2] in ("layers", "norms"):
             return self.num_layers - int(parts[3])
-        return 1  # what gives the initial state, the look-ahead: with the top layer
+        return 1  # the initial state and the look-ahead: with the top layer
 
     def factor(self, name: str) -> float:
-        """Of the learning rate of a parameter."""
+        """Factor of a parameter's learning rate."""
         return self.config.layer_decay ** self.depths[name]
 
-    def moves(self, name: str, epoch: int) -> bool:
-        """Whether a parameter moves in an epoch, counted from 0."""
+    def trains(self, name: str, epoch: int) -> bool:
+        """Whether a parameter is trained in an epoch, counted from 0."""
         config = self.config
         if epoch < config.head_epochs:
             return self.depths[name] == 0
@@ -364,10 +349,7 @@ class UnfreezeSchedule:
             reached = min(reached, 1 + (epoch - config.head_epochs) // config.unfreeze_every)
         return self.depths[name] <= reached
 
-    def apply(self, parameters: Iterable[tuple[str, Parameter]], epoch: int) -> int:
-        """Let the epoch's parameters take gradients and the others none; how many numbers move."""
-        moving = 0
+    def apply(self, parameters: Iterable[tuple[str, Parameter]], epoch: int) -> None:
+        """Compute gradients for the epoch's parameters only."""
         for name, parameter in parameters:
-            parameter.requires_grad_(self.moves(name, epoch))
-            moving += parameter.numel() * parameter.requires_grad
-        return moving
+            parameter.requires_grad_(self.trains(name, epoch))

@@ -52,9 +52,9 @@ def test_front_end_encoder_and_kind_of_tokens_are_the_models(base):
     other = dataclasses.replace(config.encoder, dropout=0.5, locked_dropout=True)
     check_start(base[0], make_config(base, encoder=other))  # what changes training alone may differ
     wide = dataclasses.replace(config.encoder, hidden_size=99)
-    with pytest.raises(ConfigError, match=r"encoder.hidden_size: 99, but the model to begin from \(.*base\) has 16"):
+    with pytest.raises(ConfigError, match=r"encoder.hidden_size: 99, but start.model \(.*base\) has 16"):
         check_start(base[0], make_config(base, encoder=wide))
-    with pytest.raises(ConfigError, match="tokens.kind: words, but the model to begin from has characters"):
+    with pytest.raises(ConfigError, match="tokens.kind: words, but start.model has characters"):
         check_start(base[0], make_config(base, kind="words"))
 
 
@@ -70,28 +70,28 @@ def test_symbols_are_kept_extended_or_replaced(base, alphabet, added):
 
 def test_texts_that_share_nothing_with_the_model_are_refused_unless_it_is_replaced(base):
     for alphabet in ("keep", "extend"):
-        with pytest.raises(CorpusError, match=r"share no symbol with the model: it writes .*, they have ж, у, к"):
+        with pytest.raises(CorpusError, match=r"share no symbol with the model: it has .*, they have ж, у, к"):
             make_tokens(base[0].tokens, make_config(base, alphabet=alphabet), ["жук"])
     assert len(make_tokens(base[0].tokens, make_config(base, alphabet="replace"), ["жук"])) == 4
 
 
 def test_a_model_of_phones_given_words_says_so(base):
     phones = WordTokens(["<blank>", "AA", "AE"])
-    with pytest.raises(CorpusError, match=r"it writes AA, AE, they have the, dog; .* \(phones for a model of phones\)"):
+    with pytest.raises(CorpusError, match=r"it has AA, AE, they have the, dog; .* \(phones for a model of phones\)"):
         make_tokens(phones, make_config(base), ["the dog"])
 
 
 def test_sentencepiece_tokens_cannot_be_added_to(base):
     texts = ["the quick brown fox jumps over the lazy dog"] * 3
     pieces = SentencePieceTokens.build(texts, vocabulary_size=29)
-    with pytest.raises(ConfigError, match="tokens of kind sentencepiece cannot be added to"):
+    with pytest.raises(ConfigError, match="sentencepiece tokens cannot be extended"):
         make_tokens(pieces, make_config(base, alphabet="extend"), ["the fäx"])
     assert propose_alphabet(pieces, ["the fäx"])[0] == "replace"
 
 
 def test_what_is_proposed_and_why(base):
     tokens = base[0].tokens
-    assert propose_alphabet(tokens, ["the dog"]) == ("keep", "the model knows every symbol of these texts")
+    assert propose_alphabet(tokens, ["the dog"]) == ("keep", "the model has every symbol of these texts")
     alphabet, why = propose_alphabet(tokens, ["the dög", "the dog", "a fox", "a dog"])
     assert alphabet == "extend"
     assert why == "the model lacks ö, in 25 % of the utterances: they are added to its symbols"
@@ -147,14 +147,14 @@ def test_another_kind_of_tokens_begins_an_output_layer_and_keeps_the_rest(base):
 def test_another_kind_of_tokens_is_proposed_to_begin_anew(base):
     tokens = base[0].tokens
     alphabet, why = propose_alphabet(tokens, ["the dog"], kind="words")
-    assert (alphabet, why) == ("replace", "the model writes characters, now words: a new output layer begins")
+    assert (alphabet, why) == ("replace", "the model has characters, asked for: words; a new output layer is trained")
     assert propose_alphabet(tokens, ["the dog"], kind="characters")[0] == "keep"
 
 
 def moving(base, epoch, **settings):
     """The depths that move: 0 the output layer, 1 to 3 recurrent layers from the top, 4 the subsampling."""
     unfreezing = UnfreezeSchedule(base[0].acoustic, StartConfig(model="x", **settings))
-    return {unfreezing.depths[name] for name in unfreezing.depths if unfreezing.moves(name, epoch)}
+    return {unfreezing.depths[name] for name in unfreezing.depths if unfreezing.trains(name, epoch)}
 
 
 def test_depths_are_counted_from_the_top(make_tiny_model):
@@ -213,7 +213,7 @@ def test_impossible_settings_are_refused(settings, message):
 
 
 def test_an_encoder_of_another_kind_is_not_begun_from(base):
-    with pytest.raises(ConfigError, match="encoder.cell: lstm, but the model"):
+    with pytest.raises(ConfigError, match="encoder.cell: lstm, but start.model"):
         check_start(
             base[0],
             make_config(base, encoder=EncoderConfig(**{**vars(base[0].acoustic.encoder.config), "cell": "lstm"})),
