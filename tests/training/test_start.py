@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder import save_model
 from speechrnn.text.sentencepiece_tokens import SentencePieceTokens
@@ -216,5 +215,5 @@ def test_an_encoder_of_another_kind_is_not_begun_from(base):
     with pytest.raises(ConfigError, match="encoder.cell: lstm, but start.model"):
         check_start(
             base[0],
-            make_config(base, encoder=EncoderConfig(**{**vars(base[0].acoustic.encoder.config), "cell": "lstm"})),
+            make_config(base, encoder=dataclasses.replace(base[0].acoustic.encoder.config, cell="lstm")),
         )
