@@ -1,6 +1,6 @@
 """Train, transcribe and fine-tune recurrent CTC speech recognisers.
 
-Everything here is imported at its first use, so that ``import speechrnn`` costs nothing.
+Public names are imported at first use, so that ``import speechrnn`` is quick.
 """
 
 from __future__ import annotations
@@ -20,25 +20,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "load": "speechrnn.recognition.recognizer",
-    "align": "speechrnn.recognition.alignment",
-    "Alignment": "speechrnn.recognition.alignment",
-    "Recognizer": "speechrnn.recognition.recognizer",
-    "Transcript": "speechrnn.recognition.transcript",
-    "Segment": "speechrnn.recognition.transcript",
-    "Word": "speechrnn.recognition.transcript",
-    "train": "speechrnn.training.train",
-    "SpeechModule": "speechrnn.training.module",
-    "SpeechData": "speechrnn.training.data",
-    "finetune": "speechrnn.fine_tuning",
-    "FineTuning": "speechrnn.fine_tuning",
-    "SpeechRNNError": "speechrnn.errors",
-    "AudioError": "speechrnn.errors",
-    "CorpusError": "speechrnn.errors",
-    "ConfigError": "speechrnn.errors",
-    "ModelError": "speechrnn.errors",
+_MODULES = {
+    "errors": ("AudioError", "ConfigError", "CorpusError", "ModelError", "SpeechRNNError"),
+    "fine_tuning": ("FineTuning", "finetune"),
+    "recognition.alignment": ("Alignment", "align"),
+    "recognition.recognizer": ("Recognizer", "load"),
+    "recognition.transcript": ("Segment", "Transcript", "Word"),
+    "training.data": ("SpeechData",),
+    "training.module": ("SpeechModule",),
+    "training.train": ("train",),
 }
+_MODULE_OF = {name: f"speechrnn.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Alignment",
@@ -63,9 +55,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'speechrnn' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
