@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechrnn.acoustic.reference import ReferenceEncoder
+from speechrnn.acoustic.encoder import ReferenceEncoder
 from speechrnn.errors import ConfigError
 
 SHAPE = (2, 2, 2, 5)

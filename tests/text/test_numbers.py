@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from speechrnn.errors import ConfigError
-from speechrnn.text import numbers
-from speechrnn.text.normalize import TextConfig, normalize_text
+from speechrnn.text.normalize import TextConfig, _load_speller, normalize_text
 
 
 def normalize(text, language="en", **settings):
@@ -62,7 +61,7 @@ def test_a_language_is_asked_for_and_must_be_known():
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "num2words", None)
-    numbers._load.cache_clear()
+    _load_speller.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install 'speechrnn\[numbers\]'"):
         normalize("5", "fi")
-    numbers._load.cache_clear()
+    _load_speller.cache_clear()
