@@ -64,6 +64,23 @@ class WholeCheckpointIO(CheckpointIO):
             os.unlink(path)
 
 
+def convert_checkpoint(kept: dict[str, Any]) -> dict[str, Any]:
+    """Convert a checkpoint of the versions that optimised manually; a run continues from it exactly."""
+    position, loop = kept.pop("position"), kept["loops"]["fit_loop"]
+    steps = loop["epoch_loop.manual_optimization.optim_step_progress"]
+    zeroed = {name: {**counts, "started": counts["ready"]} for name, counts in steps.items()}
+    loop["epoch_loop.automatic_optimization.optim_progress"] = {"optimizer": {"step": steps, "zero_grad": zeroed}}
+    loop["epoch_loop.scheduler_progress"] = steps
+    if position["batches_done"] == 0:  # the start of an epoch
+        stages = ("ready", "completed", "started", "processed")
+        loop["epoch_progress"] = dict.fromkeys(("total", "current"), dict.fromkeys(stages, position["epoch"]))
+        loop["epoch_loop.batch_progress"] |= {"current": dict.fromkeys(stages, 0), "is_last_batch": False}
+    kept["SpeechData"] = {name: position[name] for name in ("epoch", "batches_done", "data")}
+    kept["callbacks"]["SaveProgress"] = {"seconds": position["seconds"]}
+    kept["speechrnn"].setdefault("carried", {})
+    return kept
+
+
 class SaveProgress(Checkpoint):
     """Saves the state of the run every few minutes, at the end of an epoch, and when the run is interrupted.
 

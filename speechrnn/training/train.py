@@ -214,17 +214,15 @@ def _read_position(checkpoint: Path | None, data: SpeechData) -> int | None:
     Raises:
         ConfigError: The checkpoint cannot be read, or the corpus has changed.
     """
-    from speechrnn.training.checkpoints import WholeCheckpointIO
+    from speechrnn.training.checkpoints import WholeCheckpointIO, convert_checkpoint
 
     if checkpoint is None:
         return None
     kept = WholeCheckpointIO().load_checkpoint(checkpoint)
-    position, output = kept.get("SpeechData"), checkpoint.parents[1]
-    if position is None:
-        raise ConfigError(
-            f"{checkpoint}: an earlier version of speechrnn saved this progress; resume it with that version, or train "
-            "anew with --overwrite"
-        )
+    if "position" in kept:
+        WholeCheckpointIO().save_checkpoint(convert_checkpoint(kept), checkpoint)
+        log.info("%s: converted from an earlier version of speechrnn", checkpoint)
+    position, output = kept["SpeechData"], checkpoint.parents[1]
     if position["data"] != data.fingerprint:
         raise ConfigError(
             f"{output}: training or validation data have changed since this run began (utterances, lengths or texts); "

@@ -101,6 +101,37 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(whole, tmp_path, monk
         assert read_log(tmp_path / "run", name) == read_log(output, name)
 
 
+@pytest.mark.parametrize("call", [10, 8], ids=["within-an-epoch", "at-its-start"])
+def test_a_run_of_an_earlier_version_is_converted_and_continues_exactly(whole, tmp_path, caplog, call):
+    """Such a checkpoint has its position in one place, and the counts of manual optimisation."""
+    configuration, output, *_ = whole
+    with stopped_in_call(call):
+        train(configuration, {**RUN, "output": str(tmp_path / "run")})
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    kept = WholeCheckpointIO().load_checkpoint(last)
+    loop = kept["loops"]["fit_loop"]
+    steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
+    loop["epoch_loop.manual_optimization.optim_step_progress"] = {name: dict(steps["total"]) for name in steps}
+    nothing = {name: dict.fromkeys(("ready", "completed"), 0) for name in steps}
+    loop["epoch_loop.scheduler_progress"] = nothing
+    loop["epoch_loop.automatic_optimization.optim_progress"] = {"optimizer": {"step": nothing, "zero_grad": nothing}}
+    if call == 8:
+        ended = {"ready": 2, "completed": 1, "started": 1, "processed": 1}
+        loop["epoch_progress"] = {"total": ended, "current": ended}
+    seconds = kept["callbacks"].pop("SaveProgress")["seconds"]
+    kept["position"] = {**kept.pop("SpeechData"), "seconds": seconds, "logged_steps": call - 1}
+    for name in ("tokens", "pronunciations", "carried"):
+        del kept["speechrnn"][name]
+    for name in ("hparams_name", "hyper_parameters"):
+        del kept[name]
+    WholeCheckpointIO().save_checkpoint(kept, last)
+    with caplog.at_level("INFO", logger="speechrnn"):
+        resume(tmp_path / "run")
+    assert caplog.text.count("converted from an earlier version of speechrnn") == 1
+    assert_same(read_released(tmp_path / "run"), read_released(output))
+    assert read_log(tmp_path / "run", "train/loss_epoch") == read_log(output, "train/loss_epoch")
+
+
 def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_path):
     configuration, output, *_ = whole
     begin = lambda: train(configuration, {**RUN, "output": str(tmp_path / "run")})  # noqa: E731
