@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,15 +26,13 @@ AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
 """Endings of the files that are searched for as recordings."""
 ARCHIVE_ENDING = ".tar"
 
-# Some writers count their own 44-byte header as samples: at most 5.5 ms of 8 kHz, 8-bit sound.
-_WAV_TOLERANCE_SECONDS = 0.01
+_WAV_TOLERANCE_SECONDS = 0.01  # some writers count their own 44-byte header as samples: 5.5 ms at 8 kHz and 8 bits
 # Programs that write to a pipe cannot go back to fill in the length: they leave the largest signed or unsigned 32-bit
 # number there, some less a header or rounded down to whole blocks.
 _UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 # A WAV file may have bytes after its samples that are not a chunk: a tag, or a few samples that its header omits.
 _STALE_HEADER_SECONDS = 0.1
-# Two frames at 320 kbit/s: the encoder's padding at the end, which the decoder leaves out.
-_MP3_TOLERANCE_BYTES = 4096
+_MP3_TOLERANCE_BYTES = 4096  # two frames at 320 kbit/s: the encoder's padding, which the decoder leaves out
 
 _FOREIGN = (
     (4, b"ftyp", "an MP4 or M4A file"),
@@ -172,22 +171,23 @@ def check_container(
         rate, samples = fields >> 44, fields & (2**36 - 1)
         if end is None or end * rate > samples:
             content = _read_at(stream, 0, -1)
-            stream = _join(stream, content, _find_flac_starts(content), name)
+            starts = [found.start() for found in re.finditer(b"fLaC\0\0\0\x22", content)]  # with STREAMINFO's header
+            stream = _join(stream, content, starts, name)
     stream.seek(0)
     return stream, survey
 
 
 def explain_unreadable(stream: BinaryIO, name: str) -> str:
     """Explain in one line why libsndfile could not open a file, and what to do."""
-    stream.seek(0)
-    head = stream.read(512)
+    head = _read_at(stream, 0, 512)
     for offset, magic, kind in _FOREIGN:
         if head.startswith(magic, offset):
             return f"{name}: {kind}, which cannot be read; convert it first: ffmpeg -i in.m4a out.flac"
     for magic, kind in _READABLE:
         if head.startswith(magic):
             return f"{name}: damaged or cut off: begins as {kind} does, but cannot be decoded; copy it again"
-    if _is_text(head):
+    text = head.decode(errors="ignore")
+    if len(text) > len(head) / 2 and all(character.isprintable() or character.isspace() for character in text):
         return f"{name}: holds text, not sound; give a recording (wav, flac, ogg, opus, mp3)"
     return (
         f"{name}: not in a format that can be read (wav, flac, ogg, opus, mp3); convert it: ffmpeg -i in.xyz out.flac"
@@ -195,7 +195,7 @@ def explain_unreadable(stream: BinaryIO, name: str) -> str:
 
 
 def check_mp3_read_to_end(stream: BinaryIO, name: str) -> None:
-    """Refuse an MP3 whose decoding stopped where more MPEG frames follow.
+    """Refuse an MP3 whose decoding stopped before further MPEG frames.
 
     Args:
         stream: The file, at the decoder's position after the last sample.
@@ -243,7 +243,7 @@ def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
     if missing > _WAV_TOLERANCE_SECONDS * byte_rate:
         raise AudioError(
             f"{name}: cut off: {lost:.2f} s are missing of the {whole:.2f} s that its header promises; "
-            "copy it again, or keep what is there: ffmpeg -i in.wav out.wav"
+            "copy it again, or keep the rest: ffmpeg -i in.wav out.wav"
         )
     if -lost <= _STALE_HEADER_SECONDS or not _is_sound(rest := _read_at(stream, offset + promised, -1)):
         return stream
@@ -254,7 +254,7 @@ def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
 
 
 def _find_wav_data(stream: BinaryIO) -> tuple[int, int, int]:
-    """Offset and promised size of the samples, and bytes a second; a size of -1 where there is no data chunk."""
+    """Offset and promised size of the samples, and bytes a second; a size of -1 without a data chunk."""
     position, byte_rate = 12, 1
     while len(header := _read_at(stream, position, 8)) == 8:
         chunk, size = struct.unpack("<4sI", header)
@@ -293,14 +293,6 @@ def _check_ogg(stream: BinaryIO, name: str) -> tuple[BinaryIO, OggSurvey]:
     return _join(stream, content, survey.starts, name), survey
 
 
-def _find_flac_starts(content: bytes) -> list[int]:
-    """Positions of joined FLAC files: of their marker and the header of the 34 bytes of STREAMINFO."""
-    starts, mark = [0], b"fLaC\0\0\0\x22"
-    while (found := content.find(mark, starts[-1] + 1)) > 0:
-        starts.append(found)
-    return starts
-
-
 def _join(stream: BinaryIO, content: bytes, starts: Sequence[int], name: str) -> BinaryIO:
     """The stream itself if it has one recording; the sound of several, in order, as WAV."""
     if len(starts) < 2:
@@ -328,8 +320,3 @@ def _join(stream: BinaryIO, content: bytes, starts: Sequence[int], name: str) ->
 def _read_at(stream: BinaryIO, position: int, size: int) -> bytes:
     stream.seek(position)
     return stream.read(size)
-
-
-def _is_text(head: bytes) -> bool:
-    text = head.decode(errors="ignore")
-    return len(text) > len(head) / 2 and all(character.isprintable() or character.isspace() for character in text)

@@ -36,15 +36,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("speechrnn")
 
-# Corpora round times, and MP3 lengths include a frame or two of padding.
-_TOLERANCE_SECONDS = 0.1
-# libsndfile's value for a FLAC file written to a pipe, which does not know its length.
-_UNKNOWN_FRAMES = 2**62
+_TOLERANCE_SECONDS = 0.1  # corpora round times, and MP3 lengths include a frame or two of padding
+_UNKNOWN_FRAMES = 2**62  # libsndfile's value for a FLAC file written to a pipe, which does not know its length
 _BLOCK_FRAMES = 2**18
-# Enough MPEG frames for the bit reservoir and the overlap to be those of an unbroken decode.
-_MP3_LEAD_IN = 16 * 1152
-# A header with less or more is damaged: 1 Hz would become hours at the model's rate.
-LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
+_MP3_LEAD_IN = 16 * 1152  # MPEG frames for the bit reservoir and the overlap to be those of an unbroken decode
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # other headers are damaged: 1 Hz would become hours at the model's rate
 _INCOMPLETE = {"is_incomplete": True}  # the command line then exits with 1
 
 # Muted and unplugged inputs (dither, converter noise) stay below -70 dBFS; speech at any usable gain peaks above -40.
@@ -52,10 +48,8 @@ _SILENT_PEAK = 1e-3
 # A recording normalised to full scale reaches it once or twice, a loud one in a lossy format once in some 4,000
 # samples; overload flattens whole peaks.
 _CLIPPED_SHARE = 1e-3
-# Full scale is 0.98 in mu-law, 0.992 in 8 bits and 1 in the rest.
-_FULL_SCALE = 0.98
-# Floats this large are 16-bit or 24-bit numbers that were not scaled.
-_UNSCALED_PEAK = 100.0
+_FULL_SCALE = 0.98  # in mu-law; 0.992 in 8 bits and 1 in the rest
+_UNSCALED_PEAK = 100.0  # floats this large are 16-bit or 24-bit numbers that were not scaled
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def survey_ogg(content: bytes) -> OggSurvey:
     is_damaged = sum(page.size for page in intact) < size
     before_sound = [page.size for page in intact if sound and page.offset < sound[0].offset]
     return OggSurvey(
-        starts=[page.offset for before, page in zip([None, *intact], intact, strict=False) if _is_start(before, page)],
+        # The first pages of multiplexed streams are adjacent.
+        starts=[page.offset for page in firsts if not any(page.offset == other.end for other in firsts)],
         intact=b"".join(content[page.offset : page.end] for page in intact) if is_damaged else None,
         missing_bytes=max(0, pages[-1].end - len(content)) if pages else 0,
         is_ended=is_ended,
@@ -96,11 +97,6 @@ def survey_ogg(content: bytes) -> OggSurvey:
         end=_find_end(pages, sound, size) if sound else 0,
         is_opus=any(content.startswith(b"OpusHead", page.payload) for page in firsts),
     )
-
-
-def _is_start(before: _Page | None, page: _Page) -> bool:
-    """Whether a recording starts with a page; the first pages of multiplexed streams are adjacent."""
-    return bool(page.flags & _FIRST) and not (before is not None and before.flags & _FIRST)
 
 
 def _find_end(pages: list[_Page], sound: list[_Page], size: int) -> int:

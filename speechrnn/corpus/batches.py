@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -287,41 +287,33 @@ def collate(
         return Batch(nothing, none, torch.zeros(0, 0, dtype=torch.int64), none, [], failed=list(failed))
     padded, lengths = pad_sequences([torch.from_numpy(waveform) for waveform in waveforms])
     tokens, token_lengths = pad_sequences([torch.tensor(target, dtype=torch.int64) for target in targets])
-    batch = Batch(
+    spoken, spoken_lengths = (
+        (None, None) if references is None else pad_sequences([torch.from_numpy(each) for each in references])
+    )
+    return Batch(
         *(padded, lengths, tokens, token_lengths),
-        list(ids),
-        list(texts),
-        list(augment_seeds),
-        list(failed),
+        *(list(ids), list(texts), list(augment_seeds), list(failed)),
+        references=spoken,
+        reference_lengths=spoken_lengths,
         speaker_stats=None if speaker_stats is None else torch.from_numpy(np.stack(speaker_stats)),
         previous=list(previous),
     )
-    if references is None:
-        return batch
-    spoken, spoken_lengths = pad_sequences([torch.from_numpy(reference) for reference in references])
-    return replace(batch, references=spoken, reference_lengths=spoken_lengths)
 
 
 def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
     """Some utterances of a batch, without needless padding."""
     rows = torch.tensor(members, dtype=torch.int64)
     index = rows.to(batch.waveforms.device)
-    lengths, target_lengths = batch.waveform_lengths[rows], batch.target_lengths[rows]
-    seeds = [batch.augment_seeds[i] for i in members] if batch.augment_seeds else []
-    references = None if batch.references is None else batch.references[index]
-    return Batch(
-        batch.waveforms[index, : int(lengths.max())],
-        lengths,
-        batch.targets[index, : int(target_lengths.max())],
-        target_lengths,
-        [batch.ids[i] for i in members],
-        [batch.texts[i] for i in members],
-        seeds,
-        references=references,
-        reference_lengths=None if batch.reference_lengths is None else batch.reference_lengths[rows],
-        speaker_stats=None if batch.speaker_stats is None else batch.speaker_stats[index],
-        previous=[batch.previous[i] for i in members] if batch.previous else [],
-    )
+    tensors: dict[str, Any] = {
+        name: tensor[rows if name.endswith("lengths") else index] for name, tensor in batch.tensors.items()
+    }
+    for name in ("waveforms", "targets"):
+        tensors[name] = tensors[name][:, : int(tensors[f"{name[:-1]}_lengths"].max())]
+    lists: dict[str, Any] = {
+        name: [values[i] for i in members] if (values := getattr(batch, name)) else []
+        for name in ("ids", "texts", "augment_seeds", "previous")
+    }
+    return Batch(**tensors, **lists)
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

@@ -19,40 +19,23 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from speechrnn.corpus.manifest import read_lines, read_records, stream_lines
 from speechrnn.corpus.readers.recordings import AUDIO_COLUMNS, METADATA, TEXT_COLUMNS, find_inside, find_table
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
-_KINDS = (
-    AUDIO_COLUMNS,
-    TEXT_COLUMNS,
-    ("speaker", "spk_id", "speaker_id", "client_id", "spk"),
-    ("id", "utt_id", "utterance_id"),
-    ("start", "offset"),
-    ("end", "stop"),
-    ("duration",),
-)
+_KINDS = {
+    "audio": AUDIO_COLUMNS,
+    "text": TEXT_COLUMNS,
+    "speaker": ("speaker", "spk_id", "speaker_id", "client_id", "spk"),
+    "id": ("id", "utt_id", "utterance_id"),
+    "start": ("start", "offset"),
+    "end": ("end", "stop"),
+    "seconds": ("duration",),
+}
 _DELIMITERS = (",", "\t", ";", "|")
-
-
-class _Columns(NamedTuple):
-    """Names of the columns in a table, one for each of ``_KINDS``; None if the table has none of that kind."""
-
-    audio: str
-    text: str
-    speaker: str | None
-    id: str | None
-    start: str | None
-    end: str | None
-    seconds: str | None
-
-
-class _Row(NamedTuple):
-    number: int  # line of the file
-    values: dict[str, str]
 
 
 def read_table(path: Path) -> Iterator[Utterance]:
@@ -77,74 +60,69 @@ def read_table(path: Path) -> Iterator[Utterance]:
     first = next(rows, None)
     if first is None:
         raise CorpusError(f"{path}: holds no utterance; expected a header and a line for each")
-    columns = _find_columns(path, list(first.values))
+    columns = _find_columns(path, list(first[1]))
     lines: dict[tuple[str, str], int] = {}
-    for row in chain([first], rows):
-        where = f"{path} line {row.number}"
+    for number, row in chain([first], rows):
+        where = f"{path} line {number}"
         utterance = _read_row(where, row, columns, path.parent.absolute())
         names = [("id", utterance.id), ("recording", str(utterance.audio_path))]
         for key in names[: 1 if math.isfinite(utterance.seconds) else 2]:  # a recording may have several parts
-            if lines.setdefault(key, row.number) != row.number:
+            if lines.setdefault(key, number) != number:
                 raise CorpusError(f"{where}: the {' '.join(key)} is on line {lines[key]} already; list it once")
         yield utterance
 
 
-def _read_row(where: str, row: _Row, columns: _Columns, folder: Path) -> Utterance:
-    missing = [name for name in (columns.audio, columns.text) if name not in row.values]
-    if missing:
-        raise CorpusError(f"{where}: lacks {missing[0]!r}")
-    written = row.values[columns.audio].strip()
-    if not written:
-        raise CorpusError(f"{where}: column {columns.audio!r} is empty; expected a recording's path")
+def _find_columns(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """The name of the column of each kind that the table has."""
+    known = {name.strip().casefold(): name for name in names}
+    columns = {kind: known[name] for kind, usual in _KINDS.items() for name in reversed(usual) if name in known}
+    if not {"audio", "text"} <= columns.keys():
+        raise CorpusError(
+            f"{path}: expected a column of recordings ({', '.join(AUDIO_COLUMNS[:5])} …) and one of texts "
+            f"({', '.join(TEXT_COLUMNS[:5])} …), found {', '.join(names)}"
+        )
+    return columns
+
+
+def _read_row(where: str, row: dict[str, str], columns: dict[str, str], folder: Path) -> Utterance:
+    values = {kind: row[column].strip() for kind, column in columns.items() if column in row}
+    for kind in ("audio", "text"):
+        if kind not in values:
+            raise CorpusError(f"{where}: lacks {columns[kind]!r}")
+    if not values["audio"]:
+        raise CorpusError(f"{where}: column {columns['audio']!r} is empty; expected a recording's path")
     bases = [folder, *(folder / name for name in ("clips", "audio", "wavs"))]
-    recording = find_inside(bases, written.replace("{data_root}/", ""), where=where)
-    start, seconds = _read_times(where, row, columns)
-    name, speaker = (row.values.get(column or "", "").strip() for column in (columns.id, columns.speaker))
-    name = name or Path(written).with_suffix("").as_posix() + (f"-{start:g}" if math.isfinite(seconds) else "")
-    return Utterance(name, recording, row.values[columns.text].strip(), start, seconds, speaker or None)
-
-
-def _read_times(where: str, row: _Row, columns: _Columns) -> tuple[float, float]:
-    """Start and duration in seconds; an infinite duration is that of the recording."""
-    start = _read_seconds(row, columns.start, where) or 0.0
-    end = _read_seconds(row, columns.end, where)
-    if columns.start is None:
-        return start, math.inf
-    seconds = _read_seconds(row, columns.seconds, where) if end is None else end - start
-    if seconds is not None and seconds <= 0:
+    recording = find_inside(bases, values["audio"].replace("{data_root}/", ""), where=where)
+    times = {
+        kind: _read_seconds(f"{where}: column {columns[kind]!r}", values[kind])
+        for kind in ("start", "end", "seconds")
+        if values.get(kind) and "start" in columns
+    }
+    start, seconds = times.get("start", 0.0), times.get("seconds", math.inf)
+    if "end" in times:
+        seconds = times["end"] - start
+    if seconds <= 0:
         raise CorpusError(f"{where}: ends at {start + seconds:g} s, where it begins; correct its times")
-    return start, math.inf if seconds is None else seconds
+    default = Path(values["audio"]).with_suffix("").as_posix() + (f"-{start:g}" if math.isfinite(seconds) else "")
+    return Utterance(
+        values.get("id") or default, recording, values["text"], start, seconds, values.get("speaker") or None
+    )
 
 
-def _read_seconds(row: _Row, column: str | None, where: str) -> float | None:
-    text = row.values.get(column or "", "").strip()
-    if not text:
-        return None
+def _read_seconds(where: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < 1e9:
-        raise CorpusError(f"{where}: column {column!r}: expected seconds, found {text!r}")
+        raise CorpusError(f"{where}: expected seconds, found {text!r}")
     return seconds
 
 
-def _find_columns(path: Path, names: Sequence[str]) -> _Columns:
-    known = {name.strip().casefold(): name for name in names}
-    columns = [next((known[name] for name in kind if name in known), None) for kind in _KINDS]
-    audio, text, *others = columns
-    if audio is None or text is None:
-        raise CorpusError(
-            f"{path}: expected a column of recordings ({', '.join(AUDIO_COLUMNS[:5])} …) and one of texts "
-            f"({', '.join(TEXT_COLUMNS[:5])} …), found {', '.join(names)}"
-        )
-    return _Columns(audio, text, *others)
-
-
-def _read_rows(path: Path) -> Iterator[_Row]:
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if path.suffix.lower() in (".jsonl", ".json"):
         for number, record in read_records(path, kind="table"):
-            yield _Row(number, {key: "" if value is None else str(value) for key, value in record.items()})
+            yield number, {key: "" if value is None else str(value) for key, value in record.items()}
         return
     _, head = next(read_lines(path, kind="table"), (0, ""))
     is_tsv = path.suffix.lower() == ".tsv"
@@ -165,7 +143,7 @@ def _read_rows(path: Path) -> Iterator[_Row]:
                     f"{path} line {reader.line_num}: expected {len(header)} values, found {len(values)}; a text with "
                     f"{delimiter!r} in it needs quotes around it"
                 )
-            yield _Row(reader.line_num, dict(zip(header, values, strict=True)))
+            yield reader.line_num, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise CorpusError(f"{path} line {reader.line_num}: {error}") from error
 
