@@ -114,8 +114,8 @@ def test_a_call_that_was_stopped_goes_on_and_one_that_was_done_does_nothing(lett
 
 def test_frozen_layers_stay_and_the_others_move(letters, german):
     before = load_file(letters / "model.safetensors")
-    # Frozen layers are looked at, too.
-    outcome = tune(letters, german, overrides={**QUICK, "start.layers": 0, "gradients.every_steps": 1})
+    # Gradients of frozen layers are measured, too.
+    outcome = tune(letters, german, overrides={**QUICK, "start.layers": 0, "gradients.every_steps": 4})
     after = load_file(outcome.training.model / "model.safetensors")
     for name, value in before.items():
         if not name.startswith("head."):

@@ -5,15 +5,20 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import make_tone_corpus
 
 from speechrnn.cli.main import main
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.readers import list_formats
+from speechrnn.model_folder import save_model
+from speechrnn.text.tokens import WordTokens
 
 
-@pytest.fixture
-def train(tone_run):
-    return tone_run.folder / "train.jsonl"
+@pytest.fixture(scope="module")
+def train(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tones")
+    make_tone_corpus(folder / "train.jsonl", 60, seed=0)
+    return folder / "train.jsonl"
 
 
 def spoil(train, folder):
@@ -27,15 +32,16 @@ def spoil(train, folder):
     return folder / "spoilt.jsonl", lines
 
 
-def test_a_sound_corpus_is_told_and_ends_with_0(train, tone_run, capsys):
-    assert main(["corpus", "check", str(train), "-m", str(tone_run.model)]) == 0
+def test_a_corpus_without_problems_ends_with_0(train, make_tiny_model, tmp_path, capsys):
+    save_model(tmp_path / "model", make_tiny_model(tokens=WordTokens(["<blank>", "high", "low", "middle"])))
+    assert main(["corpus", "check", str(train), "-m", str(tmp_path / "model")]) == 0
     said = capsys.readouterr().out
     assert "(nemo): 60 utterances" in said
     assert "8,000 Hz (60)" in said
     assert said.splitlines()[-1] == "nothing would be left out of training"
 
 
-def test_what_would_be_left_out_is_told_and_ends_with_1(train, tmp_path, capsys):
+def test_utterances_that_would_be_left_out_end_with_1(train, tmp_path, capsys):
     path, lines = spoil(train, tmp_path)
     assert main(["corpus", "check", str(path), "--write-clean", str(tmp_path / "clean")]) == 1
     said = capsys.readouterr().out
@@ -63,7 +69,7 @@ def test_json_has_everything_by_stable_names(train, tmp_path, capsys):
     assert (found["utterances"], found["left_out"]) == (10, 2)
 
 
-def test_a_test_corpus_that_is_in_the_training_corpus_is_told(train, capsys):
+def test_overlap_with_a_test_corpus_is_reported(train, capsys):
     assert main(["corpus", "check", str(train), "--test", str(train)]) == 1
     said = capsys.readouterr().out
     assert said.count("leak: ") == 3
