@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -56,17 +56,11 @@ class _WatchedFile(io.FileIO):
     failure: OSError | None = None
 
     def readinto(self, buffer: Any) -> int:
-        return self._try(super().readinto, buffer) or 0
-
-    def readall(self) -> bytes:
-        return self._try(super().readall) or b""
-
-    def _try(self, read: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return read(*arguments)
+            return super().readinto(buffer) or 0
         except OSError as error:
             self.failure = self.failure or error
-            return None
+            return 0
 
 
 @contextmanager

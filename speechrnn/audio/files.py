@@ -245,7 +245,7 @@ def _open_recording(source: Any, wanted: _Wanted) -> Iterator[_Recording]:
             if sound.frames == 0:
                 raise AudioError(f"{name}: no samples, only a header; record it again")
             # soundfile seeks after every block in files that it takes for seekable, and MP3 does not survive that.
-            sound.seekable = lambda: False
+            sound.seekable = bool  # is False
             yield _Recording(sound, stream, ogg)
 
 
@@ -281,7 +281,8 @@ def _decode(recording: _Recording, first: int, count: int, wanted: _Wanted) -> n
 
     blocks: list[np.ndarray] = []
     try:
-        _skip(recording, first)
+        if first or recording.sound.format == "MP3":
+            _skip(recording, first)
         blocks.extend(_mix(block, wanted.channel) for block in _blocks(recording, count))
     except soundfile.SoundFileError as error:
         reached = f"{(first + sum(map(len, blocks))) / recording.sound.samplerate:.2f} s"

@@ -294,18 +294,21 @@ def test_failed_read_is_refused_with_its_reason(tmp_path, rng, monkeypatch, capf
     path = write(tmp_path, file_name, noise(rng, 160000))
     readable_bytes = int(share * path.stat().st_size)
 
-    class FailingDisk(containers._WatchedFile):
+    class FailingFile(io.FileIO):
         """A file whose bytes cannot be read from some position on."""
 
-        def _try(self, read, *buffers):
-            def read_or_fail(*_):
-                if self.tell() >= readable_bytes or not buffers:
-                    raise OSError(5, "Input/output error")
-                return read(memoryview(buffers[0])[: readable_bytes - self.tell()])
+        def readinto(self, buffer):
+            if self.tell() >= readable_bytes:
+                raise OSError(5, "Input/output error")
+            return super().readinto(memoryview(buffer)[: readable_bytes - self.tell()])
 
-            return super()._try(read_or_fail, *buffers)
+        def readall(self):
+            raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(containers, "_WatchedFile", FailingDisk)
+    class WatchedFile(containers._WatchedFile, FailingFile):
+        pass
+
+    monkeypatch.setattr(containers, "_WatchedFile", WatchedFile)
     refuse(path, rf"{file_name}: cannot be read: Input/output error")
     assert capfd.readouterr().err == ""
 
