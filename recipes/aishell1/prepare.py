@@ -1,8 +1,8 @@
 """AISHELL-1: 400 people read Mandarin sentences, 16 kHz, 178 hours.
 
 The published layout is ``data_aishell/wav/{train,dev,test}/SPEAKER/UTTERANCE.wav`` and one file of transcripts,
-``data_aishell/transcript/aishell_transcript_v0.8.txt``, whose words are parted by blanks; here they are joined, as
-Mandarin is written. A recording without a transcript is counted and left out: the archive has some.
+``data_aishell/transcript/aishell_transcript_v0.8.txt``, with blanks between words; they are removed here, as Mandarin
+is written without. Recordings without a transcript (the archive has some) are counted and left out.
 
 Source: H. Bu et al., "AISHELL-1: An open-source Mandarin speech corpus and a speech recognition baseline", 2017.
 """
@@ -40,8 +40,8 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
     """Write train.jsonl, valid.jsonl and test.jsonl.
 
     Args:
-        source: The folder ``data_aishell``, or the one that it lies in.
-        output: Where the manifests go.
+        source: The folder ``data_aishell``, or its parent folder.
+        output: Output folder.
         seed: Not used: the split is the published one.
 
     Raises:

@@ -34,8 +34,8 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
     """Write train.jsonl, valid.jsonl and test.jsonl.
 
     Args:
-        source: The folder ``an4``, or the one that it lies in.
-        output: Where the manifests go.
+        source: The folder ``an4``, or its parent folder.
+        output: Output folder.
         seed: Not used: the split is fixed.
 
     Raises:

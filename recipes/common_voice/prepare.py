@@ -36,7 +36,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, use_validated: bool
 
     Args:
         source: The folder of a language, such as ``cv-corpus-21.0-2025-03-14/gl``, with the TSV files and ``clips``.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is the published one.
         use_validated: Train on all that was validated, but for speakers and sentences of dev and test.
 

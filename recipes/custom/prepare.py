@@ -1,4 +1,4 @@
-"""Recordings of one's own, in any format that speechrnn reads: a template to copy.
+"""Template for your own recordings, in any format that speechrnn reads.
 
 Where ten or more speakers are known, every tenth tests and the one before it validates; else by the corpus's order the
 last tenth tests and the tenth before it validates. Change what does not suit: this file is yours.
@@ -11,7 +11,7 @@ from speechrnn.corpus.splits import hold_out, write_parts
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 
-# What the model card is to say of where the recordings come from.
+# Source of the recordings, for the model card.
 ATTRIBUTION = [{"corpus": "Recordings of our own", "license": "ours", "source": "-", "attribution": "-"}]
 # LANGUAGE = "en"
 
@@ -23,7 +23,7 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
 
     Args:
         source: The recordings and their texts.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is fixed.
 
     Raises:

@@ -6,9 +6,9 @@ the test set (five clips of each digit and speaker), and like the test set it li
 trained on; clips from their middle would have training clips of about the same minute on both sides.
 
 With a fold, one speaker is left out: all clips of that speaker are the test set, n 45-49 of the others validation, and
-n 0-44 of the others training. That is a test on an unknown voice; its numbers do not compare with the official split's.
-Five voices are few to learn a sixth from, so espeak-ng, through the quickstart recipe, says SYNTHETIC_CLIPS digits
-more with many voices, for training alone.
+n 0-44 of the others training. That is a test on an unknown speaker; its numbers are not comparable with the official
+split's. Five speakers are few to generalise to a sixth, so SYNTHETIC_CLIPS digits of many espeak-ng voices, made by the
+quickstart recipe, are added to the training data.
 """
 
 import logging
@@ -50,19 +50,19 @@ CLIPS = range(50)
 TEST_CLIPS = range(0, 5)
 VALID_CLIPS = range(45, 50)
 SYNTHETIC_CLIPS = 600
-RATES = (110, 190)  # words a minute
-PITCHES = (25, 75)  # 0 to 99; 50 is the voice's own
+RATES = (110, 190)  # words per minute
+PITCHES = (25, 75)  # 0 to 99; 50 is the voice's default
 
 DOWNLOADS = Path(__file__).resolve().parents[2] / "data"
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.10.zip"
-# Of the 3,000 recordings, not of the archive: GitHub packs that on request and does not promise its bytes.
+# Hash of the 3,000 recordings: the bytes of GitHub's archive are not stable.
 CONTENT_SHA256 = "e0fb762c9bab2821a71965f6a9ac29ac25698541430c8a8b7c54ea3e49cc7afe"
 
 _NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>.+)_(?P<number>[0-9]+)\.wav")
 
 
 class Clip(NamedTuple):
-    """One recording, and what its name says of it."""
+    """One recording, with the fields of its name."""
 
     path: Path
     digit: int
@@ -75,8 +75,8 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
     Args:
         source: The folder that holds ``recordings``, or ``recordings`` itself; None downloads the corpus.
-        output: Where the manifests go.
-        seed: What the synthetic voices' rates and pitches are drawn from; the split is the official one.
+        output: Output folder.
+        seed: Seed of the synthetic voices' rates and pitches; the split is the official one.
         fold: A speaker to leave out of training and to test on; None for the official split.
 
     Raises:
@@ -99,15 +99,15 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
 
 def folds(source: Path | None) -> list[str]:
-    """List the speakers that can be left out in turn, in alphabetical order."""
+    """The speakers that can be left out, in alphabetical order."""
     return sorted({clip.speaker for clip in find_clips(source)})
 
 
 def find_clips(source: Path | None) -> list[Clip]:
-    """Find the recordings, sorted by digit, speaker and number; warn of names that are not understood, and of gaps.
+    """Find the recordings, sorted by digit, speaker and number; warn of unknown names and gaps.
 
     Raises:
-        CorpusError: There is no recording where `source` points.
+        CorpusError: There is no recording in `source`.
     """
     folder = _find_folder(source)
     wavs = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".wav")
@@ -138,7 +138,7 @@ def _parse(path: Path) -> Clip | None:
 
 
 def _choose_split(clips: list[Clip], fold: str | None) -> Callable[[Clip], str]:
-    """Decide how a clip's part is found."""
+    """A function that gives the part of a clip."""
     speakers = sorted({clip.speaker for clip in clips})
     if fold is not None and fold not in speakers:
         raise CorpusError(f"fold {fold!r}: there is no such speaker; choose one of {', '.join(speakers)}")
@@ -161,7 +161,7 @@ def _to_entry(clip: Clip) -> Utterance:
 
 
 def _speak_digits(folder: Path, *, seed: int) -> list[Utterance]:
-    """Let every voice that the quickstart recipe knows say digits; each as often, give or take one.
+    """Synthesise digits with all voices of the quickstart recipe, equally often (within one).
 
     Raises:
         CorpusError: espeakng-loader is not installed, or espeak-ng failed.

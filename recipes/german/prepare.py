@@ -1,4 +1,4 @@
-"""German: an hour of one speaker, enough to see what an English model is worth to another language.
+"""German: an hour of one speaker, to measure fine-tuning of an English model on another language.
 
 Made for the single-speaker folders of the Rhasspy voice datasets (``metadata.csv`` with ``file_name,text``, recordings
 beside it); any corpus that speechrnn reads will do. There is no published split: by the corpus's order the last
@@ -30,9 +30,9 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float = 60
 
     Args:
         source: The corpus.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is fixed.
-        minutes: How much to train on.
+        minutes: Amount of training data.
 
     Raises:
         CorpusError: There is no source, it cannot be read, or there is too little of it.

@@ -40,11 +40,11 @@ def prepare(
 
     Args:
         source: The folder with the parts, or with ``LibriSpeech`` in which they lie.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the parts are the published ones.
         train: Parts to train on.
         valid: Parts to choose checkpoints on.
-        test: Parts that are tested, each by itself.
+        test: Test parts, scored separately.
 
     Raises:
         CorpusError: There is no source, a part is not there, or a recording is missing or unreadable.

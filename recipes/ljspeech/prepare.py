@@ -34,7 +34,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float | No
     Args:
         source: The folder with ``metadata.csv`` and ``wavs`` (or with ``LJSpeech-1.1`` in which they lie), or one
             with a NeMo ``manifest.jsonl``.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is fixed.
         minutes: How much to train on; None: all that is not held out.
 
@@ -45,7 +45,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, minutes: float | No
 
 
 def split_ljspeech(source: Path | None, minutes: float | None = None) -> dict[str, list[Utterance]]:
-    """The utterances of train, valid and test, by their order.
+    """The utterances of train, valid and test, split by order.
 
     Raises:
         CorpusError: There is no source, it is not this corpus, or too little of it.

@@ -2,8 +2,8 @@
 
 The three sets share no voice. A voice here is a variant of espeak-ng, which sets the timbre: pitch, formants, breath.
 Variants that are near alike, by their settings or by the distance of their mean log-mel spectra (rob and robert; john
-and pedro), stay in the same set. The accents of English occur in all three, so the test hears each accent only with
-timbres that training never heard. Variants that hardly sound like people (whispers, echoing robots) are left out.
+and pedro), stay in the same set. The accents of English occur in all three, so the test set has each accent only with
+timbres that training lacks. Variants that hardly sound like people (whispers, echoing robots) are left out.
 
 The texts come from one small grammar of about fifty words, so a command of the test set may have been said by other
 voices in training; a string of digits is drawn at random. This measures new voices, not new words.
@@ -41,8 +41,8 @@ UTTERANCES = {"train": 1600, "valid": 100, "test": 180}
 DIGIT_SHARE = 0.4  # of the utterances; the others are commands
 JOBS_PER_PROCESS = 800  # a constant, not the machine's cores: espeak-ng's samples depend on what a process said before
 MAX_DIGITS = 6
-RATES = (130, 210)  # words a minute
-PITCHES = (30, 70)  # 0 to 99; 50 is the voice's own
+RATES = (130, 210)  # words per minute
+PITCHES = (30, 70)  # 0 to 99; 50 is the voice's default
 
 ACCENTS = ("en", "en-us", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 VOICES = {
@@ -88,7 +88,7 @@ _SPEAK = Path(__file__).resolve().parent / "speak.py"
 
 
 class Job(NamedTuple):
-    """One recording to make; the fields are those of speak.py's jobs."""
+    """A recording to synthesise; the fields are those of speak.py's jobs."""
 
     id: str
     text: str
@@ -99,7 +99,7 @@ class Job(NamedTuple):
 
 
 def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None) -> None:
-    """Speak the recordings into output/audio and write train.jsonl, valid.jsonl and test.jsonl.
+    """Synthesise recordings into output/audio and write train.jsonl, valid.jsonl and test.jsonl.
 
     Args:
         source: None; this recipe makes its own recordings.
@@ -112,7 +112,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     """
     if source is not None or fold is not None:
         raise CorpusError("quickstart: speaks its own recordings and has no folds; leave out the source and the fold")
-    # A manifest says that its recordings are whole, so an old one must not outlive the recordings that it names.
+    # Remove old manifests before their recordings are replaced.
     for name in UTTERANCES:
         (output / f"{name}.jsonl").unlink(missing_ok=True)
     jobs = {name: draw_jobs(name, seed=seed) for name in UTTERANCES}
@@ -123,14 +123,14 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
 
 def draw_jobs(name: str, *, seed: int) -> list[Job]:
-    """Draw what is said, and by whom, in one of the sets.
+    """Draw texts and voices of one of the sets.
 
     Args:
         name: "train", "valid" or "test".
         seed: Each seed gives its own texts, accents, rates and pitches.
 
     Returns:
-        The jobs. Voices take turns, so each speaks equally often (give or take one).
+        The jobs; each voice has equally many (within one).
     """
     generator = random.Random(f"{seed} {name}")
     voices = VOICES[name]
@@ -156,13 +156,13 @@ def draw_text(generator: random.Random) -> str:
 
 
 def speak(jobs: dict[Path, list[Job]]) -> None:
-    """Speak recordings, in processes that run at the same time.
+    """Synthesise recordings in parallel processes.
 
     Args:
         jobs: For each folder what is to be spoken into it, as ``{id}.wav``: 16 kHz, int16.
 
     Raises:
-        CorpusError: espeakng-loader is not installed, or espeak-ng failed; the message passes on what it said.
+        CorpusError: espeakng-loader is not installed, or espeak-ng failed; the message quotes its output.
     """
     if importlib.util.find_spec("espeakng_loader") is None:
         raise CorpusError("quickstart: the package espeakng-loader is not installed; run pip install '.[quickstart]'")
@@ -181,7 +181,7 @@ def speak(jobs: dict[Path, list[Job]]) -> None:
 
 
 def _deal(jobs: dict[Path, list[Job]]) -> Iterator[list[str]]:
-    """Yield the lines for each process; no process speaks into two folders."""
+    """Yield the lines for each process; each process writes to one folder."""
     for folder, members in jobs.items():
         for start in range(0, len(members), JOBS_PER_PROCESS):
             yield [_to_line(job, folder) for job in members[start : start + JOBS_PER_PROCESS]]
@@ -193,6 +193,6 @@ def _to_line(job: Job, folder: Path) -> str:
 
 
 def to_entry(job: Job, folder: Path) -> Utterance:
-    """The manifest's line of a recording that was spoken into a folder."""
+    """The manifest entry of a synthesised recording."""
     path = folder / f"{job.id}.wav"
     return Utterance(id=job.id, audio_path=path, seconds=audio_info(path).seconds, text=job.text, speaker=job.variant)

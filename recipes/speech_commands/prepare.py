@@ -42,7 +42,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
     Args:
         source: The folder with the words' folders and the two lists; None downloads the corpus (2.3 GB).
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is the published one.
         fold: None; this recipe has no folds.
 
@@ -65,7 +65,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
 
 def find_folder(source: Path | None) -> Path:
-    """The folder that holds the words' folders and the lists.
+    """The folder with the words' folders and the lists.
 
     Raises:
         CorpusError: It is not there.
@@ -81,7 +81,7 @@ def find_folder(source: Path | None) -> Path:
 
 
 def find_names(folder: Path) -> list[str]:
-    """``word/speaker_nohash_n.wav`` of every recording, sorted; files with other names are told and left out."""
+    """``word/speaker_nohash_n.wav`` of every recording, sorted; files with other names are logged and left out."""
     found = sorted(path for path in folder.glob("*/*.wav") if path.parent.name != NOISE)
     named = [path for path in found if "_nohash_" in path.stem]
     if len(named) < len(found):
@@ -93,10 +93,10 @@ def find_names(folder: Path) -> list[str]:
 
 
 def read_list(path: Path, names: list[str]) -> list[str]:
-    """The names that a list has, in its order.
+    """The names in a list, in order.
 
     Raises:
-        CorpusError: One is no recording of this copy.
+        CorpusError: A recording is missing from this copy.
     """
     known = set(names)
     wanted = [line.strip() for _, line in read_lines(path, kind="list of recordings")]

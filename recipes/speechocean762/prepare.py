@@ -5,7 +5,7 @@ The published layout has Kaldi data folders ``train`` and ``test`` (2,500 uttera
 validation set.
 
 The lexicon that is written has the first pronunciation of each word in the corpus's own, without stress: what a
-dictionary expects, not what was heard from this reader.
+dictionary expects, not those that this reader spoke.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
     Args:
         source: The folder that the corpus's archive makes, with ``train``, ``test`` and ``resource`` in it.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is fixed.
         fold: None; this recipe has no folds.
 

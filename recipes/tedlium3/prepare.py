@@ -36,8 +36,8 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
     """Write train.jsonl, valid.jsonl and test.jsonl.
 
     Args:
-        source: The folder ``TEDLIUM_release-3``, or the one that it lies in.
-        output: Where the manifests go.
+        source: The folder ``TEDLIUM_release-3``, or its parent folder.
+        output: Output folder.
         seed: Not used: the split is the published one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""TIMIT: English sentences with their phones, 16 kHz, 5 hours; phones are what is recognised.
+"""TIMIT: English sentences with their phones, 16 kHz, 5 hours; the output is phones.
 
 The published layout is ``{TRAIN,TEST}/DR1/FCJF0/SX37.{WAV,PHN,TXT,WRD}``, in either case of letters; the recordings are
 NIST SPHERE whatever their ending. Training leaves out the two sentences that everybody read (SA), as everybody does.
@@ -74,7 +74,7 @@ PHONES = {
     **{phone: phone for phone in [*_ALONE, *(name for name in _JOINED if name and name != SILENCE)]},
     **{other: phone for phone, others in _JOINED.items() for other in others},
 }
-"""Each of the 61 phones as one of 39; the glottal stop as nothing."""
+"""Maps 61 phones to 39; the glottal stop is removed."""
 
 
 def prepare(source: Path | None, output: Path, *, seed: int) -> None:
@@ -82,7 +82,7 @@ def prepare(source: Path | None, output: Path, *, seed: int) -> None:
 
     Args:
         source: The folder with ``TRAIN`` and ``TEST``, or one above it.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is the published one.
 
     Raises:
@@ -129,10 +129,10 @@ def _find_recording(phones: Path) -> Path:
 
 
 def read_phones(path: Path) -> str:
-    """The phones of a ``.PHN`` file: ``begin end phone`` a line.
+    """The phones of a ``.PHN`` file: one ``begin end phone`` per line.
 
     Raises:
-        CorpusError: A line is wrong, or a phone is none of TIMIT's.
+        CorpusError: A line is wrong, or a phone is unknown.
     """
     found: list[str] = []
     for number, line in read_lines(path, kind="file of phones"):

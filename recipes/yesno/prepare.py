@@ -1,4 +1,4 @@
-"""YesNo: sixty files of one man who says eight times yes or no in Hebrew, 8 kHz (OpenSLR 1).
+"""YesNo: sixty files of one man who says yes or no eight times in Hebrew, 8 kHz (OpenSLR 1).
 
 The published layout is ``waves_yesno/1_0_1_1_1_0_1_0.wav``; the name is the transcript, 1 for "ken" (yes) and 0 for
 "lo" (no). The text is the English word, as is the custom with this corpus.
@@ -50,7 +50,7 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
     Args:
         source: The folder that holds ``waves_yesno``, or ``waves_yesno`` itself; None downloads the corpus.
-        output: Where the manifests go.
+        output: Output folder.
         seed: Not used: the split is fixed.
         fold: None; this recipe has no folds.
 
@@ -74,10 +74,10 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
 
 
 def find_recordings(source: Path | None) -> list[Path]:
-    """Find the recordings, in the order of their names; warn of names that are not understood, and of missing files.
+    """Find the recordings, in the order of their names; warn of unknown names and missing files.
 
     Raises:
-        CorpusError: There is no recording where `source` points.
+        CorpusError: There is no recording in `source`.
     """
     folder = _find_folder(source)
     wavs = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".wav")
