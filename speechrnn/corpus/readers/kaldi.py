@@ -15,17 +15,12 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from speechrnn.corpus.manifest import read_lines
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError, name_some
 
-
-class _Segment(NamedTuple):
-    recording: str
-    start: float
-    seconds: float  # infinite: to the recording's end
+_Segment = tuple[str, float, float]  # recording, start and duration in seconds
 
 
 def read_kaldi(folder: Path) -> Iterator[Utterance]:
@@ -52,7 +47,7 @@ def read_kaldi(folder: Path) -> Iterator[Utterance]:
         _check_same(folder, names, speakers, "utt2spk")
     del names
     for name, text in _read_pairs(folder / "text", may_be_empty=True):  # read again: texts take most of the memory
-        recording, start, seconds = segments[name] if segments else _Segment(name, 0.0, math.inf)
+        recording, start, seconds = segments[name] if segments else (name, 0.0, math.inf)
         speaker = speakers[name] if speakers is not None else None
         yield Utterance(name, base / recordings[recording], text, start, seconds, speaker)
 
@@ -92,25 +87,21 @@ def _find_base(folder: Path, paths: Mapping[str, str]) -> Path:
 def _read_segments(path: Path, recordings: Mapping[str, str]) -> dict[str, _Segment] | None:
     if not path.is_file():
         return None
-    segments = {}
+    segments: dict[str, _Segment] = {}
     for name, line in _read_pairs(path):
         try:
-            recording, start, end = line.split()
-            segments[name] = _Segment(recording, float(start), _find_seconds(float(start), float(end)))
+            recording, *times = line.split()
+            start, end = map(float, times)
+            if not start >= 0 or not (end == -1 or end > start):
+                raise ValueError
         except ValueError:
             raise CorpusError(
                 f"{path}: {name}: expected a recording and times in seconds, start before end; found {line}"
             ) from None
         if recording not in recordings:
             raise CorpusError(f"{path}: {name} is part of {recording}, which wav.scp does not have")
+        segments[name] = recording, start, math.inf if end == -1 else end - start  # -1: the recording's end
     return segments
-
-
-def _find_seconds(start: float, end: float) -> float:
-    """The duration of a segment; an end of -1 is that of the recording."""
-    if not start >= 0 or not (end == -1 or end > start):
-        raise ValueError
-    return math.inf if end == -1 else end - start
 
 
 def _check_same(folder: Path, texts: Mapping[str, object], others: Mapping[str, object], name: str) -> None:
