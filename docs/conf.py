@@ -22,7 +22,6 @@ html_show_copyright = False
 smartquotes_action = "qe"  # two hyphens begin an option and are no dash
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = os.environ.get("TUTORIALS", "off")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
