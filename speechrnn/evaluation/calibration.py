@@ -43,8 +43,8 @@ def calibrate(evaluation: Evaluation, *, corpus: str) -> Calibration:
 def _fit(words: Sequence[JudgedWord]) -> tuple[float, float]:
     """Slope and offset of the logistic function, by maximum a posteriori with Newton's method.
 
-    The prior is normal around the raw confidences (slope 1, offset 0) with a standard deviation of 1. A few dozen words
-    outweigh it; where all words are right, it keeps the fit bounded.
+    The prior is normal around slope 1 and offset 0 (the raw confidences) with a standard deviation of 1. A few dozen
+    words outweigh it; if all words are correct, it keeps the fit bounded.
     """
     confidences, targets = to_columns(words)
     inputs = np.array([(logit(confidence), 1.0) for confidence in confidences]).reshape(-1, 2)

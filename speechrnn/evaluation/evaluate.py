@@ -1,4 +1,4 @@
-"""Transcribe a corpus, count errors, and keep every hypothesis beside its reference."""
+"""Transcribe a corpus, count errors, and pair every hypothesis with its reference."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ logger = logging.getLogger("speechrnn")
 
 @dataclass(frozen=True)
 class ScoredUtterance:
-    """One utterance of a corpus, transcribed.
+    """A transcribed utterance of a corpus.
 
     Attributes:
-        id: Its name in the corpus.
+        id: Name in the corpus.
         audio: The recording.
-        speaker: Who speaks, where known.
-        corpus: Name of the corpus, where a manifest joins several.
-        seconds: Its duration.
-        reference: The corpus's text, as it stands there.
+        speaker: Who speaks, if known.
+        corpus: Name of the corpus, if a manifest joins several.
+        seconds: Duration.
+        reference: Text of the corpus, unchanged.
         hypothesis: The model's text.
-        wer: Word error rate after scoring normalisation, a fraction; infinite where only the hypothesis has words.
-        cer: Character error rate, likewise.
+        wer: Word error rate after scoring normalisation, a fraction; infinite if only the hypothesis has words.
+        cer: Character error rate, as a fraction too.
         errors: Word errors after scoring normalisation.
         confidence: Lowest word confidence, in [0, 1]; 0 without words.
-        problem: Why it could not be transcribed, or None; its reference then counts as deleted.
+        problem: Why it could not be transcribed, or None; its reference words then count as deletions.
         words: The recognised words, and whether each is correct.
-        word_counts: Its word errors by kind, and how many words it has.
-        character_counts: The same of characters.
+        word_counts: Word errors by kind, and number of words.
+        character_counts: The same for characters.
     """
 
     id: str
@@ -69,11 +69,11 @@ class ScoredUtterance:
 
     @property
     def speaker_key(self) -> str | None:
-        """The speaker across corpora that use one name for different people; None where unknown."""
+        """Key of the speaker, unique across corpora; None if unknown."""
         return make_speaker_key(self.corpus, self.speaker)
 
     def to_dict(self) -> dict[str, Any]:
-        """As a line of hypotheses.jsonl; an infinite rate is null."""
+        """Convert to a line of hypotheses.jsonl; an infinite rate is null."""
         row = dict(vars(self))
         for name in ("words", "word_counts", "character_counts"):
             del row[name]
@@ -86,12 +86,12 @@ class ScoredUtterance:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model does on a corpus.
+    """Scores of a model on a corpus.
 
     Attributes:
         score: After scoring normalisation, of version ``speechrnn.text.normalize.SCORING_VERSION``.
-        raw: Of the texts as they are, capitals and punctuation included.
-        utterances: Every utterance, worst first.
+        raw: Of the unchanged texts, with capitals and punctuation.
+        utterances: All utterances, worst first.
     """
 
     score: Score
@@ -105,11 +105,11 @@ class Evaluation:
 
     @property
     def reliability(self) -> Reliability:
-        """How the words' confidences compare with how often they are right."""
+        """Compare the words' confidences with the share of correct words."""
         return measure_reliability([word for utterance in self.utterances for word in utterance.words])
 
     def to_dict(self) -> dict[str, Any]:
-        """For results.json: the normalised score, and the raw rates under ``raw``."""
+        """Convert to results.json: the normalised score, and the raw rates under ``raw``."""
         raw = self.raw.to_dict()
         return {
             **self.score.to_dict(),
@@ -136,15 +136,15 @@ def evaluate(
 
     Args:
         recognizer: The model.
-        corpus: A corpus that :func:`speechrnn.corpus.readers.read_corpus` reads, or what it returned.
+        corpus: Path of a corpus, or the result of :func:`speechrnn.corpus.readers.read_corpus`.
         batch_seconds: Budget of a batch, padding included, in seconds.
-        format: Of the corpus; None: it is found by looking.
+        format: Format of the corpus; None: detected.
         speaker: Who speaks in all recordings: a name that the model was adapted to, or the result of
             :meth:`Recognizer.estimate_speaker`.
         use_speaker_stats: For models that normalise by speaker: estimate the statistics of each speaker whom the corpus
             names from all their recordings, without their texts, unless ``speaker`` is given. False: normalise each
             recording by itself. What ``carry_state`` joins of several speakers is normalised utterance by utterance.
-        carry_state: Which utterances follow one another and hand their hidden state on
+        carry_state: Which utterances are consecutive and pass on their hidden state
             (:func:`speechrnn.corpus.streams.find_sequences`).
         **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
@@ -183,13 +183,12 @@ def estimate_speakers(recognizer: Recognizer, utterances: Iterable[Utterance]) -
         return {}
     recordings: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
-        name = utterance.speaker_key
-        if name is not None:
-            recordings[name].append(utterance)
+        if utterance.speaker_key is not None:
+            recordings[utterance.speaker_key].append(utterance)
     profiles = {}
     for name, own in recordings.items():
         with suppress(AudioError):  # none can be read
-            profiles[name] = recognizer.estimate_speaker(_read_what_can_be(recognizer, own))
+            profiles[name] = recognizer.estimate_speaker(_read_readable(recognizer, own))
     return profiles
 
 
@@ -202,8 +201,8 @@ def stack_speaker_stats(profiles: Mapping[str, SpeakerProfile], speakers: Sequen
     return torch.stack([known.get(name or "", nothing) for name in speakers])
 
 
-def _read_what_can_be(recognizer: Recognizer, utterances: Iterable[Utterance]) -> Iterator[Waveform]:
-    """Without a word of what cannot be read: it is named when its own turn comes."""
+def _read_readable(recognizer: Recognizer, utterances: Iterable[Utterance]) -> Iterator[Waveform]:
+    """Skip recordings that cannot be read, without a warning: they are reported when they are transcribed."""
     for utterance in utterances:
         with suppress(AudioError):
             yield _read(recognizer, utterance)
@@ -216,19 +215,19 @@ def _read(recognizer: Recognizer, utterance: Utterance) -> Waveform:
 
 
 def _write_reference(recognizer: Recognizer, text: str) -> str:
-    """What the model should write: the reference, with its letters replaced or as phones where it does that."""
+    """The reference as the model should write it: with replaced letters, or as phones."""
     if recognizer.tokens.kind == "phones":
         return recognizer.tokens.written(normalize_text(text, recognizer.model.text))
     return replace_letters(text, recognizer.model.text)
 
 
 def _warn_of_unwritable(recognizer: Recognizer, references: list[str]) -> None:
-    """Say what the references hold and the model cannot write: recognised or not, it will count as errors."""
+    """Warn of symbols in the references that the model cannot write: they count as errors."""
     lacking = [_find_unwritable(recognizer, reference) for reference in references]
     symbols = sorted(set().union(*lacking))
     if symbols:
         logger.warning(
-            "%d of %d references hold what the model has no token for, and so counts as errors: %s",
+            "%d of %d references have symbols that the model cannot write, which count as errors: %s",
             sum(map(bool, lacking)),
             len(references),
             name_some(map(repr, symbols)),
@@ -236,28 +235,26 @@ def _warn_of_unwritable(recognizer: Recognizer, references: list[str]) -> None:
 
 
 def _find_unwritable(recognizer: Recognizer, reference: str) -> set[str]:
-    """Characters (words, where tokens are words) that are not among the tokens in any case: scoring knows no case."""
+    """Characters (words, for word tokens) that are no tokens in upper or lower case either: scoring ignores case."""
     text = normalize_text(reference, recognizer.model.text)
     unknown = recognizer.tokens.unknown
     return set(unknown(text)) if all(unknown(same) for same in (text, text.lower(), text.upper())) else set()
 
 
 def _find_parts(utterances: list[Utterance], carry_state: CarryState, *, by_speaker: bool) -> list[list[Utterance]]:
-    """The corpus, or what of it belongs together: each speaker's recordings, or sequences that hand their state on."""
-    if carry_state == "no" and not by_speaker:
-        return [utterances]
-    if carry_state == "no":
-        parts: dict[str | None, list[Utterance]] = {}
-        for utterance in utterances:
-            parts.setdefault(utterance.speaker_key, []).append(utterance)
-        return list(parts.values())
-    return [[utterances[position] for position in sequence] for sequence in find_sequences(utterances, carry_state)]
+    """Parts of the corpus to transcribe separately: by speaker, or sequences that pass on their state."""
+    if carry_state != "no":
+        return [[utterances[position] for position in sequence] for sequence in find_sequences(utterances, carry_state)]
+    parts: dict[str | None, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        parts[utterance.speaker_key if by_speaker else None].append(utterance)
+    return list(parts.values())
 
 
 def _transcribe(
     recognizer: Recognizer, utterances: list[Utterance], problems: dict[str, str], **options: Any
 ) -> dict[str, Transcript]:
-    """Transcripts by id; why a recording could not be transcribed goes to ``problems``."""
+    """Transcripts by id; reasons of failures go to ``problems``."""
     read: list[str | None] = []
 
     def waveforms() -> Iterator[Waveform]:
@@ -287,7 +284,7 @@ def _score(
     transcripts: dict[str, Transcript],
     problems: dict[str, str],
 ) -> Evaluation:
-    hypotheses = [transcripts[utterance.id].text if utterance.id in transcripts else "" for utterance in utterances]
+    hypotheses = [transcripts[each.id].text if each.id in transcripts else "" for each in utterances]
     speakers = [utterance.speaker_key for utterance in utterances]
     normalized = [normalize_for_scoring(text) for text in references]
     scored = [
@@ -330,18 +327,18 @@ def _score_utterance(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model's error rates on a corpus before and after; fractions.
+    """Error rates of two models on a corpus, before and after fine-tuning; fractions.
 
     Attributes:
-        utterances: How many the corpus has.
-        words: Words of their references.
-        wer_before: Word error rate of the model that was begun from.
-        wer: Of the fine-tuned one.
-        cer_before: Character error rate of the model that was begun from.
-        cer: Of the fine-tuned one.
+        utterances: Number of utterances.
+        words: Number of words in the references.
+        wer_before: Word error rate before.
+        wer: Word error rate after.
+        cer_before: Character error rate before.
+        cer: Character error rate after.
         low: Lower end of the 95 % interval of the change of the word error rate.
         high: Upper end.
-        method: How the interval was found.
+        method: Method of the interval.
     """
 
     utterances: int

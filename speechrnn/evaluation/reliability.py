@@ -1,4 +1,4 @@
-"""Reliability of confidences: how often words of a given confidence are right."""
+"""Reliability of confidences: the share of correct words at a given confidence."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class JudgedWord:
-    """A recognised word, and whether it is right.
+    """A recognised word, and whether it is correct.
 
     Attributes:
         confidence: In [0, 1].
-        is_right: Whether the reference has it at its place.
+        is_right: Whether the reference has it in this place.
     """
 
     confidence: float
@@ -41,12 +41,12 @@ def judge_words(words: Sequence[Word], reference: str) -> list[JudgedWord]:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidences and shares of right words, in ten bins of equal width.
+    """Confidences and shares of correct words, in ten bins of equal width.
 
     Attributes:
         counts: Words in each bin.
-        confidences: Mean confidence of each; 0 where it is empty.
-        shares: Share of words that are right; 0 where it is empty.
+        confidences: Mean confidence of each; 0 if empty.
+        shares: Share of correct words; 0 if empty.
     """
 
     counts: list[int]
@@ -55,7 +55,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean over words of |confidence - share right| of their bin.
+        """Expected calibration error: the mean over words of |confidence - share correct| of their bin.
 
         Source:
             C. Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
@@ -65,13 +65,13 @@ class Reliability:
         return total / max(1, sum(self.counts))
 
     def to_dict(self) -> dict[str, Any]:
-        """For results.json."""
+        """Convert to the form of results.json."""
         rounded = {name: [round(value, 4) for value in getattr(self, name)] for name in ("confidences", "shares")}
         return {"expected_calibration_error": round(self.error, 4), "counts": self.counts, **rounded}
 
 
 def measure_reliability(words: Sequence[JudgedWord]) -> Reliability:
-    """Compare confidences with the share of right words."""
+    """Compare confidences with the share of correct words."""
     confidences, is_right = to_columns(words)
     bins = np.minimum((confidences * _BINS).astype(int), _BINS - 1)
     counts = np.bincount(bins, minlength=_BINS)
@@ -81,13 +81,13 @@ def measure_reliability(words: Sequence[JudgedWord]) -> Reliability:
 
 
 def to_columns(words: Sequence[JudgedWord]) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences, and 1 where the word is right, (W,) float64 each."""
+    """Return confidences, and 1 for correct words, (W,) float64 each."""
     confidences = np.array([word.confidence for word in words], dtype=float)
     return confidences, np.array([word.is_right for word in words], dtype=float)
 
 
 def draw_reliability(reliability: Reliability, path: Path) -> None:
-    """Draw the share of right words over confidence, and the words of each bin; needs matplotlib."""
+    """Draw the share of correct words over confidence, and the number of words in each bin; needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -100,7 +100,7 @@ def draw_reliability(reliability: Reliability, path: Path) -> None:
     filled = [bin for bin, count in enumerate(reliability.counts) if count]
     above.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     above.plot(*([values[bin] for bin in filled] for values in (reliability.confidences, reliability.shares)), "o-")
-    above.set(ylabel="share of words that are right", xlim=(0, 1), ylim=(0, 1))
+    above.set(ylabel="share of correct words", xlim=(0, 1), ylim=(0, 1))
     above.set_title(f"expected calibration error {100 * reliability.error:.1f} %")
     below.bar(edges, reliability.counts, width=1 / _BINS, align="edge", edgecolor="white")
     below.set(xlabel="confidence", ylabel="words")

@@ -1,4 +1,4 @@
-"""An evaluation as text and files for people."""
+"""Reports of an evaluation: text and files."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     try:
         draw_reliability(evaluation.reliability, folder / "reliability.png")
     except ImportError:
-        logger.info("reliability.png is not drawn: it needs matplotlib (pip install 'speechrnn[pictures]')")
+        logger.info("reliability.png not drawn: it needs matplotlib (pip install 'speechrnn[pictures]')")
 
 
 def describe_evaluation(evaluation: Evaluation, name: str) -> str:
-    """Rates, confidences and the worst utterances."""
+    """Describe rates, confidences and the worst utterances."""
     lines = [
         describe_score(name, evaluation.score),
         f"as written, capitals and punctuation included: WER {100 * evaluation.raw.wer:.2f} %, "
@@ -67,7 +67,7 @@ def store_calibration(folder: Path, decoder: str, evaluation: Evaluation, *, cor
 
 
 def describe_score(name: str, score: Score) -> str:
-    """One line for a person: rates with their interval, and its method."""
+    """Describe in one line: rates with their interval, and its method."""
     return (
         f"{name}: WER {100 * score.wer:.2f} % (95 % interval {100 * score.wer_low:.2f}–{100 * score.wer_high:.2f}), "
         f"CER {100 * score.cer:.2f} %, sentences wrong {100 * score.sentence_error_rate:.2f} %; "
@@ -76,7 +76,7 @@ def describe_score(name: str, score: Score) -> str:
 
 
 def describe_errors(utterances: Iterable[ScoredUtterance], *, most: int = 5) -> list[str]:
-    """The worst utterances as text: ``-word`` of the reference was missed, ``+word`` was recognised instead."""
+    """Describe the worst utterances: ``-word`` of the reference was missed, ``+word`` was recognised instead."""
     lines: list[str] = []
     for utterance in utterances:
         if utterance.errors == 0 or len(lines) == most:

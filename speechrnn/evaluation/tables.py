@@ -1,4 +1,4 @@
-"""The tables that a recipe ends with."""
+"""Result tables of recipes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 NO_SPEAKER_STATS = ", no speaker statistics"
-"""After a set's name: scored once more by a model that normalises by speaker, each recording by itself."""
+"""After a set's name: scored without speaker statistics by a model that normalises by speaker."""
 
 
 def describe_results(results: dict[str, Any], output: Path) -> str:
-    """A table of every set's rates, and where everything lies.
+    """Describe the rates of every set in a table, and list the output files.
 
     Args:
-        results: What :func:`speechrnn.recipe.run_recipe` returns.
+        results: As :func:`speechrnn.recipe.run_recipe` returns them.
         output: The run's folder.
     """
     fold = f", {results['fold']} left out" if results["fold"] else ""
@@ -29,13 +29,13 @@ def describe_results(results: dict[str, Any], output: Path) -> str:
             f"| {name} | {scores['utterances']} | {scores['words']} | {rates[0]:.2f} | {rates[1]:.2f}–{rates[2]:.2f} "
             f"| {rates[3]:.2f} | {rates[4]:.2f} |"
         )
-    times = results["test_scorings"]
+    times, count = results["test_scorings"], results.get("utterances_left_out", 0)
     lines += [
         "",
         f"Interval: {results['interval_method']}. Test sets scored {'once' if times == 1 else f'{times} times'}.",
         f"{results['parameters']:,} parameters, trained in {results['training_seconds']:.0f} s on "
         f"{results['cores']} cores ({results['device']}).",
-        *_describe_left_out(results, output),
+        *([f"{count} utterances left out of training, see {output / 'left_out.jsonl'}."] if count else []),
         "",
         f"- model: {output / 'model'}",
         f"- every hypothesis beside its reference, worst first: {output / 'hypotheses.jsonl'}",
@@ -45,17 +45,13 @@ def describe_results(results: dict[str, Any], output: Path) -> str:
     return "\n".join(lines)
 
 
-def _describe_left_out(results: dict[str, Any], output: Path) -> list[str]:
-    count = results.get("utterances_left_out", 0)
-    return [f"{count} utterances left out of training, see {output / 'left_out.jsonl'}."] if count else []
-
-
 def describe_folds(results: dict[str, dict[str, Any]]) -> str:
-    """A table with one line a fold, and the mean of their test accuracies; the last column is there where models
-    normalise by speaker: exact without speaker statistics.
+    """Describe folds in a table with one line per fold, and the mean of their test accuracies.
+
+    Models that normalise by speaker have another column: exact without speaker statistics.
 
     Args:
-        results: What :func:`speechrnn.recipe.run_recipe` returned, by fold.
+        results: As :func:`speechrnn.recipe.run_recipe` returned them, by fold.
     """
     sets = [result["sets"] for result in results.values()]
     kinds = [name for name in ("test", "test" + NO_SPEAKER_STATS) if all(name in each for each in sets)]

@@ -1,4 +1,4 @@
-"""The weights of a language model, chosen on validation data: computed once, decoded many times."""
+"""Tune the weights of a language model on validation data: computed once, decoded many times."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ _WEIGHTS: dict[Unit, tuple[Sequence[float], Sequence[float]]] = {
     "tokens": ((0.1, 0.2, 0.35, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5, 1.0, 1.5)),
 }
 _UNKNOWN_COSTS = (2.0, 5.0, 8.0, 12.0, 20.0)
-_SHRINK = 2  # how often the neighbourhood of the best is looked at, at half the distance each time
+_SHRINK = 2  # searches around the best setting, at half the distance each time
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was found.
+    """The result of tuning.
 
     Attributes:
         config: The weights with the lowest word error rate.
-        wer: That rate on the tuning data, a fraction.
-        beam_wer: The same beam without the language model.
-        greedy_wer: Without beam and language model.
-        unit: What the language model's n-grams are made of.
-        utterances: Of the tuning data.
-        tried: How many settings were decoded with.
+        wer: That rate, a fraction.
+        beam_wer: The rate of the same beam without the language model.
+        greedy_wer: The rate of greedy decoding.
+        unit: Unit of the language model.
+        utterances: Number of utterances.
+        tried: Number of settings tried.
     """
 
     config: FusionConfig
@@ -58,12 +58,12 @@ class Tuning:
 
     @property
     def wer_without(self) -> float:
-        """The lowest rate without the language model."""
+        """Lowest rate without the language model."""
         return min(self.beam_wer, self.greedy_wer)
 
     @property
     def gain(self) -> float:
-        """By how much the language model lowers the word error rate, a fraction."""
+        """Reduction of the word error rate by the language model, a fraction."""
         return self.wer_without - self.wer
 
 
@@ -77,19 +77,19 @@ def tune_weights(
     batch_seconds: float = 120.0,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tuning:
-    """Find how much a language model should count beside an acoustic one.
+    """Tune the weights of a language model for an acoustic model.
 
     Args:
         recognizer: The acoustic model.
-        corpus: Validation data, neither trained nor tested on.
+        corpus: Validation data, used neither for training nor for testing.
         model: The language model.
-        beam_size: Prefixes that the beam search keeps; None: the default of decoding.
-        format: Of the corpus; None: it is found by looking.
+        beam_size: Prefixes kept in the beam; None: the default of decoding.
+        format: Format of the corpus; None: detected.
         batch_seconds: Budget of a batch, padding included, in seconds.
-        advance: Told how many settings were tried, and of about how many.
+        advance: Called with the number of settings tried, and the approximate total.
 
     Raises:
-        ConfigError: The language model does not fit the acoustic one.
+        ConfigError: The language model does not match the acoustic model.
         CorpusError: The corpus cannot be read, or holds no words to score against.
     """
     decoding = DecodingConfig(decoder="beam", beam_size=beam_size)
@@ -100,7 +100,8 @@ def tune_weights(
     best = search.try_out([FusionConfig(weight, bonus) for weight, bonus in product(weights, bonuses)])
     step = (weights[1] - weights[0], (bonuses[1] - bonuses[0]) / 2)
     for _ in range(_SHRINK):
-        around = product(*((at - width, at, at + width) for at, width in zip(_pair(best), step, strict=True)))
+        at = best.language_weight, best.word_bonus
+        around = product(*((one - width, one, one + width) for one, width in zip(at, step, strict=True)))
         best = search.try_out([replace(best, language_weight=max(0.0, one), word_bonus=two) for one, two in around])
         step = (step[0] / 2, step[1] / 2)
     if fusion.unit == "words":
@@ -118,11 +119,7 @@ def tune_weights(
 
 @dataclass
 class _Search:
-    """Word error rates of settings on log-probabilities that are computed once.
-
-    Attributes:
-        tried: Rates of the settings that were decoded with.
-    """
+    """Word error rates of settings on stored log-probabilities."""
 
     recognizer: Recognizer
     fusion: Fusion
@@ -140,7 +137,7 @@ class _Search:
         return sum(count.errors for count in counts) / sum(count.length for count in counts)
 
     def try_out(self, configs: Sequence[FusionConfig]) -> FusionConfig:
-        """Decode with those that were not tried yet; the best of all."""
+        """Decode with new settings; return the best of all."""
         assert self.fusion.unit is not None
         total = math.prod(map(len, _WEIGHTS[self.fusion.unit])) + 8 * _SHRINK + len(_UNKNOWN_COSTS)
         for config in configs:
@@ -150,14 +147,10 @@ class _Search:
         return min(self.tried, key=lambda config: self.tried[config])
 
 
-def _pair(config: FusionConfig) -> tuple[float, float]:
-    return config.language_weight, config.word_bonus
-
-
 def _compute(
     recognizer: Recognizer, corpus: str | Path, format: str | None, batch_seconds: float
 ) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
-    """Log-probabilities with their lengths, and the references in the same order."""
+    """Compute log-probabilities with their lengths, and the references in the same order."""
     utterances = list(read_corpus(corpus, format))
     references = {each.id: normalize_for_scoring(each.text) for each in utterances}
     if not any(references.values()):
@@ -181,7 +174,7 @@ def _compute(
 
 
 def describe_tuning(found: Tuning) -> str:
-    """The weights and the error rates with and without the language model, in a line."""
+    """Describe the weights and the error rates with and without the language model, in one line."""
     config = found.config
     return (
         f"language_weight {config.language_weight:g}, word_bonus {config.word_bonus:g}, unknown_cost "

@@ -1,7 +1,7 @@
-"""What is measured on a model after training and stored in its folder: calibrations and tuned weights, as JSON.
+"""Calibrations and tuned weights, which are measured after training and stored in the model folder as JSON.
 
 CTC posteriors are overconfident. A calibration, fitted on validation data for one decoder, maps a word's raw confidence
-to the probability that the word is right; it keeps the order.
+to the probability that the word is correct; it is monotonic.
 
 Source:
     J. Platt, "Probabilistic outputs for support vector machines", 1999 (a logistic function of the raw score);
@@ -24,16 +24,15 @@ _EDGE = 1e-6  # raw confidences closer to 0 or 1 are clipped to this distance
 
 @dataclass(frozen=True)
 class Calibration:
-    """The probability that a word is right: the logistic function of slope · logit(raw confidence) + offset.
+    """The probability that a word is correct: the logistic function of slope · logit(raw confidence) + offset.
 
     Attributes:
         slope: Above 0; below 1 for an overconfident model.
         offset: Of the logit.
-        words: Number of words that it was fitted on.
-        corpus: Where they are from.
-        error: Expected calibration error of the calibrated confidences, on words that it was not fitted to; NaN if not
-            measured.
-        raw_error: The same of the raw confidences, on the same words.
+        words: Number of words in the fit.
+        corpus: Name of the validation data.
+        error: Expected calibration error of calibrated confidences, on held-out words; NaN if not measured.
+        raw_error: The same for the raw confidences.
     """
 
     slope: float = bounded(MISSING, 0, 1e6, open="low")
@@ -47,22 +46,22 @@ class Calibration:
         check_settings(self)
 
     def apply(self, confidence: float) -> float:
-        """The probability that a word of this raw confidence, in [0, 1], is right."""
+        """Return the probability that a word of this raw confidence, in [0, 1], is correct."""
         return 0.5 + 0.5 * math.tanh(0.5 * (self.slope * logit(confidence) + self.offset))  # never overflows
 
 
 @dataclass(frozen=True)
 class TunedWeights:
-    """Weights of a language model beside one acoustic model, and how they were found.
+    """Weights of a language model, tuned for one acoustic model.
 
     Attributes:
         language_weight: As in :class:`speechrnn.decoding.fusion.FusionConfig`.
-        word_bonus: Likewise.
-        unknown_cost: Likewise.
-        wer: Word error rate on the corpus that they were tuned on, a fraction.
-        wer_without: The same without the language model.
-        corpus: That corpus.
-        utterances: Number of its utterances.
+        word_bonus: As there.
+        unknown_cost: As there.
+        wer: Word error rate on the tuning data, a fraction.
+        wer_without: The same without language model.
+        corpus: Name of the tuning data.
+        utterances: Number of utterances in it.
         file: The language model's file.
     """
 
@@ -80,6 +79,6 @@ class TunedWeights:
 
 
 def logit(confidence: float) -> float:
-    """The natural log of the odds, at most a million to one."""
+    """Return the natural log of the odds, at most a million to one."""
     clipped = min(max(confidence, _EDGE), 1.0 - _EDGE)
     return math.log(clipped) - math.log1p(-clipped)

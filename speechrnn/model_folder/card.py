@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it was trained on and under which licences, how well it does, how to use it."""
+"""The model card: training data and licences, results, use and limits of a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def make_model_card(provenance: Mapping[str, Any], *, num_parameters: int, sampl
     """Write a model card in Markdown, with the header that the Hugging Face Hub reads.
 
     Args:
-        provenance: As in :class:`speechrnn.model_folder.ModelFolder`; what is missing is said to be unknown.
-        num_parameters: Trained numbers of the model.
+        provenance: As in :class:`speechrnn.model_folder.ModelFolder`.
+        num_parameters: Number of parameters.
         sample_rate: Of the model's input, in Hz.
         name: Title; empty for a general one.
 
@@ -23,7 +23,7 @@ def make_model_card(provenance: Mapping[str, Any], *, num_parameters: int, sampl
     sections = [
         _write_header(languages),
         f"# {name or 'A speech recogniser'}\n\nA recurrent CTC model with {num_parameters:,} parameters, made with "
-        f"speechrnn. It writes down {spoken}speech; audio of any rate is resampled to {sample_rate:,} Hz.",
+        f"speechrnn. It transcribes {spoken}speech; audio of any rate is resampled to {sample_rate:,} Hz.",
         _describe_training(provenance),
         _describe_results(provenance.get("results")),
         _USE,
@@ -50,10 +50,10 @@ result.words  # each with start and end in seconds and a confidence in [0, 1]
 
 _LIMITS = """## Limits
 
-It knows the languages, voices, microphones and rooms of its training data; on others expect more errors than stated
-here, so measure on recordings of your own: `speechrnn evaluate CORPUS -m FOLDER`. It writes something for any sound,
-speech or not. Confidences are probabilities of being right where `confidence.json` is in this folder, on speech like
-what they were calibrated on; without it they only rank words."""
+Expect more errors than stated here on languages, speakers, microphones and rooms that differ from the training data;
+measure on your own recordings: `speechrnn evaluate CORPUS -m FOLDER`. The model outputs text for any sound, speech or
+not. Confidences are calibrated probabilities if this folder has `confidence.json`, for speech like the validation data;
+without it they only rank words."""
 
 
 def _write_header(languages: list[str]) -> str:
@@ -76,33 +76,18 @@ def _describe_training(provenance: Mapping[str, Any]) -> str:
 def _describe_results(results: Any) -> str:
     if not results:
         return "## Results\n\nNo results are recorded."
-    rows = [
-        [
-            name,
-            _count(scores.get("utterances")),
-            _count(scores.get("words")),
-            _percent(scores.get("wer")),
-            _interval(scores),
-        ]
-        for name, scores in results.get("sets", {}).items()
-    ]
+    rows = []
+    for name, scores in results.get("sets", {}).items():
+        counts = ("–" if scores.get(key) is None else f"{scores[key]:,}" for key in ("utterances", "words"))
+        ends = [_percent(scores.get(key)) for key in ("wer_low", "wer_high")]
+        rows.append([name, *counts, _percent(scores.get("wer")), "–" if "–" in ends else " to ".join(ends)])
     table = _make_table(["Set", "Utterances", "Words", "WER", "95 % interval"], rows)
     method = results.get("interval_method")
     return f"## Results\n\n{table}" + (f"\n\nIntervals: {method}." if method else "")
 
 
-def _interval(scores: Mapping[str, Any]) -> str:
-    if scores.get("wer_low") is None or scores.get("wer_high") is None:
-        return "–"
-    return f"{_percent(scores['wer_low'])} to {_percent(scores['wer_high'])}"
-
-
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.2f} %"
-
-
-def _count(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
 
 
 def _make_table(header: list[str], rows: Iterable[list[Any]]) -> str:
@@ -111,5 +96,5 @@ def _make_table(header: list[str], rows: Iterable[list[Any]]) -> str:
 
 
 def _make_cell(cell: Any) -> str:
-    """One cell: on one line, and without the sign that ends it."""
+    """One cell: a single line with escaped column separators."""
     return " ".join(str(cell).split()).replace("|", "\\|") if cell else "not stated"

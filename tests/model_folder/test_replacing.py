@@ -5,12 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from speechrnn.errors import ModelError
 from speechrnn.model_folder import format as model_format
 from speechrnn.model_folder import load_model, replacing, save_model
 
@@ -137,23 +135,25 @@ def test_death_at_any_system_call_leaves_the_old_or_the_new_model(folder, models
 def test_a_killed_process_leaves_a_model(folder, models, make_tiny_model):
     save_model(folder.parent / "other", make_tiny_model(seed=3, num_layers=1, hidden_size=64))
     script = (
-        "import sys\n"
+        "import sys, time\n"
         "from speechrnn.model_folder import load_model, save_model\n"
         "models = [load_model(path) for path in sys.argv[2:]]\n"
         "print('ready', flush=True)\n"
         "while True:\n"
         "    for model in models:\n"
         "        save_model(sys.argv[1], model)\n"
+        "        time.sleep(0.05)\n"
     )
     paths = [str(folder), str(folder), str(folder.parent / "other")]
     with subprocess.Popen([sys.executable, "-c", script, *paths], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         sizes = set()
         until = time.monotonic() + 30.0
-        while len(sizes) < 2 and time.monotonic() < until:
-            with suppress(ModelError):  # config.json of the one, model.safetensors of the other
-                sizes.add(load_model(folder).acoustic.num_parameters)
-        process.send_signal(signal.SIGKILL)
+        try:
+            while len(sizes) < 2 and time.monotonic() < until:
+                sizes.add(load_model(folder).acoustic.num_parameters)  # never files of both
+        finally:
+            process.send_signal(signal.SIGKILL)
     assert len(sizes) == 2
     assert load_model(folder).acoustic.num_parameters in sizes
 

@@ -151,7 +151,7 @@ def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, c
     ("arguments", "message"),
     [
         (["--speaker", "../anna"], "--speaker '../anna': expected letters, digits, dots, - and _"),
-        (["--speaker", ".anna"], "no dot at the front"),
+        (["--speaker", ".anna"], "not starting with a dot"),
         (["--speaker", ""], "--speaker ''"),
         (["--steps", "-1"], "steps must be 0 or more"),
         (["--steps", "x"], "invalid int value: 'x'"),

@@ -261,7 +261,7 @@ def test_load_from_the_package_takes_a_folder(tiny_model_folder, recognizer, rec
 @pytest.mark.parametrize("name", ["/no/such/folder", "./owner/name", "name", "a/b/c", "~/no-such"])
 def test_a_path_that_is_none_is_not_asked_of_the_hub(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ModelError, match="there is no such model folder, and this is no Hugging Face Hub id"):
+    with pytest.raises(ModelError, match="there is no such model folder, and this is not a Hugging Face Hub id"):
         load(name)
 
 
