@@ -8,14 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.arguments import (
-    add_corpus_argument,
-    add_group,
-    add_model_argument,
-    print_note,
-    print_text,
-    show_progress,
-)
+from speechrnn.cli import arguments
 from speechrnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,15 +22,15 @@ EXAMPLE = "speechrnn corpus check mine/train -m runs/en/model --test mine/test"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    add_corpus_argument(parser)
-    add_group(parser, "input").add_argument("--test", metavar="PATH", help="a test corpus: report overlap with it")
-    add_model_argument(parser, count="optional")
-    group = add_group(parser, "model")
+    arguments.add_corpus_argument(parser)
+    arguments.add_group(parser, "input").add_argument("--test", metavar="PATH", help="a test corpus: report overlap")
+    arguments.add_model_argument(parser, count="optional")
+    group = arguments.add_group(parser, "model")
     group.description = (
         "With a model or a configuration, unknown characters and texts too long for CTC are reported too."
     )
     group.add_argument("--config", metavar="FILE", help="a configuration instead of a model")
-    output = add_group(parser, "output")
+    output = arguments.add_group(parser, "output")
     output.add_argument("--json", action="store_true", help="print everything as JSON")
     output.add_argument("--plot", metavar="FILE", help="draw durations and speaking rates (PNG; needs matplotlib)")
     output.add_argument(
@@ -59,14 +52,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.write_clean is not None:
         check_clean_folder(Path(args.write_clean))
     view = _choose_view(args)
-    with show_progress(args.corpus) as advance:
+    with arguments.show_progress(args.corpus) as advance:
         survey = survey_corpus(args.corpus, format=args.format, view=view, advance=advance)
     if args.test is not None:
-        with show_progress(args.test) as advance:
+        with arguments.show_progress(args.test) as advance:
             survey.leakage = compare(survey, survey_corpus(args.test, format=args.format, advance=advance))
-    print_text(json.dumps(survey.to_dict(), ensure_ascii=False) if args.json else describe_survey(survey))
+    arguments.print_text(json.dumps(survey.to_dict(), ensure_ascii=False) if args.json else describe_survey(survey))
     if args.write_clean is not None:
-        print_note(write_clean(survey, Path(args.write_clean)))
+        arguments.print_note(write_clean(survey, Path(args.write_clean)))
     if args.plot is not None:
         from speechrnn.inspection.pictures import write_histograms
 

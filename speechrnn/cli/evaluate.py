@@ -6,16 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from speechrnn.cli.arguments import (
-    add_corpus_argument,
-    add_decoding_arguments,
-    add_group,
-    add_model_argument,
-    make_output_folder,
-    print_note,
-    print_text,
-    read_decoding,
-)
+from speechrnn.cli import arguments
 from speechrnn.errors import ConfigError
 
 SUMMARY = "score a model on a corpus: WER with a 95 % interval, CER, every hypothesis with its reference"
@@ -25,8 +16,8 @@ EXAMPLE = "speechrnn evaluate runs/fsdd/test.jsonl -m runs/fsdd/model -o runs/fs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.usage = "%(prog)s CORPUS -m M [options]"
-    add_corpus_argument(parser)
-    output = add_group(parser, "output")
+    arguments.add_corpus_argument(parser)
+    output = arguments.add_group(parser, "output")
     output.add_argument(
         *("-o", "--output"),
         metavar="DIR",
@@ -38,15 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fit confidence calibration of this decoder on CORPUS (validation data), store it with the model",
     )
-    add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
+    arguments.add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
     statistics = (
         "normalise each recording by itself: a model that normalises by speaker otherwise estimates the statistics of "
         "each speaker from all their recordings, without their texts"
     )
     for option, meaning in {"--no-speaker-stats": statistics, "--unknown-speakers": argparse.SUPPRESS}.items():
-        add_group(parser, "model").add_argument(option, dest="use_speaker_stats", action="store_false", help=meaning)
-    add_decoding_arguments(parser)
-    add_group(parser, "decoding").add_argument(
+        arguments.add_group(parser, "model").add_argument(
+            option, dest="use_speaker_stats", action="store_false", help=meaning
+        )
+    arguments.add_decoding_arguments(parser)
+    arguments.add_group(parser, "decoding").add_argument(
         "--carry-state",
         choices=("no", "recording", "speaker"),
         default="no",
@@ -57,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Score and print; 1 if recordings could not be transcribed."""
-    folder = None if args.output is None else make_output_folder(args.output)
-    decoding = read_decoding(args)
+    folder = None if args.output is None else arguments.make_output_folder(args.output)
+    decoding = arguments.read_decoding(args)
     if args.calibrate and not isinstance(args.model, str):
         raise ConfigError("--calibrate: the calibration is stored with one model; give -m once")
 
@@ -85,11 +78,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.calibrate:
         decoder = recognizer.choose_decoder(**decoding).name
         calibration = store_calibration(find_folder(args.model), decoder, evaluation, corpus=args.corpus)
-        print_note(
+        arguments.print_note(
             f"confidences of {decoder} are calibrated on {calibration.words:,} words: expected calibration error "
             f"{100 * calibration.error:.1f} %, before {100 * calibration.raw_error:.1f} %"
         )
-    print_text(
+    arguments.print_text(
         json.dumps(evaluation.to_dict()) if args.json else describe_evaluation(evaluation, Path(args.corpus).stem)
     )
     return 1 if any(utterance.problem for utterance in evaluation.utterances) else 0

@@ -5,15 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from speechrnn.cli.arguments import (
-    add_corpus_argument,
-    add_decoding_arguments,
-    add_group,
-    add_model_argument,
-    print_text,
-    read_decoding,
-    show_progress,
-)
+from speechrnn.cli import arguments
 
 SUMMARY = "tune the weights of a language model on validation data, and store them with the acoustic model"
 EXAMPLE = "speechrnn lm tune mine/valid -m runs/mine/model --language-model lm.bin"
@@ -23,12 +15,12 @@ logger = logging.getLogger("speechrnn")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    add_corpus_argument(parser, "validation data, neither training nor test data")
-    add_model_argument(parser, "--device", "--batch-seconds")
-    add_group(parser, "language model").add_argument(
+    arguments.add_corpus_argument(parser, "validation data, neither training nor test data")
+    arguments.add_model_argument(parser, "--device", "--batch-seconds")
+    arguments.add_group(parser, "language model").add_argument(
         "--language-model", required=True, metavar="FILE", help="output of lm build, or any ARPA file"
     )
-    add_decoding_arguments(parser, "beam_size")
+    arguments.add_decoding_arguments(parser, "beam_size")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -38,9 +30,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.model_folder import find_folder
     from speechrnn.recognition.recognizer import load
 
-    decoding = read_decoding(args)
+    decoding = arguments.read_decoding(args)
     model = read_language_model(args.language_model)
-    with show_progress(args.corpus) as advance:
+    with arguments.show_progress(args.corpus) as advance:
         found = tune_weights(
             load(args.model, device=args.device),
             args.corpus,
@@ -50,7 +42,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             batch_seconds=args.batch_seconds,
             advance=advance,
         )
-    print_text(describe_tuning(found))
+    arguments.print_text(describe_tuning(found))
     if found.gain <= 0:
         logger.warning(
             "this language model gave no improvement; build it from text that is closer to the speech, or omit it"

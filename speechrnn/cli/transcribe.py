@@ -8,16 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from speechrnn.cli.arguments import (
-    add_decoding_arguments,
-    add_group,
-    add_model_argument,
-    escape_controls,
-    make_output_folder,
-    print_text,
-    read_decoding,
-    show_progress,
-)
+from speechrnn.cli import arguments
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.transcript import FORMATS, choose_names, write_files
 
@@ -37,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings: wav, flac, ogg, opus, mp3")
     parser.usage = "%(prog)s AUDIO … -m M [options]"
-    add_group(parser, "audio", "--channel").add_argument(
+    arguments.add_group(parser, "audio", "--channel").add_argument(
         "--consecutive",
         action="store_true",
         help="the recordings are consecutive parts of one: start each from the final hidden state of the previous one",
     )
-    output = add_group(parser, "output")
+    output = arguments.add_group(parser, "output")
     files = (
         "write DIR/NAME.FORMAT for each recording, named like its file; a second one of that name becomes NAME-2 "
         "(default: print; of several recordings one line each: path, tab, text)"
@@ -50,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("-o", "--output", metavar="DIR", help=files)
     names = f"{', '.join(FORMATS)} or all (default: txt)"
     output.add_argument("-f", "--format", metavar="NAME", choices=(*FORMATS, "all"), default="txt", help=names)
-    add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
-    add_decoding_arguments(parser)
+    arguments.add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
+    arguments.add_decoding_arguments(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
-    write, decoding = _choose_output(args), read_decoding(args)
+    write, decoding = _choose_output(args), arguments.read_decoding(args)
 
     from speechrnn.recognition.recognizer import load
 
@@ -65,7 +56,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     done = 0
     has_several = len(args.audio) > 1
     is_wanted = has_several and bool(args.output or not sys.stdout.isatty())
-    with show_progress("transcribing", is_wanted=is_wanted) as advance:
+    with arguments.show_progress("transcribing", is_wanted=is_wanted) as advance:
 
         def report(path: str | None, error: SpeechRNNError) -> None:
             failed.append(str(path))
@@ -95,7 +86,7 @@ def _choose_output(args: argparse.Namespace) -> Callable[[Transcript], None]:
     """Check the options of output, and return a function that writes a transcript."""
     has_several = len(args.audio) > 1
     if args.output is not None:
-        folder, names = make_output_folder(args.output), choose_names(args.audio)
+        folder, names = arguments.make_output_folder(args.output), choose_names(args.audio)
         formats = list(FORMATS) if args.format == "all" else [args.format]
         return lambda transcript: write_files(transcript, formats, folder / names[str(transcript.audio)])
     if args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS):
@@ -103,7 +94,7 @@ def _choose_output(args: argparse.Namespace) -> Callable[[Transcript], None]:
     is_table = has_several and args.format == "txt"
 
     def write(transcript: Transcript) -> None:
-        path = escape_controls(transcript.audio or "", is_column=True) + "\t" if is_table else ""
-        print_text(path + FORMATS[args.format](transcript), end="")
+        path = arguments.escape_controls(transcript.audio or "", is_column=True) + "\t" if is_table else ""
+        arguments.print_text(path + FORMATS[args.format](transcript), end="")
 
     return write
