@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from speechrnn.evaluation.evaluate import Comparison, Evaluation
     from speechrnn.training.data import SpeechData
 
+    Corpora = dict[str, Sequence[Utterance]]
+
 logger = logging.getLogger("speechrnn")
 
 OLD_SHARES = (0.25, 0.5, 0.75)
@@ -113,11 +115,11 @@ def finetune(
 
 def _read_corpora(
     train: str | Path, valid: str | Path | None, replay: str | Path | None, output: Path, *, overwrite: bool
-) -> tuple[dict[str, str], dict[str, Sequence[Utterance]]]:
+) -> tuple[dict[str, str], Corpora]:
     """Paths and utterances of the corpora by setting; without ``valid``, a tenth of ``train`` is held out."""
     given = {"data.train": train, "data.valid": valid, "start.replay": replay}
     paths = {name: str(Path(path).resolve()) for name, path in given.items() if path is not None}
-    corpora: dict[str, Sequence[Utterance]] = {name: read_corpus(given[name] or "") for name in paths}
+    corpora: Corpora = {name: read_corpus(given[name] or "") for name in paths}
     if valid is None:
         parts = _split(corpora["data.train"], Path(train), output, overwrite=overwrite)
         corpora |= {f"data.{name}": part for name, part in parts.items()}
@@ -125,14 +127,12 @@ def _read_corpora(
     return paths, corpora
 
 
-def _split(
-    utterances: Sequence[Utterance], path: Path, output: Path, *, overwrite: bool
-) -> dict[str, Sequence[Utterance]]:
+def _split(utterances: Sequence[Utterance], path: Path, output: Path, *, overwrite: bool) -> Corpora:
     """Hold out a part for validation; write a manifest of each part."""
     if len(utterances) < 2:
         raise CorpusError(f"{path}: one utterance cannot be split; give a validation corpus with --valid")
     train, valid = hold_out(utterances, every=VALID_EVERY, where=path)
-    parts = {"train": train, "valid": valid}
+    parts: Corpora = {"train": train, "valid": valid}
     if not all(_is_written(output / f"{name}.jsonl", part) for name, part in parts.items()):
         if not overwrite:
             refuse_to_replace(output)  # a run there was trained on other data, and may be resumed
@@ -141,7 +141,7 @@ def _split(
         "no validation set was given: %d of %d utterances are held out (%s); give one with --valid",
         len(valid), len(utterances), output / "valid.jsonl",
     )  # fmt: skip
-    return dict(parts)
+    return parts
 
 
 def _is_written(path: Path, utterances: Sequence[Utterance]) -> bool:
@@ -194,20 +194,14 @@ def _configure(
     """The run's configuration: the model's settings, then those chosen for the recordings, then those given."""
     unset = {"trainer.max_epochs": -1}  # distinguishes the default from a request
     asked = load_config(None, [*to_arguments(settings | unset), *given])
-    chosen = choose_settings(
-        base,
-        utterances,
-        text=asked.text,
-        alphabet=alphabet,
-        kind=asked.tokens.kind,
-        epochs=asked.trainer.get("max_epochs"),
-    )
+    wanted: dict[str, Any] = {"kind": asked.tokens.kind, "epochs": asked.trainer.get("max_epochs")}
+    chosen = choose_settings(base, utterances, text=asked.text, alphabet=alphabet, **wanted)
     config = load_config(None, [*to_arguments(settings | chosen), *given])
     logger.info("%.2f h: %s", count_hours(utterances), describe_plan(config))
     return config
 
 
-def _evaluate_all(model: ModelFolder, corpora: Mapping[str, Sequence[Utterance]]) -> dict[str, Evaluation]:
+def _evaluate_all(model: ModelFolder, corpora: Corpora) -> dict[str, Evaluation]:
     from speechrnn.evaluation.evaluate import evaluate
     from speechrnn.recognition.recognizer import Recognizer
 
@@ -222,10 +216,7 @@ def _describe_rates(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def _compare(
-    result: TrainingResult,
-    old: ModelFolder,
-    corpora: Mapping[str, Sequence[Utterance]],
-    before: Mapping[str, Evaluation],
+    result: TrainingResult, old: ModelFolder, corpora: Corpora, before: Mapping[str, Evaluation]
 ) -> FineTuning:
     from speechrnn.evaluation.evaluate import compare
 
@@ -243,10 +234,7 @@ def _compare(
 
 
 def _try_means(
-    tuned: ModelFolder,
-    old: ModelFolder,
-    corpora: Mapping[str, Sequence[Utterance]],
-    after: dict[str, Evaluation],
+    tuned: ModelFolder, old: ModelFolder, corpora: Corpora, after: dict[str, Evaluation]
 ) -> tuple[float, dict[str, Evaluation]]:
     """The share of old weights with the fewest errors among those not worse on either set; 0 if there is none."""
     best, best_share = after, 0.0
@@ -263,15 +251,13 @@ def _try_means(
 def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
     from speechrnn.evaluation.report import store_calibration
 
-    output = outcome.training.output
-    write_json(
-        output / f"{REPORT}.json",
-        {
-            "training_seconds": outcome.training.seconds,
-            "old_weights": outcome.old_share,
-            "sets": {name: {**asdict(each), "verdict": each.verdict} for name, each in outcome.sets.items()},
-        },
-    )
+    output, compared = outcome.training.output, outcome.sets.items()
+    report = {
+        "training_seconds": outcome.training.seconds,
+        "old_weights": outcome.old_share,
+        "sets": {name: {**asdict(each), "verdict": each.verdict} for name, each in compared},
+    }
+    write_json(output / f"{REPORT}.json", report)
     write_atomic(output / f"{REPORT}.md", describe_finetuning(outcome) + "\n", error=ConfigError)
     sets = {name: evaluation.to_dict() for name, evaluation in after.items()}
     add_results(outcome.training.model, {"interval_method": after["valid"].score.interval_method, "sets": sets})

@@ -36,6 +36,7 @@ _SHORT_SECONDS = 0.3  # about one syllable
 _SATURATED = 0.95
 _STEPS = 8
 _LEAST_SHARE = 0.1
+_DIRECTIONS = ("forward", "backward")
 
 GATES: dict[Cell, tuple[str, ...]] = {
     "tanh": ("state",),
@@ -179,7 +180,7 @@ class LagSums:
             means = (norms / at_start * at_start[0] / counts[0]).nan_to_num(nan=0.0, posinf=math.inf)
             is_measured = counts >= _LEAST_SHARE * counts[0]
             curve = (means[is_measured], counts[is_measured], seconds_per_frame)
-            curves.append(LagCurve(layer + 1, "backward" if side else "forward", *curve))
+            curves.append(LagCurve(layer + 1, _DIRECTIONS[side], *curve))
         return curves
 
 
@@ -255,14 +256,14 @@ class RecurrentWeights:
 def measure_recurrent_weights(stack: RecurrentStack) -> list[RecurrentWeights]:
     """Spectral radius and singular values of each gate of each layer and direction."""
     found = []
-    for number, layer in enumerate(stack.layers):
+    for number, layer in enumerate(stack.layers, start=1):
         assert isinstance(layer, RecurrentLayer)
-        for side, direction in enumerate(layer.directions):
+        for name, direction in zip(_DIRECTIONS, layer.directions, strict=False):
             recurrent = CellWeights.of(direction).weight_recurrent.detach().double().cpu()
             blocks = [torch.diag(recurrent)] if recurrent.ndim == 1 else recurrent.chunk(len(GATES[layer.cell]))
             for gate, block in zip(GATES[layer.cell], blocks, strict=True):
-                radius, name = float(torch.linalg.eigvals(block).abs().max()), "backward" if side else "forward"
-                found.append(RecurrentWeights(number + 1, name, gate, radius, torch.linalg.svdvals(block)))
+                radius = float(torch.linalg.eigvals(block).abs().max())
+                found.append(RecurrentWeights(number, name, gate, radius, torch.linalg.svdvals(block)))
     return found
 
 
@@ -288,12 +289,12 @@ class Saturation:
 def measure_saturation(layers: list[UnrolledLayer]) -> list[Saturation]:
     """Saturated units of each layer, direction and gate, over all valid frames."""
     found = []
-    for number, layer in enumerate(layers):
-        for side, direction in enumerate(layer.directions):
+    for number, layer in enumerate(layers, start=1):
+        for name, direction in zip(_DIRECTIONS, layer.directions, strict=False):
             is_valid = valid_mask(direction.inputs, direction.lengths).T  # (T', B)
             for place, gate in enumerate(GATES[direction.cell]):
                 values = torch.stack([saved[place].detach() for saved in direction.saved])[is_valid]
                 floor = 1 - _SATURATED if gate.endswith("gate") else -_SATURATED
                 low, high = (float(part.double().mean()) for part in (values < floor, values > _SATURATED))
-                found.append(Saturation(number + 1, "backward" if side else "forward", gate, low, high))
+                found.append(Saturation(number, name, gate, low, high))
     return found
