@@ -35,7 +35,7 @@ def test_text_loses_its_byte_order_mark(tmp_path):
     assert read_text(tmp_path / "a.txt") == "naïve\r\n"
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path):
+def test_files_that_are_not_regular_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, words in [
         ("/dev/zero", "/dev/zero: is not a regular file; expected an alphabet"),
@@ -59,7 +59,7 @@ def test_a_size_limit_holds_to_the_byte(tmp_path):
         read_text(tmp_path / "a.txt", largest=1023)
 
 
-def test_a_line_that_is_no_utf_8_is_named(tmp_path):
+def test_a_line_that_is_not_utf_8_is_reported(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\ntwo\xff\n")
     with pytest.raises(SpeechRNNError, match=r"a.txt line 2: not UTF-8 \(byte 0xff\)"):
         read_text(tmp_path / "a.txt")
@@ -147,7 +147,7 @@ def test_a_failure_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_place_that_cannot_be_is_named(tmp_path):
+def test_an_impossible_path_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SpeechRNNError, match="cannot be written"):
         write_atomic(tmp_path / "file" / "below.txt", "x")
@@ -160,7 +160,7 @@ def test_json_reads_back(tmp_path):
     assert [json.loads(line)["n"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, 2]
 
 
-def test_what_breaks_off_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+def test_an_interrupted_write_leaves_only_the_old_file(tmp_path):
     write_atomic(tmp_path / "a.txt", "old")
 
     def break_off():

@@ -23,7 +23,7 @@ def test_mask_is_true_before_each_length():
     ]
 
 
-def test_padding_is_zero_whatever_it_held_and_of_any_rank():
+def test_padding_becomes_zero_for_any_value_and_rank():
     lengths = torch.tensor([1, 3])
     for shape in ((2, 3), (2, 3, 2), (2, 3, 2, 2)):
         sequences = torch.full(shape, torch.nan)

@@ -69,7 +69,7 @@ def open_member(archive: Path, name: str) -> io.BytesIO:
     """
     members = list_members(archive)
     if name not in members:
-        raise AudioError(f"{archive}: holds no {name}; it may be cut off or damaged: copy or pack it again")
+        raise AudioError(f"{archive}: has no {name}; it may be cut off or damaged: copy or pack it again")
     position, size = members[name]
     try:
         with archive.open("rb") as file:

@@ -182,7 +182,7 @@ def explain_unreadable(stream: BinaryIO, name: str) -> str:
             return f"{name}: damaged or cut off: begins as {kind} does, but cannot be decoded; copy it again"
     text = head.decode(errors="ignore")
     if len(text) > len(head) / 2 and all(character.isprintable() or character.isspace() for character in text):
-        return f"{name}: holds text, not sound; give a recording (wav, flac, ogg, opus, mp3)"
+        return f"{name}: contains text, not sound; give a recording (wav, flac, ogg, opus, mp3)"
     return (
         f"{name}: not in a format that can be read (wav, flac, ogg, opus, mp3); convert it: ffmpeg -i in.xyz out.flac"
     )

@@ -44,7 +44,7 @@ def read_manifest(path: str | Path) -> UtteranceList:
         The utterances, in the manifest's order. The recordings are not opened.
 
     Raises:
-        CorpusError: The file cannot be read or holds no utterance, or a line is wrong; the message names the line.
+        CorpusError: The file cannot be read or contains no utterance, or a line is wrong; the message names the line.
     """
     path = Path(path)
     if path.is_dir():
@@ -62,7 +62,7 @@ def read_manifest(path: str | Path) -> UtteranceList:
         unnamed.append(record.get("id") is None)
         counts[utterance.id] += 1
     if not utterances:
-        raise CorpusError(f"{path}: the manifest holds no utterance; expected one JSON object a line")
+        raise CorpusError(f"{path}: the manifest contains no utterance; expected one JSON object a line")
     repeated = {name for name, count in counts.items() if count > 1}
     if not repeated:
         return utterances

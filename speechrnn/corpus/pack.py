@@ -79,7 +79,7 @@ def pack_corpus(
         beside.mkdir(parents=True)
         _write_shards(packed, utterances, beside, encoding, shard_size, sample_rate, advance)
         if not packed.utterances:
-            reason = next(iter(packed.failed.values()), "it holds no utterance")
+            reason = next(iter(packed.failed.values()), "it contains no utterance")
             raise CorpusError(f"nothing can be packed: {reason}")
         beside.rename(folder)
     except OSError as error:

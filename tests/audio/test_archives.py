@@ -32,7 +32,7 @@ def archive(tmp_path):
     return write_archive(tmp_path / "x.tar", recordings), recordings
 
 
-def test_a_path_that_goes_on_inside_an_archive_is_read_like_a_file(archive):
+def test_a_path_into_an_archive_is_read_like_a_file(archive):
     path, recordings = archive
     for name, samples in recordings.items():
         waveform = read_audio(path / name)
@@ -42,13 +42,13 @@ def test_a_path_that_goes_on_inside_an_archive_is_read_like_a_file(archive):
     np.testing.assert_allclose(part, recordings["a/u.2.flac"][800:2400], atol=2**-15)
 
 
-def test_what_goes_into_an_archive_and_what_does_not():
+def test_paths_into_archives_are_recognised():
     assert find_archive("a/b.tar/c/d.flac")[1] == "c/d.flac"
     assert find_archive("a/b.tar") is None
     assert find_archive("a/b/c.flac") is None
 
 
-def test_an_archive_is_read_anew_when_it_has_changed(archive):
+def test_an_archive_is_read_again_when_it_has_changed(archive):
     path, _ = archive
     assert len(list_members(path)) == 3
     assert list_members(path) is list_members(path)
@@ -78,9 +78,9 @@ def test_members_are_found_by_their_whole_names_and_listed_in_the_archives_order
     assert "a" not in list_members(path)
 
 
-def test_archives_with_faults_are_named(archive, tmp_path):
+def test_faults_of_archives_are_reported(archive, tmp_path):
     path, _ = archive
-    with pytest.raises(AudioError, match=r"x\.tar: holds no b\.flac"):
+    with pytest.raises(AudioError, match=r"x\.tar: has no b\.flac"):
         read_audio(path / "b.flac")
     (tmp_path / "text.tar").write_text("no archive " * 100)
     with pytest.raises(AudioError, match=r"text\.tar: a damaged tar archive .* copy or pack it again"):

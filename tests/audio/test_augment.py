@@ -67,7 +67,7 @@ def test_pauses_are_as_long_as_drawn_and_as_quiet_as_the_quietest_tenth():
     assert np.mean(lengths) == pytest.approx(1000, abs=100)
 
 
-def test_pauses_stand_at_their_share_of_ends():
+def test_pauses_are_added_to_their_share_of_ends():
     config = AugmentConfig(padding_seconds=0.25, padding_probability=0.3)
     padded = [add_pauses(make_tone(800), config, sample_rate=8000, seed=seed) for seed in range(500)]
     bare = sum(len(samples) == 800 for samples in padded)
@@ -98,7 +98,7 @@ def test_the_gate_cuts_quiet_ends_and_keeps_quiet_middles():
         np.testing.assert_array_equal(cut, word[800 * first : 800 * last])
 
 
-def test_the_gate_cuts_its_share_and_leaves_silence_alone():
+def test_the_gate_cuts_its_share_and_does_not_change_silence():
     word = np.concatenate([np.full(800, 1e-4), np.ones(800)]).astype(np.float32)
     config = GateConfig(probability=0.3)
     cut = [len(cut_quiet_ends(word, config, sample_rate=8000, seed=seed)) < 1600 for seed in range(1000)]
@@ -107,7 +107,7 @@ def test_the_gate_cuts_its_share_and_leaves_silence_alone():
     assert len(cut_quiet_ends(silence, GateConfig(probability=1.0), sample_rate=8000, seed=0)) == 800
 
 
-def test_what_is_off_leaves_an_utterance_untouched():
+def test_effects_that_are_off_change_nothing():
     assert augment(make_tone(), AugmentConfig(), sample_rate=8000, seed=1).tolist() == make_tone().tolist()
 
 
@@ -245,7 +245,7 @@ def find_peak_hz(samples, rate):
 
 
 @pytest.mark.parametrize(("semitones", "tempo"), [(-5.0, 1.0), (0.0, 1.5), (3.0, 0.8)])
-def test_pitch_and_tempo_change_by_themselves(semitones, tempo):
+def test_pitch_and_tempo_change_independently(semitones, tempo):
     config = AugmentConfig(pitch_semitones=(semitones, semitones), tempo=(tempo, tempo))
     tone = np.sin(2 * np.pi * 440.0 * np.arange(16000) / 16000).astype(np.float32)
     changed = change_pitch_and_tempo(tone, config, sample_rate=16000, seed=1)
@@ -275,7 +275,7 @@ def test_pitch_and_tempo_are_functions_of_the_seed():
     assert len(first) != len(other)
 
 
-def test_recording_shorter_than_a_vocoder_window_is_left_alone():
+def test_recording_shorter_than_a_vocoder_window_is_unchanged():
     config = AugmentConfig(pitch_semitones=(2.0, 2.0), tempo=(1.2, 1.2))
     for count in (0, 1, 500, 1023):
         samples = np.random.default_rng(0).standard_normal(count).astype(np.float32)

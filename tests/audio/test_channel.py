@@ -112,7 +112,7 @@ def test_a_codec_changes_the_sound_and_neither_its_length_nor_its_moments(kind, 
         assert level_db(coded) == pytest.approx(level_db(samples), abs=3.0)
 
 
-def test_what_is_louder_than_full_scale_comes_back_as_loud():
+def test_levels_above_full_scale_survive_the_codec():
     samples = 4.0 * make_speech()
     coded = encode_and_decode(samples, CodecConfig(1.0, kinds=("mulaw",)), sample_rate=RATE, seed=0)
     np.testing.assert_allclose(coded, samples, atol=0.1)

@@ -76,7 +76,7 @@ def test_wav_of_a_crashed_recorder_is_read_to_its_end_with_a_warning(size, has_r
     [bytes(20000), b"LIST" + struct.pack("<I", 9000) + bytes(9000), b"\0id3 " + struct.pack("<I", 5) + b"abcde\0"],
     ids=["zeros", "chunk", "padded chunk"],
 )
-def test_what_follows_the_samples_of_a_wav_is_no_sound(tail, caplog):
+def test_bytes_after_the_samples_of_a_wav_are_not_sound(tail, caplog):
     content = wav_bytes(tone(0.5, 16000))
     np.testing.assert_array_equal(read_audio(content + tail).samples, read_audio(content).samples)
     assert caplog.records == []
@@ -191,7 +191,7 @@ def test_ogg_page_without_its_header_is_cut_off(tmp_path, rng):
 def test_text_named_as_sound_is_refused(tmp_path, file_name):
     path = tmp_path / file_name
     path.write_text("Überall the words that were said, but not the sound.\n" * 40)
-    refuse(path, f"{file_name}: holds text, not sound; give a recording")
+    refuse(path, f"{file_name}: contains text, not sound; give a recording")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_text_named_as_sound_is_refused(tmp_path, file_name):
         (b"#!AMR\n", "AMR"),
     ],
 )
-def test_format_that_only_ffmpeg_reads_is_named_with_what_to_do(head, kind):
+def test_formats_that_only_ffmpeg_reads_are_reported_with_a_command(head, kind):
     refuse(head + bytes(1000), rf"{kind}.*ffmpeg -i")
 
 

@@ -91,7 +91,7 @@ def test_padding_of_a_few_samples_does_not_reach_the_last_frame(compatibility):
     torch.testing.assert_close(features[1, : len(alone)], alone, atol=1e-5, rtol=1e-6)
 
 
-def test_frame_depends_on_its_own_samples_alone():
+def test_frame_depends_only_on_its_own_samples():
     front_end, waveform = make_front_end(), make_noise(8000)
     whole = compute_log_mel(front_end, waveform)
     for start in (1, 7, 20):

@@ -72,7 +72,7 @@ def test_dct_of_two_bands_by_hand():
     torch.testing.assert_close(coefficients, torch.tensor([[4 * half, -2 * half]], dtype=torch.float64))
 
 
-def test_deltas_by_hand_stand_still_at_the_utterance_s_own_ends():
+def test_deltas_by_hand_repeat_the_first_and_last_frame():
     squares = torch.tensor([0.0, 1.0, 4.0, 9.0, 99.0, math.nan])
     batch = torch.stack([squares, torch.arange(6.0)])[..., None]  # (2, 6, 1)
     deltas = compute_deltas(batch, torch.tensor([4, 6]), width=1)[..., 0]

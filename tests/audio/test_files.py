@@ -201,7 +201,7 @@ def test_part_of_an_array_is_its_slice(rng):
     np.testing.assert_array_equal(part, samples[2000:6000])
 
 
-def test_part_reaching_a_rounding_past_the_end_is_what_is_there():
+def test_part_that_exceeds_the_end_by_rounding_is_shortened():
     content = wav_bytes(tone(1.0, 16000))
     assert len(read_audio(content, start=0.5, seconds=0.55).samples) == 8000
 
@@ -347,7 +347,7 @@ def test_array_of_samples_without_scale_is_refused(dtype):
 
 
 @pytest.mark.parametrize("source", [None, 3, [0.1, 0.2], {"path": "a.wav"}])
-def test_what_is_no_recording_is_refused(source):
+def test_sources_of_other_types_are_refused(source):
     refuse(source, "not a recording; give a path")
 
 

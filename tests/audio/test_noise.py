@@ -80,7 +80,7 @@ def test_each_kind_is_drawn_about_equally_often():
     assert drawn[0] == pytest.approx(100, abs=25)
 
 
-def test_pauses_sound_as_the_corpus_does_while_nobody_speaks():
+def test_pauses_have_the_spectrum_of_the_corpus_s_pauses():
     noise = noise_of(1, lambda seed: make_speech(seed, pause_hz=1500.0), kinds=("pauses",), snr_db=LOUD)
     power, frequency = np.abs(np.fft.rfft(noise)) ** 2, np.fft.rfftfreq(16000, 1 / RATE)
     inside = (frequency > 1250) & (frequency < 1750)

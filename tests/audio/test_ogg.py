@@ -55,7 +55,7 @@ def test_undamaged_file_draws_no_warning(content, caplog):
 
 
 @pytest.mark.parametrize("page", [2, 5, -3, -2, -1])
-def test_damaged_page_draws_a_warning_with_what_is_missing(content, caplog, page):
+def test_damaged_page_causes_a_warning_with_the_missing_duration(content, caplog, page):
     waveform, warnings = read_with_warnings(damage(content, page), caplog)
     lost = SECONDS - len(waveform.samples) / RATE
     assert lost > 0.015
@@ -64,7 +64,7 @@ def test_damaged_page_draws_a_warning_with_what_is_missing(content, caplog, page
     assert float(found[1]) == pytest.approx(lost, abs=0.05)
 
 
-def test_what_follows_a_damaged_page_is_read(content, caplog):
+def test_pages_after_a_damaged_one_are_read(content, caplog):
     """A page whose stated size is wrong hides those behind it from libsndfile."""
     waveform, _ = read_with_warnings(damage(content, 4, at=27), caplog)
     assert len(waveform.samples) > 0.75 * SAMPLES

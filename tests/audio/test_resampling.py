@@ -26,7 +26,7 @@ def test_resampling_keeps_frequency_and_amplitude(from_rate, to_rate):
     np.testing.assert_allclose(resampled.samples[middle], expected[middle], rtol=0, atol=1e-3)
 
 
-def test_resampling_removes_what_the_new_rate_cannot_hold():
+def test_resampling_removes_frequencies_above_the_new_nyquist_frequency():
     above_half = resample(tone(1.0, 16000, hz=6000.0), 16000, 8000)
     assert np.abs(above_half[800:-800]).max() < 1e-3
 

@@ -96,7 +96,7 @@ def test_a_vocal_tract_moves_a_tone_by_its_factor(hz):
     assert max(factors) > 1.15
 
 
-def test_a_vocal_tract_leaves_the_edges_and_what_is_flat():
+def test_a_vocal_tract_warp_keeps_the_edges_and_flat_spectra():
     warp = Warp(WarpConfig(vocal_tract=0.5), FRONT_END)
     flat = torch.full((1, 10, 60), 3.0)
     torch.testing.assert_close(warp(flat, torch.tensor([10]), [1]), flat)
@@ -136,7 +136,7 @@ def test_a_time_warp_moves_the_inside_and_keeps_the_ends():
     assert 8.0 < farthest <= 10.0
 
 
-def test_a_time_warp_does_not_touch_what_is_too_short_or_padding():
+def test_a_time_warp_does_not_change_padding_or_short_utterances():
     warp = Warp(WarpConfig(time_seconds=0.1), FRONT_END)
     log_mels = make_log_mels(batch=3, bands=60)
     warped = warp(log_mels, torch.tensor([0, 1, 50]), [1, 2, 3])

@@ -297,7 +297,7 @@ def test_a_wrong_configuration_is_one_line(capsys, recipe, folder, text, message
     [
         ("'{low'", "train.jsonl line 1: cannot be read as JSON"),
         ("""'{"audio_filepath": "gone.wav", "duration": 1, "text": "low"}'""", "gone.wav: no such file"),
-        ("''", "the manifest holds no utterance"),
+        ("''", "the manifest contains no utterance"),
     ],
 )
 def test_manifests_with_a_fault_are_one_line(capsys, recipe, folder, output, line, message):

@@ -82,7 +82,7 @@ def test_an_empty_corpus_is_neither_usable_nor_left_out():
     assert check([]) == ([], [])
 
 
-def test_a_description_holds_what_training_needs(corpus, tmp_path):
+def test_a_checked_utterance_has_everything_for_training(corpus, tmp_path):
     [cut] = corpus(("u", 800, "one two"))
     utterance, reason = encode_utterance(cut, tokens=WordTokens.build(["one two"]), normalize=str)
     assert reason is None

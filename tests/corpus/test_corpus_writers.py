@@ -98,7 +98,7 @@ def test_kaldis_files_are_sorted_by_their_names(tmp_path, entries):
         assert names == sorted(names)
 
 
-def test_what_a_name_stands_for(tmp_path):
+def test_the_writer_is_chosen_by_the_file_name(tmp_path):
     assert find_writer(tmp_path / "x.tsv") == "table"
     assert find_writer(tmp_path / "x.txt", "kaldi") == "kaldi"
     with pytest.raises(CorpusError, match="unknown ending"):

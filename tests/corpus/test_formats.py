@@ -101,8 +101,8 @@ def test_pieces_of_recordings_are_cut_out_by_their_times(put, text):
     [
         ("path,words_said\na.wav,x\n", "expected a column of recordings .* found path, words_said"),
         ("sound,text\na.wav,x\n", "found sound, text"),
-        ("path,text\n", "holds no utterance"),
-        ("", "holds no utterance"),
+        ("path,text\n", "contains no utterance"),
+        ("", "contains no utterance"),
         ("path,text\na.wav,one, two\n", "line 2: expected 2 values, found 3; a text with ',' in it needs quotes"),
         ("path,text\n,one\n", "line 2: column 'path' is empty"),
         ("path,text\na.wav,one\na.wav,two\n", "line 3: the id a is on line 2 already; list it once"),
@@ -115,7 +115,7 @@ def test_pieces_of_recordings_are_cut_out_by_their_times(put, text):
         ("path,path,text\na.wav,b.wav,one\n", "two columns are called 'path'"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_named(put, text, content, message):
+def test_faults_of_a_table_are_reported(put, text, content, message):
     put("a.wav")
     table = text("t.csv", content)
     with pytest.raises(CorpusError, match=message) as refused:
@@ -132,7 +132,7 @@ def test_what_is_wrong_with_a_table_is_named(put, text, content, message):
         ("{", "line 2: cannot be read as JSON"),
     ],
 )
-def test_what_is_wrong_with_an_audiofolders_lines_is_named(put, text, line, message):
+def test_faults_of_an_audiofolder_are_reported(put, text, line, message):
     put("a.wav")
     with pytest.raises(CorpusError, match=message):
         read_corpus(text("metadata.jsonl", '{"file_name": "a.wav", "text": "one"}\n' + line + "\n"))
@@ -144,7 +144,7 @@ def test_a_table_in_another_encoding_is_named(put, text):
         read_corpus(text("t.csv", "path,text\na.wav,Grüße\n", encoding="latin-1"))
 
 
-def test_an_absolute_path_may_lie_anywhere(put, text):
+def test_an_absolute_path_may_lead_out_of_the_corpus(put, text):
     path = put("far/a.wav")
     assert read_corpus(text("corpus/t.csv", f"path,text\n{path},one\n"))[0].audio_path == path
 
@@ -159,7 +159,7 @@ talk 1 bob 2.00 3.00 <o,f0,male> and this two
 
 
 @pytest.mark.parametrize("folder", ["", "sph/"])
-def test_stm_is_read_with_its_times_and_without_what_is_not_scored(put, text, tmp_path, folder):
+def test_stm_is_read_with_times_and_without_unscored_segments(put, text, tmp_path, folder):
     recording = put(f"{folder}talk.wav", 3.0)
     file = text("stm/talk.stm" if folder else "talk.stm", STM)
     expected = [
@@ -179,10 +179,10 @@ def test_stm_is_read_with_its_times_and_without_what_is_not_scored(put, text, tm
         ("talk 1 ann 2 1 one", "line 1: begins at 2 s and ends at 1 s"),
         ("other 1 ann 0 1 one", "line 1: no recording other beside it"),
         ("talk 1 ann 2 9 one", "listed to end at 9.00 s"),
-        (";; nothing", "holds no utterance"),
+        (";; nothing", "contains no utterance"),
     ],
 )
-def test_what_is_wrong_with_stm_is_named(put, text, line, message):
+def test_faults_of_stm_are_reported(put, text, line, message):
     put("talk.wav", 3.0)
     with pytest.raises(CorpusError, match=message):
         read_corpus(text("talk.stm", line + "\n"))
@@ -271,7 +271,7 @@ def test_lhotses_own_manifests_are_read(put, tmp_path, kind, ending):
         assert read_corpus(tmp_path / f"cuts{ending}") == entries
 
 
-def test_what_is_wrong_with_lhotses_manifests_is_named(put, text, tmp_path):
+def test_faults_of_lhotses_manifests_are_reported(put, text, tmp_path):
     with gzip.open(tmp_path / "cuts.jsonl.gz", "wt") as file:
         file.write('{"type": "MonoCut"')
     with pytest.raises(CorpusError, match="lhotse cannot read its manifests"):
@@ -299,7 +299,7 @@ def test_a_folder_of_two_formats_is_asked_about(put, text, tmp_path):
         read_corpus(tmp_path, "wav")
 
 
-def test_nothing_and_nothing_known_are_named(tmp_path, text):
+def test_missing_and_unknown_corpora_are_reported(tmp_path, text):
     with pytest.raises(CorpusError, match="no such file or folder"):
         read_corpus(tmp_path / "gone")
     with pytest.raises(CorpusError, match="no known format"):
@@ -314,7 +314,7 @@ def test_every_format_has_a_name_and_a_description():
     assert all(each.description for each in formats.values())
 
 
-def test_the_same_corpus_on_this_machine_is_found_for_what_it_is():
+def test_the_format_of_real_corpora_is_detected():
     root = os.environ.get("SPEECHRNN_CORPORA")
     if not root:
         pytest.skip("SPEECHRNN_CORPORA is not set")

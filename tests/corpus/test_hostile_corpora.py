@@ -58,7 +58,7 @@ def test_json_nested_deeply_in_a_shard_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "link"])
 @pytest.mark.parametrize("format", [None, "nemo", "table", "stm", "lhotse", "sidecar", "kaldi"])
-def test_what_is_no_regular_file_is_no_corpus(tmp_path, kind, format):
+def test_a_file_that_is_not_regular_is_refused(tmp_path, kind, format):
     path = Path("/dev/zero")
     if kind == "pipe":
         os.mkfifo(path := tmp_path / "pipe.jsonl")
@@ -88,7 +88,7 @@ def test_a_recording_that_is_a_pipe_or_a_device_is_named(tmp_path):
 
 
 def test_a_line_without_an_end_takes_up_little_memory(tmp_path):
-    """A file of 8 GB that holds no line feed was read whole."""
+    """A file of 8 GB that contains no line feed was read whole."""
     path = tmp_path / "big.jsonl"
     with path.open("wb") as file:
         file.truncate(8 * 2**30)
@@ -111,7 +111,7 @@ def test_a_transcript_of_ten_megabytes_is_named_and_not_aligned(tmp_path, put, m
     assert "utterance a: its text has 9,799,999 characters, at most 200,000 are read; split the recording" in said
 
 
-def test_what_macos_keeps_beside_a_recording_is_none(tmp_path, put):
+def test_metadata_files_of_macos_are_ignored(tmp_path, put):
     put("a/one.wav")
     (tmp_path / "a" / "one.txt").write_text("one")
     (tmp_path / "a" / "._one.wav").write_bytes(b"\0\5\x16\7")

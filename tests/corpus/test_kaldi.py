@@ -104,7 +104,7 @@ def test_a_command_is_never_run(folder, tmp_path, command):
     ("file", "content", "expected"),
     [
         ("text", None, "text: no such file; check the path"),
-        ("text", b"\n\n", "text: holds no line"),
+        ("text", b"\n\n", "text: contains no line"),
         ("text", b"a1 S\xe9VEN\n", "text: not UTF-8 at byte 4; save the file as UTF-8"),
         ("text", b"a1 X\na2 Y\na1 Z\n", "text line 3: a1 is listed on an earlier line; use each name once"),
         ("wav.scp", b"a1\n", "wav.scp line 1: nothing follows a1"),
@@ -131,7 +131,7 @@ def test_a_command_is_never_run(folder, tmp_path, command):
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(folder, file, content, expected):
+def test_faults_are_reported_in_one_line(folder, file, content, expected):
     if content is None:
         (folder / file).unlink()
     else:

@@ -65,7 +65,7 @@ def test_a_broken_recording_or_transcript_is_named(tree):
 
 
 def test_a_folder_of_no_known_kind_is_refused(tmp_path):
-    with pytest.raises(CorpusError, match=r"holds no utterance; expected \*.trans.txt under a folder"):
+    with pytest.raises(CorpusError, match=r"contains no utterance; expected \*.trans.txt under a folder"):
         read_corpus(tmp_path, "librispeech")
     with pytest.raises(CorpusError, match=r"no known format \(nemo: .* \*.trans.txt"):
         read_corpus(tmp_path)

@@ -31,7 +31,7 @@ def test_numbers_come_in_words_where_the_metadata_have_them(folder):
     ]
 
 
-def test_such_a_folder_is_found_by_looking(folder):
+def test_the_format_is_detected(folder):
     assert [(cut.id, cut.seconds) for cut in read_corpus(folder)] == [("LJ001-0001", 0.5), ("LJ001-0002", 0.5)]
 
 
@@ -42,16 +42,16 @@ def test_such_a_folder_is_found_by_looking(folder):
         (b"LJ001-0001|a|b|c\n", "line 1: expected name|text or name|text|normalised text"),
         (b"LJ001-0001|a\n\nLJ009-0001|a\n", "line 3: no recording LJ009-0001 in "),
         (b"LJ001-0001|\xe9\n", "not UTF-8 at byte 11"),
-        (b"\n", "holds no utterance"),
+        (b"\n", "contains no utterance"),
         (None, "no such file; check the path"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(folder, metadata, expected):
+def test_faults_are_reported_in_one_line(folder, metadata, expected):
     path = folder / "metadata.csv"
     path.unlink() if metadata is None else path.write_bytes(metadata)
     with pytest.raises(CorpusError) as caught:
         read_corpus(folder, "ljspeech")
-    assert str(caught.value).startswith((str(path), f"{folder}: holds no utterance"))
+    assert str(caught.value).startswith((str(path), f"{folder}: contains no utterance"))
     assert expected in str(caught.value)
 
 

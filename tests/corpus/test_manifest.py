@@ -112,7 +112,7 @@ def test_a_stem_gives_way_to_an_explicit_id(write):
         ({**GOOD, "id": ""}, "'id' is empty"),
     ],
 )
-def test_a_wrong_line_is_named_with_what_is_wrong(write, line, complaint):
+def test_a_wrong_line_is_reported_with_its_fault(write, line, complaint):
     path = write({**GOOD, "audio_filepath": "first.wav"}, "", line)
     with pytest.raises(CorpusError, match=r"^train\.jsonl line 3: ") as caught:
         read_manifest(path)
@@ -137,14 +137,14 @@ def test_missing_file_folder_empty_file_and_other_encodings_are_refused(tmp_path
     for name, complaint in [
         ("none.jsonl", "no such manifest"),
         ("", "is a folder"),
-        ("empty.jsonl", "holds no utterance"),
+        ("empty.jsonl", "contains no utterance"),
         ("latin.jsonl", "not UTF-8 at byte 12"),
     ]:
         with pytest.raises(CorpusError, match=complaint):
             read_manifest(tmp_path / name)
 
 
-def test_what_is_written_is_what_is_read(tmp_path):
+def test_a_written_manifest_is_read_back(tmp_path):
     entries = [
         Utterance("a b", tmp_path / "audio" / "ä.wav", 'say "zwölf"\u2028now', seconds=0.1 + 0.2, speaker="ann"),
         Utterance("c", Path("/far/away.wav"), "", seconds=1e-3, start=7.125, corpus="far"),

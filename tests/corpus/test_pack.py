@@ -35,7 +35,7 @@ def entries(tmp_path):
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("flac", 2**-15), ("wav", 2**-15), ("opus", None)])
-def test_what_was_packed_is_what_is_read(tmp_path, entries, encoding, tolerance):
+def test_a_packed_corpus_is_read_back(tmp_path, entries, encoding, tolerance):
     packed = pack_corpus(entries, tmp_path / "shards", encoding=encoding, shard_size=3)
     assert (packed.shards, packed.utterances, packed.failed) == (3, 7, {})
     assert packed.seconds == pytest.approx(sum(entry.seconds for entry in entries), abs=1e-3)
@@ -100,7 +100,7 @@ def test_they_can_be_resampled(tmp_path, entries):
         assert len(read_audio(cut.audio_path).samples) == cut.header.frames
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_packed(tmp_path, entries):
+def test_unreadable_recordings_are_reported_and_the_others_packed(tmp_path, entries):
     entries[1].audio_path.write_text("no sound")
     told = []
     packed = pack_corpus(entries, tmp_path / "shards", advance=lambda done, total: told.append((done, total)))
@@ -134,7 +134,7 @@ def test_slips_are_refused_before_anything_is_written(tmp_path, entries, setting
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audio"]
 
 
-def test_a_broken_shard_costs_its_own_utterances_alone(tmp_path, entries):
+def test_a_broken_shard_loses_only_its_own_utterances(tmp_path, entries):
     pack_corpus(entries, tmp_path / "shards", shard_size=3)
     broken = tmp_path / "shards" / "recording.000001.tar"
     broken.write_bytes(b"\xff" * broken.stat().st_size)
@@ -155,7 +155,7 @@ def test_a_broken_shard_costs_its_own_utterances_alone(tmp_path, entries):
         (lambda record: record.update(duration="long"), "line 2: not a cut"),
     ],
 )
-def test_cuts_with_faults_are_named_by_their_line(tmp_path, entries, spoil, message):
+def test_faults_of_cuts_are_reported_with_their_line(tmp_path, entries, spoil, message):
     pack_corpus(entries, tmp_path / "shards")
     path = tmp_path / "shards" / "cuts.000000.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:

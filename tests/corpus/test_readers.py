@@ -96,7 +96,7 @@ def test_a_manifest_that_claims_more_than_the_recording_has_is_refused(put, corp
 
 
 @pytest.mark.parametrize("name", ["audio/a.wav", "../beside/a.wav"])
-def test_a_relative_path_starts_at_the_manifest_wherever_one_stands(put, corpus, tmp_path, monkeypatch, name):
+def test_a_relative_path_starts_at_the_manifest_in_any_working_directory(put, corpus, tmp_path, monkeypatch, name):
     manifest = tmp_path / "lists" / "train.jsonl"
     recording = put(f"lists/{name}", 4000)
     manifest.write_text(json.dumps(entry(name, 0.5)) + "\n")
@@ -133,7 +133,7 @@ def test_a_missing_recording_is_named_with_its_utterance_and_manifest(put, corpu
     ("content", "reason"),
     [(b"", "empty, 0 bytes"), (b"seven three oh one", "text"), (None, "a folder, not a recording")],
 )
-def test_what_is_no_recording_is_named_with_its_utterance(corpus, tmp_path, content, reason):
+def test_a_file_without_sound_is_reported_with_its_utterance(corpus, tmp_path, content, reason):
     if content is None:
         (tmp_path / "a.wav").mkdir()
     else:
@@ -144,7 +144,7 @@ def test_what_is_no_recording_is_named_with_its_utterance(corpus, tmp_path, cont
     assert "\n" not in str(caught.value)
 
 
-def test_recordings_of_any_format_and_rate_stand_in_one_corpus(put, corpus):
+def test_a_corpus_may_mix_formats_and_rates(put, corpus):
     put("a.flac", 22050, sample_rate=44100)
     put("b.ogg", 8000, sample_rate=16000)
     cuts = corpus(entry("a.flac", 0.5), entry("b.ogg", 0.5))
@@ -173,7 +173,7 @@ def test_a_folder_without_a_manifest_is_refused(put, corpus, tmp_path):
         ('{"audio_filepath": "a.wav", "duration": 1}', "line 2: lacks 'text'"),
     ],
 )
-def test_a_wrong_line_is_named_before_a_recording_is_looked_for(corpus, line, reason):
+def test_a_wrong_line_is_reported_before_recordings_are_opened(corpus, line, reason):
     with pytest.raises(CorpusError) as caught:
         corpus(entry("gone.wav"), line)
     assert reason in str(caught.value)
@@ -183,7 +183,7 @@ def test_a_wrong_line_is_named_before_a_recording_is_looked_for(corpus, line, re
 def test_a_manifest_that_is_not_there_or_empty_is_refused(corpus, tmp_path):
     with pytest.raises(CorpusError, match="no such file or folder; check the path"):
         read_corpus(tmp_path / "gone.jsonl")
-    with pytest.raises(CorpusError, match="holds no utterance"):
+    with pytest.raises(CorpusError, match="contains no utterance"):
         corpus()
 
 

@@ -32,7 +32,7 @@ CORPUS = [
         ("no", [[n] for n in range(7)]),
     ],
 )
-def test_what_follows_what(carry, expected):
+def test_predecessors_are_found(carry, expected):
     sequences = find_sequences(CORPUS, carry)
     assert sequences == expected
     before = find_previous(sequences)

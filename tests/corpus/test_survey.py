@@ -107,7 +107,7 @@ def make_view(texts):
     return ModelView(lambda text: " ".join(text.replace("!", "").split()), TOKENS, 16000, explain)
 
 
-def test_what_a_model_does_not_know_or_cannot_align_is_found_with_a_proposal(corpus):
+def test_unknown_characters_and_unalignable_utterances_are_reported_with_a_proposal(corpus):
     add, write, _ = corpus
     add("capital", speak(3.0, seed=60), "One")
     add("accent", speak(3.0, seed=61), "café über")
@@ -153,7 +153,7 @@ def test_a_band_limit_is_told_once_for_the_corpus(tmp_path):
     assert not [finding for finding in survey.findings if "band" in finding.kind]
 
 
-def test_what_training_and_test_share_is_told(corpus, tmp_path):
+def test_overlaps_of_training_and_test_are_reported(corpus, tmp_path):
     add, write, lines = corpus
     train = survey_corpus(write())
     lines.clear()

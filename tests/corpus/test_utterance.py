@@ -17,7 +17,7 @@ def make_items(count):
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 100])
-def test_it_is_the_list_that_it_was_made_of(count):
+def test_it_behaves_like_the_original_list(count):
     items = make_items(count)
     compact = UtteranceList(items)
     assert len(compact) == count
@@ -32,7 +32,7 @@ def test_it_is_the_list_that_it_was_made_of(count):
             compact[outside]
 
 
-def test_it_is_equal_to_sequences_of_equal_items_alone():
+def test_it_is_equal_only_to_sequences_of_equal_items():
     items = make_items(40)
     compact = UtteranceList(items)
     assert compact == items == compact
@@ -43,7 +43,7 @@ def test_it_is_equal_to_sequences_of_equal_items_alone():
     assert UtteranceList() == []
 
 
-def test_it_grows_whatever_was_read_before():
+def test_it_grows_after_reads():
     compact, items = UtteranceList(), make_items(70)
     for number, item in enumerate(items):
         compact.append(item)
@@ -52,7 +52,7 @@ def test_it_grows_whatever_was_read_before():
     assert compact == items
 
 
-def test_it_goes_to_another_process_and_grows_there():
+def test_it_can_be_pickled_and_grows_afterwards():
     items = make_items(50)
     copy = pickle.loads(pickle.dumps(UtteranceList(items)))
     assert copy == items
@@ -60,7 +60,7 @@ def test_it_goes_to_another_process_and_grows_there():
     assert copy == [*items, *items]
 
 
-def test_utterances_come_back_as_they_were_to_the_last_bit():
+def test_utterances_are_restored_exactly():
     one = Utterance(
         "ä/1", Path("/a b/ü.wav"), "gr\u2028üße \ud800", 0.1 + 0.2, 1e-3, corpus="x", tokens=array("B", [0, 255])
     )
@@ -74,7 +74,7 @@ def test_utterances_come_back_as_they_were_to_the_last_bit():
     assert full[31].tokens.typecode == "H"
 
 
-def test_utterances_come_back_with_and_without_what_a_header_says():
+def test_utterances_are_restored_with_and_without_a_header():
     utterances = [
         Utterance("a", Path("/x/a.wav"), ""),
         Utterance("b", Path("rel/b.wav"), "zwei", 0.25, 1.5, "f1", "c", AudioInfo(8000, 2, 14000)),

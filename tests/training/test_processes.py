@@ -193,7 +193,7 @@ def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path)
     assert process.returncode == 0, errors  # faults.unreadable_share is about training
     together, alone = errors.split("epoch 6: loss")  # then the first process alone validates the mean of the two best
     for file in broken:
-        assert together.count(f"counted as wrong in validation: {file.stem}: {file}: holds text") == 1
+        assert together.count(f"counted as wrong in validation: {file.stem}: {file}: contains text") == 1
     assert "mean of the 2 best" in alone
     assert "counted as wrong" not in alone
     assert (output / "left_out.jsonl").read_text() == ""

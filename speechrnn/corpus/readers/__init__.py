@@ -103,7 +103,7 @@ def read_corpus(
     found = find_format(path, format)
     utterances = UtteranceList(found.read(Path(path)))
     if not utterances:
-        raise CorpusError(f"{path}: holds no utterance; expected {found.description}")
+        raise CorpusError(f"{path}: contains no utterance; expected {found.description}")
     return read_headers(utterances, where=path, on_error=on_error)
 
 

@@ -64,7 +64,7 @@ def _read_pairs(path: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str
         names.add(name := sys.intern(name))  # all files have the same ones
         yield name, rest.strip()
     if not names:
-        raise CorpusError(f"{path}: holds no line")
+        raise CorpusError(f"{path}: contains no line")
 
 
 def _find_base(folder: Path, paths: Mapping[str, str]) -> Path:

@@ -59,7 +59,7 @@ def read_table(path: Path) -> Iterator[Utterance]:
     rows = _read_rows(path)
     first = next(rows, None)
     if first is None:
-        raise CorpusError(f"{path}: holds no utterance; expected a header and a line for each")
+        raise CorpusError(f"{path}: contains no utterance; expected a header and a line for each")
     columns = _find_columns(path, list(first[1]))
     lines: dict[tuple[str, str], int] = {}
     for number, row in chain([first], rows):
