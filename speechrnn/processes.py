@@ -21,18 +21,18 @@ _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and speaks: the only one, or rank 0."""
+    """Whether this process writes and logs: the only one, or rank 0."""
     ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def count_cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its control group's limit."""
+    """Bytes of memory available to this process: the machine's, or its control group's limit."""
     limits = [sys.maxsize]
     if hasattr(os, "sysconf"):
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -42,7 +42,7 @@ def count_memory() -> int:
 
 
 def sum_over_processes(values: Sequence[float], device: torch.device) -> list[float]:
-    """Add up each value over all processes, in float64; to be called on each of them.
+    """Sum each value over all processes, in float64; all processes must call it.
 
     Args:
         values: As many on every process.
@@ -58,7 +58,7 @@ def sum_over_processes(values: Sequence[float], device: torch.device) -> list[fl
 
 
 def sum_on_device(value: Tensor) -> Tensor:
-    """A scalar added up over all processes, without waiting for it; to be called on each of them."""
+    """Sum a scalar over all processes without waiting for the device; all processes must call it."""
     if is_alone():
         return value
     import torch
@@ -69,7 +69,7 @@ def sum_on_device(value: Tensor) -> Tensor:
 
 
 def gather_from_processes(items: list[Any]) -> list[Any]:
-    """The items of all processes, those of the first one first; to be called on each of them."""
+    """The items of all processes in the order of their ranks; all processes must call it."""
     if is_alone():
         return items
     import torch
@@ -80,21 +80,21 @@ def gather_from_processes(items: list[Any]) -> list[Any]:
 
 
 def stop_all(error: SpeechRNNError) -> NoReturn:
-    """Raise an error that every process has found; the first one reports it, all end with the same exit code."""
+    """Raise an error that all processes have found; rank 0 reports it, all exit with code 2."""
     if get_rank() == 0:
         raise error
     raise SystemExit(2) from error
 
 
 def is_alone() -> bool:
-    """Whether this process trains without others."""
+    """Whether no other process trains together with this one."""
     import torch
 
     return not torch.distributed.is_available() or not torch.distributed.is_initialized()
 
 
 def get_rank() -> int:
-    """Number of this process among those that train together, from 0."""
+    """Rank of this process, from 0."""
     if is_alone():
         return 0
     import torch
@@ -143,7 +143,7 @@ torch_threads = TorchThreads()
 
 
 def _use_one_thread() -> None:
-    """In a child after ``os.fork`` the threads of torch's pool are gone, and operations that wait for them hang."""
+    """After ``os.fork`` the child lacks the threads of torch's pool, and operations that wait for them hang."""
     torch_threads.__init__()  # type: ignore[misc]
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)

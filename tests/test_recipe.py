@@ -260,7 +260,7 @@ def test_a_setting_of_the_wrong_type_is_refused(folder, options, complaint):
 
 def test_a_missing_required_setting_is_named(folder):
     (folder / "prepare.py").write_text(KINDS)
-    with pytest.raises(ConfigError, match="prepare.name: it has no default; add --prepare.name VALUE"):
+    with pytest.raises(ConfigError, match="prepare.name: required; add --prepare.name VALUE"):
         run_recipe(open_tones(folder), stage="prepare")
 
 

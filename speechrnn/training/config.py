@@ -21,28 +21,28 @@ from speechrnn.text.tokens import TokensConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which recordings, and how they are batched.
+    """Recordings and batches.
 
     Attributes:
-        train: Corpus to train on, in any format that is known: a manifest, a table, a Kaldi data folder, a LibriSpeech
-            tree … A relative path is looked for in the output folder, then beside the configuration.
-        valid: Corpus that checkpoints are chosen on.
-        test: Manifests that are scored once, after training, by name.
+        train: Training corpus in any known format: a manifest, a table, a Kaldi data folder, a LibriSpeech tree, … A
+            relative path is looked for in the output folder, then beside the configuration.
+        valid: Validation corpus, on which checkpoints are chosen.
+        test: Test corpora by name, scored once after training.
         batch_seconds: Budget of a batch, padding included, in seconds.
-        format: Of training and validation data, where two formats would fit (``speechrnn corpus check --help`` lists
-            them); None: it is found by looking.
+        format: Format of training and validation data (``speechrnn corpus check --help`` lists them); None: it is
+            detected.
         weights: How often an epoch has each utterance of a corpus, by the names under ``corpus`` in the training
-            manifest: 2 is twice, 0.5 a half of them, chosen anew for each epoch; those of other corpora come once.
-        num_buckets: Most buckets of like duration.
-        shards_at_once: For corpora that ``speechrnn corpus pack`` has written: how many shards are mixed at a time. The
-            more, the better they are shuffled, and the more of the disk is in use.
-        num_workers: Processes that read and augment audio; None: 4 beside a GPU, and on a CPU one where there is a
-            second core. On a CPU the other cores train.
-        carry_state: Whether the forward direction's hidden state goes on from one utterance to the next, without its
-            gradient (truncated back-propagation through time): ``recording``: between pieces of one recording;
-            ``speaker``: between a speaker's utterances, in the corpus's order; ``no``. For one process.
-        cache_gigabytes: Memory for training recordings, all reading processes together: what fits is read and decoded
-            once, not in every epoch. An hour at 16 kHz takes 0.23.
+            manifest: 2 is twice, 0.5 half of them, drawn again for each epoch; those of other corpora come once.
+        num_buckets: Maximum number of buckets of similar duration.
+        shards_at_once: For a corpus of ``speechrnn corpus pack``: how many shards are mixed at a time. More shards are
+            better shuffled, with more random disk access.
+        num_workers: Processes that read and augment audio; None: 4 with a GPU; on a CPU 1 if there is a second core.
+            On a CPU the other cores train.
+        carry_state: Carry the forward direction's hidden state from one utterance to the next, without its gradient
+            (truncated back-propagation through time): ``recording``: between parts of one recording; ``speaker``:
+            between a speaker's utterances, in the corpus's order; ``no``. For one process only.
+        cache_gigabytes: Memory for training recordings, over all reading processes: what fits is read and decoded once,
+            not in every epoch. An hour at 16 kHz takes 0.23.
     """
 
     train: str | None = None
@@ -60,28 +60,26 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_settings(self, "data")
         if self.carry_state != "no" and self.weights:
-            raise ConfigError(
-                "data.carry_state: what follows what leaves no room for data.weights; leave one of them out"
-            )
+            raise ConfigError("data.carry_state: cannot be combined with data.weights; leave one of them out")
         if "valid" in self.test:
-            raise ConfigError("data.test: valid is the name of the validation set in the results; choose another")
+            raise ConfigError("data.test: the results call the validation set valid; choose another name")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and how its learning rate moves.
+    """AdamW and its learning rate schedule.
 
     Attributes:
-        learning_rate: Highest learning rate.
+        learning_rate: Maximum learning rate.
         weight_decay: Decoupled weight decay of matrices; biases and normalisation have none.
-        schedule: ``one_cycle`` rises over warmup_share of the steps and falls along a cosine to a thousandth;
-            ``plateau`` multiplies by plateau_factor when validation has not improved for plateau_patience epochs;
-            ``constant`` stays.
-        warmup_share: Share of all steps in which the rate rises (one_cycle), in [0, 1).
-        plateau_factor: In (0, 1).
-        plateau_patience: Epochs.
-        weight_noise: Standard deviation of noise that is added to every matrix while a step's gradients are taken, and
-            then taken away again; 0 is off.
+        schedule: ``one_cycle``: a linear warm-up over warmup_share of the steps, then a cosine decay to a thousandth;
+            ``plateau``: times plateau_factor when validation has not improved for plateau_patience epochs;
+            ``constant``.
+        warmup_share: Share of all steps in the warm-up (one_cycle), in [0, 1).
+        plateau_factor: Factor of the learning rate (plateau), in (0, 1).
+        plateau_patience: Epochs without improvement (plateau).
+        weight_noise: Standard deviation of noise that is added to every matrix while a step's gradients are computed;
+            0: no noise.
 
     Source:
         A. Graves, "Practical Variational Inference for Neural Networks", NeurIPS 2011 (noise of fixed variance).
@@ -101,16 +99,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class CheckpointsConfig:
-    """What a run keeps while it trains.
+    """Checkpoints and the choice of the released weights.
 
     Attributes:
-        every_minutes: A run that is killed loses no more than this; 0 saves after every step.
+        every_minutes: Minutes between saves: a killed run loses at most this; 0 saves after every step.
         best: How many of the best validations keep their weights.
-        average: Also try the mean of those weights on the validation set, and release it if it is better than the best
-            of them.
-        shift_blank: Also try what a higher or lower bias of the blank does to the validation set's word errors, and
-            release the best that has fewer, and no more character errors: a network that was trained with much dropout
-            and masking says too little or too much.
+        average: Also validate the mean of those weights, and release it if it is better than the best of them.
+        shift_blank: Also validate higher and lower biases of the blank, and release the best with fewer word errors and
+            no more character errors: after training with much dropout and masking a network emits too few or too many
+            tokens.
     """
 
     every_minutes: float = bounded(5.0, 0, 10**6, unit="minutes")
@@ -121,7 +118,7 @@ class CheckpointsConfig:
     def __post_init__(self) -> None:
         check_settings(self, "checkpoints")
         if self.average and self.best == 1:
-            raise ConfigError("checkpoints.average: the mean of one is itself; set checkpoints.best to 2 or more")
+            raise ConfigError("checkpoints.average: needs two or more; set checkpoints.best to 2 or more")
 
 
 @dataclass(frozen=True)
@@ -129,10 +126,9 @@ class FaultsConfig:
     """Fault-tolerance limits.
 
     Attributes:
-        unreadable_share: Share of the training recordings that may turn out unreadable, in [0, 1]; each is named and
-            skipped. The run stops when there are more.
-        nonfinite_in_a_row: Steps in a row that may be called off because loss or gradient is not finite; then the run
-            stops.
+        unreadable_share: Share of the training recordings that may be unreadable, in [0, 1]. Each is logged and
+            skipped; the run stops when there are more.
+        nonfinite_in_a_row: The run stops after so many consecutive steps with a non-finite loss or gradient.
     """
 
     unreadable_share: float = bounded(0.01, 0, 1)
@@ -144,12 +140,12 @@ class FaultsConfig:
 
 @dataclass(frozen=True)
 class GradientsConfig:
-    """How the gradients of a run are watched (:mod:`speechrnn.training.gradient_watch`).
+    """Measurements of gradients (:mod:`speechrnn.training.gradient_watch`).
 
     Attributes:
-        every_steps: Steps from one look at how far back in time gradients reach to the next; 0 never looks. A look
-            takes as long as some tens of steps.
-        utterances: Validation utterances that a look is averaged over.
+        every_steps: Steps between measurements of how far back in time gradients reach; 0: none. A measurement takes as
+            long as some tens of steps.
+        utterances: Validation utterances to average over.
     """
 
     every_steps: int = bounded(2000, 0, 10**9)
@@ -164,20 +160,20 @@ Alphabet = Literal["keep", "extend", "replace", "map"]
 
 @dataclass(frozen=True)
 class StartConfig:
-    """What training begins from, and what of it moves: for fine-tuning.
+    """Fine-tuning: the model to start from, and which of its layers are trained.
 
     Attributes:
-        model: Folder of the model whose weights, front end, encoder and text normalisation it begins with; None: it
-            begins from nothing, and the rest of this section says nothing.
-        alphabet: What becomes of symbols that the model lacks. ``keep``: utterances with them are left out; ``extend``:
-            they are added, each beginning near the most similar symbol; ``replace``: the training texts' symbols alone
-            are kept, what both have with its weights, or tokens of another ``tokens.kind`` with a new output layer
-            (from phones: with ``tokens.lexicon: null``); ``map``: ``text.replacements`` writes them with its own.
-        layers: How many recurrent layers move, counted from the top; 0: the output layer alone. None: everything, the
-            subsampling too.
-        unfreeze_every: Epochs after which one layer more begins to move, the output layer and the top layer first; 0:
-            all of them at once.
-        head_epochs: Epochs in which the output layer moves alone, so that new symbols are no noise for the rest.
+        model: Model folder with the initial weights, front end, encoder and text normalisation; None: random weights,
+            and the rest of this section has no effect.
+        alphabet: What to do about symbols that the model lacks. ``keep``: leave utterances with them out; ``extend``:
+            add them, each starting near the most similar symbol; ``replace``: use the training texts' symbols, common
+            ones with their weights, or tokens of another ``tokens.kind`` with a new output layer (from phones: with
+            ``tokens.lexicon: null``); ``map``: write them with the model's symbols by ``text.replacements``.
+        layers: Number of recurrent layers to train, counted from the top; 0: the output layer alone. None: all layers
+            and the subsampling.
+        unfreeze_every: Train one more layer every so many epochs, the output layer and the top layer first; 0: all of
+            them from the start.
+        head_epochs: Epochs in which the output layer is trained alone, so that new symbols do not disturb the rest.
         layer_decay: Factor of the learning rate from each layer to the one below it, in (0, 1].
         replay: Corpus of original-domain recordings, mixed into training to reduce forgetting.
         replay_share: Share of the training audio that comes from it, in (0, 1).
@@ -202,26 +198,26 @@ class StartConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a training run is made from.
+    """The configuration of a training run.
 
     Attributes:
         data: Recordings and batches.
         front_end: Sample rate, features, normalisation.
-        text: What is done to transcripts before they become tokens.
-        tokens: What the model's outputs stand for.
+        text: Normalisation of transcripts before tokenisation.
+        tokens: Tokens of the model's outputs.
         encoder: Subsampling and recurrent stack.
-        ctc: How the output layer begins, and what is added to the loss.
-        augment: What training does to recordings.
+        ctc: Initial output layer, and terms of the loss.
+        augment: Augmentation of training recordings.
         optimizer: AdamW and its schedule.
-        checkpoints: What a run keeps while it trains.
+        checkpoints: Checkpoints and the choice of the released weights.
         faults: Fault-tolerance limits.
         gradients: Measurements of how far back in time gradients reach.
         start: The model to fine-tune, if any.
         trainer: Lightning's own options.
-        early_stopping_patience: Stop after so many validations without a better word error rate (where most words
-            are wrong, characters count, too); None never stops.
+        early_stopping_patience: Stop after so many validations without a better word error rate (while most words are
+            wrong, characters count too); None: never.
         seed: Seed of initialisation, batches, augmentation and dropout.
-        prepare: What a recipe's prepare.py is told, by the names of its arguments: which parts of a corpus, say.
+        prepare: Arguments of a recipe's prepare.py, by name, such as the parts of a corpus.
         output: Folder to write to; None: ``runs/`` and the name of the configuration's folder.
     """
 
@@ -246,7 +242,7 @@ class Config:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.data.carry_state != "no" and self.encoder.initial_state == "encoded":
-            raise ConfigError("data.carry_state: a state is either carried on or encoded; set encoder.initial_state")
+            raise ConfigError("data.carry_state: not with encoder.initial_state encoded; leave one of them out")
         layers = self.encoder.resolved_num_layers
         if any(layer >= layers for layer in self.ctc.intermediate_layers):
             raise ConfigError(
@@ -256,19 +252,17 @@ class Config:
         _check_trainer(self.trainer)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers, as YAML would hold them."""
+        """Plain dicts, lists and numbers, as in YAML."""
         return dataclasses.asdict(self)
 
 
 def _check_trainer(options: Mapping[str, Any]) -> None:
-    """Refuse what Lightning takes and then breaks on."""
-    clip = options.get("gradient_clip_val")
-    if clip is not None and clip < 0:
-        raise ConfigError(f"trainer.gradient_clip_val: expected 0 or more (0 is off), got {clip}")
-    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+    """Refuse values that Lightning accepts and then fails on."""
+    least = {"gradient_clip_val": 0, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1}
+    for name, low in least.items():
         value = options.get(name)
-        if value is not None and value < 1:
-            raise ConfigError(f"trainer.{name}: expected 1 or more, got {value}")
+        if value is not None and value < low:
+            raise ConfigError(f"trainer.{name}: expected {low} or more, got {value}")
     algorithm = options.get("gradient_clip_algorithm")
     if algorithm not in (None, "norm", "value"):
         raise ConfigError(f"trainer.gradient_clip_algorithm: expected norm or value, got {algorithm}")

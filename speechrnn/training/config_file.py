@@ -1,7 +1,6 @@
-"""Reading a configuration: YAML and the command line into :class:`~speechrnn.training.config.Config`.
+"""Read a configuration: YAML and the command line into :class:`~speechrnn.training.config.Config`.
 
-Every setting is declared once, as a field of the packages' dataclasses or an argument of Lightning's Trainer; the
-parser is made from them.
+Each setting is declared once, as a field of a dataclass or an argument of Lightning's Trainer.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ TRAINER_REFUSED = {
     "default_root_dir": "set output, the run's folder",
     "barebones": "a run is chosen by validation and resumed from checkpoints, which it switches off",
 }
-"""Options of ``lightning.pytorch.Trainer`` that a configuration cannot set, and why."""
+"""Options of ``lightning.pytorch.Trainer`` that a configuration cannot set, with the reasons."""
 
 
 @lru_cache
 def build_parser() -> jsonargparse.ArgumentParser:
-    """The parser of a configuration, built once; its settings are typed by the dataclasses and by Trainer."""
+    """Build the parser of a configuration, once."""
     from lightning.pytorch import Trainer
 
     jsonargparse.set_loader(_YAML, partial(parse_yaml, where="value"), exceptions=(ConfigError,))
@@ -112,7 +111,7 @@ def _read_settings(file: str | Path) -> dict[str, Any]:
 
 
 def _check_size(settings: Mapping[str, Any], arguments: Sequence[str], where: str) -> None:
-    """Refuse ``--encoder.size`` where the file sets what it stands for, and so would win over the command line."""
+    """Refuse ``--encoder.size`` if the file sets what it stands for, which would take precedence."""
     names = {argument.split("=")[0].removeprefix("--") for argument in arguments}
     encoder = settings.get("encoder")
     for name in ("hidden_size", "num_layers"):
@@ -132,10 +131,10 @@ def to_config(config: Config | str | Path | Mapping[str, Any]) -> Config:
 
 
 def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for ``lightning.pytorch.Trainer``, their classes instantiated, from a configuration's ``trainer``.
+    """Make arguments for ``lightning.pytorch.Trainer`` from a configuration's ``trainer``, classes instantiated.
 
     Args:
-        settings: Plain values; an object stands as ``class_path`` and ``init_args``.
+        settings: Plain values; an object is given by ``class_path`` and ``init_args``.
 
     Raises:
         ConfigError: A class refuses its arguments.
@@ -160,12 +159,12 @@ def make_trainer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_class(value: Any) -> bool:
-    """Whether a setting is a class with its arguments, or a list of those."""
+    """Whether a setting is a class with its arguments, or a list of them."""
     return any(isinstance(each, Mapping) and "class_path" in each for each in _as_list(value))
 
 
 def _to_plain(value: Any) -> Any:
-    """The same value as JSON holds it."""
+    """A value as JSON holds it."""
     if isinstance(value, (dict, jsonargparse.Namespace)):
         items = vars(value) if isinstance(value, jsonargparse.Namespace) else value
         return {name: _to_plain(each) for name, each in items.items()}
@@ -185,16 +184,16 @@ def _as_list(value: Any) -> list[Any] | tuple[Any, ...]:
 
 
 def to_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as they stand on a command line."""
+    """Settings as command-line arguments."""
     return [part for name, value in settings.items() for part in (f"--{name}", _to_yaml(value))]
 
 
 def config_from_dict(settings: Mapping[str, Any], *, where: str) -> Config:
-    """The configuration that :meth:`Config.to_dict` turned into plain values.
+    """Read a configuration from the plain values of :meth:`Config.to_dict`.
 
     Args:
         settings: Plain dicts, lists and numbers.
-        where: What an error calls their origin.
+        where: Their origin, for errors.
 
     Raises:
         ConfigError: A setting is unknown or impossible.
@@ -225,13 +224,13 @@ def _explained(where: str) -> Iterator[None]:
 
 
 def check_arguments(function: Callable[..., None], settings: Mapping[str, Any], *, where: str, skip: set[str]) -> None:
-    """Refuse settings of another type than a function's arguments have, and null where that is not the default.
+    """Check settings against the types of a function's arguments; null is refused unless it is the default.
 
     Args:
-        function: What they are for.
-        settings: By the names of its arguments, all of which it has.
-        where: What an error calls the settings, before a dot.
-        skip: Arguments that are no settings.
+        function: The function.
+        settings: Values by argument name, all known to the function.
+        where: The settings' section, for errors.
+        skip: Arguments that are not settings.
 
     Raises:
         ConfigError: One has another type, or is missing and has no default.
@@ -239,7 +238,7 @@ def check_arguments(function: Callable[..., None], settings: Mapping[str, Any], 
     arguments, hints = inspect.signature(function).parameters, _get_hints(function)
     for name, argument in arguments.items():
         if argument.default is argument.empty and name not in {*skip, *settings}:
-            raise ConfigError(f"{where}.{name}: it has no default; add --{where}.{name} VALUE")
+            raise ConfigError(f"{where}.{name}: required; add --{where}.{name} VALUE")
     for name, value in settings.items():
         hint = hints.get(name, Any)
         if not is_of(value, hint) or (value is None and arguments[name].default is not None):
@@ -253,7 +252,7 @@ def _get_hints(function: Callable[..., None]) -> dict[str, Any]:
         return {}
 
 
-_PLAIN = ("prepare",)  # whose names are a recipe's own
+_PLAIN = ("prepare",)  # its names are those of a recipe
 
 
 def _check_sections(parsed: jsonargparse.Namespace, where: str) -> None:
@@ -275,7 +274,7 @@ def _to_yaml(value: Any) -> str:
 
 
 def _explain(error: Exception, where: str, parser: jsonargparse.ArgumentParser) -> ConfigError:
-    """One line out of what the parser said, with the nearest known setting where a name is unknown."""
+    """The parser's error in one line, with the nearest known setting for an unknown name."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConfigError):
@@ -299,14 +298,14 @@ def _explain(error: Exception, where: str, parser: jsonargparse.ArgumentParser) 
 
 
 def _explain_class(message: str) -> str | None:
-    """Which class of a callback, logger or the like does not exist, or refuses its arguments; None for other errors."""
+    """The class of a callback, logger, … that does not exist or refuses its arguments; None for other errors."""
     key = re.search(r'Parser key "([\w.]+)":', message)
     problem = re.search(r"Problem with given class_path '([^']*)': (.*?) - (?:Not a valid|Expected)", message)
     path = re.search(r"Expected a dot import path string: ([^ ]*[A-Za-z][^ ]*)", message)
     if key is not None and problem is not None:
         return f"{key[1]}: {problem[1]}: {problem[2]}"
     if key is not None and path is not None:
-        return f"{key[1]}: there is no class {path[1]}; expected class_path: package.module.Class"
+        return f"{key[1]}: no class {path[1]}; expected class_path: package.module.Class"
     return None
 
 
@@ -319,7 +318,7 @@ def _find_unknown_name(message: str) -> str | None:
 
 
 def _explain_type(message: str, parser: jsonargparse.ArgumentParser) -> str:
-    """Setting, expected values and what arrived, out of the parser's report on every member of a union."""
+    """Setting, expected and given value, from the parser's report on every member of a union."""
     key = re.search(r'Parser key "([\w.]+)":', message)
     given = re.search(r"(?:Given value|Got value): (.+)$", message)
     hints = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}

@@ -130,9 +130,10 @@ def _read_corpora(
     if config.start.replay is not None:
         settings["start.replay"] = config.start.replay
     corpora = dict(known)
-    for name in settings.keys() - known.keys():
-        format = config.data.format if name.startswith("data.") else None
-        corpora[name] = read_corpus(_find(settings[name], name, folders), format)
+    for name, path in settings.items():
+        if name not in corpora:
+            format = config.data.format if name.startswith("data.") else None
+            corpora[name] = read_corpus(_find(path, name, folders), format)
     return corpora
 
 

@@ -158,7 +158,7 @@ def test_a_trained_model_is_replaced_only_when_asked(capsys, train, output):
         (["--seed", "4294967296"], "seed: expected a whole number in [0, 4294967295], got 4294967296"),
         (["--seed"], "seed"),
         (["stray"], "stray"),
-        (["--data.test", "{valid: x.jsonl}"], "data.test: valid is the name of the validation set"),
+        (["--data.test", "{valid: x.jsonl}"], "data.test: the results call the validation set valid"),
         (["--trainer.accelerator", "banana"], "trainer: You selected an invalid accelerator name"),
         (["--trainer.precision", "transformer-engine"], "trainer: "),
         (["--trainer.max_epochs", "-5"], "trainer: `max_epochs` must be a non-negative integer"),
@@ -364,7 +364,7 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
         (["--resume", "x", "--seed", "3"], "--resume: uses the settings of the run; remove --seed"),
         (["--resume", "x", "--overwrite"], "--resume: uses the settings of the run; remove --overwrite"),
         (["--resume", "x", "--config", "y"], "expected one of --config FILE, --resume DIR and --rerun-step DIR, got"),
-        (["--rerun-step", "nowhere"], "--rerun-step nowhere: no saved step there; give a folder of a run's faults/"),
+        (["--rerun-step", "nowhere"], "--rerun-step nowhere: no saved step there; pass a folder of a run's faults/"),
     ],
 )
 def test_a_slip_in_taking_up_a_run_is_one_line(capsys, monkeypatch, tmp_path, arguments, words):

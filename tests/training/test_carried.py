@@ -124,8 +124,8 @@ def test_a_run_that_was_stopped_carries_on_what_it_carried(tone_configuration, t
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data.weights": {"a": 2.0}}, "data.carry_state: what follows what leaves no room for data.weights"),
-        ({"encoder.initial_state": "encoded"}, "data.carry_state: a state is either carried on or encoded"),
+        ({"data.weights": {"a": 2.0}}, "data.carry_state: cannot be combined with data.weights"),
+        ({"encoder.initial_state": "encoded"}, "data.carry_state: not with encoder.initial_state encoded"),
         ({"data.carry_state": "chapter"}, "data.carry_state: expected one of no, recording, speaker, got chapter"),
     ],
 )

@@ -269,7 +269,7 @@ def test_overfitting_trains_on_the_same_batches_in_every_epoch(tones, tmp_path):
             {"trainer.callbacks": [{"class_path": f"{CALLBACKS}.EarlyStopping", "init_args": {"monitors": "x"}}]},
             "trainer.callbacks: lightning.pytorch.callbacks.EarlyStopping: .*monitors",
         ),
-        ({"trainer.logger": {"class_path": "Gone"}}, "trainer.logger: there is no class Gone"),
+        ({"trainer.logger": {"class_path": "Gone"}}, "trainer.logger: no class Gone"),
         ({"trainer.barebones": True}, "trainer.barebones cannot be set: a run is chosen by validation"),
         ({"trainer.default_root_dir": "x"}, "trainer.default_root_dir cannot be set: set output"),
         ({"trainer.use_distributed_sampler": False}, "cannot be set: every process gets its share"),
