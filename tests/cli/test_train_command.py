@@ -246,7 +246,7 @@ def test_time_spent_waiting_for_audio_is_told(capsys, train, monkeypatch):
         return read(self, utterance, seed)
 
     monkeypatch.setattr(UtteranceDataset, "_read", dawdle)
-    assert usual < 70 < waiting()
+    assert waiting() > usual + 10  # on a busy machine the steps take longer, too
 
 
 def test_a_validation_utterance_shorter_than_a_frame_is_named(capsys, train, configuration):
