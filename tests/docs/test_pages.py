@@ -4,6 +4,7 @@ An example runs in a temporary folder in which the quickstart has run and which 
 (``make_reader_files``). Where an example cannot run, the comment ``<!-- not run: reason -->`` stands before it.
 """
 
+import ast
 import contextlib
 import io
 import json
@@ -196,6 +197,19 @@ def test_yaml_examples_are_configurations(tmp_path):
         path = tmp_path / example.place.replace("/", "-")
         path.write_text(example.text, encoding="utf-8")
         load_config(path)
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "speechrnn").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    code = "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    page = find_examples(read(ROOT / "docs" / "troubleshooting.md"))
+    messages = [example.text for example in page if example.language == "text" and "OSError" not in example.text]
+    assert len(messages) > 5
+    for message in messages:
+        text = re.sub(r"^speechrnn: (?:error|warning): ", "", message.strip())
+        parts = [part.strip(" .:") for part in re.split(r"…|\d+|\bloss\b", text)]
+        assert not [part for part in parts if part and part not in re.sub(r"%\.?\d*[sdf]", "…", code)], message
 
 
 def test_no_page_waits_for_a_number():
