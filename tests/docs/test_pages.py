@@ -122,6 +122,16 @@ def test_files_that_the_text_names_exist():
     assert not [missing for missing in named if missing[0] != "CHANGELOG.md" and not (ROOT / missing[1]).exists()]
 
 
+def test_names_in_contributors_pages_exist():
+    folders = ("speechrnn", "recipes", "tests", "docs")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    words = {word for path in files for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    for page in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "conventions.md"):
+        names = re.findall(r"`([A-Za-z]\w*(?:\.[A-Za-z_]\w*)*)`", read(page))
+        lacking = {name for name in names if not words.issuperset(name.split(".")) and not (ROOT / name).exists()}
+        assert not lacking, page
+
+
 @cache
 def read_settings() -> frozenset[str]:
     return frozenset(build_parser()._option_string_actions)
