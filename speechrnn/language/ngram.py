@@ -16,7 +16,7 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,21 +26,6 @@ from speechrnn.errors import ModelError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 NO_STATE = 0
-
-Ngram = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Known:
-    """The entry of an n-gram.
-
-    Attributes:
-        log_prob: Natural log of the probability of its last word after the others.
-        backoff: Natural log of its back-off weight; 0 if none is stated.
-    """
-
-    log_prob: float
-    backoff: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,25 +46,6 @@ class NgramModel:
     keys: np.ndarray
     log_probs: np.ndarray
     backoffs: np.ndarray
-
-    @classmethod
-    def of(cls, tables: Sequence[Mapping[Ngram, Known]]) -> NgramModel:
-        """Make a model of the n-grams of each order from 1 on.
-
-        Raises:
-            ModelError: There is no unigram, or a word of an n-gram is not among the unigrams.
-        """
-        if not tables or not tables[0]:
-            raise ModelError("an n-gram model: expected unigrams, found none")
-        words = [word for (word,) in tables[0]]
-        ids = {word: number for number, word in enumerate(words)}
-        try:
-            ngrams = [np.array([[ids[word] for word in ngram] for ngram in table], np.int64) for table in tables]
-        except KeyError as error:
-            raise ModelError(f"a language model: {error.args[0]!r} is in an n-gram but is not a unigram") from error
-        ngrams = [rows.reshape(len(rows), order) for order, rows in enumerate(ngrams, start=1)]
-        known = [np.array([(each.log_prob, each.backoff) for each in table.values()]) for table in tables]
-        return cls.assemble(words, ngrams, [values.reshape(len(values), 2) for values in known])
 
     @classmethod
     def assemble(cls, words: list[str], ngrams: Sequence[np.ndarray], known: Sequence[np.ndarray]) -> NgramModel:
@@ -134,16 +100,6 @@ class NgramModel:
     def ids(self) -> dict[str, int]:
         """Id of each word."""
         return {word: number for number, word in enumerate(self.words)}
-
-    def known(self, order: int) -> dict[Ngram, Known]:
-        """Return the n-grams of one order as words; for small models and for inspection."""
-        rows = range(self.starts[order - 1], self.starts[order])
-        return {
-            tuple(self.spell(row)): Known(
-                float(self.log_probs[row]), float(self.backoffs[row + 1]) if order < self.order else 0.0
-            )
-            for row in rows
-        }
 
     def spell(self, row: int) -> list[str]:
         """Return the words of a row."""

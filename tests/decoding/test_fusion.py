@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from ngram_tables import Known, list_known, make_ngram
 
 from speechrnn.decoding.beam import BeamConfig, BeamSearch, decode_beam
 from speechrnn.decoding.fusion import SPACE, Fusion, FusionConfig, find_unit
@@ -13,7 +14,7 @@ from speechrnn.decoding.grammar import Grammar
 from speechrnn.errors import ConfigError
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.kneser_ney import build_ngram
-from speechrnn.language.ngram import END, Known, NgramModel
+from speechrnn.language.ngram import END
 
 WIDE = BeamConfig(beam_size=3000, token_threshold=1e9, nbest=3000)
 SYMBOLS = ["<blank>", " ", "a", "b", "c"]
@@ -72,7 +73,7 @@ def test_words_are_scored_as_the_language_model_scores_them(seed, order, symbols
     assert set(found) == set(expected)
     for tokens, acoustic in expected.items():
         words = spell(tokens, spellings)
-        unknown = sum((word,) not in model.known(1) for word in words)
+        unknown = sum((word,) not in list_known(model, 1) for word in words)
         language = 0.7 * model.score(words) + 0.4 * len(words) - 3.0 * unknown
         assert found[tokens][0] == pytest.approx(acoustic, abs=1e-9)
         assert found[tokens][1] == pytest.approx(language, abs=1e-4)
@@ -89,7 +90,7 @@ def test_a_prefix_that_leaves_a_narrow_beam_and_comes_back_has_its_score(seed):
         search.feed(row[None])
         for tokens, _, language in search.ranked():
             words = spell(tokens, SPELLINGS)
-            unknown = sum((word,) not in model.known(1) for word in words)
+            unknown = sum((word,) not in list_known(model, 1) for word in words)
             expected = 0.9 * model.score(words) + 0.8 * len(words) - 1.5 * unknown + words.count("ba")
             assert language == pytest.approx(expected, abs=1e-3)
 
@@ -305,7 +306,7 @@ def test_what_does_not_fit_the_acoustic_model_is_refused(arguments, message):
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_what_a_language_model_knows_nothing_of_is_impossible_where_it_counts_and_free_where_not(weight):
     """A model of characters without ``<unk>`` and without c."""
-    model = NgramModel.of([{(symbol,): Known(math.log(0.2)) for symbol in ("a", "b", SPACE, END)}])
+    model = make_ngram([{(symbol,): Known(math.log(0.2)) for symbol in ("a", "b", SPACE, END)}])
     log_probs = make_log_probs(4, 5, seed=3)
     found = search_all(log_probs, Fusion(SPELLINGS, CompiledNgram.of(model), FusionConfig(weight, 0.0)))
     everything = enumerate_all(log_probs)

@@ -8,13 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from ngram_tables import Known, make_ngram
 
 from speechrnn.decoding.kernels import query
 from speechrnn.errors import ModelError
 from speechrnn.language.arpa import write_arpa
 from speechrnn.language.compiled import EMPTY_STATE, CompiledNgram, read_language_model, write_compiled
 from speechrnn.language.kneser_ney import build_ngram
-from speechrnn.language.ngram import BEGIN, END, Known, NgramModel
+from speechrnn.language.ngram import BEGIN, END
 
 WORDS = ["one", "two", "three", "four", "five", "oh", "point"]
 
@@ -52,14 +53,14 @@ def test_sentences_have_the_scores_of_the_model(order, prune, has_begin):
 
 def test_contexts_that_were_pruned_away_are_backed_off_from():
     unigrams = {(word,): Known(math.log(0.25), -0.1) for word in ("a", "b", END, BEGIN)}
-    model = NgramModel.of([unigrams, {("a", "b"): Known(-0.5, -0.2)}, {("b", "a", "b"): Known(-0.3)}])  # no (b, a)
+    model = make_ngram([unigrams, {("a", "b"): Known(-0.5, -0.2)}, {("b", "a", "b"): Known(-0.3)}])  # no (b, a)
     compiled = CompiledNgram.of(model)
     for sentence in (["a", "b"], ["b", "a", "b"], ["b", "a", "b", "a", "b"], ["a", "a", "b", "b"]):
         assert score(compiled, sentence) == pytest.approx(model.score(sentence), abs=1e-5)
 
 
 def test_a_word_that_is_nowhere_is_impossible_in_a_model_without_unk():
-    model = CompiledNgram.of(NgramModel.of([{("a",): Known(-0.7), (END,): Known(-0.7)}]))
+    model = CompiledNgram.of(make_ngram([{("a",): Known(-0.7), (END,): Known(-0.7)}]))
     assert score(model, ["b"]) == -math.inf
     assert model.unknown == -1
 
@@ -186,8 +187,3 @@ def test_one_changed_probability_is_noticed(tmp_path):
     (tmp_path / "bad.bin").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     with pytest.raises(ModelError, match=r"bad.bin: a damaged language model \(the content has the digest"):
         read_language_model(tmp_path / "bad.bin")
-
-
-def test_a_word_that_is_no_unigram_is_named():
-    with pytest.raises(ModelError, match="'b' is in an n-gram but is not a unigram"):
-        NgramModel.of([{("a",): Known(-0.1)}, {("a", "b"): Known(-0.1)}])
