@@ -326,7 +326,7 @@ def test_every_cell_trains_in_every_precision(name, cell, precision, tmp_path):
     assert speechrnn.load(result.model, device=device).transcribe(tmp_path / "tones" / "test" / "test-0.wav").seconds
 
 
-def test_the_command_line_transcribes_there(device, tone_run, capsys):
+def test_the_command_line_transcribes_on_the_device(device, tone_run, capsys):
     recording = tone_run.folder / "test" / "test-0.wav"
     reference = json.loads((tone_run.folder / "test.jsonl").read_text().splitlines()[0])["text"]
     assert main(["transcribe", str(recording), "-m", str(tone_run.model), "--device", str(device)]) == 0
@@ -351,7 +351,7 @@ def test_a_speaker_is_adapted_to_as_on_the_cpu(device, tone_run):
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_what_a_step_starts_from_and_learns_beside_runs_there(device, tmp_path, settings):
+def test_initial_states_and_lower_layers_train_on_the_device(device, tmp_path, settings):
     configuration = make_tone_configuration(tmp_path / "tones")
     (tmp_path / "tones" / "lexicon.txt").write_text("low L OW\nmiddle M IH D L\nhigh HH AY\n")
     result = train(
@@ -362,7 +362,7 @@ def test_what_a_step_starts_from_and_learns_beside_runs_there(device, tmp_path, 
     evaluate(speechrnn.load(result.model, device=device), tmp_path / "tones" / "test.jsonl")
 
 
-def test_a_model_is_fine_tuned_there(device, tone_run, tmp_path):
+def test_a_model_is_fine_tuned_on_the_device(device, tone_run, tmp_path):
     overrides = settings_for(device, trainer__max_epochs=1)
     kept = {name: overrides[name] for name in ("trainer.accelerator", "trainer.max_epochs", "data.num_workers")}
     outcome = speechrnn.finetune(

@@ -45,7 +45,7 @@ def test_a_batch_starts_from_where_the_one_before_ended(make_tiny_model, tmp_pat
 
 
 @pytest.mark.usefixtures("trainer_that_is_none")
-def test_a_learned_state_learns_from_what_begins_anew(make_tiny_model, tmp_path):
+def test_the_learned_initial_state_gets_gradients_where_no_state_is_carried(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(initial_state="learned"), tmp_path, data=CARRY)
     batch = make_batch(module, ("quick", "fox"))
     for previous, moves in (([None, None], True), (["a", "b"], False)):
@@ -69,7 +69,7 @@ def test_only_the_batch_before_is_remembered():
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_what_follows_a_state_that_is_not_finite_begins_anew(poison):
+def test_an_utterance_after_a_non_finite_state_starts_from_the_initial_state(poison):
     carried = CarriedStates()
     final = torch.ones(2, 2, 1, 3, 4)
     final[1, 1, 0, 1, 2] = poison  # the cell of the second layer, of the second utterance
@@ -83,7 +83,7 @@ def test_what_follows_a_state_that_is_not_finite_begins_anew(poison):
 
 
 @pytest.mark.usefixtures("trainer_that_is_none")
-def test_a_bad_step_spoils_none_after_it_and_its_replay_says_what_it_lacks(make_tiny_model, tmp_path, caplog):
+def test_a_non_finite_step_does_not_affect_later_ones(make_tiny_model, tmp_path, caplog):
     module = make_module(make_tiny_model(), tmp_path, data=CARRY)
     batch = replace(make_batch(module, ("quick", "the fox")), previous=[None, None])
     batch.waveforms[1, 100] = float("nan")
@@ -109,7 +109,7 @@ RUN = {
 }
 
 
-def test_a_run_that_was_stopped_carries_on_what_it_carried(tone_configuration, tmp_path, one_thread):
+def test_a_resumed_run_restores_carried_states(tone_configuration, tmp_path, one_thread):
     train(tone_configuration, {**RUN, "output": str(tmp_path / "whole")})
     with stopped_in_call(6):
         train(tone_configuration, {**RUN, "output": str(tmp_path / "stopped")})
@@ -129,6 +129,6 @@ def test_a_run_that_was_stopped_carries_on_what_it_carried(tone_configuration, t
         ({"data.carry_state": "chapter"}, "data.carry_state: expected one of no, recording, speaker, got chapter"),
     ],
 )
-def test_what_does_not_go_with_it_is_refused(settings, message):
+def test_incompatible_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, {"data.carry_state": "speaker", **settings})

@@ -183,7 +183,7 @@ def test_what_else_a_run_counts_is_resumed_too(few_tones, tmp_path, monkeypatch,
     [([signal.SIGINT], 0), ([signal.SIGTERM, signal.SIGTERM], 0), ([], 1)],
     ids=["Ctrl-C", "SIGTERM-twice", "another-process"],
 )
-def test_an_interrupted_run_saves_first_and_says_so(whole, tmp_path, monkeypatch, caplog, signals, others):
+def test_an_interrupted_run_saves_and_logs_it(whole, tmp_path, monkeypatch, caplog, signals, others):
     """SIGTERM may come from a cluster and from a launcher; of two processes, only one may have received it."""
     configuration, output, *_ = whole
     original, calls = SpeechModule.training_step, []
@@ -250,7 +250,7 @@ def test_a_run_is_not_resumed_on_other_data(tone_configuration, tmp_path):
         resume(tmp_path / "run")
 
 
-def test_a_run_that_is_not_finished_is_not_replaced_unasked(tone_configuration, tmp_path):
+def test_an_unfinished_run_is_not_replaced_without_overwrite(tone_configuration, tmp_path):
     stop_early(tone_configuration, tmp_path / "run")
     with pytest.raises(
         ConfigError, match=r"holds an unfinished run; continue it with --resume .*, or replace it with --overwrite"

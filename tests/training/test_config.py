@@ -116,7 +116,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         load_config(tmp_path)
 
 
-def test_what_a_configuration_was_written_as_is_what_it_is_read_from(tmp_path):
+def test_a_configuration_survives_writing_and_reading(tmp_path):
     import json
 
     text = "{encoder: {cell: lstm}, augment: {speed: [0.9, 1.1]}, ctc: {intermediate_layers: [1]}, seed: 3}"

@@ -59,7 +59,7 @@ def test_a_batch_depends_on_seed_epoch_and_members_alone(utterances):
     assert torch.equal(alone.waveforms[0], together.waveforms[1, :length])
 
 
-def test_epochs_and_seeds_draw_anew(utterances):
+def test_epochs_and_seeds_change_the_draws(utterances):
     def lengths(dataset):
         return [tuple(dataset[BatchRequest(epoch, 0, [0, 1, 2])].waveform_lengths.tolist()) for epoch in range(12)]
 
@@ -110,7 +110,7 @@ def test_speed_changes_the_length_by_its_factor(utterances):
     assert batch.waveform_lengths.tolist() == [resampled_length(8000, 10000, 8000)] == [6400]
 
 
-def test_what_augmentation_makes_too_short_for_ctc_is_taken_as_it_is(utterances):
+def test_an_utterance_that_would_become_too_short_is_not_augmented(utterances):
     def explain(tokens, samples):
         return "too short" if samples < 5000 else None
 
@@ -118,7 +118,7 @@ def test_what_augmentation_makes_too_short_for_ctc_is_taken_as_it_is(utterances)
     assert batch.waveform_lengths.tolist() == [8000, 6000]
 
 
-def test_validation_hears_the_recordings_as_they_are(utterances):
+def test_validation_recordings_are_not_augmented(utterances):
     dataset = UtteranceDataset(
         utterances, sample_rate=8000, augment=None, explain_infeasible=lambda tokens, samples: None, seed=0
     )

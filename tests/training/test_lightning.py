@@ -109,7 +109,7 @@ def test_a_yaml_file_is_configuration_enough(tones, tmp_path):
     assert trainer.global_step == 1
 
 
-def test_a_checkpoint_is_loaded_without_anything_beside_it(own, tmp_path):
+def test_a_checkpoint_is_loaded_on_its_own(own, tmp_path):
     module, data, path = own
     loaded = SpeechModule.load_from_checkpoint(path, weights_only=True)
     assert loaded.config == module.config
@@ -141,7 +141,7 @@ def test_test_sets_are_scored_and_transcribed_by_name(own, tones, tmp_path):
     assert rates.keys() >= {"second/wer", "second/cer", "second/loss"}
 
 
-def test_a_module_without_data_or_model_says_what_it_needs(tones, tmp_path):
+def test_a_module_without_data_or_model_is_refused(tones, tmp_path):
     module = SpeechModule(load_config(tones, SHORT))
     with pytest.raises(ConfigError, match=r"SpeechModule\(config\) needs SpeechData\(config\) beside it"):
         make_own_trainer(tmp_path).fit(module, torch.utils.data.DataLoader([]))

@@ -135,7 +135,7 @@ def test_out_of_memory_halves_what_is_computed_at_once_and_changes_no_gradient(m
     assert sizes == [1, 1, 1, 1]  # it has learned
 
 
-def test_out_of_memory_in_a_group_loses_none_of_its_batches(make_tiny_model, tmp_path):
+def test_out_of_memory_in_an_accumulated_step_keeps_all_batches(make_tiny_model, tmp_path):
     batches, changes = None, []
     for is_short in (False, True):
         module = make_module(make_tiny_model(), tmp_path, trainer={"accumulate_grad_batches": 2})
@@ -212,7 +212,7 @@ def test_the_step_to_replay_is_that_of_the_process_with_the_utterance(make_tiny_
     assert [row.id for row in replay(folder) if not row.is_finite] == ["the fox"]
 
 
-def test_a_few_such_steps_in_a_row_end_the_run(make_tiny_model, tmp_path):
+def test_non_finite_steps_in_a_row_end_the_run(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(), tmp_path, faults=FaultsConfig(nonfinite_in_a_row=3))
     bad = spoil(make_batch(module), math.nan)
     for index in range(2):
@@ -304,9 +304,7 @@ def test_consistency_enters_the_gradient_by_its_weight(make_tiny_model, tmp_path
         ((10, 45, 0.1), (10, 45, 0.2)),
     ],
 )
-def test_checkpoints_rank_by_word_errors_of_hopeless_ones_by_characters_and_then_by_loss(
-    make_tiny_model, tmp_path, better, worse
-):
+def test_checkpoints_rank_by_words_then_characters_then_loss(make_tiny_model, tmp_path, better, worse):
     module = make_module(make_tiny_model(), tmp_path)
     ranks = []
     for words, characters, loss in (better, worse):
@@ -385,7 +383,7 @@ def test_weight_noise_moves_the_gradient_and_not_the_weights(make_tiny_model, tm
     assert not torch.allclose(changes[0.0], changes[0.1])
 
 
-def test_dropout_draws_anew_in_each_epoch_and_batch(make_tiny_model, tmp_path):
+def test_dropout_differs_between_epochs_and_batches(make_tiny_model, tmp_path):
     changes = []
     for epoch, batch_idx in ((0, 0), (1, 0), (0, 1), (0, 0)):
         module = make_module(make_tiny_model(dropout=0.5), tmp_path).train()
@@ -450,7 +448,7 @@ def test_a_skipped_step_of_the_fused_optimiser_changes_nothing_at_all(make_tiny_
     assert all(float(state["step"]) == 2 for state in module.optimizer.state_dict()["state"].values())
 
 
-def test_a_skipped_step_is_saved_at_the_next_read_which_says_how_much_later(make_tiny_model, tmp_path, caplog):
+def test_a_skipped_step_is_saved_at_the_next_read_with_its_delay(make_tiny_model, tmp_path, caplog):
     module = make_module(make_tiny_model(), tmp_path)
     module._trainer.log_every_n_steps = 4
     for index in range(4):

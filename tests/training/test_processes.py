@@ -149,7 +149,7 @@ def test_kills_at_random_moments_and_the_same_weights(whole, tmp_path):  # noqa:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_process_saves_first_and_says_so(whole, tmp_path, number):  # noqa: F811
+def test_an_interrupted_process_saves_and_logs_it(whole, tmp_path, number):  # noqa: F811
     configuration, output, *_ = whole
     process = start_one(configuration, tmp_path / "run", **{"checkpoints.every_minutes": 1000})
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -200,7 +200,7 @@ def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path)
 
 
 @pytest.mark.slow
-def test_what_stops_all_processes_is_said_by_one(tmp_path):
+def test_an_error_of_all_processes_is_reported_by_one(tmp_path):
     configuration, output = make_tone_configuration(tmp_path / "tones"), tmp_path / "run"
     process = start(configuration, output, trainer__max_epochs=100)
     errors = break_in_mid_run(process, output, [configuration.parent / "train" / "train-7.wav"])

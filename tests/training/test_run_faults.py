@@ -72,7 +72,7 @@ def test_a_folder_that_is_moved_away_ends_the_run_in_one_line(tone_configuration
 
 
 @pytest.mark.parametrize("has_own", [False, True])
-def test_a_run_from_python_logs_its_epochs_where_nothing_else_logs(
+def test_a_run_from_python_logs_its_epochs_if_logging_is_not_configured(
     tone_configuration, tmp_path, monkeypatch, capsys, has_own
 ):
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()] if has_own else [])

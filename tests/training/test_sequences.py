@@ -42,7 +42,7 @@ def learn(task, *, cell="gru", **training):
 
 
 @pytest.mark.parametrize("kind", ["squared_error", "cross_entropy"])
-def test_it_learns_what_was_heard_two_steps_ago(kind):
+def test_it_learns_the_input_of_two_steps_ago(kind):
     result = learn(Echo(kind=kind))
     assert [step for step, _ in result.validation] == [50, 100, 150, 200]
     assert result.best < (0.15 if kind == "squared_error" else 0.1)
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another():
     assert runs[0] != runs[2]
 
 
-def test_it_is_validated_on_what_it_is_asked_to_be():
+def test_validation_uses_its_own_task():
     class Opposite(Echo):
         def draw(self, rng, batch_size):
             batch = super().draw(rng, batch_size)
@@ -88,7 +88,7 @@ def test_training_ends_when_it_is_solved_twice_in_a_row():
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_clipping_bounds_the_step_and_the_norm_told_is_the_one_before(algorithm):
+def test_clipping_bounds_the_step_and_the_reported_norm_is_unclipped(algorithm):
     before, limit = {}, 1e-4
 
     def keep(result):
@@ -110,7 +110,7 @@ def test_clipping_bounds_the_step_and_the_norm_told_is_the_one_before(algorithm)
         assert max(float(part.abs().max()) for part in moved) == pytest.approx(limit, rel=1e-2)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_is_told():
+def test_a_non_finite_loss_ends_training_and_is_reported():
     result = learn(Echo(scale=1e30), cell="gru", optimizer="sgd", learning_rate=1e9, clip=None, steps=50)
     assert result.steps < 50
     assert result.failed.startswith("the ")
@@ -126,7 +126,7 @@ def test_losses_stand_at_the_steps_that_are_asked_about():
     torch.testing.assert_close(losses[:, 2:], torch.full((3, 10), math.log(2)))
 
 
-def test_a_model_that_says_nothing_has_the_measure_of_chance():
+def test_a_model_with_zero_output_has_the_measure_of_chance():
     task = Echo()
     model = learn(task, steps=1).model
     torch.nn.init.zeros_(model.head.weight)

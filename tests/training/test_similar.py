@@ -22,12 +22,12 @@ ENGLISH = set("abcdefghijklmnopqrstuvwxyz' ")
         ("K", "k"),
     ],
 )
-def test_a_letter_begins_as_the_one_it_is_built_on(symbol, expected):
+def test_a_letter_starts_near_its_base_letter(symbol, expected):
     assert find_similar(symbol, ENGLISH) == expected
 
 
 @pytest.mark.parametrize("symbol", ["ж", "あ", "1", "-", "ŋ", "a"])
-def test_what_is_built_on_none_of_them_begins_as_none(symbol):
+def test_a_letter_without_a_known_base_has_no_similar_one(symbol):
     assert find_similar(symbol, ENGLISH) is None
 
 

@@ -67,14 +67,14 @@ def test_symbols_are_kept_extended_or_replaced(base, alphabet, added):
         assert made.symbols == [*tokens.symbols, *added]
 
 
-def test_texts_that_share_nothing_with_the_model_are_refused_unless_it_is_replaced(base):
+def test_texts_without_a_common_symbol_are_refused_unless_replaced(base):
     for alphabet in ("keep", "extend"):
         with pytest.raises(CorpusError, match=r"share no symbol with the model: it has .*, they have ж, у, к"):
             make_tokens(base[0].tokens, make_config(base, alphabet=alphabet), ["жук"])
     assert len(make_tokens(base[0].tokens, make_config(base, alphabet="replace"), ["жук"])) == 4
 
 
-def test_a_model_of_phones_given_words_says_so(base):
+def test_words_for_a_model_of_phones_are_refused(base):
     phones = WordTokens(["<blank>", "AA", "AE"])
     with pytest.raises(CorpusError, match=r"it has AA, AE, they have the, dog; .* \(phones for a model of phones\)"):
         make_tokens(phones, make_config(base), ["the dog"])
@@ -143,7 +143,7 @@ def test_another_kind_of_tokens_begins_an_output_layer_and_keeps_the_rest(base):
     assert not torch.isclose(*blank).any()
 
 
-def test_another_kind_of_tokens_is_proposed_to_begin_anew(base):
+def test_replace_is_proposed_for_another_kind_of_tokens(base):
     tokens = base[0].tokens
     alphabet, why = propose_alphabet(tokens, ["the dog"], kind="words")
     assert (alphabet, why) == ("replace", "the model has characters, asked for: words; a new output layer is trained")
@@ -211,7 +211,7 @@ def test_impossible_settings_are_refused(settings, message):
         StartConfig(**settings)
 
 
-def test_an_encoder_of_another_kind_is_not_begun_from(base):
+def test_another_encoder_cell_is_refused(base):
     with pytest.raises(ConfigError, match="encoder.cell: lstm, but start.model"):
         check_start(
             base[0],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import TONE_SETTINGS, say_tones
+from conftest import TONE_SETTINGS, make_tone_configuration, say_tones
 from safetensors.torch import load_file
 
 import speechrnn
@@ -30,14 +30,14 @@ def add_line(manifest: Path, **entry: object) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def test_a_trained_model_transcribes_what_it_never_heard(tone_run):
+def test_a_trained_model_transcribes_new_recordings(tone_run):
     recognizer = speechrnn.load(tone_run.model)
     for seed, words in enumerate((["low", "high"], ["middle", "middle", "low"], ["high"])):
         result = recognizer.transcribe(say_tones(words, np.random.default_rng(100 + seed)), sample_rate=8000)
         assert result.text == " ".join(words)
 
 
-def test_beam_search_hears_the_same_words_at_the_same_times(tone_run):
+def test_beam_search_finds_the_same_words_at_the_same_times(tone_run):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
     greedy, beam = (recognizer.transcribe(samples, sample_rate=8000, decoder=name) for name in ("greedy", "beam"))
@@ -46,7 +46,7 @@ def test_beam_search_hears_the_same_words_at_the_same_times(tone_run):
         assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.1)
 
 
-def test_in_a_closed_task_only_what_may_be_said_is_heard(tone_run):
+def test_a_closed_vocabulary_bounds_the_transcript(tone_run):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
 
@@ -71,7 +71,7 @@ def test_in_a_closed_task_only_what_may_be_said_is_heard(tone_run):
         hear(words=["low"], beam_sise=4)
 
 
-def test_an_alphabet_lies_beside_the_configuration_and_says_what_a_model_writes(tone_run):
+def test_an_alphabet_file_is_found_beside_the_configuration(tone_run):
     (tone_run.folder / "alphabet.txt").write_text("\n".join([" ", *"abcdefghijklmnopqrstuvwxyz"]) + "\n")
     settings = {**TONE_SETTINGS, "tokens.kind": "characters", "tokens.alphabet": "alphabet.txt"}
     preflight = prepare_run(load_config(tone_run.folder / "config.yaml", settings), folders=[tone_run.folder])
@@ -104,18 +104,24 @@ def test_the_released_model_is_the_best_checkpoint(tone_run):
     assert all(torch.equal(value, best[name]) for name, value in released.items())
 
 
-def test_same_seed_gives_the_same_weights_and_another_seed_others(tone_configuration):
+@pytest.fixture
+def few_tones(tmp_path):
+    """24 utterances to train on, 6 to validate on."""
+    return make_tone_configuration(tmp_path / "few", train=24, valid=6)
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(few_tones):
     weights = []
     for run, seed in enumerate((5, 5, 6)):
         changes = settings(
-            tone_configuration,
+            few_tones,
             seed=seed,
-            output=str(tone_configuration.parent / f"run{run}"),
+            output=str(few_tones.parent / f"run{run}"),
             encoder__dropout=0.2,
             augment__speed=[0.9, 1.0, 1.1],
             augment__spec_augment__time_masks=1,
         )
-        weights.append(load_file(train(tone_configuration, changes).model / "model.safetensors"))
+        weights.append(load_file(train(few_tones, changes).model / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
@@ -152,12 +158,12 @@ def test_validation_words_that_the_model_lacks_count_in_the_wer(tone_configurati
     assert "counts in the WER, not in the loss" in caplog.text
 
 
-def test_a_finished_run_is_not_overwritten_unasked(tone_run):
+def test_a_finished_run_is_not_replaced_without_overwrite(tone_run):
     with pytest.raises(ConfigError, match="already holds a trained model"):
         train(tone_run.folder / "config.yaml", {"output": str(tone_run.result.output)})
 
 
-def test_a_missing_manifest_is_named_with_where_it_was_looked_for(tone_configuration):
+def test_a_missing_manifest_is_named_with_the_folders_searched(tone_configuration):
     with pytest.raises(CorpusError, match=r"data.train: no gone.jsonl in .*tones"):
         train(tone_configuration, settings(tone_configuration, data__train="gone.jsonl"))
     with pytest.raises(ConfigError, match="data.valid: expected a manifest"):
@@ -183,13 +189,13 @@ def test_one_cycle_without_an_end_is_refused(tone_configuration):
         {"trainer.precision": "bf16-mixed", "data.num_workers": 1, "trainer.gradient_clip_val": 0},
     ],
 )  # fmt: skip
-def test_every_kind_of_run_trains_and_its_model_loads(tone_configuration, changes):
-    result = train(tone_configuration, {**settings(tone_configuration), "trainer.max_epochs": 2, **changes})
+def test_every_kind_of_run_trains_and_its_model_loads(few_tones, changes):
+    result = train(few_tones, {**settings(few_tones), "trainer.max_epochs": 2, **changes})
     recognizer = speechrnn.load(result.model)
-    assert recognizer.transcribe(tone_configuration.parent / "test" / "test-0.wav").seconds > 0
+    assert recognizer.transcribe(few_tones.parent / "test" / "test-0.wav").seconds > 0
 
 
-def test_a_released_model_does_not_say_where_it_was_made(tone_run):
+def test_a_released_model_holds_no_absolute_paths(tone_run):
     for name in ("config.json", "README.md"):
         assert str(tone_run.folder) not in (tone_run.model / name).read_text()
 
