@@ -24,7 +24,7 @@ def test_alignment_is_the_best_of_every_path(tokens, seed):
     assert align_tokens(log_probs, tokens) == [(run[0], run[-1]) for _, run in runs]
 
 
-def test_no_tokens_align_with_anything_and_too_many_with_nothing():
+def test_no_tokens_always_align_and_too_many_never():
     log_probs = np.log(np.full((2, 3), 1 / 3))
     assert align_tokens(log_probs, []) == []
     with pytest.raises(SpeechRNNError, match="2 tokens do not fit into 2 frames"):
@@ -41,7 +41,7 @@ def test_frames_that_are_not_finite_are_named(value):
         align_tokens(log_probs, [1, 2])
 
 
-def test_what_has_no_probability_is_not_aligned():
+def test_paths_of_probability_zero_are_not_aligned():
     with pytest.raises(SpeechRNNError, match="cannot be aligned"):
         align_tokens(np.array([[0.0, -np.inf]]), [1])
 

@@ -63,7 +63,7 @@ def test_a_narrow_beam_never_has_a_sequence_twice_nor_more_than_its_probability(
         assert score <= expected[tuple(tokens)] + 1e-9
 
 
-def test_what_fell_out_of_the_beam_and_comes_back_is_the_same_prefix():
+def test_a_prefix_that_returns_to_the_beam_is_the_same_prefix():
     """Narrow beams over long random input drop and regain prefixes all the time; none may stand there twice."""
     log_probs = make_log_probs(300, 5, seed=7, sharpness=0.7).numpy()
     search = BeamSearch(5, BeamConfig(beam_size=6, nbest=6))
@@ -91,7 +91,7 @@ def test_a_blank_lies_between_two_equal_tokens():
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64])
-def test_piece_by_piece_it_finds_what_it_finds_at_once(piece):
+def test_pieces_give_the_hypotheses_of_the_whole(piece):
     log_probs = make_log_probs(200, 12, seed=1, sharpness=2.0).numpy()
     config = BeamConfig(beam_size=12, nbest=5)
     whole, pieces = BeamSearch(12, config), BeamSearch(12, config)
@@ -132,7 +132,7 @@ def test_the_sum_over_paths_can_beat_the_best_path():
     assert best.acoustic_score == pytest.approx(math.log(0.4 * 0.4 + 2 * 0.4 * 0.6))
 
 
-def test_peaky_log_probs_are_read_as_greedily_with_the_same_frames():
+def test_peaky_log_probs_are_decoded_like_greedily_with_the_same_frames():
     rng = np.random.default_rng(0)
     path = np.repeat(rng.integers(0, 6, 40), rng.integers(1, 4, 40))
     log_probs = torch.full((len(path), 6), -20.0)

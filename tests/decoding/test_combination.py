@@ -61,7 +61,7 @@ def combine(*log_probs, search=decode_greedy, **options):
     return combine_hypotheses(found, log_probs, lengths, **options)
 
 
-def test_a_reading_scores_what_all_of_its_paths_have_together():
+def test_the_score_of_a_reading_is_the_sum_over_its_paths():
     log_probs = draw(5)[0]
     probabilities = sum_over_paths(log_probs)
     readings = list(probabilities)
@@ -87,7 +87,7 @@ def test_of_all_texts_the_one_with_the_highest_mean_log_probability_wins(seed):
     assert [each.acoustic_score for each in found] == pytest.approx([mean[text] for text in ranked[:3]], abs=1e-9)
 
 
-def test_models_that_say_the_same_in_other_frames_are_not_drowned_in_blanks():
+def test_tokens_in_different_frames_are_not_lost_to_blanks():
     early, late = say([0, 1, 0, 0, 2, 0, 0, 0]), say([0, 0, 0, 1, 0, 0, 2, 0])
     mean = torch.logaddexp(early, late) - math.log(2)
     assert decode_greedy(mean, torch.tensor([8]))[0].tokens != [1, 2]
@@ -97,7 +97,7 @@ def test_models_that_say_the_same_in_other_frames_are_not_drowned_in_blanks():
     assert best.confidences == pytest.approx([0.97, 0.97])
 
 
-def test_the_best_reading_takes_over_what_others_heard_better():
+def test_the_best_reading_takes_over_better_parts_of_others():
     # Each of three is right but for one token, and not sure there; the two others are.
     heard = [[1, 0, 2, 0, 3, 0, 1], [1, 0, 2, 0, 3, 0, 1], [1, 0, 2, 0, 3, 0, 1]]
     models = [say(path) for path in heard]
@@ -150,7 +150,7 @@ def test_many_changes_take_few_rounds():
     assert len(calls) <= 4  # the reading, all changes, the good ones together, all changes again
 
 
-def test_several_times_the_same_model_says_what_it_says_alone():
+def test_copies_of_one_model_give_its_own_hypotheses():
     emission = draw(20, 6, rows=4)
     lengths = torch.tensor([20, 13, 1, 7])
     found = [[best] for best in decode_greedy(emission, lengths)]
@@ -160,7 +160,7 @@ def test_several_times_the_same_model_says_what_it_says_alone():
         assert best.acoustic_score == pytest.approx(score_readings(row[:length], [tuple(best.tokens)])[0])
 
 
-def test_what_a_model_has_no_frames_for_is_not_taken():
+def test_readings_too_long_for_a_model_are_left_out():
     short, long = say([1, 2]), say([1, 0, 2, 0, 3])
     [found] = combine(short, long, nbest=2)
     assert [each.tokens for each in found] == [[1, 2]]
@@ -172,7 +172,7 @@ def test_what_a_model_has_no_frames_for_is_not_taken():
     assert combine_hypotheses(nothing, [short, long], lengths) == [[Hypothesis([], [], -math.inf)]]
 
 
-def test_what_a_language_model_says_counts():
+def test_the_score_of_a_language_model_counts():
     emission, lengths = say([1, 0, 2], sure=0.5), torch.tensor([3])
     found = [[Hypothesis([1, 2], [], -1.0)], [Hypothesis([1, 3], [], -2.0, language_score=5.0)]]
     [[best, second]] = combine_hypotheses([[each] for each in found], [emission] * 2, [lengths] * 2, nbest=4)
@@ -180,7 +180,7 @@ def test_what_a_language_model_says_counts():
     assert best.acoustic_score < second.acoustic_score
 
 
-def test_what_a_language_model_says_counts_for_recombined_readings_too():
+def test_the_score_of_a_language_model_counts_for_recombined_readings_too():
     # Each is sure of one half and hears 4 in the other, where the acoustics leave 2 or 4 open.
     first, second = say([1, 0, 2, 0, 3, 0, 1, 0, 4], tokens=5), say([1, 0, 4, 0, 3, 0, 1, 0, 2], tokens=5)
     for model, frame in ((first, 8), (second, 2)):

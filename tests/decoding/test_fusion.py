@@ -178,7 +178,7 @@ def count_phrase(words, phrase):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_hotwords_earn_their_bonus_where_they_are_whole_and_nothing_elsewhere(seed):
+def test_only_whole_hotwords_earn_their_bonus(seed):
     hotwords = {"ab": 2.0, "a b": 3.0, "b": -1.5, "ba": 0.7}
     log_probs = make_log_probs(6, 4, seed=seed)
     found = search_all(log_probs, Fusion(SPELLINGS[:4], hotwords=hotwords))
@@ -200,7 +200,7 @@ def test_hotwords_and_language_model_add_up():
         assert both[tokens][1] == pytest.approx(language + earned, abs=1e-6)
 
 
-def test_a_word_that_is_begun_is_favoured_before_it_ends():
+def test_a_hotword_is_favoured_before_its_end():
     """Else a narrow beam would lose it on the way."""
     search = BeamSearch(5, BeamConfig(beam_size=2), fusion=Fusion(SPELLINGS, hotwords={"abc": 9.0}))
     row = np.log(
@@ -236,7 +236,7 @@ def test_pieces_of_a_stream_give_what_the_whole_gives():
     assert pieces.ranked() == whole.ranked()
 
 
-def test_a_closed_task_takes_a_language_model_too():
+def test_a_closed_vocabulary_works_with_a_language_model():
     grammar = Grammar.of_sentences([[2], [3]])
     model = CompiledNgram.of(make_model(["a"] * 9 + ["b"]))
     log_probs = make_log_probs(3, 5, seed=1)
@@ -247,7 +247,7 @@ def test_a_closed_task_takes_a_language_model_too():
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("bonus", [-2.0, 0.0, 3.0])
-def test_candidates_that_are_not_looked_at_would_not_have_been_kept(seed, bonus):
+def test_skipped_candidates_would_not_have_been_in_the_beam(seed, bonus):
     """The same with a bound on what fusion may add that is never reached, so that all of them are looked at."""
     log_probs = make_log_probs(30, len(SPELLINGS), seed=seed)
     hotwords = {"ab": 4.0, "c a": 2.5, "b": -3.0}
@@ -266,7 +266,7 @@ def test_candidates_that_are_not_looked_at_would_not_have_been_kept(seed, bonus)
         assert ranked[0] == ranked[1]
 
 
-def test_a_sentence_that_breaks_off_is_given_up_to_where_it_may_end():
+def test_an_unfinished_sentence_is_cut_to_its_longest_allowed_beginning():
     """Said: ab, and the beginning of cc, which nothing follows; a beam of one has no whole sentence left."""
     path = [2, 0, 3, 1, 4]  # a, blank, b, space, c
     log_probs = np.full((len(path), len(SPELLINGS)), math.log(0.02))
@@ -280,7 +280,7 @@ def test_a_sentence_that_breaks_off_is_given_up_to_where_it_may_end():
     assert search.ranked() == []
 
 
-def test_what_n_grams_are_made_of_is_found_by_looking():
+def test_the_unit_of_a_language_model_is_detected():
     assert find_unit(CompiledNgram.of(make_model(["a b"])), SYMBOLS) == "words"
     assert find_unit(CompiledNgram.of(make_model(["a <space> b"])), SYMBOLS) == "characters"
     assert find_unit(CompiledNgram.of(make_model(["\u2581zz"])), PIECES) == "words"  # another model's pieces
@@ -304,7 +304,7 @@ def test_what_does_not_fit_the_acoustic_model_is_refused(arguments, message):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_what_a_language_model_knows_nothing_of_is_impossible_where_it_counts_and_free_where_not(weight):
+def test_unknown_units_are_impossible_with_a_weight_and_free_without(weight):
     """A model of characters without ``<unk>`` and without c."""
     model = make_ngram([{(symbol,): Known(math.log(0.2)) for symbol in ("a", "b", SPACE, END)}])
     log_probs = make_log_probs(4, 5, seed=3)

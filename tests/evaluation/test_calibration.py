@@ -86,18 +86,18 @@ def test_words_that_are_all_alike_give_a_bounded_calibration_that_keeps_the_orde
     assert (found.apply(1.0 if is_right else 0.0) > 0.5) == is_right
 
 
-def test_where_all_words_are_right_confidences_keep_their_differences():
+def test_if_all_words_are_correct_confidences_keep_their_differences():
     found = fit([[JudgedWord(confidence, True)] for confidence in np.linspace(0.9, 1.0, 400)])
     assert found.apply(0.5) < 0.97
     assert found.apply(0.999) > 0.999
 
 
-def test_nothing_heard_is_nothing_to_calibrate_on():
+def test_calibration_needs_recognised_words():
     with pytest.raises(CorpusError, match="silence: no word was recognised"):
         fit([[], []], corpus="silence")
 
 
-def test_one_is_not_infinitely_sure():
+def test_confidence_one_has_finite_logit():
     assert logit(1.0) == pytest.approx(np.log(1e6), rel=1e-3)
     assert logit(0.0) == pytest.approx(-logit(1.0))
 

@@ -97,7 +97,7 @@ def test_a_language_model_that_does_not_help_is_not_kept(folder, tone_run, tmp_p
     assert not (folder / "language").exists()
 
 
-def test_language_models_and_hotwords_change_what_is_heard(tone_run, language_model, tmp_path):
+def test_language_models_and_hotwords_change_the_text(tone_run, language_model, tmp_path):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
 
@@ -112,7 +112,7 @@ def test_language_models_and_hotwords_change_what_is_heard(tone_run, language_mo
     assert hear(hotwords={"middle": 1.0}, words=["low", "middle"], decoder="lexicon").split()[-1] == "middle"
 
 
-def test_that_a_language_model_was_not_tuned_is_said_once(tone_run, language_model, caplog):
+def test_an_untuned_language_model_is_warned_of_once(tone_run, language_model, caplog):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low"], np.random.default_rng(9))
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_that_a_language_model_was_not_tuned_is_said_once(tone_run, language_mod
     assert caplog.text.count("was not tuned with this model") == 1
 
 
-def test_words_that_the_language_model_does_not_know_cost_what_suits_them(tone_run, texts, hard_of_hearing):
+def test_unknown_words_have_the_tuned_cost(tone_run, texts, hard_of_hearing):
     """A third of what is said is unknown to it, so that a high cost would make it deaf to that."""
     known = [[word for word in words if word != "middle"] for words in texts]
     model = CompiledNgram.of(build_ngram([words for words in known if words], order=2))
@@ -128,7 +128,7 @@ def test_words_that_the_language_model_does_not_know_cost_what_suits_them(tone_r
     assert found.config.unknown_cost < 8.0
 
 
-def test_who_hears_little_hears_what_the_language_model_expects(tone_run, hard_of_hearing):
+def test_a_weak_acoustic_model_follows_the_language_model(tone_run, hard_of_hearing):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
     model = CompiledNgram.of(build_ngram([["high", "high"]] * 20, order=2))
@@ -153,7 +153,7 @@ def test_options_that_do_not_fit_are_refused(tone_run, options, message):
         speechrnn.load(tone_run.model).transcribe(np.zeros(8000), sample_rate=8000, **options)
 
 
-def test_what_cannot_be_tuned_on_is_named(folder, tone_run, language_model, tmp_path):
+def test_unusable_tuning_data_is_named(folder, tone_run, language_model, tmp_path):
     (tmp_path / "empty.jsonl").write_text(
         json.dumps({"audio_filepath": str(tone_run.folder / "valid" / "valid-0.wav"), "duration": 0.4, "text": ""})
     )

@@ -59,7 +59,7 @@ def test_contexts_that_were_pruned_away_are_backed_off_from():
         assert score(compiled, sentence) == pytest.approx(model.score(sentence), abs=1e-5)
 
 
-def test_a_word_that_is_nowhere_is_impossible_in_a_model_without_unk():
+def test_an_unknown_word_is_impossible_in_a_model_without_unk():
     model = CompiledNgram.of(make_ngram([{("a",): Known(-0.7), (END,): Known(-0.7)}]))
     assert score(model, ["b"]) == -math.inf
     assert model.unknown == -1

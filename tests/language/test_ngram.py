@@ -90,7 +90,7 @@ def estimate_in_words(text, order, limits):
 
 
 @pytest.mark.parametrize(("order", "limits"), [(1, [0]), (2, [0, 0]), (3, [0, 0, 0]), (4, [0, 0, 1, 2])])
-def test_the_arrays_say_what_the_formulas_say(order, limits):
+def test_the_arrays_give_the_probabilities_of_the_formulas(order, limits):
     text = [[f"w{int(word)}" for word in line] for line in np.random.default_rng(0).zipf(1.5, (300, 6)).clip(0, 60)]
     model = build_ngram(text, order=order, prune=limits)
     expected = estimate_in_words(text, order, limits)
@@ -101,14 +101,14 @@ def test_the_arrays_say_what_the_formulas_say(order, limits):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_word_that_follows_many_is_likelier_anywhere_than_one_that_follows_one_often():
+def test_a_word_with_many_contexts_is_more_probable_than_one_with_a_single_frequent_context():
     text = [["san", "francisco"]] * 30 + [[word, "tea"] for word in WORDS for _ in range(3)]
     model = build_ngram(text, order=2)
     assert model.log_prob("tea", ["never"]) > model.log_prob("francisco", ["never"])
     assert model.log_prob("francisco", ["san"]) > math.log(0.8)
 
 
-def test_longer_contexts_say_more_of_text_like_theirs():
+def test_longer_contexts_help_on_similar_text():
     rng = random.Random(0)
     text = [
         [word for _ in range(4) for word in rng.choice((["one", "two", "three"], ["three", "four", "one"]))]
@@ -141,7 +141,7 @@ def test_rare_words_become_unknown_where_the_vocabulary_is_cut():
     assert total(model, ["one"]) == pytest.approx(1.0)
 
 
-def test_pruning_leaves_seldom_n_grams_out_and_keeps_unigrams():
+def test_pruning_leaves_rare_n_grams_out_and_keeps_unigrams():
     text = make_text()
     whole, pruned = build_ngram(text, order=3), build_ngram(text, order=3, prune=(0, 1, 3))
     assert pruned.sizes[0] == whole.sizes[0]
@@ -215,7 +215,7 @@ def test_an_arpa_file_of_another_program_is_read(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_with_an_arpa_file_is_named(tmp_path, text, message):
+def test_faults_of_an_arpa_file_are_named(tmp_path, text, message):
     (tmp_path / "a.arpa").write_text(text)
     with pytest.raises(ModelError, match=message):
         read_arpa(tmp_path / "a.arpa")
@@ -246,7 +246,7 @@ def test_impossible_settings_are_refused(options, error, message):
         build_ngram(make_text(), **options)
 
 
-def test_texts_that_make_no_model_are_refused():
+def test_unusable_training_texts_are_refused():
     with pytest.raises(CorpusError, match="expected sentences, found none"):
         build_ngram([[], []])
     with pytest.raises(CorpusError, match="a sentence contains </s>"):
@@ -258,7 +258,7 @@ def test_a_model_without_an_unknown_word_gives_it_nothing():
     assert model.log_prob("b") == -math.inf
 
 
-def test_kenlm_says_the_same_of_the_same_file(tmp_path):
+def test_kenlm_gives_the_same_scores_for_the_same_file(tmp_path):
     decoder = pytest.importorskip("flashlight.lib.text.decoder.kenlm", reason="flashlight-text is not installed")
     dictionary = pytest.importorskip("flashlight.lib.text.dictionary", reason="flashlight-text is not installed")
     model = build_ngram(make_text(), order=3)

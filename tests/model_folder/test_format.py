@@ -243,7 +243,7 @@ def test_newer_format_asks_for_an_upgrade(folder):
         (lambda c: c.update(vocabulary_size=99), r"says 99 tokens of kind characters, tokens\.json holds 13 of"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(folder, change, message):
+def test_an_invalid_setting_is_named(folder, change, message):
     edit_config(folder, change)
     with pytest.raises(ModelError, match=message) as caught:
         load_model(folder)
@@ -450,7 +450,7 @@ def test_an_absurd_setting_is_refused_before_anything_is_built(folder, monkeypat
     assert len(str(caught.value)) < 400
 
 
-def test_layers_that_the_weights_cannot_be_of_are_not_built(folder):
+def test_layers_that_do_not_fit_the_weights_are_not_built(folder):
     edit_config(folder, lambda config: config["encoder"].update(num_layers=40))
     with pytest.raises(ModelError, match=r"config\.json says 40 layers of 16 units, model\.safetensors holds"):
         load_model(folder)
@@ -545,7 +545,7 @@ def test_calibrations_weights_and_speakers_are_saved_with_the_model(folder, tiny
 @pytest.mark.parametrize(
     "state", [torch.full((2, 1, 2, 16), float("nan")), torch.zeros(2, 1, 2, 16, dtype=torch.int64)]
 )
-def test_a_voice_of_wrong_numbers_is_named(folder, state):
+def test_an_invalid_speaker_profile_is_named(folder, state):
     path = save_speaker(folder, "anna", SpeakerProfile(state))
     with pytest.raises(ModelError, match=r"anna\.safetensors: state.*remove the file and adapt again"):
         read_speaker(path, shape=(2, 1, 2, 16), feature_size=13)

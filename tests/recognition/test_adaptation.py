@@ -42,7 +42,7 @@ def read_texts(recordings):
     return [path.with_suffix(".txt").read_text() for path in recordings]
 
 
-def test_the_state_lowers_the_loss_and_the_weights_stay(folder, recordings):
+def test_adaptation_lowers_the_loss_and_keeps_the_weights(folder, recordings):
     recognizer = load(folder, device="cpu")
     before = {name: value.clone() for name, value in recognizer.model.acoustic.state_dict().items()}
     found = adapt(recognizer, recordings, read_texts(recordings), steps=10)
@@ -55,7 +55,7 @@ def test_the_state_lowers_the_loss_and_the_weights_stay(folder, recordings):
     assert all(parameter.requires_grad for parameter in recognizer.model.acoustic.parameters())
 
 
-def test_without_texts_it_learns_from_what_the_model_reads(folder, recordings):
+def test_without_texts_the_models_transcripts_are_used(folder, recordings):
     recognizer = load(folder, device="cpu")
     read = [recognizer.transcribe(path).text for path in recordings]
     assert adapt(recognizer, recordings, steps=3).with_texts == 0
@@ -63,7 +63,7 @@ def test_without_texts_it_learns_from_what_the_model_reads(folder, recordings):
     torch.testing.assert_close(adapt(recognizer, recordings, steps=3).state, same.state)
 
 
-def test_without_steps_it_is_where_the_model_starts(make_tiny_model, make_recording, tmp_path):
+def test_without_steps_the_state_is_the_models_own(make_tiny_model, make_recording, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, make_recording(1.0), 8000)
     for kind in ("zero", "learned", "encoded"):
@@ -83,7 +83,7 @@ def test_without_steps_it_is_where_the_model_starts(make_tiny_model, make_record
             torch.testing.assert_close(state, expected.detach(), rtol=1e-3, atol=1e-4)
 
 
-def test_a_kept_speaker_is_used_by_name_and_survives_new_results(folder, recordings, tone_run):
+def test_a_stored_speaker_is_used_by_name_and_survives_new_results(folder, recordings, tone_run):
     recognizer = load(folder, device="cpu")
     torch.manual_seed(0)
     state = 3.0 * torch.randn(recognizer.model.acoustic.encoder.stack.state_shape)
@@ -107,7 +107,7 @@ def test_a_kept_speaker_is_used_by_name_and_survives_new_results(folder, recordi
     assert plain != adapted
 
 
-def test_an_unknown_speaker_is_one_line_that_says_who_is_known(folder, recordings):
+def test_an_unknown_speaker_is_one_line_with_the_known_names(folder, recordings):
     with pytest.raises(
         ConfigError, match="speaker bert: the model was not adapted to one of that name; it knows none yet"
     ):
@@ -128,7 +128,7 @@ def test_a_state_of_another_model_or_a_broken_file_is_one_line(folder, recording
         read_speaker(path, shape=(1, 1, 2, 24), feature_size=13)
 
 
-def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, capsys):
+def test_the_command_stores_a_state_that_other_commands_use(folder, recordings, capsys):
     command = ["adapt", "-m", str(folder), "--speaker", "anna", *map(str, recordings), "--device", "cpu"]
     assert main([*command, "--steps", "5"]) == 0
     said = capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_the_command_keeps_a_state_that_other_commands_use(folder, recordings, c
         (["-m", "gone"], "gone: there is no such model folder"),
     ],
 )
-def test_a_slip_is_one_line(folder, recordings, capsys, arguments, message):
+def test_user_errors_are_one_line(folder, recordings, capsys, arguments, message):
     model = [] if "-m" in arguments else ["-m", str(folder)]
     command = ["adapt", *model, "--speaker", "anna", str(recordings[0]), *arguments]
     assert main(command) == 2
@@ -169,7 +169,7 @@ def test_a_slip_is_one_line(folder, recordings, capsys, arguments, message):
     assert not load_model(folder).speakers
 
 
-def test_what_cannot_be_adapted_to_is_said(folder, recordings, tmp_path):
+def test_unusable_recordings_for_adaptation_are_named(folder, recordings, tmp_path):
     recognizer = load(folder, device="cpu")
     with pytest.raises(ConfigError, match="no recording of the speaker"):
         adapt(recognizer, [])
@@ -241,7 +241,7 @@ def test_the_command_carries_the_state_on(folder, recordings, capsys):
         assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_a_corpus_is_scored_with_states_that_go_on(make_tiny_model, tone_run):
+def test_evaluation_carries_states_on(make_tiny_model, tone_run):
     recognizer = Recognizer(make_tiny_model(dropout=0.0), device="cpu")
     corpus = tone_run.folder / "valid.jsonl"
     found = {carry: evaluate(recognizer, corpus, carry_state=carry) for carry in ("no", "recording", "speaker")}

@@ -37,7 +37,7 @@ def starts(count):
     return [0.1 + 0.3 * number for number in range(count)]
 
 
-def test_words_are_found_where_they_are_said(recognizer):
+def test_words_are_aligned_where_they_are_spoken(recognizer):
     found = align(recognizer, say(WORDS), "Low high, middle high low middle!", sample_rate=8000)
     assert [word.text for word in found.words] == WORDS
     for word, start in zip(found.words, starts(len(WORDS)), strict=True):
@@ -54,7 +54,7 @@ def test_a_waveform_is_aligned_as_the_array_is(recognizer):
     assert align(recognizer, Waveform(say(WORDS), 8000), " ".join(WORDS)).words == array.words
 
 
-def test_what_is_not_said_is_named_with_its_place(recognizer):
+def test_text_that_is_not_spoken_is_located(recognizer):
     said = [*WORDS, *["high"] * 8, *WORDS]
     text = " ".join([*WORDS, *["low"] * 8, *WORDS])
     found = align(recognizer, say(said), text, sample_rate=8000)
@@ -65,7 +65,7 @@ def test_what_is_not_said_is_named_with_its_place(recognizer):
     assert min(misfit.nats for misfit in found.misfits) > 2.5
 
 
-def test_pieces_say_what_the_whole_says(tiny_model, make_recording, monkeypatch):
+def test_pieces_give_the_log_probs_of_the_whole(tiny_model, make_recording, monkeypatch):
     """Of a model that forgets within a second and normalises nothing over a piece."""
     front_end = FrontEndConfig(sample_rate=8000, n_mels=20, num_coefficients=13, normalization="none")
     torch.manual_seed(0)
@@ -163,7 +163,7 @@ def test_every_format_is_written(tone_run, clip, tmp_path, capsys):
     assert edges[1:-1:2] == edges[2::2]  # without a gap
 
 
-def test_words_may_stand_on_the_command_line_and_misfits_end_with_1(tone_run, clip, capsys):
+def test_the_text_may_be_an_argument_and_misfits_end_with_1(tone_run, clip, capsys):
     audio, _ = clip
     assert main(["align", str(audio), " ".join(WORDS), "-m", str(tone_run.model)]) == 0
     assert main(["align", str(audio), " ".join(["low"] * 6), "-m", str(tone_run.model)]) == 1
@@ -179,7 +179,9 @@ def test_words_may_stand_on_the_command_line_and_misfits_end_with_1(tone_run, cl
         (["low", "-m", "gone"], "gone"),
     ],
 )
-def test_slips_end_with_one_line_and_exit_code_2(tone_run, clip, monkeypatch, tmp_path, capsys, arguments, message):
+def test_user_errors_end_with_one_line_and_exit_code_2(
+    tone_run, clip, monkeypatch, tmp_path, capsys, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     argv = ["align", str(clip[0]), *arguments]
     assert main([*argv, *([] if "-m" in arguments else ["-m", str(tone_run.model)])]) == 2

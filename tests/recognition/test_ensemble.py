@@ -76,7 +76,7 @@ def tone_models(tone_run, tmp_path_factory):
     return [str(folder / str(seed)) for seed in range(3)]
 
 
-def test_it_says_what_the_combined_readings_of_its_members_say(ensemble, members, recordings):
+def test_an_ensemble_returns_the_combined_readings_of_its_members(ensemble, members, recordings):
     padded = pad_sequences([torch.from_numpy(recording.samples) for recording in recordings])
     emissions = [member.emissions(*padded) for member in members]
     found = [[[best] for best in decode_greedy(each.log_probs, each.lengths)] for each in emissions]
@@ -107,7 +107,7 @@ def test_the_same_model_twice_is_that_model(members, recordings):
     assert twice.num_parameters == 2 * members[0].num_parameters
 
 
-def test_every_decoder_is_at_hand(ensemble, members, recordings):
+def test_every_decoder_works(ensemble, members, recordings):
     recording = recordings[1]
     readings = ensemble.transcribe(recording, decoder="beam", nbest=3).alternatives
     assert [each.score for each in readings] == sorted((each.score for each in readings), reverse=True)
@@ -178,7 +178,7 @@ def test_each_starts_from_what_it_knows_of_the_speaker(members, recordings, monk
     ]
 
 
-def test_models_with_errors_of_their_own_make_fewer_together(tone_run, tone_models):
+def test_models_with_different_errors_make_fewer_together(tone_run, tone_models):
     test = tone_run.folder / "test.jsonl"
     alone = [evaluate(load(model, device="cpu"), test).score.wer for model in tone_models]
     together = evaluate(load(tone_models, device="cpu"), test).score.wer
@@ -205,7 +205,7 @@ def test_what_does_not_go_together_is_refused(members, make_tiny_model):
         Ensemble([members[0], faster])
 
 
-def test_what_only_one_model_has_is_refused(ensemble, recordings):
+def test_an_ensemble_refuses_what_needs_one_model(ensemble, recordings):
     with pytest.raises(ConfigError, match="several models together have no state to carry on"):
         ensemble.transcribe_many(recordings, are_consecutive=True)
     with pytest.raises(ConfigError, match="align: several models together have no log-probabilities; give one"):
@@ -251,7 +251,7 @@ def test_each_member_estimates_the_speaker(tone_run):
         ensemble.estimate_speaker("a.wav")
 
 
-def test_a_speaker_whom_all_know_by_name(folders, make_recording, tmp_path):
+def test_a_speaker_stored_in_all_members_is_found_by_name(folders, make_recording, tmp_path):
     copies = [shutil.copytree(folder, tmp_path / str(number)) for number, folder in enumerate(folders[:2])]
     spoken = Waveform(make_recording(2.0, seed=5), 8000)
     for copy in copies:

@@ -97,7 +97,7 @@ def test_transcribing_is_lazy(recognizer, recordings):
     assert len(read) == 2  # the second one shows that the first batch is full
 
 
-def test_path_bytes_file_and_array_say_the_same(recognizer, wav, make_recording):
+def test_path_bytes_file_and_array_give_the_same_text(recognizer, wav, make_recording):
     samples = make_recording(1.5, seed=4)
     expected = recognizer.transcribe(wav)
     assert expected.words
@@ -152,13 +152,13 @@ def test_words_are_in_order_and_within_the_recording(recognizer, recordings):
         assert all(0.0 < word.confidence <= 1.0 for word in transcript.words)
 
 
-def test_nothing_heard_is_an_empty_transcript(tiny_model):
+def test_no_words_give_an_empty_transcript(tiny_model):
     model = ModelFolder(Scripted([0, 0], [0.9, 0.9]), tiny_model.tokens, tiny_model.text, {})
     transcript = Recognizer(model, device="cpu").transcribe(make_buzz(2000), sample_rate=8000)
     assert (transcript.text, transcript.segments, transcript.words, transcript.seconds) == ("", (), (), 0.25)
 
 
-def test_emissions_are_the_models_own(recognizer, tiny_model, recordings):
+def test_emissions_equal_the_acoustic_models(recognizer, tiny_model, recordings):
     lengths = torch.tensor([len(recording.samples) for recording in recordings[:2]])
     waveforms = torch.zeros(2, int(lengths.max()))
     for row, recording in zip(waveforms, recordings, strict=False):
@@ -184,7 +184,7 @@ def test_rate_must_be_positive(recognizer, make_recording, rate):
         recognizer.transcribe(make_recording(1.0), sample_rate=rate)
 
 
-def test_too_short_a_recording_names_what_it_takes(recognizer, tiny_model, make_recording):
+def test_a_recording_that_is_too_short_is_refused_with_the_least_length(recognizer, tiny_model, make_recording):
     window = tiny_model.acoustic.front_end.config.window_length
     assert recognizer.transcribe(make_recording(1.0)[:window], sample_rate=8000).seconds == window / 8000
     with pytest.raises(AudioError, match=rf"recording: {(window - 1) / 8000:.4f} s .* at least {window / 8000:.4f} s"):
@@ -259,13 +259,13 @@ def test_load_from_the_package_takes_a_folder(tiny_model_folder, recognizer, rec
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./owner/name", "name", "a/b/c", "~/no-such"])
-def test_a_path_that_is_none_is_not_asked_of_the_hub(name, monkeypatch):
+def test_what_is_not_a_hub_id_is_not_looked_up_on_the_hub(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ModelError, match="there is no such model folder, and this is not a Hugging Face Hub id"):
         load(name)
 
 
-def test_a_mistyped_path_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="runs/modle: there is no such model folder in runs"):
@@ -314,7 +314,7 @@ def test_hub_failure_is_one_line(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_gpu_says_what_the_cpu_says(make_tiny_model, recordings):
+def test_gpu_equals_cpu(make_tiny_model, recordings):
     on_cpu = Recognizer(make_tiny_model(), device="cpu")
     on_gpu = Recognizer(make_tiny_model(), device="auto")
     assert on_gpu.device.type == "cuda"
@@ -345,7 +345,7 @@ def test_the_best_readings_come_best_first(recognizer, recordings):
             recognizer.transcribe(recordings[0], **options)
 
 
-def test_what_is_not_sure_enough_is_rejected_and_said(recognizer, recordings):
+def test_low_confidence_is_rejected_and_reported(recognizer, recordings):
     heard = recognizer.transcribe(recordings[0])
     lowest = min(word.confidence for word in heard.words)
     assert recognizer.transcribe(recordings[0], min_confidence=lowest) == heard

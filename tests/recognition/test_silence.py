@@ -54,7 +54,7 @@ def test_a_quiet_recording_keeps_its_text(recognizer, make_recording, peak):
     assert len(transcript.words) == count_raw_words(recognizer, quiet) > 0
 
 
-def test_sound_is_looked_for_around_the_word():
+def test_sound_is_searched_around_the_word():
     samples = np.zeros(10 * 8000, np.float32)
     samples[5 * 8000] = 3 * LEVEL
     assert has_sound(samples, 8000, 4.9, 5.1)

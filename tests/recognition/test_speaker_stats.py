@@ -156,7 +156,7 @@ def test_statistics_count_in_the_losses_and_in_validation(prepared):
     assert abs(rates[0] - rates[1]) > 0.01
 
 
-def test_a_recording_that_cannot_be_read_tells_nothing_and_stops_nobody(prepared, run, monkeypatch):
+def test_an_unreadable_recording_has_zero_statistics_and_does_not_stop_training(prepared, run, monkeypatch):
     config, before, _ = prepared
     gone = before.train[3].id
     true = preflight.read_utterance

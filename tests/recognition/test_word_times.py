@@ -47,7 +47,7 @@ def test_a_longer_pause_ends_a_word_within_its_reach():
     assert_close(place_words([(0.8, 0.83)], samples, RATE), [(0.65, 0.85)])
 
 
-def test_words_without_a_pause_are_parted_where_it_is_quietest():
+def test_words_without_a_pause_are_split_at_the_quietest_frame():
     samples = sound((0.3, 1.2))
     samples[round(0.74 * RATE) : round(0.78 * RATE)] *= 0.2
     [(_, first), (second, _)] = place_words([(0.5, 0.53), (0.9, 0.93)], samples, RATE)
@@ -79,7 +79,7 @@ def test_without_contrast_the_peaks_stay(samples):
     assert place_words(peaks, samples, RATE) == [(0.2, 0.3), (0.5, 2.0)]
 
 
-def test_nothing_heard_and_no_samples():
+def test_no_words_and_no_samples():
     assert place_words([], sound((0.3, 0.5)), RATE) == []
     assert place_words([(0.0, 0.03)], np.zeros(0, np.float32), RATE) == [(0.0, 0.0)]
     assert not find_loud(measure_levels(np.zeros(0, np.float32), RATE)).size

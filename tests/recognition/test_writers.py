@@ -73,7 +73,7 @@ def test_ctm(hello):
     assert make_transcript([("a", 0.0, 1.0)], audio=None).to_ctm() == "recording 1 0.000 1.000 a 0.5000\n"
 
 
-def test_nothing_heard_is_still_a_file_of_its_format():
+def test_empty_transcripts_are_valid_files():
     silent = make_transcript([])
     assert {name: write(silent) for name, write in FORMATS.items() if name != "json"} == {
         "txt": "\n",
