@@ -1,22 +1,22 @@
-"""What speechrnn raises when a request or an input is wrong.
+"""Exceptions for a wrong request or input.
 
-The message is one line: the thing, what was expected and what arrived, and what to do. The command line prints that
-line and exits with code 2.
+The message is one line: the thing, what was expected and what was found, and what to do. The command line prints it and
+exits with code 2.
 """
 
 from collections.abc import Iterable
 
 
 class SpeechRNNError(Exception):
-    """A request or an input is wrong; the message says what to do about it."""
+    """A request or an input is wrong."""
 
 
 class AudioError(SpeechRNNError):
-    """A recording cannot be read, or is not what a recording must be."""
+    """A recording cannot be read or used."""
 
 
 class CorpusError(SpeechRNNError):
-    """A corpus, a manifest or a transcript is not usable."""
+    """A corpus, a manifest or a transcript cannot be used."""
 
 
 class ConfigError(SpeechRNNError):
@@ -24,11 +24,11 @@ class ConfigError(SpeechRNNError):
 
 
 class ModelError(SpeechRNNError):
-    """A model folder is missing something, is damaged, or asks for what this version cannot do."""
+    """A model folder is incomplete, damaged, or needs another version."""
 
 
 def name_some(names: Iterable[str], most: int = 5) -> str:
-    """Join names for a message: the first ``most``, and how many more there are."""
+    """Join names for a message: the first ``most``, and the number of others."""
     known = list(names)
     more = f" and {len(known) - most:,} more" if len(known) > most else ""
     return ", ".join(known[:most]) + more

@@ -26,18 +26,18 @@ _NAMES: dict[Any, str] = {
 
 
 RENAMED = {"augment.remains": "augment.word_fragments"}
-"""Settings that had another name in an earlier version; both names are read."""
+"""Settings that were renamed; both names are read."""
 
 
 def rename_settings(settings: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Give settings that an earlier version wrote their present names.
+    """Replace setting names of earlier versions by the present ones.
 
     Args:
         settings: Plain values by name, sections nested.
-        section: Name of the section that they are, such as ``augment``; empty at the top level.
+        section: Name of their section, such as ``augment``; empty at the top level.
 
     Raises:
-        ConfigError: A setting is given under its old and its new name.
+        ConfigError: A setting has both its old and its new name.
     """
     renamed: dict[str, Any] = {}
     for name, value in settings.items():
@@ -60,7 +60,7 @@ def bounded(
         low: Lowest value.
         high: Highest value.
         unit: Unit of the numbers, for messages and documentation.
-        open: Which bounds are themselves excluded.
+        open: Bounds that are excluded.
     """
     metadata = {"low": low, "high": high, "open": open, "unit": unit}
     if isinstance(default, type):
@@ -71,7 +71,7 @@ def bounded(
 def build(
     kind: type[T], values: Mapping[str, Any], *, path: Path, section: str = "", optional: Collection[str] = ()
 ) -> T:
-    """Make a configuration dataclass of the values in a file.
+    """Create a configuration dataclass from the values in a file.
 
     Args:
         kind: The dataclass; it raises ConfigError for a wrong value.
@@ -97,14 +97,14 @@ def build(
 def check_settings(config: Any, section: str = "") -> None:
     """Check each field of a configuration dataclass against its annotation and its bounds.
 
-    A tuple may be empty only where its default is.
+    A tuple may be empty only if its default is.
 
     Args:
         config: The instance, usually from its ``__post_init__``.
         section: Name of its section, as in ``augment.noise``; empty at the top level.
 
     Raises:
-        ConfigError: One line with the setting, what it must be, and its value.
+        ConfigError: One line with the setting, the expected value, and its value.
     """
     hints = get_type_hints(type(config))
     for each in fields(config):
@@ -137,7 +137,7 @@ def is_of(value: Any, hint: Any) -> bool:
 
 
 def find_field(config: type, name: str) -> Field[Any]:
-    """The field of a configuration dataclass, or of one in it, by its full name; one without bounds for other names."""
+    """The field of a configuration dataclass, or of one in it, by its full name; without bounds for unknown names."""
     first, _, rest = name.partition(".")
     each = next((each for each in fields(config) if each.name == first), field())
     section = get_type_hints(config).get(first)

@@ -1,4 +1,4 @@
-"""The arrows between rooms, held by reading the imports of every module."""
+"""The import law between packages, checked by parsing the imports of every module."""
 
 import ast
 import subprocess
@@ -70,7 +70,7 @@ class Import(NamedTuple):
     is_for_types: bool
 
 
-def find_room(path: Path) -> str:
+def find_package(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -113,14 +113,14 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_room_imports_only_what_stands_left_of_it(path):
-    room = find_room(path)
-    assert room in MAY_IMPORT, f"{room}: a new room; say in this test what it may import"
+def test_a_package_imports_only_what_the_law_allows(path):
+    package = find_package(path)
+    assert package in MAY_IMPORT, f"{package}: a new package; add to this test what it may import"
     for name, line, _ in find_imports(path):
         parts = name.split(".")
         if parts[0] != "speechrnn" or len(parts) == 1 or parts[1] == "__version__":
             continue
-        assert parts[1] in MAY_IMPORT[room] | {room}, f"{path}:{line}: {room} must not import {name}"
+        assert parts[1] in MAY_IMPORT[package] | {package}, f"{path}:{line}: {package} must not import {name}"
 
 
 def test_only_what_reads_and_writes_its_formats_imports_lhotse():
@@ -129,12 +129,12 @@ def test_only_what_reads_and_writes_its_formats_imports_lhotse():
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_libraries_stay_in_their_rooms(path):
+def test_libraries_are_imported_by_their_packages_only(path):
     for name, line, is_for_types in find_imports(path):
         library = name.split(".")[0].replace("pytorch_lightning", "lightning")
-        rooms = MAY_IMPORT_LIBRARY.get(library)
-        is_allowed = rooms is None or find_room(path) in rooms or is_for_types
-        assert is_allowed, f"{path}:{line}: only {' and '.join(sorted(rooms or ()))} may import {library}"
+        packages = MAY_IMPORT_LIBRARY.get(library)
+        is_allowed = packages is None or find_package(path) in packages or is_for_types
+        assert is_allowed, f"{path}:{line}: only {' and '.join(sorted(packages or ()))} may import {library}"
         assert library != "recipes", f"{path}:{line}: recipes import speechrnn, never the other way"
 
 

@@ -215,7 +215,7 @@ def test_a_mean_of_old_and_new_weights_must_be_better_on_both_sets(monkeypatch, 
     assert wers == (rates[share] if share else (0.30, 0.30))
 
 
-def test_what_was_forgotten_is_said(letters, german, tone_run):
+def test_what_was_forgotten_is_reported(letters, german, tone_run):
     outcome = tune(
         letters, german, replay=tone_run.folder / "train.jsonl", old_valid=tone_run.folder / "valid.jsonl"
     )  # fmt: skip
@@ -368,7 +368,7 @@ def test_a_model_of_letters_becomes_one_of_words(letters, german, caplog):
         ),
     ],
 )
-def test_a_slip_is_one_line(letters, german, capsys, arguments, message):
+def test_an_error_is_one_line(letters, german, capsys, arguments, message):
     model = [] if "-m" in arguments else ["-m", str(letters)]
     command = ["finetune", *model, "--train", str(german / "train.jsonl"), "--output", str(german / "run")]
     assert main([*command, "--valid", str(german / "valid.jsonl"), *arguments]) == 2

@@ -1,1 +1,1 @@
-"""Transcripts: how text is normalised, cut into tokens, and scored against what was said."""
+"""Transcripts: normalisation, tokens, error rates."""

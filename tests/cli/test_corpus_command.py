@@ -115,7 +115,7 @@ def test_a_corpus_is_converted_by_the_name_of_what_is_written(train, tmp_path, c
         ([], "corpus: expected one of the commands corpus check, corpus convert, corpus pack"),
     ],
 )
-def test_slips_end_with_one_line_and_exit_code_2(train, tmp_path, monkeypatch, capsys, arguments, message):
+def test_errors_end_with_one_line_and_exit_code_2(train, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPEECHRNN_MODEL", raising=False)
     assert main(["corpus", *(str(train) if part == "TRAIN" else part for part in arguments)]) == 2

@@ -58,7 +58,7 @@ def test_without_more_it_writes_two_files_here_and_no_cover_picture_is_lost(insp
         (["--device", "tpu9"], "device"),
     ],
 )
-def test_slips_end_with_one_line_and_exit_code_2(inspect, tmp_path, monkeypatch, capsys, arguments, message):
+def test_errors_end_with_one_line_and_exit_code_2(inspect, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert inspect(*arguments) == 2
     said = capsys.readouterr().err

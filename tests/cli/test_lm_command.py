@@ -91,7 +91,7 @@ def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path
         (["mix"], "lm mix: expected one of the commands lm build, lm tune"),
     ],
 )
-def test_slips_end_with_one_line_and_exit_code_2(text, tmp_path, monkeypatch, capsys, arguments, message):
+def test_errors_end_with_one_line_and_exit_code_2(text, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "latin.txt").write_bytes("Grüße\n".encode("latin-1"))

@@ -95,7 +95,7 @@ def test_only_the_chosen_command_is_imported():
         (["evaluate", "extra"], "unrecognized arguments: extra; see speechrnn evaluate --help"),
     ],
 )
-def test_a_slip_is_answered_in_one_line(capsys, command, arguments, line):
+def test_an_error_is_answered_in_one_line(capsys, command, arguments, line):
     command(lambda args, rest: 0)
     assert main(arguments) == 2
     captured = capsys.readouterr()

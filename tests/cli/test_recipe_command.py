@@ -134,7 +134,7 @@ def test_a_second_call_does_nothing_and_prints_the_same(capsys, finished, finish
     assert captured.err.count("already done") == 5
 
 
-def test_stages_stop_where_they_are_told_and_print_no_table_before_there_is_one(capsys, recipe, output):
+def test_stages_stop_where_they_are_reported_and_print_no_table_before_there_is_one(capsys, recipe, output):
     for stage, made in (("prepare", "train.jsonl"), ("check", "left_out.jsonl"), ("train", "model")):
         assert not (output / made).exists()
         assert recipe("--stage", stage) == 0
@@ -146,7 +146,7 @@ def test_stages_stop_where_they_are_told_and_print_no_table_before_there_is_one(
     assert not (output / "report.md").exists()
 
 
-def test_a_stage_done_anew_does_not_print_the_results_of_the_model_before(capsys, finished):
+def test_a_stage_run_again_does_not_print_the_results_of_the_model_before(capsys, finished):
     assert finished("--stage", "train") == 0
     assert capsys.readouterr().out == ""
 
@@ -368,14 +368,14 @@ def test_a_check_of_a_finished_run_undoes_nothing(capsys, finished):
 
 
 @pytest.mark.parametrize("stage", ["prepare", "check"])
-def test_a_stage_done_anew_does_not_make_a_trained_model_fair_game(capsys, finished, stage):
+def test_a_stage_run_again_does_not_make_a_trained_model_fair_game(capsys, finished, stage):
     assert finished("--stage", stage) == 0
     capsys.readouterr()
     assert finished("--encoder.hidden_size", "12") == 2
     assert "holds a run with other settings (encoder.hidden_size was 24, now 12)" in error_of(capsys)
 
 
-def test_a_stage_after_a_new_preparation_is_done_anew(capsys, finished):
+def test_a_stage_after_a_new_preparation_is_run_again(capsys, finished):
     assert finished("--stage", "prepare") == 0
     capsys.readouterr()
     assert finished("--stage", "train") == 0

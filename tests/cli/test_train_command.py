@@ -232,7 +232,7 @@ def test_an_epoch_without_validation_tells_none(capsys, train):
     assert "validation loss" in second
 
 
-def test_time_spent_waiting_for_audio_is_told(capsys, train, monkeypatch):
+def test_time_spent_waiting_for_audio_is_reported(capsys, train, monkeypatch):
     from speechrnn.training.data import UtteranceDataset
 
     def waiting():
@@ -367,7 +367,7 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
         (["--rerun-step", "nowhere"], "--rerun-step nowhere: no saved step there; pass a folder of a run's faults/"),
     ],
 )
-def test_a_slip_in_taking_up_a_run_is_one_line(capsys, monkeypatch, tmp_path, arguments, words):
+def test_an_error_in_taking_up_a_run_is_one_line(capsys, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *arguments]) == 2
     assert words in error_of(capsys)

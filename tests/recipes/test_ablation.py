@@ -172,7 +172,7 @@ def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_slip_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, complaint):
+def test_an_error_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, complaint):
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--output", str(tmp_path / "out"), *arguments])
     with pytest.raises(SystemExit) as caught:
         ablation.main()

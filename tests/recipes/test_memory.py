@@ -178,7 +178,7 @@ def shorten(experiments, steps=4):
     ]
 
 
-def test_experiments_run_once_and_are_told_in_tables_and_pictures(tmp_path, monkeypatch, capsys):
+def test_experiments_run_once_and_are_reported_in_tables_and_pictures(tmp_path, monkeypatch, capsys):
     """One of each kind, a few steps long, in this process."""
     monkeypatch.setattr(memory, "ProcessPoolExecutor", Immediately)
     monkeypatch.setattr(memory, "FAR", 30)
@@ -241,7 +241,7 @@ class Immediately:
         return future
 
 
-def test_a_run_that_failed_is_told_as_such():
+def test_a_run_that_failed_is_reported_as_such():
     kept = {
         "best": None,
         "failed": "the loss was not finite in step 7",
@@ -276,7 +276,7 @@ def test_a_series_of_ones_own_is_predicted(tmp_path):
         (["--only", "magic"], "--only magic: no experiment's name begins so"),
     ],
 )
-def test_slips_end_with_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+def test_errors_end_with_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "short.csv", "1\n2\n3\n")
     monkeypatch.setattr(sys, "argv", ["memory.py", *arguments, "--output", "out"])

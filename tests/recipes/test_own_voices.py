@@ -104,7 +104,7 @@ def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
         ("fsdd/ten_clips", ["--folds", "gone", "--output", "o", "--set", "3"], "3: expected JSON such as"),
     ],
 )
-def test_a_slip_is_one_line(tmp_path, monkeypatch, capsys, script, arguments, message):
+def test_an_error_is_one_line(tmp_path, monkeypatch, capsys, script, arguments, message):
     path = str(RECIPES / f"{script}.py")
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_the_means_of_ten_clips_are_over_speakers():
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
-def test_a_fold_is_scored_as_it_is_told_fine_tuned_and_closed(tmp_path, monkeypatch, seeds):
+def test_a_fold_is_scored_as_it_is_reported_fine_tuned_and_closed(tmp_path, monkeypatch, seeds):
     folds = [tmp_path / f"seed-{seed}" / "fold-theo" for seed in seeds]
     said = [("five", 5, 5), ("five", 5, 6), ("eight", 8, 5), ("eight", 8, 6)]
     clips = [replace(make_entry(tmp_path, f"{digit}_theo_{n}", "theo", 0.5), text=text) for text, digit, n in said]

@@ -252,7 +252,7 @@ def test_speech_commands_is_split_by_its_lists(tmp_path):
     assert {entry.text for entry in parts["train"]} == {"go", "stop"}
 
 
-def test_speech_commands_slips_are_named(tmp_path, caplog):
+def test_speech_commands_errors_are_named(tmp_path, caplog):
     with pytest.raises(CorpusError, match=r"no validation_list.txt there; pass the folder of Speech Commands"):
         speech_commands.prepare(tmp_path, tmp_path / "out", seed=0)
     with pytest.raises(CorpusError, match="has no folds"):

@@ -114,7 +114,7 @@ def test_librispeech_has_a_small_and_a_large_form(tmp_path, voices):
     assert large.data.test.keys() == {"test-clean", "test-other"}
 
 
-def test_what_prepare_is_told_decides_whether_it_is_done_already(tmp_path, voices):
+def test_what_prepare_is_reported_decides_whether_it_is_done_already(tmp_path, voices):
     make_librispeech(tmp_path, voices, {"train-clean-100": [1], "dev-clean": [3], "test-clean": [4], "test-other": [5]})
 
     def check(test):
@@ -339,7 +339,7 @@ def test_a_corpus_without_parts_is_split_by_speakers(tmp_path, voices, monkeypat
         module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")
 
 
-def test_slips_with_lhotses_corpora_are_named(tmp_path, capsys):
+def test_errors_with_lhotses_corpora_are_named(tmp_path, capsys):
     for arguments, message in (
         ([], "no --prepare.corpus: name one of adept, "),
         (["--prepare.corpus", "aishel"], "corpus 'aishel': lhotse knows adept, aishell, "),

@@ -35,7 +35,7 @@ def normalize(text, language="en", **settings):
         ("3.5", "eo", "tri kvin"),  # whose separators are not known here
     ],
 )
-def test_numbers_are_spelled_as_they_are_said(text, language, expected):
+def test_numbers_are_spelled_as_they_are_reported(text, language, expected):
     assert normalize(text, language) == expected
 
 
