@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from speechrnn.errors import ConfigError, ModelError
 
@@ -112,6 +112,23 @@ def check_settings(config: Any, section: str = "") -> None:
         if not (is_of(value, hint) and _is_within(value, each)):
             name = f"{section}.{each.name}" if section else each.name
             raise ConfigError(f"{name}: expected {describe(each, hint)}, got {shorten(value)}")
+
+
+@dataclass(frozen=True)  # jsonargparse requires it of base classes
+class Settings:
+    """Base class of configuration dataclasses: their fields are checked when they are created.
+
+    Subclasses name their section: ``class NoiseConfig(Settings, section="augment.noise")``; without, they are at the
+    top level.
+    """
+
+    _section: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *, section: str = "") -> None:
+        cls._section = section
+
+    def __post_init__(self) -> None:
+        check_settings(self, self._section)
 
 
 def is_of(value: Any, hint: Any) -> bool:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from speechrnn.acoustic.recurrent import MOST_LAYERS
 from speechrnn.errors import ConfigError
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.types import BLANK_ID, mask_padding, valid_mask
 
 
 @dataclass(frozen=True)
-class CTCConfig:
+class CTCConfig(Settings, section="ctc"):
     """Initial output layer, and additional losses.
 
     Attributes:
@@ -51,7 +51,7 @@ class CTCConfig:
     lexicon: str | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self, "ctc")
+        super().__post_init__()
         if self.lexicon is not None and not self.intermediate_layers:
             raise ConfigError("ctc.lexicon: say which layers are to learn the phones, ctc.intermediate_layers")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentStack
 from speechrnn.audio.features import Count
 from speechrnn.errors import ConfigError
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.types import mask_padding, move, pick_last
 
 SIZES: dict[str, tuple[int, int]] = {
@@ -31,7 +31,7 @@ _STACK_OPTIONS = ("bidirectional", *_DROPOUTS, "layer_norm", "residual")
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Settings, section="encoder"):
     """How feature frames become encoder frames.
 
     Attributes:
@@ -83,7 +83,7 @@ class EncoderConfig:
     """Recurrent layers: as given, or those of the named size."""
 
     def __post_init__(self) -> None:
-        check_settings(self, "encoder")
+        super().__post_init__()
         units, layers = SIZES[self.size]
         vars(self).update(resolved_hidden_size=self.hidden_size or units, resolved_num_layers=self.num_layers or layers)
         if self.lookahead_frames and self.bidirectional:

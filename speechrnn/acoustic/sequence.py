@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights, UnrolledLayer, unroll_stack
 from speechrnn.errors import ConfigError
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 
 
 @dataclass(frozen=True)
-class SequenceConfig:
+class SequenceConfig(Settings):
     """How a sequence model is built.
 
     Attributes:
@@ -38,9 +38,6 @@ class SequenceConfig:
     dropout: float = bounded(0.0, 0, 1, open="high")
     initial_state: Literal["zero", "learned", "encoded"] = "zero"
     spectral_radius: float | None = bounded(None, 0, 1000, open="low")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 class SequenceModel(nn.Module):

@@ -30,7 +30,7 @@ from speechrnn.audio.channel import (
 )
 from speechrnn.audio.resampling import resample
 from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.types import derive_seed
 
 _VOCODER_SECONDS = 0.064
@@ -39,7 +39,7 @@ _SPEECH_DB = 25.0
 
 
 @dataclass(frozen=True)
-class GateConfig:
+class GateConfig(Settings, section="augment.gate"):
     """Cut off the quiet ends of an utterance, as sound-activated recorders do; faint consonants are lost.
 
     Attributes:
@@ -50,12 +50,9 @@ class GateConfig:
     probability: float = bounded(0.0, 0, 1)
     threshold_db: tuple[float, float] = bounded((10.0, 40.0), 0, 200, unit="dB")
 
-    def __post_init__(self) -> None:
-        check_settings(self, "augment.gate")
-
 
 @dataclass(frozen=True)
-class TruncateConfig:
+class TruncateConfig(Settings, section="augment.truncate"):
     """Cut into the first or the last word, as in recordings that were started late or stopped early.
 
     Attributes:
@@ -67,12 +64,9 @@ class TruncateConfig:
     probability: float = bounded(0.0, 0, 1)
     seconds: float = bounded(0.1, 0, 60, open="low", unit="seconds")
 
-    def __post_init__(self) -> None:
-        check_settings(self, "augment.truncate")
-
 
 @dataclass(frozen=True)
-class WordFragmentsConfig:
+class WordFragmentsConfig(Settings, section="augment.word_fragments"):
     """Faint fragments of a word at an end, as in recordings cut out of longer ones; they are not transcribed.
 
     A fragment is a loud piece of the utterance itself, attenuated; it fades out at the beginning and in at the end.
@@ -87,12 +81,9 @@ class WordFragmentsConfig:
     seconds: tuple[float, float] = bounded((0.03, 0.2), 0, 60, open="low", unit="seconds")
     attenuation_db: tuple[float, float] = bounded((6.0, 20.0), 0, 200, unit="dB")
 
-    def __post_init__(self) -> None:
-        check_settings(self, "augment.word_fragments")
-
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Settings, section="augment"):
     """Augmentation of training utterances; validation and test utterances are not changed.
 
     Every value is drawn for each utterance and epoch.
@@ -136,9 +127,6 @@ class AugmentConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     warp: WarpConfig = field(default_factory=WarpConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
-
-    def __post_init__(self) -> None:
-        check_settings(self, "augment")
 
 
 def draw_speed(config: AugmentConfig, seed: int) -> float:

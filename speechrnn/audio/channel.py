@@ -16,7 +16,7 @@ import numpy as np
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.errors import AudioError, ConfigError
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.types import derive_seed
 
 Codec = Literal["mp3", "opus", "vorbis", "gsm", "mulaw"]
@@ -44,7 +44,7 @@ _ODD_FACTORS = tuple(3**threes * 5**fives for threes in range(4) for fives in ra
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
+class NoiseConfig(Settings, section="augment.noise"):
     """Noise over whole utterances.
 
     Attributes:
@@ -65,7 +65,7 @@ class NoiseConfig:
     folder: str | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self, "augment.noise")
+        super().__post_init__()
         if ("files" in self.kinds) != (self.folder is not None):
             raise ConfigError(
                 "augment.noise: kinds with files and a folder of recordings go together; set both or none"
@@ -73,7 +73,7 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True)
-class ReverberationConfig:
+class ReverberationConfig(Settings, section="augment.reverberation"):
     """Reverberation.
 
     Attributes:
@@ -92,12 +92,9 @@ class ReverberationConfig:
     direct_db: tuple[float, float] = bounded((0.0, 12.0), -60, 120, unit="dB")
     responses: str | None = None
 
-    def __post_init__(self) -> None:
-        check_settings(self, "augment.reverberation")
-
 
 @dataclass(frozen=True)
-class BandConfig:
+class BandConfig(Settings, section="augment.band"):
     """The frequency band of a telephone.
 
     Attributes:
@@ -111,13 +108,13 @@ class BandConfig:
     high_hz: float = bounded(3400.0, 0, 192000, open="low", unit="Hz")
 
     def __post_init__(self) -> None:
-        check_settings(self, "augment.band")
+        super().__post_init__()
         if self.low_hz >= self.high_hz:
             raise ConfigError(f"augment.band: expected low_hz below high_hz, got {self.low_hz} and {self.high_hz}")
 
 
 @dataclass(frozen=True)
-class CodecConfig:
+class CodecConfig(Settings, section="augment.codec"):
     """Lossy coding: an utterance is encoded and decoded again.
 
     Attributes:
@@ -130,9 +127,6 @@ class CodecConfig:
     probability: float = bounded(0.0, 0, 1)
     kinds: tuple[Codec, ...] = ("mp3", "opus")
     compression: tuple[float, float] = bounded((0.6, 1.0), 0, 1)
-
-    def __post_init__(self) -> None:
-        check_settings(self, "augment.codec")
 
 
 def add_noise(

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 from speechrnn.audio.transforms import MelScale
 from speechrnn.errors import ConfigError
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 
 _LARGEST_FFT = 65536
 
 
 @dataclass(frozen=True)
-class FrontEndConfig:
+class FrontEndConfig(Settings, section="front_end"):
     """Settings of the features.
 
     Attributes:
@@ -79,7 +79,7 @@ class FrontEndConfig:
     """Whether frames are centred on multiples of the hop, which needs padding at both ends."""
 
     def __post_init__(self) -> None:
-        check_settings(self, "front_end")
+        super().__post_init__()
         window, hop = round(self.window_seconds * self.sample_rate), round(self.hop_seconds * self.sample_rate)
         fft_length = self.n_fft if self.n_fft is not None else 1 << (window - 1).bit_length()
         highest = self.sample_rate // 2 if self.compatibility == "torchaudio" else self.sample_rate / 2

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from speechrnn.audio.feature_config import FrontEndConfig
 from speechrnn.audio.transforms import hz_to_mel, mel_to_hz
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.types import move
 
 _KNEE_SHARE = 0.75
 
 
 @dataclass(frozen=True)
-class WarpConfig:
+class WarpConfig(Settings, section="augment.warp"):
     """Warps of log-mels over frequency and time; 0 is off.
 
     Attributes:
@@ -39,12 +39,9 @@ class WarpConfig:
     vocal_tract: float = bounded(0.0, 0, 0.5)
     time_seconds: float = bounded(0.0, 0, 60, unit="seconds")
 
-    def __post_init__(self) -> None:
-        check_settings(self, "augment.warp")
-
 
 @dataclass(frozen=True)
-class SpecAugmentConfig:
+class SpecAugmentConfig(Settings, section="augment.spec_augment"):
     """Masks over time and frequency; a mask is filled with the utterance's mean of each band.
 
     Attributes:
@@ -63,9 +60,6 @@ class SpecAugmentConfig:
     time_mask_share: float = bounded(0.2, 0, 1)
     frequency_masks: int = bounded(0, 0, 1000)
     frequency_mask_share: float = bounded(0.2, 0, 1)
-
-    def __post_init__(self) -> None:
-        check_settings(self, "augment.spec_augment")
 
 
 class Warp:

@@ -29,14 +29,14 @@ from speechrnn.decoding.kernels import advance, begin_prefix, finish_prefix
 from speechrnn.errors import ConfigError
 from speechrnn.language.hash_table import make_table
 from speechrnn.processes import count_cores
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.types import BLANK_ID, Hypothesis
 
 _ROOT = 0
 
 
 @dataclass(frozen=True)
-class BeamConfig:
+class BeamConfig(Settings):
     """Limits of the search.
 
     Attributes:
@@ -50,9 +50,6 @@ class BeamConfig:
     token_threshold: float = bounded(12.0, 0, 10**9, open="low", unit="nats")
     most_tokens: int = bounded(64, 1, 4096)
     nbest: int = bounded(1, 1, 10_000)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass

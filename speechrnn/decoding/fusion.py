@@ -25,7 +25,7 @@ from speechrnn.errors import ConfigError
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.hash_table import make_table
 from speechrnn.language.sentences import SPACE
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 
 Unit = Literal["words", "characters", "tokens"]
 
@@ -34,7 +34,7 @@ _BOUNDARY = 0  # the letter between words
 
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(Settings):
     """Weights of a language model.
 
     Attributes:
@@ -46,9 +46,6 @@ class FusionConfig:
     language_weight: float = bounded(0.5, 0, 1000)
     word_bonus: float = bounded(1.0, -1000, 1000, unit="nats")
     unknown_cost: float = bounded(8.0, 0, 1000, unit="nats")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def find_unit(model: CompiledNgram, symbols: Sequence[str]) -> Unit:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import MISSING, dataclass
 
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 
 LANGUAGE_FOLDER = "language"
 CONFIDENCE_FILE = "confidence.json"
@@ -23,7 +23,7 @@ _EDGE = 1e-6  # raw confidences closer to 0 or 1 are clipped to this distance
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Settings):
     """The probability that a word is correct: the logistic function of slope · logit(raw confidence) + offset.
 
     Attributes:
@@ -42,16 +42,13 @@ class Calibration:
     error: float = math.nan
     raw_error: float = math.nan
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
     def apply(self, confidence: float) -> float:
         """Return the probability that a word of this raw confidence, in [0, 1], is correct."""
         return 0.5 + 0.5 * math.tanh(0.5 * (self.slope * logit(confidence) + self.offset))  # never overflows
 
 
 @dataclass(frozen=True)
-class TunedWeights:
+class TunedWeights(Settings):
     """Weights of a language model, tuned for one acoustic model.
 
     Attributes:
@@ -73,9 +70,6 @@ class TunedWeights:
     corpus: str = ""
     utterances: int = bounded(0, 0, 1e12)
     file: str = ""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def logit(confidence: float) -> float:

@@ -31,7 +31,7 @@ from speechrnn.model_folder.additions import (
 from speechrnn.model_folder.card import make_model_card
 from speechrnn.model_folder.replacing import recover, replacing
 from speechrnn.model_folder.speakers import SPEAKER_ENDING, SPEAKERS_FOLDER
-from speechrnn.settings import build, check_settings, is_of, shorten
+from speechrnn.settings import Settings, build, is_of, shorten
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE
@@ -67,7 +67,7 @@ _ADDED = {
 
 
 @dataclass(frozen=True)
-class _Config:
+class _Config(Settings):
     """Keys of config.json."""
 
     format_version: int
@@ -81,7 +81,7 @@ class _Config:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         for name, (hint, wanted) in _SHOWN.items():
             if not is_of(self.provenance.get(name), hint):
                 raise ConfigError(f"provenance.{name}: expected {wanted}, got {shorten(self.provenance.get(name))}")

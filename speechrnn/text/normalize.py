@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 from speechrnn.errors import ConfigError
-from speechrnn.settings import check_settings
+from speechrnn.settings import Settings
 
 Case = Literal["lower", "upper", "keep"]
 Punctuation = Literal["remove", "keep"]
@@ -44,7 +44,7 @@ _WORD_JOINERS = "'\u00b7"
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TextConfig(Settings, section="text"):
     """How training transcripts are normalised. The Unicode form is always NFC.
 
     Attributes:
@@ -65,7 +65,7 @@ class TextConfig:
     replacements: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_settings(self, "text")
+        super().__post_init__()
         if self.numbers == "words" and not self.language:
             raise ConfigError("text.numbers words: needs the language, as in text.language: en")
         for old, new in self.replacements.items():

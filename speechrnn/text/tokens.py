@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Self
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, CorpusError, ModelError, name_some
-from speechrnn.settings import bounded, check_settings, shorten
+from speechrnn.settings import Settings, bounded, shorten
 from speechrnn.types import BLANK_ID
 
 Kind = Literal["characters", "words", "sentencepiece", "phones"]
@@ -28,7 +28,7 @@ _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class TokensConfig:
+class TokensConfig(Settings, section="tokens"):
     """What a model writes.
 
     Attributes:
@@ -47,7 +47,7 @@ class TokensConfig:
     lexicon: str | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self, "tokens")
+        super().__post_init__()
         if self.alphabet is not None and self.kind != "characters":
             raise ConfigError(f"tokens.alphabet: requires tokens.kind characters, got {self.kind}; remove one of them")
         if (self.lexicon is not None) != (self.kind == "phones"):

@@ -14,13 +14,13 @@ from speechrnn.audio.augment import AugmentConfig
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.corpus.streams import CarryState
 from speechrnn.errors import ConfigError
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.tokens import TokensConfig
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings, section="data"):
     """Recordings and batches.
 
     Attributes:
@@ -58,7 +58,7 @@ class DataConfig:
     cache_gigabytes: float = bounded(1.0, 0, 100_000, unit="GB")
 
     def __post_init__(self) -> None:
-        check_settings(self, "data")
+        super().__post_init__()
         if self.carry_state != "no" and self.weights:
             raise ConfigError("data.carry_state: cannot be combined with data.weights; leave one of them out")
         if "valid" in self.test:
@@ -66,7 +66,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings, section="optimizer"):
     """AdamW and its learning rate schedule.
 
     Attributes:
@@ -93,12 +93,9 @@ class OptimizerConfig:
     plateau_patience: int = bounded(3, 0, 10_000, unit="epochs")
     weight_noise: float = bounded(0.0, 0, 100)
 
-    def __post_init__(self) -> None:
-        check_settings(self, "optimizer")
-
 
 @dataclass(frozen=True)
-class CheckpointsConfig:
+class CheckpointsConfig(Settings, section="checkpoints"):
     """Checkpoints and the choice of the released weights.
 
     Attributes:
@@ -116,13 +113,13 @@ class CheckpointsConfig:
     shift_blank: bool = False
 
     def __post_init__(self) -> None:
-        check_settings(self, "checkpoints")
+        super().__post_init__()
         if self.average and self.best == 1:
             raise ConfigError("checkpoints.average: needs two or more; set checkpoints.best to 2 or more")
 
 
 @dataclass(frozen=True)
-class FaultsConfig:
+class FaultsConfig(Settings, section="faults"):
     """Fault-tolerance limits.
 
     Attributes:
@@ -134,12 +131,9 @@ class FaultsConfig:
     unreadable_share: float = bounded(0.01, 0, 1)
     nonfinite_in_a_row: int = bounded(5, 1, 10**6)
 
-    def __post_init__(self) -> None:
-        check_settings(self, "faults")
-
 
 @dataclass(frozen=True)
-class GradientsConfig:
+class GradientsConfig(Settings, section="gradients"):
     """Measurements of gradients (:mod:`speechrnn.training.gradient_watch`).
 
     Attributes:
@@ -151,15 +145,12 @@ class GradientsConfig:
     every_steps: int = bounded(2000, 0, 10**9)
     utterances: int = bounded(32, 1, 10_000)
 
-    def __post_init__(self) -> None:
-        check_settings(self, "gradients")
-
 
 Alphabet = Literal["keep", "extend", "replace", "map"]
 
 
 @dataclass(frozen=True)
-class StartConfig:
+class StartConfig(Settings, section="start"):
     """Fine-tuning: the model to start from, and which of its layers are trained.
 
     Attributes:
@@ -192,12 +183,9 @@ class StartConfig:
     replay: str | None = None
     replay_share: float = bounded(0.3, 0, 1, open="both")
 
-    def __post_init__(self) -> None:
-        check_settings(self, "start")
-
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """The configuration of a training run.
 
     Attributes:
@@ -240,7 +228,7 @@ class Config:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if self.data.carry_state != "no" and self.encoder.initial_state == "encoded":
             raise ConfigError("data.carry_state: not with encoder.initial_state encoded; leave one of them out")
         layers = self.encoder.resolved_num_layers

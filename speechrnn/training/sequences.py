@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from speechrnn.acoustic.gradient_flow import LagCurve, LagSums
 from speechrnn.acoustic.sequence import SequenceConfig, SequenceModel
-from speechrnn.settings import bounded, check_settings
+from speechrnn.settings import Settings, bounded
 from speechrnn.training.optimization import clip_gradients
 from speechrnn.types import derive_seed
 
@@ -61,7 +61,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class SequenceTraining:
+class SequenceTraining(Settings):
     """Options of :func:`train_sequences`.
 
     Attributes:
@@ -87,9 +87,6 @@ class SequenceTraining:
     validation_size: int = bounded(256, 1, 10**6)
     solved_below: float | None = bounded(None, 0, 10**6)
     seed: int = bounded(0, 0, 2**32 - 1)
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass
