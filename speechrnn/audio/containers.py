@@ -229,8 +229,16 @@ def mp3_states_its_length(stream: BinaryIO) -> bool:
 
 def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
     size = stream.seek(0, io.SEEK_END)
-    offset, promised, byte_rate = _find_wav_data(stream)
-    if promised < 0 or any(promised in unknown for unknown in _UNKNOWN_SIZES):
+    offset, byte_rate, chunk, promised = 12, 1, b"", 0
+    while chunk != b"data":
+        offset += promised + promised % 2
+        if len(header := _read_at(stream, offset, 8)) < 8:
+            return stream
+        chunk, promised = struct.unpack("<4sI", header)
+        offset += 8
+        if chunk == b"fmt " and len(fields := _read_at(stream, offset + 8, 4)) == 4:
+            byte_rate = max(1, struct.unpack("<I", fields)[0])
+    if any(promised in unknown for unknown in _UNKNOWN_SIZES):
         return stream
     missing = offset + promised - size
     lost, whole = missing / byte_rate, promised / byte_rate
@@ -245,19 +253,6 @@ def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
     content = bytearray(_read_at(stream, 0, offset + promised) + rest)
     content[offset - 4 : offset] = struct.pack("<I", min(size - offset, 0xFFFFFFFF))
     return io.BytesIO(content)
-
-
-def _find_wav_data(stream: BinaryIO) -> tuple[int, int, int]:
-    """Offset and promised size of the samples, and bytes a second; a size of -1 without a data chunk."""
-    position, byte_rate = 12, 1
-    while len(header := _read_at(stream, position, 8)) == 8:
-        chunk, size = struct.unpack("<4sI", header)
-        if chunk == b"data":
-            return position + 8, size, byte_rate
-        if chunk == b"fmt " and len(fields := _read_at(stream, position + 16, 4)) == 4:
-            byte_rate = max(1, struct.unpack("<I", fields)[0])
-        position += 8 + size + size % 2
-    return position, -1, byte_rate
 
 
 def _is_sound(rest: bytes) -> bool:

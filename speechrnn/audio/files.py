@@ -122,8 +122,11 @@ def read_audio(
         input_rate = source.sample_rate
         source = source.samples
     _check_request(wanted, sample_rate, input_rate)
-    if (array := _as_array(source)) is not None:
-        samples, rate = _read_array(array, input_rate, wanted)
+    torch = sys.modules.get("torch")  # importing it only to ask would be slow
+    if torch is not None and isinstance(source, torch.Tensor):
+        source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
+    if isinstance(source, np.ndarray):
+        samples, rate = _read_array(source, input_rate, wanted)
     else:
         with _open_recording(source, wanted) as recording:
             sound, rate = recording.sound, recording.sound.samplerate
@@ -184,17 +187,6 @@ def _check_request(wanted: _Wanted, *rates: Any) -> None:
         raise AudioError(f"{wanted.name}: start at {wanted.start} s; give 0 or more seconds")
     if wanted.seconds is not None and not (wanted.seconds > 0 and math.isfinite(wanted.seconds)):
         raise AudioError(f"{wanted.name}: {wanted.seconds} s requested; give a positive number of seconds")
-
-
-def _as_array(source: Any) -> np.ndarray | None:
-    """The source as a numpy array if it is one or a tensor; importing torch only to ask would be slow."""
-    if isinstance(source, np.ndarray):
-        return source
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(source, torch.Tensor):
-        return None
-    tensor = source.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _read_array(array: np.ndarray, input_rate: int | None, wanted: _Wanted) -> tuple[np.ndarray, int]:
