@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from speechrnn.errors import ConfigError
 from speechrnn.types import Batch, derive_seed, pad_sequences
 
 
@@ -80,8 +79,6 @@ class DurationBatches(Plan):
         shuffle: bool = True,
         weights: Sequence[float] | None = None,
     ) -> None:
-        if batch_seconds <= 0 or num_buckets < 1:
-            raise ConfigError("data.batch_seconds must be above 0 and data.num_buckets at least 1")
         self.seconds = np.asarray(seconds, dtype=np.float64)
         self.batch_seconds = batch_seconds
         self.seed = seed

@@ -10,7 +10,6 @@ import numpy as np
 
 from speechrnn.corpus.batches import Plan
 from speechrnn.corpus.utterance import Utterance
-from speechrnn.errors import ConfigError
 from speechrnn.types import derive_seed
 
 CarryState = Literal["no", "recording", "speaker"]
@@ -64,8 +63,6 @@ class StreamBatches(Plan):
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
-        if batch_seconds <= 0:
-            raise ConfigError("data.batch_seconds must be above 0")
         self.seconds = np.asarray(seconds, dtype=np.float64)
         self.seed = seed
         self.shuffle = shuffle

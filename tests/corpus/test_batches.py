@@ -8,6 +8,7 @@ import torch
 
 from speechrnn.corpus.batches import BatchRequest, DurationBatches, EpochSampler, ShardedBatches, collate
 from speechrnn.errors import ConfigError
+from speechrnn.training.config import DataConfig
 
 
 def librispeech_like(count=4000, *, seed=0):
@@ -139,8 +140,8 @@ def test_an_empty_corpus_has_no_batches():
     "settings", [{"batch_seconds": 0}, {"batch_seconds": -1}, {"batch_seconds": 5, "num_buckets": 0}]
 )
 def test_impossible_budgets_are_refused(settings):
-    with pytest.raises(ConfigError, match="batch_seconds"):
-        DurationBatches([1.0], **settings)
+    with pytest.raises(ConfigError, match=r"data\.(batch_seconds|num_buckets): expected "):
+        DataConfig(**settings)
 
 
 def make_weighted(**options):
