@@ -9,7 +9,7 @@ import soundfile
 
 FILES, FUNCTIONS = 28, 130
 """The aim, greedy and with a calibration-free model of the default kind (issue 27)."""
-REACHED = {"command": (26, 138), "python": (23, 122)}
+REACHED = {"command": (26, 134), "python": (23, 119)}
 """What holds today; lower it with the code, never raise it."""
 
 SCRIPT = """

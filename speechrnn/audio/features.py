@@ -169,7 +169,11 @@ class FrontEnd(nn.Module):
             return waveforms.new_zeros(shape, dtype=torch.float32), frame_lengths
         with torch.autocast(waveforms.device.type, enabled=False), torch_threads.one(waveforms.device):
             power = self._gather_power(waveforms.float(), lengths, num_frames)  # (B, T, n_mels)
-            return mask_padding(self._take_log(power, frame_lengths), frame_lengths).float(), frame_lengths
+            if self.config.is_centred:
+                log_mels = _take_decibels(power, frame_lengths)
+            else:
+                log_mels = power.clamp(min=self.config.log_floor).log()
+            return mask_padding(log_mels, frame_lengths).float(), frame_lengths
 
     def derive_features(
         self, log_mels: Tensor, frame_lengths: Tensor, *, speaker_stats: Tensor | None = None
@@ -243,16 +247,6 @@ class FrontEnd(nn.Module):
             spectrum = torch.fft.rfft(frames * window)
             parts.append(torch.view_as_real(spectrum).flatten(2).square_() @ power_filters)
         return torch.cat(parts, dim=1)
-
-    def _take_log(self, power: Tensor, frame_lengths: Tensor) -> Tensor:
-        """Take the logarithm over a floor; in the compatibility modes decibels, at most 80 below the loudest."""
-        if not self.config.is_centred:
-            return power.clamp(min=self.config.log_floor).log()
-        decibels = 10.0 * power.clamp(min=_COMPATIBLE_POWER_FLOOR).log10()
-        loudest = decibels.masked_fill(~valid_mask(power, frame_lengths)[..., None], -torch.inf).amax(
-            dim=(1, 2), keepdim=True
-        )
-        return torch.maximum(decibels, loudest - _COMPATIBLE_TOP_DB)
 
     def _derive(self, log_mels: Tensor, frame_lengths: Tensor) -> Tensor:
         """Apply the DCT and add deltas, (B, T, n_mels) to (B, T, F)."""
@@ -330,6 +324,14 @@ class StatisticsAccumulator:
         mean = self._sum / self.num_frames
         variance = self._sum_of_squares / self.num_frames - mean.square()
         return mean.float(), variance.clamp(min=STD_FLOOR**2).sqrt().float()
+
+
+def _take_decibels(power: Tensor, frame_lengths: Tensor) -> Tensor:
+    """Convert power (B, T, n_mels) to decibels, at most 80 below the loudest, for the compatibility modes."""
+    decibels = 10.0 * power.clamp(min=_COMPATIBLE_POWER_FLOOR).log10()
+    valid = valid_mask(power, frame_lengths)[..., None]
+    loudest = decibels.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    return torch.maximum(decibels, loudest - _COMPATIBLE_TOP_DB)
 
 
 def _emphasise(waveforms: Tensor, lengths: Tensor, *, pre_emphasis: float, width: int) -> Tensor:

@@ -68,11 +68,12 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Recording:
-    """An encoded recording: the decoder, the bytes that it reads, and of Ogg the survey of its pages."""
+    """An encoded recording: the decoder, the bytes that it reads, of Ogg the survey, and the context of its calls."""
 
     sound: soundfile.SoundFile
     stream: BinaryIO
     ogg: OggSurvey | None
+    context: AbstractContextManager[object]
 
     @property
     def is_length_estimated(self) -> bool:
@@ -224,7 +225,12 @@ def _open_recording(source: Any, wanted: _Wanted) -> Iterator[_Recording]:
         head = opened.read(26)
         stream, ogg = check_container(opened, name, head=head, end=end)
         try:
-            with _decoding(may_be_mp3=head[:4] not in (b"RIFF", b"RF64", b"fLaC", b"OggS")):
+            context: AbstractContextManager[object] = nullcontext()
+            if head[:4] not in (b"RIFF", b"RF64", b"fLaC", b"OggS"):  # perhaps MP3
+                from speechrnn.audio import quiet
+
+                context = quiet.quiet_mpg123
+            with context:
                 sound = soundfile.SoundFile(stream)
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(explain_unreadable(stream, name)) from error
@@ -238,16 +244,7 @@ def _open_recording(source: Any, wanted: _Wanted) -> Iterator[_Recording]:
                 raise AudioError(f"{name}: no samples, only a header; record it again")
             # soundfile seeks after every block in files that it takes for seekable, and MP3 does not survive that.
             sound.seekable = bool  # is False
-            yield _Recording(sound, stream, ogg)
-
-
-def _decoding(*, may_be_mp3: bool) -> AbstractContextManager[object]:
-    """The context in which libsndfile is called."""
-    if not may_be_mp3:
-        return nullcontext()
-    from speechrnn.audio import quiet
-
-    return quiet.quiet_mpg123
+            yield _Recording(sound, stream, ogg, context)
 
 
 def _locate(wanted: _Wanted, info: AudioInfo) -> tuple[int, int]:
@@ -295,7 +292,7 @@ def _skip(recording: _Recording, first: int) -> None:
     lead_in = first
     if type(sound).seekable(sound):
         lead_in = first if sound.subtype == "VORBIS" else min(first, _MP3_LEAD_IN) if sound.format == "MP3" else 0
-        with _decoding(may_be_mp3=sound.format == "MP3"):
+        with recording.context:
             sound.seek(first - lead_in)  # also to the start: mpg123 rounds differently without it
     for _ in _blocks(recording, lead_in):
         pass
@@ -304,7 +301,7 @@ def _skip(recording: _Recording, first: int) -> None:
 def _blocks(recording: _Recording, count: int) -> Iterator[np.ndarray]:
     """Up to `count` samples of each channel, in blocks of (N, C); libsndfile may give fewer."""
     while count > 0:
-        with _decoding(may_be_mp3=recording.sound.format == "MP3"):
+        with recording.context:
             block = recording.sound.read(min(count, _BLOCK_FRAMES), dtype="float32", always_2d=True)
         if len(block) == 0:
             return

@@ -59,7 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code (:data:`EXIT_CODES`).
     """
-    _prepare_streams()
+    for name, stand_in in (("stdout", _ClosedOutput), ("stderr", io.StringIO)):  # of streams that are closed
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, stand_in())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     _Handler.is_incomplete = False
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -87,16 +92,6 @@ class _ClosedOutput(io.StringIO):
     def flush(self) -> None:
         if self.tell():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-
-def _prepare_streams() -> None:
-    """Replace closed streams, and escape characters that the encoding lacks."""
-    for name, stand_in in (("stdout", _ClosedOutput), ("stderr", io.StringIO)):
-        if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, stand_in())
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> int:

@@ -187,8 +187,8 @@ class Decoder:
         return self.fusion.score if self.fusion is not None else lambda tokens: 0.0
 
 
-def make_decoder(config: DecodingConfig, model: ModelFolder, untuned: set[str]) -> Decoder:
-    """Make the decoder of a model that a configuration describes.
+def make_beam_decoder(config: DecodingConfig, model: ModelFolder, untuned: set[str]) -> Decoder:
+    """Make a model's decoder with a beam search.
 
     Args:
         config: The options.
@@ -199,8 +199,6 @@ def make_decoder(config: DecodingConfig, model: ModelFolder, untuned: set[str]) 
         ConfigError: The model cannot write an allowed text or a hotword.
         ModelError: The language model cannot be read.
     """
-    if config.decoder == "greedy":
-        return Decoder(config)
     is_fused = config.language_model is not None or bool(config.hotwords)
     fusion = _make_fusion(config, model, untuned) if is_fused else None
     return Decoder(config, _make_grammar(config, model) if config.decoder == "lexicon" else None, fusion)

@@ -16,7 +16,7 @@ from torch import Tensor
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
-from speechrnn.recognition.decoders import Decoder, DecodingConfig, make_decoder, takes_decoding
+from speechrnn.recognition.decoders import Decoder, DecodingConfig, make_beam_decoder, takes_decoding
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import has_sound, place_words
 from speechrnn.types import Hypothesis, Waveform, pad_sequences
@@ -111,7 +111,8 @@ class Transcriber(ABC):
             ConfigError: The options contradict each other or the model.
             ModelError: The language model cannot be read.
         """
-        return make_decoder(DecodingConfig.read(decoding), self.model, self._untuned)
+        config = DecodingConfig.read(decoding)
+        return Decoder(config) if config.decoder == "greedy" else make_beam_decoder(config, self.model, self._untuned)
 
     @takes_decoding
     def transcribe(
