@@ -127,7 +127,8 @@ class UtteranceList(Sequence[Utterance]):
         self._packed = bytearray()
         self._ends = array("Q", [0])  # where each block ends in it
         self._last: list[tuple[Any, ...]] = []  # rows of the incomplete block
-        self.extend(utterances)
+        for utterance in utterances:
+            self.append(utterance)
 
     def append(self, utterance: Utterance) -> None:
         """Add an utterance at the end."""
@@ -136,11 +137,6 @@ class UtteranceList(Sequence[Utterance]):
             self._packed += zlib.compress(pickle.dumps(self._last, pickle.HIGHEST_PROTOCOL), _LEVEL)
             self._ends.append(len(self._packed))
             self._last = []
-
-    def extend(self, utterances: Iterable[Utterance]) -> None:
-        """Add utterances at the end."""
-        for utterance in utterances:
-            self.append(utterance)
 
     def _read(self, block: int) -> list[tuple[Any, ...]]:
         if block == len(self._ends) - 1:

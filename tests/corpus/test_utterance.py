@@ -56,7 +56,8 @@ def test_it_can_be_pickled_and_grows_afterwards():
     items = make_items(50)
     copy = pickle.loads(pickle.dumps(UtteranceList(items)))
     assert copy == items
-    copy.extend(items)
+    for item in items:
+        copy.append(item)
     assert copy == [*items, *items]
 
 

@@ -73,8 +73,8 @@ def find_format(path: str | Path, name: str | None = None) -> Format:
         raise CorpusError(f"{path}: is neither a regular file nor a folder; check the path")
     if name is not None:
         return formats[name]
-    fitting = [each for each in formats.values() if each.name not in _DEEP and each.fits(path)]
-    fitting = fitting or [each for each in formats.values() if each.name in _DEEP and each.fits(path)][:1]
+    quick = [each for each in formats.values() if each.name not in _DEEP and each.fits(path)]
+    fitting = quick or [formats[each] for each in _DEEP if formats[each].fits(path)][:1]
     if not fitting:
         described = "; ".join(f"{each.name}: {each.description}" for each in formats.values())
         raise CorpusError(f"{path}: no known format ({described})")
