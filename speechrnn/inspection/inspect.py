@@ -217,9 +217,9 @@ def _run(recognizer: Recognizer, waveform: Waveform) -> tuple[np.ndarray, list[D
     finally:
         acoustic.to(recognizer.device)
     states = [
-        _describe_direction(number, side, direction)
+        _sort_units(number, name, direction)
         for number, layer in enumerate(layers, start=1)
-        for side, direction in enumerate(layer.directions)
+        for name, direction in zip(("forward", "backward"), layer.directions, strict=False)
     ]
     return features[0].numpy(), states, log_probs
 
@@ -243,16 +243,10 @@ def _read(
     return read_audio(source, sample_rate=recognizer.sample_rate, **options)
 
 
-def _describe_direction(number: int, side: int, direction: Unrolled) -> DirectionStates:
+def _sort_units(layer: int, name: str, direction: Unrolled) -> DirectionStates:
     memory = measure_unit_memory(direction).numpy()
     order = np.argsort(memory, kind="stable")
-    return DirectionStates(
-        layer=number,
-        direction="backward" if side else "forward",
-        states=direction.outputs[0].numpy()[:, order],
-        units=order,
-        memory_frames=memory[order],
-    )
+    return DirectionStates(layer, name, direction.outputs[0].numpy()[:, order], order, memory[order])
 
 
 def measure_unit_memory(direction: Unrolled) -> Tensor:
