@@ -155,7 +155,10 @@ def _make_noise(
     # A single kind is not drawn, so that runs with coloured noise alone stay the same.
     kind = config.kinds[int(rng.integers(len(config.kinds)))] if len(config.kinds) > 1 else config.kinds[0]
     if kind == "colored":
-        return _make_colored(length, rng)
+        slope, size = rng.uniform(0.0, 2.0), fast_fft_length(length)
+        spectrum = np.fft.rfft(rng.standard_normal(size))
+        frequency = np.arange(len(spectrum), dtype=np.float64).clip(min=1.0)
+        return np.fft.irfft(spectrum * frequency ** (-slope / 2.0), n=size)[:length]
     if kind == "files":
         return _read_stretch(length, str(config.folder), rng, sample_rate=sample_rate)
     if draw_other is None:
@@ -201,13 +204,6 @@ def fast_fft_length(length: int) -> int:
         length: In samples, 1 or more.
     """
     return min(odd << (-(-length // odd) - 1).bit_length() for odd in _ODD_FACTORS)
-
-
-def _make_colored(length: int, rng: np.random.Generator) -> np.ndarray:
-    slope, size = rng.uniform(0.0, 2.0), fast_fft_length(length)
-    spectrum = np.fft.rfft(rng.standard_normal(size))
-    frequency = np.arange(len(spectrum), dtype=np.float64).clip(min=1.0)
-    return np.fft.irfft(spectrum * frequency ** (-slope / 2.0), n=size)[:length]
 
 
 def _make_pauses(

@@ -66,8 +66,10 @@ def read_manifest(path: str | Path) -> UtteranceList:
     repeated = {name for name, count in counts.items() if count > 1}
     if not repeated:
         return utterances
-    renamed = (
-        _name_by_path(each, folder) if is_unnamed and each.id in repeated else each
+    renamed = (  # the recording's path replaces its stem
+        replace(each, id=write_path(each.audio_path, folder) + each.id.removeprefix(each.audio_path.stem))
+        if is_unnamed and each.id in repeated
+        else each
         for each, is_unnamed in zip(utterances, unnamed, strict=True)
     )
     return UtteranceList(_refuse_repeats(renamed, numbers, path.name))
@@ -97,14 +99,6 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
             raise CorpusError(f"{path.name}: {each.id} has no duration; read the recordings' headers first")
     lines = [json.dumps(_to_record(each, folder), ensure_ascii=False) + "\n" for each in utterances]
     write_atomic(path, "".join(lines), error=CorpusError)
-
-
-def _check_fields(record: dict[str, Any]) -> None:
-    missing = [key for key in ("audio_filepath", "duration", "text") if key not in record]
-    if "offset" in record and "duration" in missing:
-        raise CorpusError("has an offset without a duration; add the duration")
-    if missing:
-        raise CorpusError(f"lacks {' and '.join(repr(key) for key in missing)}")
 
 
 def _check_text(record: dict[str, Any], key: str, *, may_be_empty: bool) -> str:
@@ -146,7 +140,11 @@ def _check_label(record: dict[str, Any], key: str) -> str | None:
 
 def _to_utterance(record: dict[str, Any], folder: Path) -> Utterance:
     """Check the types; missing optional fields and NeMo's null take their defaults."""
-    _check_fields(record)
+    missing = [key for key in ("audio_filepath", "duration", "text") if key not in record]
+    if "offset" in record and "duration" in missing:
+        raise CorpusError("has an offset without a duration; add the duration")
+    if missing:
+        raise CorpusError(f"lacks {' and '.join(repr(key) for key in missing)}")
     written = _check_text(record, "audio_filepath", may_be_empty=False)
     offset = None if record.get("offset") is None else _check_number(record, "offset", above_zero=False)
     stem = Path(written).stem
@@ -159,12 +157,6 @@ def _to_utterance(record: dict[str, Any], folder: Path) -> Utterance:
         speaker=_check_label(record, "speaker"),
         corpus=_check_label(record, "corpus"),
     )
-
-
-def _name_by_path(utterance: Utterance, folder: Path) -> Utterance:
-    """Replace the recording's stem in the id with its path."""
-    written = write_path(utterance.audio_path, folder)
-    return replace(utterance, id=written + utterance.id.removeprefix(utterance.audio_path.stem))
 
 
 def _refuse_repeats(utterances: Iterable[Utterance], numbers: Iterable[int], name: str) -> Iterator[Utterance]:
