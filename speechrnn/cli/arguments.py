@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -47,7 +46,10 @@ def add_group(parser: argparse.ArgumentParser, title: str, *shared: str) -> argp
 def add_model_argument(
     parser: argparse.ArgumentParser, *shared: str, count: Literal["one", "several", "optional"] = "one"
 ) -> None:
-    """Declare ``-m/--model``, which :func:`read_model` reads, and the given options of ``_SHARED`` after it."""
+    """Declare ``-m/--model``, and the given options of ``_SHARED`` after it.
+
+    The command gets ``args.model``: a model, several as a list, or None if it is optional.
+    """
     more = "; several -m form an ensemble" if count == "several" else ""
     add_group(parser, "model").add_argument(
         *("-m", "--model"),
@@ -58,22 +60,6 @@ def add_model_argument(
     )
     add_group(parser, "model", *shared)
     parser.set_defaults(model_count=count)
-
-
-def read_model(args: argparse.Namespace) -> str | list[str] | None:
-    """The model of :func:`add_model_argument` or SPEECHRNN_MODEL, several as a list, or None if it is optional.
-
-    Raises:
-        ConfigError: There is none, or there are several where the command takes one.
-    """
-    models = args.models or [name for name in [os.environ.get("SPEECHRNN_MODEL")] if name]
-    if len(models) > 1 and args.model_count != "several":
-        raise ConfigError(
-            f"-m {' -m '.join(models)}: this command takes one model; transcribe and evaluate take several"
-        )
-    if not models and args.model_count != "optional":
-        raise ConfigError("no model: give -m M, or set SPEECHRNN_MODEL")
-    return list(models) if len(models) > 1 else next(iter(models), None)
 
 
 def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpus in any known format") -> None:
@@ -200,9 +186,9 @@ def print_note(message: str) -> None:
 
 
 @contextmanager
-def show_progress(name: str, *, is_wanted: bool = True) -> Iterator[Callable[[int, int], None]]:
+def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal; yields a function of the finished and the total amount."""
-    if not (is_wanted and sys.stderr.isatty()):
+    if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console

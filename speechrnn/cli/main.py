@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import speechrnn
-from speechrnn.cli.arguments import OutputError, print_note, print_text, read_model
+from speechrnn.cli.arguments import OutputError, print_note, print_text
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.processes import is_first_process
 
@@ -203,10 +203,14 @@ def _parse(parser: _Parser, arguments: list[str], takes_rest: bool) -> tuple[arg
         plain = [each.removeprefix(_AFTER_DASHES) if isinstance(each, str) else each for each in values]
         setattr(args, name, plain if isinstance(value, list) else plain[0])
     if "model_count" in args:
-        try:
-            args.model = read_model(args)
-        except ConfigError as error:
-            parser.error(str(error))
+        models = args.models or [name for name in [os.environ.get("SPEECHRNN_MODEL")] if name]
+        if len(models) > 1 and args.model_count != "several":
+            parser.error(
+                f"-m {' -m '.join(models)}: this command takes one model; transcribe and evaluate take several"
+            )
+        if not models and args.model_count != "optional":
+            parser.error("no model: give -m M, or set SPEECHRNN_MODEL")
+        args.model = list(models) if len(models) > 1 else next(iter(models), None)
     return args, rest
 
 

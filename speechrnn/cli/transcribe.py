@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from speechrnn.cli import arguments
@@ -56,12 +57,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     done = 0
     has_several = len(args.audio) > 1
     is_wanted = has_several and bool(args.output or not sys.stdout.isatty())
-    with arguments.show_progress("transcribing", is_wanted=is_wanted) as advance:
+    with ExitStack() as stack:
+        advance = stack.enter_context(arguments.show_progress("transcribing")) if is_wanted else None
 
         def report(path: str | None, error: SpeechRNNError) -> None:
             failed.append(str(path))
             logger.error("%s", error)
-            advance(done + len(failed), len(args.audio))
+            if advance is not None:
+                advance(done + len(failed), len(args.audio))
 
         for transcript in recognizer.transcribe_many(
             args.audio,
@@ -78,7 +81,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
                 report(transcript.audio, error)
             else:
                 done += 1
-                advance(done + len(failed), len(args.audio))
+                if advance is not None:
+                    advance(done + len(failed), len(args.audio))
     return 0 if not failed else 1 if done else 2
 
 

@@ -207,7 +207,8 @@ class CharacterTokens(Tokens):
         return (True, "") if symbol == " " else (False, symbol)
 
     def _is_symbol(self, symbol: str) -> bool:
-        return len(symbol) == 1 and (symbol == " " or clean(symbol) == symbol)
+        is_clean = not symbol.isspace() and unicodedata.is_normalized("NFC", symbol)
+        return len(symbol) == 1 and (symbol == " " or is_clean)
 
 
 class WordTokens(Tokens):
