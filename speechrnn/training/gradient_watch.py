@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -161,14 +162,9 @@ def group_by_layer(module: SpeechModule) -> dict[str, list[torch.nn.Parameter]]:
     """Group a model's parameters: ``subsampling``, ``layer_1`` …, ``other`` and ``head``."""
     groups: dict[str, list[torch.nn.Parameter]] = {}
     for name, parameter in module.model.named_parameters():
-        parts = name.split(".")
-        where = "other"
-        if parts[:2] == ["encoder", "stack"] and parts[2] in ("layers", "norms"):
-            where = f"layer_{int(parts[3]) + 1}"
-        elif parts[:2] == ["encoder", "subsampling"]:
-            where = "subsampling"
-        elif parts[0] == "head":
-            where = "head"
+        layer = re.match(r"encoder\.stack\.(?:layers|norms)\.(\d+)\.", name)
+        other = re.match(r"(?:encoder\.)?(subsampling|head)\.", name)
+        where = f"layer_{int(layer[1]) + 1}" if layer else other[1] if other else "other"
         groups.setdefault(where, []).append(parameter)
     return groups
 

@@ -1,4 +1,4 @@
-"""Training on sequences that are drawn anew for each step: prediction, recall, classification.
+"""Training on sequences that are drawn again for each step: prediction, recall, classification.
 
 The recurrent stack and the clipping are those of speech recognition; only inputs and targets differ.
 """
