@@ -561,3 +561,10 @@ def test_the_mean_of_two_models_has_neither_calibrations_nor_speakers(tiny_model
     stored = {"calibrations": {"greedy": Calibration(**CALIBRATION)}, "tuned": {"0123": TunedWeights(**WEIGHTS)}}
     mixed = mix_weights(replace(tiny_model, **stored), tiny_model, 0.5)
     assert (mixed.calibrations, mixed.tuned, mixed.speakers) == ({}, {}, {})
+
+
+def test_a_speaker_profile_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "anna.safetensors"
+    save_file({"state": torch.ones(2, 3), "heard": torch.arange(5.0)}, path)
+    profile = read_speaker(path, shape=(2, 3), feature_size=4)
+    assert profile.speaker_stats.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
