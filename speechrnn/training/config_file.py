@@ -62,6 +62,11 @@ def build_parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
+@lru_cache
+def _get_defaults() -> jsonargparse.Namespace:
+    return build_parser().get_defaults()
+
+
 def load_config(path: str | Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Read a configuration.
 
@@ -79,14 +84,14 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     files, given = _split_files(given)
     files = [*([] if path is None else [path]), *files]
     parser = build_parser()
-    settings = parser.get_defaults()
+    settings = _get_defaults().clone()
     for file in files:
         values = _read_settings(file)
         _check_size(values, given, str(file))
         with _explained(str(file)):
             settings = parser.parse_object(values, settings, defaults=False)
     where = ", ".join(map(str, files)) or "configuration"
-    return _parse(lambda parser: parser.parse_args(given, namespace=settings), where)
+    return _parse(lambda parser: parser.parse_args(given, namespace=settings, defaults=False), where)
 
 
 def _split_files(arguments: Sequence[str]) -> tuple[list[str | Path], list[str]]:
@@ -198,7 +203,8 @@ def config_from_dict(settings: Mapping[str, Any], *, where: str) -> Config:
     Raises:
         ConfigError: A setting is unknown or impossible.
     """
-    return _parse(lambda parser: parser.parse_object(rename_settings(settings)), where)
+    values = rename_settings(settings)
+    return _parse(lambda parser: parser.parse_object(values, _get_defaults().clone(), defaults=False), where)
 
 
 def _parse(parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace], where: str) -> Config:
