@@ -33,6 +33,7 @@ _ENCODINGS: dict[Codec, tuple[str, str]] = {
     "gsm": ("WAV", "GSM610"),
     "mulaw": ("WAV", "ULAW"),
 }
+_STRONGEST_MP3 = 0.9999  # libsndfile 1.2 refuses more
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _FIRST_REFLECTION_SECONDS = 0.003
 _DECAY_60_DB = 6.907755  # ln(10^3): an amplitude's decay by 60 dB
@@ -333,7 +334,10 @@ def encode_and_decode(samples: np.ndarray, config: CodecConfig, *, sample_rate: 
     import soundfile
 
     container, subtype = _ENCODINGS[kind]
-    level = {} if container == "WAV" else {"compression_level": float(rng.uniform(*config.compression))}
+    level = {}
+    if container != "WAV":
+        strength = float(rng.uniform(*config.compression))
+        level = {"compression_level": min(strength, _STRONGEST_MP3) if kind == "mp3" else strength}
     loudest = max(1.0, float(np.abs(samples).max()))  # the encoder clips at full scale
     file = io.BytesIO()
     soundfile.write(file, samples / loudest, sample_rate, format=container, subtype=subtype, **level)
