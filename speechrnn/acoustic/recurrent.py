@@ -228,8 +228,8 @@ class RecurrentLayer(nn.Module):
             NVIDIA cuDNN documentation, ``CUDNN_RNN_ALGO_PERSIST_STATIC``.
         """
         rows = len(inputs)
-        groups = math.ceil(rows / _MOST_ROWS)
-        size = 8 * math.ceil(rows / (8 * groups))
+        groups = max(1, math.ceil(rows / _MOST_ROWS))
+        size = 8 * max(1, math.ceil(rows / (8 * groups)))
         missing = groups * size - rows
         parts = nn.functional.pad(inputs, (0, 0, 0, 0, 0, missing)).split(size)
         states = [nn.functional.pad(state, (0, 0, 0, missing)).split(size, dim=1) for state in initial]

@@ -218,7 +218,7 @@ def test_collected_layers_are_what_the_next_layer_hears():
     torch.testing.assert_close(mask_padding(hidden, LENGTHS), outputs)
 
 
-@pytest.mark.parametrize("rows", [1, 8, 13, 130])
+@pytest.mark.parametrize("rows", [0, 1, 8, 13, 130])
 def test_groups_for_cudnn_change_nothing(rows, monkeypatch):
     torch.manual_seed(0)
     layer = RecurrentLayer("lstm", 6, 5, bidirectional=True)

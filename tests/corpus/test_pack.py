@@ -102,10 +102,10 @@ def test_they_can_be_resampled(tmp_path, entries):
 
 def test_unreadable_recordings_are_reported_and_the_others_packed(tmp_path, entries):
     entries[1].audio_path.write_text("no sound")
-    told = []
-    packed = pack_corpus(entries, tmp_path / "shards", advance=lambda done, total: told.append((done, total)))
+    progress = []
+    packed = pack_corpus(entries, tmp_path / "shards", advance=lambda done, total: progress.append((done, total)))
     assert list(packed.failed) == ["book/u.1"]
-    assert told == [(number, 7) for number in range(1, 8)]
+    assert progress == [(number, 7) for number in range(1, 8)]
     assert [entry.id for entry in read_corpus(tmp_path / "shards")] == [
         entry.id for entry in entries if entry.id != "book/u.1"
     ]

@@ -1,13 +1,14 @@
 """The learning rate's way, and which parameters decay."""
 
 import math
+import warnings
 
 import pytest
 import torch
 
 from speechrnn.errors import ConfigError
 from speechrnn.training.config import OptimizerConfig
-from speechrnn.training.optimization import build_optimizer, build_schedule, one_cycle_factor
+from speechrnn.training.optimization import build_optimizer, build_schedule, one_cycle_factor, step_schedule
 
 
 def test_one_cycle_rises_to_one_and_falls_to_a_thousandth():
@@ -56,3 +57,20 @@ def test_one_cycle_without_an_end_is_refused():
     with pytest.raises(ConfigError, match="one_cycle needs an end"):
         build_schedule(optimizer, OptimizerConfig(schedule="one_cycle"), total_steps=math.inf)
     assert build_schedule(optimizer, OptimizerConfig(schedule="constant"), total_steps=math.inf) is None
+
+
+def test_a_schedule_counts_skipped_steps_without_a_warning():
+    """In float16 the loss scale can skip the first step of the optimiser."""
+    optimizer = build_optimizer([torch.nn.Parameter(torch.ones(2))], OptimizerConfig(), fused=False)
+    schedule = build_schedule(optimizer, OptimizerConfig(schedule="one_cycle"), total_steps=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step_schedule(schedule)
+    assert schedule.last_epoch == 1
+
+
+def test_a_plateau_is_not_stepped_between_validations():
+    optimizer = build_optimizer([torch.nn.Parameter(torch.ones(2))], OptimizerConfig(), fused=False)
+    schedule = build_schedule(optimizer, OptimizerConfig(schedule="plateau"), total_steps=10)
+    step_schedule(schedule)
+    assert schedule.last_epoch == 0

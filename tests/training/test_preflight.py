@@ -63,7 +63,7 @@ def no_package():
 def test_neither_training_nor_scoring_imports_lhotse(tone_configuration):
     for name in ("evaluation.evaluate", "evaluation.tune", "training.train", "training.data"):
         importlib.import_module(f"speechrnn.{name}")
-    anew = importlib.import_module("speechrnn.training.preflight")
-    assert anew is not preflight
+    second = importlib.import_module("speechrnn.training.preflight")
+    assert second is not preflight
     config = importlib.import_module("speechrnn.training.config_file").load_config(tone_configuration)
-    assert len(anew.prepare_run(config, folders=[tone_configuration.parent]).train) == 60
+    assert len(second.prepare_run(config, folders=[tone_configuration.parent]).train) == 60
