@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from recordings import refuse, tone, wav_bytes, write
+from recordings import noise, refuse, tone, wav_bytes, write
 
 from speechrnn.audio.files import audio_info, read_audio
-from speechrnn.audio.resampling import resample, resampled_length
+from speechrnn.audio.resampling import StreamingResampler, resample, resampled_length
 from speechrnn.errors import AudioError
 
 
@@ -64,10 +64,64 @@ def test_resampler_that_rounds_otherwise_is_trimmed_or_padded(monkeypatch):
         assert len(resample(np.zeros(100, np.float32), 2, 1)) == 50
 
 
+def test_streaming_resampler_that_rounds_otherwise_is_trimmed_or_padded(monkeypatch):
+    for excess in (-2, 1):
+        resampler = StreamingResampler(2, 1)
+        resampler.feed(np.zeros(0, np.float32))
+
+        class Stream:
+            def resample_chunk(self, samples, last=False, excess=excess):
+                return np.ones((50 + excess) * last, np.float32)
+
+        resampler._stream = Stream()
+        assert len(resampler.feed(np.zeros(100, np.float32))) == 0
+        assert len(resampler.flush()) == 50
+
+
+@pytest.mark.parametrize(
+    ("from_rate", "to_rate"),
+    [(44100, 16000), (48000, 16000), (8000, 16000), (22050, 8000), (11025, 16000), (16000 * 1.1, 16000), (8000, 8000)],
+)
+def test_pieces_of_any_length_give_the_samples_of_the_whole(rng, from_rate, to_rate):
+    for count in (0, 1, 777, int(6 * from_rate)):
+        samples = noise(rng, count)
+        whole = resample(samples, from_rate, to_rate)
+        for longest in (7, 1000, 3 * int(from_rate)):
+            if count > 1000 * longest:
+                continue
+            resampler, pieces, first = StreamingResampler(from_rate, to_rate), [], 0
+            while first < count:
+                last = first + int(rng.integers(0 if first else 1, longest + 1))
+                pieces.append(resampler.feed(samples[first:last]))
+                first = last
+            np.testing.assert_array_equal(np.concatenate([*pieces, resampler.flush()]), whole)
+            assert {piece.dtype for piece in pieces} <= {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(("from_rate", "lag_seconds"), [(44100, 0.05), (48000, 0.05), (8000, 0.12)])
+def test_resampler_lags_by_no_more_than_it_says(from_rate, lag_seconds):
+    resampler, num_given = StreamingResampler(from_rate, 16000), 0
+    for number in range(1, 200):
+        num_given += len(resampler.feed(np.zeros(from_rate // 100, np.float32)))
+        assert number / 100 - lag_seconds <= num_given / 16000 <= number / 100
+
+
+def test_resampler_refuses_samples_after_the_end():
+    for from_rate in (8000, 16000):
+        resampler = StreamingResampler(from_rate, 16000)
+        resampler.flush()
+        with pytest.raises(AudioError, match="was flushed: its recording has ended"):
+            resampler.feed(np.zeros(10, np.float32))
+        with pytest.raises(AudioError, match="was flushed"):
+            resampler.flush()
+
+
 @pytest.mark.parametrize("rates", [(0, 8000), (8000, 0), (-1, 8000), (8000, math.inf), (math.nan, 8000)])
 def test_resampling_refuses_impossible_rates(rates):
     with pytest.raises(AudioError, match="positive"):
         resample(np.zeros(4, np.float32), *rates)
+    with pytest.raises(AudioError, match="positive"):
+        StreamingResampler(*rates)
 
 
 def test_resampling_is_logged_for_verbose_output_only(caplog):
