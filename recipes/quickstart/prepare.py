@@ -84,11 +84,9 @@ SLOTS = {
     "word": ("stop", "pause", "yes", "no"),
 }
 
-_SPEAK = Path(__file__).resolve().parent / "speak.py"
-
 
 class Job(NamedTuple):
-    """A recording to synthesise; the fields are those of speak.py's jobs."""
+    """A recording to synthesise; the fields are those of espeak_program.py's jobs."""
 
     id: str
     text: str
@@ -166,12 +164,15 @@ def speak(jobs: dict[Path, list[Job]]) -> None:
     """
     if importlib.util.find_spec("espeakng_loader") is None:
         raise CorpusError("quickstart: the package espeakng-loader is not installed; run pip install '.[quickstart]'")
+    program = importlib.util.find_spec("speechrnn.corpus.espeak_program")
+    assert program is not None
+    assert program.origin is not None
     with tempfile.TemporaryDirectory() as scratch:
         processes = []
         for number, lines in enumerate(_deal(jobs)):
             list_path = Path(scratch) / f"{number}.jsonl"
             list_path.write_text("".join(lines), encoding="utf-8")
-            command = [sys.executable, str(_SPEAK), str(list_path)]
+            command = [sys.executable, program.origin, str(list_path)]
             processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         messages = [process.communicate()[1] for process in processes]
     for process, message in zip(processes, messages, strict=True):

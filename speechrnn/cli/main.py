@@ -37,6 +37,7 @@ COMMANDS = (
     "corpus check",
     "corpus convert",
     "corpus pack",
+    "corpus synthesize",
     "lm build",
     "lm tune",
 )

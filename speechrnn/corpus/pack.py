@@ -124,7 +124,7 @@ def _write_shards(
                 packed.failed[utterance.id] = str(error)
             else:
                 cut = _make_cut(utterance, waveform)
-                archive.write(f"{utterance.id}.{encoding}", _encode(waveform, encoding))
+                archive.write(f"{utterance.id}.{encoding}", encode(waveform, encoding))
                 described = json.dumps(cut.recording.to_dict(), ensure_ascii=False).encode()
                 archive.write(f"{utterance.id}.json", io.BytesIO(described), count=False)
                 cuts.write(cut)
@@ -151,7 +151,8 @@ def _make_cut(utterance: Utterance, waveform: Waveform) -> MonoCut:
     return cut
 
 
-def _encode(waveform: Waveform, encoding: str) -> io.BytesIO:
+def encode(waveform: Waveform, encoding: str) -> io.BytesIO:
+    """Encode a waveform, clipped to [-1, 1], in one of :data:`ENCODINGS`; the stream is at its end."""
     import soundfile
 
     stream = io.BytesIO()

@@ -13,6 +13,7 @@ import soundfile
 
 from speechrnn.cli.main import main
 from speechrnn.corpus.manifest import read_manifest
+from speechrnn.corpus.synthesize import ESPEAK_PROGRAM
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare, open_recipe, run_recipe
@@ -50,7 +51,7 @@ def voices(tmp_path_factory):
         for i, t in enumerate(TEXTS)
     ]
     (folder / "jobs").write_text("".join(json.dumps(job) + "\n" for job in jobs))
-    subprocess.run([sys.executable, RECIPES / "quickstart" / "speak.py", folder / "jobs"], check=True, timeout=60)
+    subprocess.run([sys.executable, ESPEAK_PROGRAM, folder / "jobs"], check=True, timeout=60)
     return {text: soundfile.read(folder / f"{i}.wav")[0] for i, text in enumerate(TEXTS)}
 
 

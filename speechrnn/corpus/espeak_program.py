@@ -1,15 +1,17 @@
-"""Speak texts with espeak-ng and write 16 kHz wav files: a program of its own, run as ``python speak.py JOBS``.
+"""Speak texts with espeak-ng and write 16 kHz wav files. Run this file as a program: ``python espeak_program.py JOBS``.
 
 JOBS is a file of JSON lines, one recording each:
 
     {"path": "audio/0.wav", "text": "seven three", "accent": "en-us", "variant": "f2", "rate": 170, "pitch": 50}
 
-``rate`` is in words a minute (80 to 450); ``pitch`` goes from 0 to 99, 50 being the voice's own. Folders are made.
-espeak-ng's licence is the GPL; this program loads it (through the package espeakng-loader) into a process where nothing
-of speechrnn is.
+``rate`` is in words per minute (80 to 450); ``pitch`` is 0 to 99, and 50 is the voice's own. Folders are created. A job
+that fails is reported on standard error, one line each, and the program goes on and ends with exit code 1.
 
-espeak-ng carries a little from one recording to the next (where its flutter stands, its random numbers), so the samples
-of a recording depend on the jobs before it. The same file of jobs gives the same recordings.
+espeak-ng is licensed under the GPL. This program loads it, through the package espeakng-loader, into a process of its
+own; the rest of speechrnn never imports this file.
+
+espeak-ng keeps state between recordings (flutter, random numbers), so the samples of a recording depend on the jobs
+before it. The same file of jobs gives the same recordings.
 """
 
 import ctypes
@@ -35,7 +37,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Voice:
-    """The synthesiser. It has one global state, so there is one of these in a process."""
+    """The synthesiser. It has global state: create one per process."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -66,9 +68,9 @@ class Voice:
             Samples, (N,), int16, at `sample_rate`.
 
         Raises:
-            RuntimeError: There is no such voice, or nothing was said.
+            RuntimeError: There is no such voice, or the recording is silent.
         """
-        # espeak-ng itself passes over an unknown variant in silence.
+        # espeak-ng ignores an unknown variant without a message.
         found = (self._variants / variant).is_file()
         if not found or self._library.espeak_SetVoiceByName(f"{accent}+{variant}".encode()) != 0:
             raise RuntimeError(f"espeak-ng has no voice {accent}+{variant}")
@@ -82,7 +84,7 @@ class Voice:
         self._library.espeak_Synchronize()
         samples = np.frombuffer(b"".join(self._chunks), dtype=np.int16)
         if status != 0 or not samples.any():
-            raise RuntimeError(f"espeak-ng said nothing for {text!r} as {accent}+{variant}")
+            raise RuntimeError(f"espeak-ng produced no sound for {text!r} with {accent}+{variant}")
         return samples
 
     def _take(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int) -> int:
@@ -92,25 +94,32 @@ class Voice:
 
 
 def resample(samples: np.ndarray, *, from_rate: int, to_rate: int) -> np.ndarray:
-    """Resample int16 audio, (N,) to (M,); what the filter carries over full scale is clipped."""
+    """Resample int16 audio, (N,) to (M,); peaks above full scale are clipped."""
     resampled = soxr.resample(samples.astype(np.float64), from_rate, to_rate)
     return np.clip(np.round(resampled), -32768, 32767).astype(np.int16)
 
 
-def main(jobs: Path) -> None:
-    """Speak every job of a file."""
+def main(jobs: Path) -> bool:
+    """Speak every job of a file; return whether all succeeded."""
     voice = Voice()
-    for line in jobs.read_text(encoding="utf-8").splitlines():
+    is_complete = True
+    for line in jobs.read_text(encoding="utf-8").split("\n")[:-1]:
         job = json.loads(line)
         path = Path(job.pop("path"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # some file systems take thirty times as long to overwrite
-        samples = resample(voice.speak(**job), from_rate=voice.sample_rate, to_rate=SAMPLE_RATE)
-        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+        try:
+            samples = resample(voice.speak(**job), from_rate=voice.sample_rate, to_rate=SAMPLE_RATE)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            is_complete = False
+        else:
+            soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+    return is_complete
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
+        sys.exit(not main(Path(sys.argv[1])))
     except (RuntimeError, OSError) as error:
         sys.exit(str(error))
