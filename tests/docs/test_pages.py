@@ -294,7 +294,7 @@ def make_reader_files(folder: Path) -> None:
             shutil.copy(run / entry["audio_filepath"], folder / name / f"{number:04}.wav")
             (folder / name / f"{number:04}.txt").write_text(entry["text"], encoding="utf-8")
     (folder / "books").mkdir()
-    for name in ("transcripts.txt", "books/first.txt"):
+    for name in ("transcripts.txt", "sentences.txt", "books/first.txt"):
         (folder / name).write_text("\n".join(entry["text"] for entry in parts["train"]), encoding="utf-8")
     samples, rate = soundfile.read(ROOT / "data" / "samples" / "command-3.flac")
     for name in ("talk.flac", "interview.mp3", "chapter.mp3", "clip.wav", "memo.wav", "anna-1.wav", "anna-2.wav"):
