@@ -120,6 +120,7 @@ class FrameStacking(nn.Module):
     def __init__(self, input_size: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
+        self.before, self.after = 0, factor - 1  # frames that an output needs, from the first of its own
         self.output_size = input_size * factor
 
     def count_frames(self, feature_lengths: Tensor) -> Tensor:
@@ -139,6 +140,7 @@ class StridedConvolution(nn.Module):
     def __init__(self, input_size: int, channels: int, factor: int) -> None:
         super().__init__()
         self.kernel, self.stride, self.padding = 2 * factor + 1, factor, factor
+        self.before = self.after = factor
         self.convolution = nn.Conv1d(input_size, channels, self.kernel, stride=factor, padding=factor)
         self.output_size = channels
 
@@ -171,12 +173,14 @@ class Convolution2d(nn.Module):
         second = 2 if factor % 2 == 0 and factor > 2 else 1
         self.strides = (factor // second, second)
         self.convolutions = nn.ModuleList()
-        bands = input_size
+        self.before = self.after = 0
+        bands, span = input_size, 1
         for depth, stride in zip((1, channels), self.strides, strict=True):
             kernel = (max(3, 2 * stride - 1), 3)  # wide enough to cover the last frames
             padding = (kernel[0] // 2, 1)
             self.convolutions.append(nn.Conv2d(depth, channels, kernel, stride=(stride, 2), padding=padding))
-            bands = -(-bands // 2)
+            self.before = self.after = self.after + padding[0] * span
+            bands, span = -(-bands // 2), span * stride
         self.projection = nn.Linear(channels * bands, output_size)
         self.output_size = output_size
 
