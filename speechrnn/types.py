@@ -84,6 +84,8 @@ class Batch:
         speaker_stats: Number of frames of each utterance's speaker, and the mean features over them, (B, 1 + F), for
             front ends that normalise by speaker; None for others.
         previous: Id of each utterance's predecessor or None, B of them; empty if states are not carried over.
+        chunk_seconds: Length of a chunk and of its right context, in seconds, if the encoder is to run chunk by chunk;
+            None: over whole utterances.
     """
 
     waveforms: Tensor
@@ -98,6 +100,7 @@ class Batch:
     reference_lengths: Tensor | None = None
     speaker_stats: Tensor | None = None
     previous: list[str | None] = field(default_factory=list)
+    chunk_seconds: tuple[float, float] | None = None
 
     @property
     def tensors(self) -> dict[str, Tensor]:

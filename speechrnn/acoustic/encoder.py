@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from speechrnn.acoustic.chunked import Chunks, run_in_chunks
 from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentStack
 from speechrnn.audio.features import Count
 from speechrnn.errors import ConfigError
@@ -317,6 +318,7 @@ class Encoder(nn.Module):
         state: Tensor | None = None,
         return_state: bool = False,
         collect: Sequence[int] = (),
+        chunks: Chunks | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
         """Encode a batch.
 
@@ -326,6 +328,7 @@ class Encoder(nn.Module):
             state: Initial state, (L, P, D, B, H); None for the encoder's own.
             return_state: Also return the state after the last valid frame.
             collect: Recurrent layers, counted from 1, whose outputs to return too.
+            chunks: Run a bidirectional stack chunk by chunk (:mod:`speechrnn.acoustic.chunked`), without a final state.
 
         Returns:
             Encoder frames (B, T', D·H), zero past their lengths; the lengths (B,), int64; the state or None; and the
@@ -335,7 +338,14 @@ class Encoder(nn.Module):
             state = self.make_initial_state(None, None, like=features)
         frames, lengths = self.subsampling(features, lengths)
         state = None if state is None else state.to(frames.dtype)  # half precision under autocast
-        frames, final, collected = self.stack(frames, lengths, state=state, return_state=return_state, collect=collect)
+        if chunks is None:
+            frames, final, collected = self.stack(
+                frames, lengths, state=state, return_state=return_state, collect=collect
+            )
+        else:
+            assert not return_state
+            frames, collected = run_in_chunks(self.stack, frames, lengths, chunks=chunks, state=state, collect=collect)
+            final = None
         steps = lengths
         frames, lengths = self.select_output(frames, steps)
         return frames, lengths, final, [self.select_output(layer, steps)[0] for layer in collected]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from speechrnn.acoustic.chunked import Chunks
 from speechrnn.acoustic.ctc import CTCHead, explain_infeasible
 from speechrnn.acoustic.encoder import Encoder, EncoderConfig
 from speechrnn.audio.features import Count, FrontEnd, FrontEndConfig
@@ -88,6 +89,7 @@ class AcousticModel(nn.Module):
         state: Tensor | None = None,
         speaker_stats: Tensor | None = None,
         return_state: bool = False,
+        chunks: Chunks | None = None,
         augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         intermediate_layers: Sequence[int] = (),
         intermediate_head: CTCHead | None = None,
@@ -101,6 +103,8 @@ class AcousticModel(nn.Module):
             speaker_stats: Number of frames of each utterance's speaker, 0 for none, and the mean features over them,
                 (B, 1 + F), where the front end normalises by speaker; None without statistics.
             return_state: Also return the state after each utterance's last frame.
+            chunks: Run a bidirectional encoder chunk by chunk (:mod:`speechrnn.acoustic.chunked`); there is then no
+                final state.
             augment: Training only: maps log-mels (B, T, M) and their lengths (B,) to warped and masked ones, possibly
                 several versions of each utterance; applied before the cosine transform, so that MFCCs lose bands too.
             intermediate_layers: Training only: recurrent layers, counted from 1, whose outputs pass through a head too.
@@ -117,7 +121,12 @@ class AcousticModel(nn.Module):
             speaker_stats = speaker_stats.repeat(len(log_mels) // max(1, len(speaker_stats)), 1)
         features = self.front_end.derive_features(log_mels, frame_lengths, speaker_stats=speaker_stats)
         frames, frame_lengths, final, collected = self.encoder(
-            features, frame_lengths, state=state, return_state=return_state, collect=intermediate_layers
+            features,
+            frame_lengths,
+            state=state,
+            return_state=return_state,
+            collect=intermediate_layers,
+            chunks=chunks,
         )
         lower = intermediate_head or self.head
         return Emission(self.head(frames), frame_lengths, final, [lower(layer) for layer in collected])

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -55,18 +56,20 @@ class ElementwiseRNN(nn.Module):
         with torch.no_grad():
             self.weight_recurrent.copy_(torch.exp(-1.0 / memory_frames))
 
-    def forward(self, inputs: Tensor, initial: Tensor, *, recurrent_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Tensor, initial: Tensor, *, weight_recurrent: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run over whole sequences.
 
         Args:
             inputs: (B, T, F).
             initial: Hidden state before the first frame, (1, B, H).
-            recurrent_dropout: Share of the recurrent weights set to zero in this call.
+            weight_recurrent: Recurrent weights of this call, (H,); None: the module's own.
 
         Returns:
             Hidden state after every frame, (B, T, H), and after the last, (1, B, H).
         """
-        recurrent = nn.functional.dropout(self.weight_recurrent, recurrent_dropout, recurrent_dropout > 0)
+        recurrent = self.weight_recurrent if weight_recurrent is None else weight_recurrent
         weights = [self.weight_input, torch.diag(recurrent), self.bias, torch.zeros_like(self.bias)]
         return run_with_weights("tanh", inputs, initial, weights, is_training=self.training)
 
@@ -192,52 +195,63 @@ class RecurrentLayer(nn.Module):
         is_lstm = self.cell == "lstm"
         first: Any = (initial[:1].contiguous(), initial[1:].contiguous()) if is_lstm else initial.contiguous()
         if not return_state:
-            run = self._run_in_groups if is_lstm and _is_half(inputs) else self._call
-            return run(direction, inputs, first)[0], initial
+            run = self.draw_weights(direction)
+            output = _run_in_groups(run, inputs, first) if is_lstm and _is_half(inputs) else run(inputs, first)[0]
+            return output, initial
         if is_lstm:  # its outputs lack the cell state: only packing gives that of each utterance's own end
             packed = pack_padded_sequence(inputs, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
             output, last = direction(packed, first)
             output, _ = pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])
             final = torch.cat(last)
         else:
-            output, _ = self._call(direction, inputs, first)
+            output, _ = self.draw_weights(direction)(inputs, first)
             final = pick_last(output, lengths)[:, 0][None]
         return output, torch.where(move(lengths == 0, inputs.device)[None, :, None], initial, final)
 
-    def _call(self, direction: nn.Module, inputs: Tensor, initial: Any) -> tuple[Tensor, Any]:
-        """Run whole sequences, with recurrent dropout in training."""
+    def draw_weights(self, direction: nn.Module) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:
+        """Draw recurrent dropout, in training.
+
+        Args:
+            direction: One of :attr:`directions`.
+
+        Returns:
+            The direction with these weights, called as a module of torch: sequences (B, T, F) and a state, to outputs
+            and a state.
+        """
         if not self.training or self.recurrent_dropout == 0.0:
-            return direction(inputs, initial)
+            return direction
         if isinstance(direction, ElementwiseRNN):
-            return direction(inputs, initial, recurrent_dropout=self.recurrent_dropout)
+            kept = nn.functional.dropout(direction.weight_recurrent, self.recurrent_dropout)
+            return partial(direction, weight_recurrent=kept)
         assert self.cell != "elementwise"
         weight_input, weight_recurrent, *biases = direction.parameters()
         kept = nn.functional.dropout(weight_recurrent, self.recurrent_dropout)
-        return run_with_weights(self.cell, inputs, initial, [weight_input, kept, *biases], is_training=True)
+        return partial(run_with_weights, self.cell, weights=[weight_input, kept, *biases], is_training=True)
 
-    def _run_in_groups(
-        self, direction: nn.Module, inputs: Tensor, initial: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, None]:
-        """Run an LSTM over groups of utterances that fit cuDNN's persistent kernels, padded with empty utterances.
 
-        In float16 these kernels need a multiple of 8 utterances, at most 128, and units and inputs in multiples of 128.
-        Forward and backward then took 1.9 instead of 8.7 ms for 32 utterances of 200 frames, 768 inputs and 384 units
-        (one H200, torch 2.11, cuDNN 9.19).
+def _run_in_groups(
+    run: Callable[[Tensor, Any], tuple[Tensor, Any]], inputs: Tensor, initial: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Run an LSTM over groups of utterances that fit cuDNN's persistent kernels, padded with empty utterances.
 
-        Source:
-            NVIDIA cuDNN documentation, ``CUDNN_RNN_ALGO_PERSIST_STATIC``.
-        """
-        rows = len(inputs)
-        groups = max(1, math.ceil(rows / _MOST_ROWS))
-        size = 8 * max(1, math.ceil(rows / (8 * groups)))
-        missing = groups * size - rows
-        parts = nn.functional.pad(inputs, (0, 0, 0, 0, 0, missing)).split(size)
-        states = [nn.functional.pad(state, (0, 0, 0, missing)).split(size, dim=1) for state in initial]
-        outputs = [
-            self._call(direction, part, (first.contiguous(), second.contiguous()))[0]
-            for part, first, second in zip(parts, *states, strict=True)
-        ]
-        return torch.cat(outputs)[:rows], None
+    In float16 these kernels need a multiple of 8 utterances, at most 128, and units and inputs in multiples of 128.
+    Forward and backward then took 1.9 instead of 8.7 ms for 32 utterances of 200 frames, 768 inputs and 384 units
+    (one H200, torch 2.11, cuDNN 9.19).
+
+    Source:
+        NVIDIA cuDNN documentation, ``CUDNN_RNN_ALGO_PERSIST_STATIC``.
+    """
+    rows = len(inputs)
+    groups = max(1, math.ceil(rows / _MOST_ROWS))
+    size = 8 * max(1, math.ceil(rows / (8 * groups)))
+    missing = groups * size - rows
+    parts = nn.functional.pad(inputs, (0, 0, 0, 0, 0, missing)).split(size)
+    states = [nn.functional.pad(state, (0, 0, 0, missing)).split(size, dim=1) for state in initial]
+    outputs = [
+        run(part, (first.contiguous(), second.contiguous()))[0]
+        for part, first, second in zip(parts, *states, strict=True)
+    ]
+    return torch.cat(outputs)[:rows]
 
 
 def _is_half(inputs: Tensor) -> bool:

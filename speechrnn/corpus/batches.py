@@ -310,7 +310,7 @@ def select_utterances(batch: Batch, members: Sequence[int]) -> Batch:
         name: [values[i] for i in members] if (values := getattr(batch, name)) else []
         for name in ("ids", "texts", "augment_seeds", "previous")
     }
-    return Batch(**tensors, **lists)
+    return Batch(**tensors, **lists, chunk_seconds=batch.chunk_seconds)
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

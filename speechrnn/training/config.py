@@ -66,6 +66,29 @@ class DataConfig(Settings, section="data"):
 
 
 @dataclass(frozen=True)
+class ChunksConfig(Settings, section="chunks"):
+    """Training of a bidirectional encoder for latency-controlled streams (:mod:`speechrnn.acoustic.chunked`).
+
+    In such a stream the backward direction sees the chunk and a limited right context alone. A model that was trained
+    on whole utterances only has more errors there.
+
+    Attributes:
+        probability: Share of the batches in which the encoder runs chunk by chunk, in [0, 1]; 0 is off. The others
+            have whole utterances, so that one model serves streams and whole recordings.
+        seconds: Shortest and longest chunk, in seconds; drawn uniformly for each batch.
+        context_seconds: Shortest and longest right context of a chunk, in seconds; drawn uniformly for each batch.
+
+    Source:
+        B. Zhang et al., "Unified Streaming and Non-streaming Two-pass End-to-end Model for Speech Recognition",
+        arXiv:2012.05481 (chunk sizes drawn per batch, there for self-attention).
+    """
+
+    probability: float = bounded(0.0, 0, 1)
+    seconds: tuple[float, float] = bounded((0.2, 1.0), 0, 3600, open="low", unit="seconds")
+    context_seconds: tuple[float, float] = bounded((0.1, 1.0), 0, 3600, unit="seconds")
+
+
+@dataclass(frozen=True)
 class OptimizerConfig(Settings, section="optimizer"):
     """AdamW and its learning rate schedule.
 
@@ -196,6 +219,7 @@ class Config(Settings):
         encoder: Subsampling and recurrent stack.
         ctc: Initial output layer, and terms of the loss.
         augment: Augmentation of training recordings.
+        chunks: Training for latency-controlled streams.
         optimizer: AdamW and its schedule.
         checkpoints: Checkpoints and the choice of the released weights.
         faults: Fault-tolerance limits.
@@ -216,6 +240,7 @@ class Config(Settings):
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     ctc: CTCConfig = field(default_factory=CTCConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    chunks: ChunksConfig = field(default_factory=ChunksConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
@@ -231,6 +256,8 @@ class Config(Settings):
         super().__post_init__()
         if self.data.carry_state != "no" and self.encoder.initial_state == "encoded":
             raise ConfigError("data.carry_state: not with encoder.initial_state encoded; leave one of them out")
+        if self.chunks.probability:
+            self._check_chunks()
         layers = self.encoder.resolved_num_layers
         if any(layer >= layers for layer in self.ctc.intermediate_layers):
             raise ConfigError(
@@ -238,6 +265,20 @@ class Config(Settings):
                 f"{list(self.ctc.intermediate_layers)}"
             )
         _check_trainer(self.trainer)
+
+    def _check_chunks(self) -> None:
+        faults = [
+            (not self.encoder.bidirectional, "a unidirectional encoder streams without them; set it to 0"),
+            (self.encoder.output == "final_state", "not with encoder.output final_state; set it to 0"),
+            (self.data.carry_state != "no", "not with data.carry_state; leave one of them out"),
+            (
+                self.front_end.normalization == "utterance",
+                "a stream cannot normalise by utterance; set front_end.normalization to corpus or sliding",
+            ),
+        ]
+        for is_faulty, message in faults:
+            if is_faulty:
+                raise ConfigError(f"chunks.probability: {message}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, as in YAML."""

@@ -140,7 +140,9 @@ class SpeechData(pl.LightningDataModule):
         if self.preflight is None:
             self.preflight = prepare_run(self.config, folders=self.folders, **self._opened)
         of_train, of_valid = self.preflight.speaker_stats or (None, None)
-        self.train_set = self._make_dataset(self.preflight.train, augment=self.config.augment, speaker_stats=of_train)
+        self.train_set = self._make_dataset(
+            self.preflight.train, augment=self.config.augment, chunks=self.config.chunks, speaker_stats=of_train
+        )
         self.valid_set = self._make_dataset(self.preflight.valid, speaker_stats=of_valid)
         if self.trainer is not None and self.trainer.lightning_module is not None:
             self.trainer.lightning_module.configure_model()  # before a callback copies the module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -13,6 +14,7 @@ from speechrnn.corpus.batches import BatchRequest, collate
 from speechrnn.corpus.streams import CarryState, find_previous, find_sequences
 from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError
+from speechrnn.training.config import ChunksConfig
 from speechrnn.types import Batch, derive_seed
 
 REFERENCE_SECONDS = 5.0
@@ -38,6 +40,7 @@ class UtteranceDataset(Dataset[Batch]):
         with_references: Whether each utterance comes with another one of its speaker, of at most REFERENCE_SECONDS.
         speaker_stats: Frames and mean features of each utterance, (U, 1 + F), if the front end normalises by speaker.
         carry: Which utterances follow one another.
+        chunks: In which batches the encoder runs chunk by chunk.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class UtteranceDataset(Dataset[Batch]):
         with_references: bool = False,
         speaker_stats: np.ndarray | None = None,
         carry: CarryState = "no",
+        chunks: ChunksConfig | None = None,
     ) -> None:
         self.utterances = utterances
         self.sample_rate = sample_rate
         self.augment = augment
         self.explain_infeasible = explain_infeasible
         self.seed = seed
+        self.chunks = ChunksConfig() if chunks is None else chunks
         self._cache: dict[str, np.ndarray] = {}
         self._free_bytes = 0
         self.sequences = find_sequences(utterances, carry) if carry != "no" else None
@@ -90,7 +95,7 @@ class UtteranceDataset(Dataset[Batch]):
             if self._speaker_stats is not None:
                 rng = None if self.augment is None else np.random.default_rng(derive_seed(seed, "heard"))
                 speaker_stats.append(self._speaker_stats.draw(position, rng))
-        return collate(
+        batch = collate(
             waveforms,
             [member.tokens for member in members],
             ids=[member.id for member in members],
@@ -101,6 +106,8 @@ class UtteranceDataset(Dataset[Batch]):
             speaker_stats=speaker_stats if speaker_stats else None,
             previous=previous,
         )
+        chunk_seconds = draw_chunks(self.chunks, derive_seed(self.seed, request.epoch, request.index, "chunks"))
+        return replace(batch, chunk_seconds=chunk_seconds)
 
     def _read_reference(self, position: int, seed: int) -> np.ndarray:
         """A part of another utterance of the same speaker, (R,); empty if there is none, and at random in training."""
@@ -153,6 +160,16 @@ class UtteranceDataset(Dataset[Batch]):
             except (AudioError, OSError):
                 continue  # it is reported at its own turn
         return None
+
+
+def draw_chunks(config: ChunksConfig, seed: int) -> tuple[float, float] | None:
+    """Draw the chunks of a batch: their length and their right context in seconds; None for whole utterances."""
+    if config.probability == 0.0:
+        return None
+    rng = np.random.default_rng(seed)
+    is_chunked = rng.random() < config.probability
+    seconds, context_seconds = float(rng.uniform(*config.seconds)), float(rng.uniform(*config.context_seconds))
+    return (seconds, context_seconds) if is_chunked else None
 
 
 def _group_by_speaker(speakers: Sequence[str | None]) -> dict[str, np.ndarray]:

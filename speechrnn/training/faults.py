@@ -247,7 +247,8 @@ def save_step(
     for number, (batch, _) in enumerate(step.batches):
         tensors = {name: each.detach().cpu().contiguous() for name, each in batch.tensors.items()}
         write_atomic(folder / f"batch-{number}.safetensors", save(tensors))
-        rows.append({"ids": batch.ids, "texts": batch.texts, "augment_seeds": batch.augment_seeds})
+        names = ("ids", "texts", "augment_seeds", "chunk_seconds")
+        rows.append({name: getattr(batch, name) for name in names})
     fault: dict[str, Any] = {
         "epoch": step.epoch,
         "first_batch": step.batch_idx - len(step.batches) + 1,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from speechrnn.acoustic.chunked import Chunks
 from speechrnn.acoustic.ctc import CTCHead, consistency_losses, count_frames_needed, ctc_losses
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.spectral_augment import SpecAugment, Warp
@@ -155,6 +156,7 @@ class UtteranceLosses:
             state=self._choose_state(batch),
             speaker_stats=batch.speaker_stats,
             return_state=self.carried is not None,
+            chunks=self._choose_chunks(batch),
             augment=self._make_augment(batch.augment_seeds),
             intermediate_layers=self.config.intermediate_layers,
             intermediate_head=None if self.phones is None else self.phones.head,
@@ -176,6 +178,11 @@ class UtteranceLosses:
         """The state to start from, the same for both passes; None for the model's own."""
         state = choose_state(self.model, batch, self.carried)
         return None if state is None else state.repeat(1, 1, 1, self.passes, 1)
+
+    def _choose_chunks(self, batch: Batch) -> Chunks | None:
+        if batch.chunk_seconds is None:
+            return None
+        return Chunks.from_seconds(*batch.chunk_seconds, seconds_per_step=self.model.seconds_per_step)
 
     def _text_losses(self, log_probs: Tensor, emission: Emission, batch: Batch) -> Tensor:
         targets, target_lengths = batch.targets.repeat(self.passes, 1), batch.target_lengths.repeat(self.passes)
