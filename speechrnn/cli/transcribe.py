@@ -7,11 +7,13 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from speechrnn.cli import arguments
 from speechrnn.errors import ConfigError, SpeechRNNError
-from speechrnn.recognition.transcript import FORMATS, choose_names, write_files
+from speechrnn.recognition.output_folder import choose_names, write_files
+from speechrnn.recognition.transcript import FORMATS
 
 if TYPE_CHECKING:
     from speechrnn.recognition.transcript import Transcript
@@ -48,14 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
-    write, decoding = _choose_output(args), arguments.read_decoding(args)
+    has_several = len(args.audio) > 1
+    if args.output is None and (args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS)):
+        raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
+    write = partial(_print, args) if args.output is None else _make_writer(args)
+    decoding = arguments.read_decoding(args)
 
     from speechrnn.recognition.recognizer import load
 
     recognizer = load(args.model, device=args.device)
     failed: list[str] = []
     done = 0
-    has_several = len(args.audio) > 1
     is_wanted = has_several and bool(args.output or not sys.stdout.isatty())
     with ExitStack() as stack:
         advance = stack.enter_context(arguments.show_progress("transcribing")) if is_wanted else None
@@ -86,19 +91,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0 if not failed else 1 if done else 2
 
 
-def _choose_output(args: argparse.Namespace) -> Callable[[Transcript], None]:
-    """Check the options of output, and return a function that writes a transcript."""
-    has_several = len(args.audio) > 1
-    if args.output is not None:
-        folder, names = arguments.make_output_folder(args.output), choose_names(args.audio)
-        formats = list(FORMATS) if args.format == "all" else [args.format]
-        return lambda transcript: write_files(transcript, formats, folder / names[str(transcript.audio)])
-    if args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS):
-        raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
-    is_table = has_several and args.format == "txt"
+def _make_writer(args: argparse.Namespace) -> Callable[[Transcript], None]:
+    """Create the output folder, and return a function that writes a transcript there."""
+    folder, names = arguments.make_output_folder(args.output), choose_names(args.audio)
+    formats = list(FORMATS) if args.format == "all" else [args.format]
+    return lambda transcript: write_files(transcript, formats, folder / names[str(transcript.audio)])
 
-    def write(transcript: Transcript) -> None:
-        path = arguments.escape_controls(transcript.audio or "", is_column=True) + "\t" if is_table else ""
-        arguments.print_text(path + FORMATS[args.format](transcript), end="")
 
-    return write
+def _print(args: argparse.Namespace, transcript: Transcript) -> None:
+    is_table = len(args.audio) > 1 and args.format == "txt"
+    path = arguments.escape_controls(transcript.audio or "", is_column=True) + "\t" if is_table else ""
+    arguments.print_text(path + FORMATS[args.format](transcript), end="")

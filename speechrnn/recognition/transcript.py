@@ -2,60 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import json
 import reprlib
-import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import PurePath
 from typing import Any
 
-from speechrnn.atomic_io import write_atomic
-from speechrnn.errors import ConfigError
+from speechrnn.recognition import subtitles
+from speechrnn.recognition.words import Segment, Word
 
-# Limits common in subtitling guides.
-LINE_CHARACTERS = 42
-CUE_LINES = 2
-CUE_SECONDS = 7.0
-# A silence this long ends a cue.
-PAUSE_SECONDS = 1.5
-
-
-@dataclass(frozen=True)
-class Word:
-    """A recognised word.
-
-    Attributes:
-        text: Without white space.
-        start: In seconds from the beginning of the recording.
-        end: In seconds; not before the start.
-        confidence: Probability that it is correct, in [0, 1], if the model has a calibration for the decoder
-            (:class:`speechrnn.model_folder.additions.Calibration`); otherwise the geometric mean of the posteriors of
-            its tokens, which ranks words but is overconfident.
-    """
-
-    text: str
-    start: float
-    end: float
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A part of a recording with speech.
-
-    Attributes:
-        start: Start of its first word, in seconds.
-        end: End of its last word, in seconds.
-        text: Its words, separated by single spaces.
-        words: At least one.
-    """
-
-    start: float
-    end: float
-    text: str
-    words: tuple[Word, ...]
+__all__ = ["FORMATS", "Alternative", "Segment", "Transcript", "Word"]
 
 
 @dataclass(frozen=True)
@@ -80,13 +38,15 @@ class Transcript:
 
     Attributes:
         text: The whole text; empty if no word was recognised.
-        segments: In order of time; none if no word was recognised.
+        segments: In order of time; none if no word was recognised. Those of speakers who talk at the same time overlap.
         seconds: Duration of the recording.
         audio: The recording's path, if it has one.
         language: The model's language, such as "en", if it was trained on exactly one.
         model: Name or path of the model.
         alternatives: The most probable hypotheses, this one first, if ``nbest`` is above 1.
         rejected: The text, if a word is below ``min_confidence``; ``text`` is then empty.
+        speakers: Names of the speakers, in the order of the channels, also of those without words; names that only
+            segments have are appended. Empty if speakers are not known.
     """
 
     text: str
@@ -97,6 +57,11 @@ class Transcript:
     model: str | None = None
     alternatives: tuple[Alternative, ...] = ()
     rejected: str = ""
+    speakers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if named := [each.speaker for each in self.segments if each.speaker]:
+            object.__setattr__(self, "speakers", tuple(dict.fromkeys([*self.speakers, *named])))
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -104,11 +69,30 @@ class Transcript:
         return tuple(word for segment in self.segments for word in segment.words)
 
     def __repr__(self) -> str:
-        return f"<Transcript {_SHORT.repr(self.text)}, {len(self.words)} words, {self.seconds:.2f} s>"
+        speakers = f", {len(self.speakers)} speakers" if self.speakers else ""
+        return f"<Transcript {_SHORT.repr(self.text)}, {len(self.words)} words, {self.seconds:.2f} s{speakers}>"
+
+    def _repr_html_(self) -> str:
+        from speechrnn.recognition.notebook import to_html
+
+        text, speakers = self.to_txt(), self.speakers
+        return to_html(self.segments, text=text, seconds=self.seconds, audio=self.audio, speakers=speakers)
+
+    def rename_speakers(self, names: Mapping[str, str]) -> Transcript:
+        """Return the transcript with other names of speakers; those that ``names`` lacks keep theirs."""
+        segments = [replace(each, speaker=names.get(each.speaker or "", each.speaker)) for each in self.segments]
+        speakers = tuple(names.get(each, each) for each in self.speakers)
+        return replace(self, segments=tuple(segments), speakers=speakers)
 
     def to_txt(self) -> str:
-        """Return the text and a line break."""
-        return self.text + "\n"
+        """Return the text and a line break; with speakers a line for each turn: name, colon, text."""
+        if not self.speakers:
+            return self.text + "\n"
+        turns = groupby(self.segments, key=lambda segment: segment.speaker)
+        return "".join(
+            (f"{subtitles.clean(name)}: " if name else "") + " ".join(each.text for each in turn) + "\n"
+            for name, turn in turns
+        )
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return one JSON object; later versions may add keys, but do not rename or remove any.
@@ -116,8 +100,9 @@ class Transcript:
         ``audio``, ``model``, ``language`` (each a string or null), ``seconds``, ``text`` and ``segments``: a list of
         objects with ``start``, ``end``, ``text`` and ``words``, a list of objects with ``text``, ``start``, ``end`` and
         ``confidence``. If ``nbest`` is above 1, ``alternatives`` is a list of objects with ``text``, ``score`` and
-        ``words``; ``rejected`` is a text rejected by ``min_confidence``. Times are in seconds,
-        rounded to a millisecond, confidences rounded to four digits.
+        ``words``; ``rejected`` is a text rejected by ``min_confidence``. If speakers are known, ``speakers`` lists
+        their names, and segments and their words have a ``speaker``. Times are in seconds, rounded to a millisecond,
+        confidences rounded to four digits.
 
         Args:
             indent: Spaces per level; None: one line.
@@ -126,11 +111,17 @@ class Transcript:
             The object and a line break.
         """
         segments = [
-            {"start": round(each.start, 3), "end": round(each.end, 3), "text": each.text, "words": _round(each.words)}
+            {
+                **{"start": round(each.start, 3), "end": round(each.end, 3), "text": each.text},
+                **({"speaker": each.speaker} if each.speaker else {}),
+                "words": _round(each.words, each.speaker),
+            }
             for each in self.segments
         ]
         content: dict[str, Any] = {name: getattr(self, name) for name in ("audio", "model", "language")}
         content |= {"seconds": round(self.seconds, 3), "text": self.text, "segments": segments}
+        if self.speakers:
+            content["speakers"] = list(self.speakers)
         if self.rejected:
             content["rejected"] = self.rejected
         if self.alternatives:
@@ -140,44 +131,60 @@ class Transcript:
             ]
         return json.dumps(content, ensure_ascii=False, indent=indent) + "\n"
 
-    def to_srt(self) -> str:
-        """Return SubRip subtitles: cues of at most two lines of 42 characters and 7 seconds."""
-        cues = enumerate(cut_cues(self), start=1)
-        return "\n".join(f"{number}\n{cue.times(',')}\n" + "\n".join(cue.lines) + "\n" for number, cue in cues)
+    def to_srt(self, options: subtitles.SubtitleOptions | None = None) -> str:
+        """Return SubRip subtitles, by default cues of at most two lines of 42 characters and 7 seconds.
 
-    def to_vtt(self) -> str:
-        """Return WebVTT subtitles, cut as in :meth:`to_srt`, with mark-up characters escaped.
+        With speakers each cue begins with a name and a colon. ``<``, ``>``, ``{`` and ``}`` are written in their
+        full-width forms, because SubRip has no escapes.
 
-        Source:
-            W3C, "WebVTT: The Web Video Text Tracks Format", section 4.2.
+        Args:
+            options: None: the defaults.
         """
-        cues = [
-            f"{cue.times('.')}\n" + "\n".join(html.escape(line, quote=False) for line in cue.lines) + "\n"
-            for cue in cut_cues(self)
-        ]
-        return "\n".join(["WEBVTT\n", *cues])
+        return subtitles.to_srt(self.segments, options)
+
+    def to_vtt(self, options: subtitles.SubtitleOptions | None = None) -> str:
+        """Return WebVTT subtitles, cut as in :meth:`to_srt`, with mark-up characters escaped; speakers are voice tags.
+
+        Args:
+            options: None: the defaults.
+        """
+        return subtitles.to_vtt(self.segments, options)
 
     def to_tsv(self) -> str:
-        """Return a tab-separated table of segments with a header: start and end in whole milliseconds, text."""
+        """Return a tab-separated table of segments with a header: start and end in whole milliseconds, text.
+
+        With speakers there is a fourth column, ``speaker``.
+        """
+        names = ["start", "end", "text", *(["speaker"] if self.speakers else [])]
         rows = [
-            f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{' '.join(segment.text.split())}\n"
-            for segment in self.segments
+            [str(round(1000 * each.start)), str(round(1000 * each.end)), each.text, each.speaker or ""][: len(names)]
+            for each in self.segments
         ]
-        return "".join(["start\tend\ttext\n", *rows])
+        return "".join("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in [names, *rows])
 
     def to_ctm(self) -> str:
-        """Return NIST CTM, one word per line: ``recording 1 start duration word confidence``; times in seconds.
+        """Return NIST CTM, one word per line: ``recording channel start duration word confidence``; times in seconds.
 
-        White space in the recording's name becomes ``_``.
+        The channel is 1; with speakers it is A for the first of :attr:`speakers`, B for the second and so on, and the
+        words of each channel are together. White space in the recording's name becomes ``_``.
 
         Source:
             NIST SCTK, "ctm" file format.
         """
         name = "_".join(PurePath(self.audio or "recording").stem.split())
         return "".join(
-            f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {word.text} {word.confidence:.4f}\n"
-            for word in self.words
+            f"{name} {channel} {word.start:.3f} {word.end - word.start:.3f} {word.text} {word.confidence:.4f}\n"
+            for channel, word in self._list_channels()
         )
+
+    def _list_channels(self) -> Iterator[tuple[str, Word]]:
+        """Each word with its channel in CTM, the words of each channel together."""
+        order = {name: number for number, name in enumerate(self.speakers)}
+        for segment in sorted(self.segments, key=lambda segment: order.get(segment.speaker or "", -1)):
+            number = order.get(segment.speaker or "", -1)
+            channel = "1" if number < 0 else chr(ord("A") + number) if number < 26 else str(number + 1)
+            for word in segment.words:
+                yield channel, word
 
 
 FORMATS: dict[str, Callable[[Transcript], str]] = {
@@ -193,94 +200,10 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = 60
 
 
-def choose_names(paths: Sequence[str]) -> dict[str, str]:
-    """Choose a file name without ending for each recording: its own, with a number appended if that is taken.
-
-    Args:
-        paths: Recordings; equal paths get the same name.
-
-    Returns:
-        The name of each path; no two are equal, ignoring case.
-    """
-    own = {Path(path).stem.casefold() for path in paths}
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for path in dict.fromkeys(paths):
-        name, number = Path(path).stem, 1
-        while name.casefold() in taken or (number > 1 and name.casefold() in own):
-            number += 1
-            name = f"{Path(path).stem}-{number}"
-        names[path] = name
-        taken.add(name.casefold())
-    return names
-
-
-def write_files(transcript: Transcript, formats: Sequence[str], path: Path) -> None:
-    """Write a transcript in several formats, each to the path with the format's name as ending.
-
-    Raises:
-        ConfigError: A file cannot be written.
-    """
-    for name in formats:
-        content = transcript.to_json(indent=2) if name == "json" else FORMATS[name](transcript)
-        write_atomic(path.with_name(f"{path.name}.{name}"), content, error=ConfigError)
-
-
-def _round(words: Sequence[Word]) -> list[dict[str, Any]]:
+def _round(words: Sequence[Word], speaker: str | None = None) -> list[dict[str, Any]]:
     digits = {"start": 3, "end": 3, "confidence": 4}
+    named = {"speaker": speaker} if speaker else {}
     return [
-        {"text": word.text, **{name: round(getattr(word, name), n) for name, n in digits.items()}} for word in words
+        {"text": word.text, **{name: round(getattr(word, name), n) for name, n in digits.items()}, **named}
+        for word in words
     ]
-
-
-@dataclass(frozen=True)
-class Cue:
-    """A subtitle.
-
-    Attributes:
-        start: In seconds.
-        end: In seconds; at least a millisecond later.
-        lines: One or two; a word longer than a line is not broken.
-    """
-
-    start: float
-    end: float
-    lines: list[str]
-
-    def times(self, point: str) -> str:
-        """Return start and end, with this character before the milliseconds."""
-        return f"{_clock(self.start, point)} --> {_clock(self.end, point)}"
-
-
-def cut_cues(transcript: Transcript) -> list[Cue]:
-    """Cut a transcript into subtitles.
-
-    A cue ends with its segment, before a pause of 1.5 seconds, and before a word that would make a third line of 42
-    characters or exceed 7 seconds. A longer single word has a cue of its own.
-    """
-    groups: list[list[Word]] = []
-    for segment in transcript.segments:
-        groups.append([])
-        for word in segment.words:
-            group = groups[-1]
-            if group and (
-                word.start - group[-1].end >= PAUSE_SECONDS
-                or word.end - group[0].start > CUE_SECONDS
-                or len(_wrap([*group, word])) > CUE_LINES
-            ):
-                groups.append([])
-            groups[-1].append(word)
-    return [Cue(words[0].start, max(words[-1].end, words[0].start + 0.001), _wrap(words)) for words in groups]
-
-
-def _wrap(words: list[Word]) -> list[str]:
-    text = " ".join(word.text for word in words)
-    return textwrap.wrap(text, LINE_CHARACTERS, break_long_words=False, break_on_hyphens=False)
-
-
-def _clock(seconds: float, point: str) -> str:
-    """Format a time as 00:01:02.345, with three digits of hours if needed."""
-    total, milliseconds = divmod(round(1000 * seconds), 1000)
-    minutes, second = divmod(total, 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour:02}:{minute:02}:{second:02}{point}{milliseconds:03}"

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from speechrnn.cli.main import main
+from speechrnn.recognition.output_folder import choose_names
 from speechrnn.recognition.recognizer import load
-from speechrnn.recognition.transcript import choose_names
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,8 @@
-import itertools
 import json
-import re
 
 import pytest
 
-from speechrnn.recognition.transcript import FORMATS, Segment, Transcript, Word, cut_cues
+from speechrnn.recognition.transcript import FORMATS, Segment, Transcript, Word
 
 
 def make_transcript(words, *, seconds=10.0, audio="calls/my call.wav"):
@@ -13,10 +11,6 @@ def make_transcript(words, *, seconds=10.0, audio="calls/my call.wav"):
     text = " ".join(word.text for word in made)
     segments = (Segment(made[0].start, made[-1].end, text, made),) if made else ()
     return Transcript(text, segments, seconds, audio=audio, language="en", model="runs/model")
-
-
-def make_words(count, *, text="word", seconds=0.3, gap=0.1):
-    return [(text, i * (seconds + gap), i * (seconds + gap) + seconds) for i in range(count)]
 
 
 @pytest.fixture
@@ -90,40 +84,53 @@ def test_every_method_writes_its_format(hello):
         assert getattr(hello, f"to_{name}")() == write(hello)
 
 
-@pytest.mark.parametrize(
-    "words", [make_words(200), make_words(60, text="incomprehensible"), make_words(30, seconds=1.0)]
-)
-def test_cues_are_readable_and_lose_nothing(words):
-    cues = cut_cues(make_transcript(words))
-    assert " ".join(" ".join(cue.lines) for cue in cues).split() == [word[0] for word in words]
-    for cue in cues:
-        assert len(cue.lines) <= 2
-        assert max(map(len, cue.lines)) <= 42
-        assert 0 < cue.end - cue.start <= 7.0
-    for cue, following in itertools.pairwise(cues):
-        assert cue.end <= following.start
+@pytest.fixture
+def call():
+    """Two speakers, of whom the second interrupts the first."""
+    segments = [
+        Segment(0.5, 2.0, "good morning", (Word("good", 0.5, 1.0, 0.9), Word("morning", 1.0, 2.0, 0.8)), "Anna"),
+        Segment(1.5, 1.8, "hi", (Word("hi", 1.5, 1.8, 0.7),), "Ben"),
+        Segment(3.0, 3.5, "how", (Word("how", 3.0, 3.5, 0.6),), "Anna"),
+        Segment(4.0, 4.5, "are", (Word("are", 4.0, 4.5, 0.5),), "Anna"),
+    ]
+    return Transcript("good morning hi how are", tuple(segments), 5.0, audio="call.wav", speakers=("Ben", "Anna"))
 
 
-def test_cues_are_as_long_as_they_may_be():
-    # Two lines of eight four-letter words each (39 characters): sixteen words take 6.3 s.
-    cues = cut_cues(make_transcript(make_words(17)))
-    assert [[len(line.split()) for line in cue.lines] for cue in cues] == [[8, 8], [1]]
-    # Seven seconds pass before the lines are full: words of 1 s, the seventh would end at 7.6 s.
-    cues = cut_cues(make_transcript(make_words(7, seconds=1.0)))
-    assert [sum(len(line.split()) for line in cue.lines) for cue in cues] == [6, 1]
+def test_speakers_are_in_every_format(call):
+    assert call.to_txt() == "Anna: good morning\nBen: hi\nAnna: how are\n"
+    assert call.to_srt().split("\n\n")[1] == "2\n00:00:01,500 --> 00:00:01,800\nBen: hi"
+    assert call.to_vtt().split("\n\n")[2] == "00:00:01.500 --> 00:00:01.800\n<v Ben>hi"
+    assert call.to_tsv().splitlines()[:3] == [
+        "start\tend\ttext\tspeaker",
+        "500\t2000\tgood morning\tAnna",
+        "1500\t1800\thi\tBen",
+    ]
+    assert call.to_ctm().splitlines()[:2] == [
+        "call A 1.500 0.300 hi 0.7000",
+        "call B 0.500 0.500 good 0.9000",
+    ]
+    content = json.loads(call.to_json())
+    assert content["speakers"] == ["Ben", "Anna"]
+    assert content["segments"][1]["speaker"] == "Ben"
+    assert content["segments"][1]["words"][0] == {
+        **{"text": "hi", "start": 1.5, "end": 1.8, "confidence": 0.7, "speaker": "Ben"}
+    }
+    assert repr(call) == "<Transcript 'good morning hi how are', 5 words, 5.00 s, 2 speakers>"
 
 
-def test_a_pause_parts_cues():
-    cues = cut_cues(make_transcript([("one", 0.0, 0.5), ("two", 1.9, 2.2), ("three", 3.7, 4.0)]))
-    assert [cue.lines for cue in cues] == [["one two"], ["three"]]
+def test_speakers_of_segments_alone_are_speakers_of_the_transcript(call):
+    assert Transcript(call.text, call.segments, 5.0).speakers == ("Anna", "Ben")
 
 
-def test_a_word_longer_than_a_line_or_seven_seconds_stands_alone():
-    long_word = "a" * 60
-    cues = cut_cues(make_transcript([("one", 0.0, 0.5), (long_word, 0.6, 1.0), ("ooooh", 1.2, 9.0), ("two", 9.1, 9.2)]))
-    assert [cue.lines for cue in cues] == [["one", long_word], ["ooooh"], ["two"]]
+def test_speakers_are_renamed(call):
+    renamed = call.rename_speakers({"Anna": "Agent", "Carl": "nobody"})
+    assert renamed.speakers == ("Ben", "Agent")
+    assert renamed.to_txt() == "Agent: good morning\nBen: hi\nAgent: how are\n"
 
 
-def test_a_cue_never_ends_where_it_starts():
-    srt = make_transcript([("so", 1.0, 1.0)]).to_srt()
-    assert re.search("00:00:01,000 --> 00:00:01,001", srt)
+def test_a_hostile_name_breaks_no_format(call):
+    hostile = call.rename_speakers({"Ben": "B\n\n00:00:09,000 --> 00:00:10,000\tx <i>&", "Anna": "A\tB"})
+    assert len(hostile.to_txt().splitlines()) == 3
+    assert {row.count("\t") for row in hostile.to_tsv().splitlines()} == {3}
+    assert "\nB 00:00:09,000 --＞ 00:00:10,000 x ＜i＞&: hi\n" in hostile.to_srt()
+    assert "\n<v B 00:00:09,000 --&gt; 00:00:10,000 x &lt;i&gt;&amp;>hi\n" in hostile.to_vtt()
