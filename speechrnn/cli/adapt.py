@@ -38,9 +38,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.recognition.recognizer import load
 
     check_speaker_name(args.speaker)
-    recognizer = load(args.model, device=args.device)
+    folder, recognizer = find_folder(args.model, to_change=True), load(args.model, device=args.device)
     steps = STEPS if args.steps is None else args.steps
     found = adapt(recognizer, args.audio, [find_text(audio) for audio in args.audio], steps=steps)
-    path = save_speaker(find_folder(args.model), args.speaker, found.profile)
+    path = save_speaker(folder, args.speaker, found.profile)
     print_text(f"{path}: {describe_adaptation(found, recognizer, steps=steps)}")
     return 0

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.model_folder import find_folder
     from speechrnn.recognition.recognizer import load
 
+    model_folder = find_folder(args.model, to_change=True) if args.calibrate else None
     recognizer = load(args.model, device=args.device)
     if args.calibrate:
         recognizer.calibrations.clear()
@@ -75,9 +76,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     )
     if folder is not None:
         write_evaluation(evaluation, folder)
-    if args.calibrate:
+    if model_folder is not None:
         decoder = recognizer.choose_decoder(**decoding).name
-        calibration = store_calibration(find_folder(args.model), decoder, evaluation, corpus=args.corpus)
+        calibration = store_calibration(model_folder, decoder, evaluation, corpus=args.corpus)
         arguments.print_note(
             f"confidences of {decoder} are calibrated on {calibration.words:,} words: expected calibration error "
             f"{100 * calibration.error:.1f} %, before {100 * calibration.raw_error:.1f} %"

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.model_folder import find_folder
     from speechrnn.recognition.recognizer import load
 
-    decoding = arguments.read_decoding(args)
+    decoding, folder = arguments.read_decoding(args), find_folder(args.model, to_change=True)
     model = read_language_model(args.language_model)
     with arguments.show_progress(args.corpus) as advance:
         found = tune_weights(
@@ -48,5 +48,5 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             "this language model gave no improvement; build it from text that is closer to the speech, or omit it"
         )
         return 1
-    store_weights(find_folder(args.model), model, found, corpus=args.corpus, file=args.language_model)
+    store_weights(folder, model, found, corpus=args.corpus, file=args.language_model)
     return 0

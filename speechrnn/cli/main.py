@@ -40,6 +40,7 @@ COMMANDS = (
     "corpus synthesize",
     "lm build",
     "lm tune",
+    "models",
 )
 EXIT_CODES = """exit codes:
   0    done
@@ -210,9 +211,19 @@ def _parse(parser: _Parser, arguments: list[str], takes_rest: bool) -> tuple[arg
                 f"-m {' -m '.join(models)}: this command takes one model; transcribe and evaluate take several"
             )
         if not models and args.model_count != "optional":
-            parser.error("no model: give -m M, or set SPEECHRNN_MODEL")
+            models = [_choose_default_model(parser)]
         args.model = list(models) if len(models) > 1 else next(iter(models), None)
     return args, rest
+
+
+def _choose_default_model(parser: _Parser) -> str:
+    """The package's own model, if it has one."""
+    from speechrnn.model_folder.embedded import DEFAULT_MODEL, list_embedded
+
+    if DEFAULT_MODEL not in list_embedded():
+        parser.error("no model: give -m M, or set SPEECHRNN_MODEL")
+    print_note(f"no model is named, so {DEFAULT_MODEL} is used; choose another with -m or SPEECHRNN_MODEL")
+    return DEFAULT_MODEL
 
 
 if __name__ == "__main__":

@@ -117,17 +117,21 @@ class ModelFolder:
     speakers: Mapping[str, Path] = field(default_factory=dict)
 
 
-def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
+def find_folder(name_or_path: str | os.PathLike[str], *, to_change: bool = False) -> Path:
     """Find a model's folder; a model of the Hugging Face Hub is downloaded.
 
     Args:
-        name_or_path: A path, or ``owner/name`` of a model on the Hub. An existing path is never looked up there.
+        name_or_path: A path, the name of a model that comes with the package, or ``owner/name`` of a model on the Hub.
+            An existing path goes before a name.
+        to_change: Whether something will be stored in it; models of the package do not change.
 
     Returns:
-        The folder, not yet checked; for the folder of a run, the model in it. A killed save is undone.
+        The folder, not yet checked, but for a model of the package; for the folder of a run, the model in it. A killed
+        save is undone.
 
     Raises:
-        ModelError: There is no such folder, and no such model on the Hub.
+        ModelError: There is no such folder, no such name, and no such model on the Hub; or a model of the package is
+            damaged, or to be changed.
     """
     path = Path(name_or_path).expanduser()
     try:
@@ -139,36 +143,44 @@ def find_folder(name_or_path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:  # a name that is too long or holds a null byte, a folder without permission
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"{str(path)[:200]!r}: cannot be opened ({reason}); check the path") from error
+    from speechrnn.model_folder.embedded import find_embedded
     from speechrnn.model_folder.hub import download
 
-    return download(os.fspath(name_or_path), [*_FILES, *(f"{name}/*" for name in _FOLDERS)])
+    embedded = find_embedded(os.fspath(name_or_path), to_change=to_change)
+    return embedded or download(os.fspath(name_or_path), [*_FILES, *(f"{name}/*" for name in _FOLDERS)])
 
 
-def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = None) -> None:
+def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = None, half: bool = False) -> None:
     """Write a model folder; at every instant the old or the new one is there, complete.
 
     Args:
         folder: Where to; parents are created. An existing model folder is replaced once the new one is complete.
         model: What to write.
         card: Text of README.md; None: :func:`speechrnn.model_folder.card.make_model_card` of the provenance.
+        half: Round the weights to float16, which halves the file; the loaded model computes in float32 as before.
 
     Raises:
         ModelError: The tokens do not fit the model, the provenance is not JSON, ``folder`` holds something else than a
-            model, or it cannot be written.
+            model, a weight is too large for float16, or it cannot be written.
     """
     folder = Path(folder).resolve()
     try:
         _check_replaceable(folder)
         with replacing(folder) as new:
-            _fill(new, model, card)
+            _fill(new, model, card, half)
     except OSError as error:
         raise ModelError(f"{folder}: the model cannot be written ({error.strerror or error})") from error
 
 
-def _fill(new: Path, model: ModelFolder, card: str | None) -> None:
+def _fill(new: Path, model: ModelFolder, card: str | None, half: bool) -> None:
     (new / CONFIG_FILE).write_text(_make_config(model), encoding="utf-8")
     # Cloned: cuDNN keeps a layer's weights in one block of memory, and safetensors refuses shared memory.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.acoustic.state_dict().items()}
+    if half:
+        weights = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in weights.items()}
+        for name, tensor in weights.items():
+            if not tensor.isfinite().all():
+                raise ModelError(f"cannot save the model: tensor {name} has values beyond float16; save it in float32")
     # Not save_file, which makes the file readable for its owner alone.
     (new / TENSORS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
     model.tokens.save(new)
@@ -259,12 +271,13 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.devi
     """Read a model folder; nothing in it is ever executed.
 
     Args:
-        name_or_path: A folder that :func:`save_model` wrote, or a model of the Hugging Face Hub as ``owner/name``.
+        name_or_path: A folder that :func:`save_model` wrote, the name of a model of the package, or a model of the
+            Hugging Face Hub as ``owner/name``.
         device: Where the weights go.
 
     Returns:
-        The model, its weights bit for bit as they were saved, in evaluation mode, with what is stored beside them. If
-        another process replaces the folder during the call, the new model.
+        The model, its weights bit for bit as they were saved (float16 as float32), in evaluation mode, with what is
+        stored beside them. If another process replaces the folder during the call, the new model.
 
     Raises:
         ModelError: The folder or one of its files is missing, damaged or of a newer format, or the files do not fit
@@ -304,7 +317,7 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
         )
     try:
         # Cloned: safetensors maps the file into memory, so later changes of the file would change the model.
-        weights = {key: tensor.clone() for key, tensor in load_file(folder / TENSORS_FILE).items()}
+        weights = {key: _copy(tensor) for key, tensor in load_file(folder / TENSORS_FILE).items()}
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder / TENSORS_FILE}: the file is damaged ({error}); restore it") from error
     return ModelFolder(
@@ -318,6 +331,11 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
         calibrations=read_named(folder / CONFIDENCE_FILE, Calibration),
         speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{SPEAKER_ENDING}"))},
     )
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in memory; float16 becomes float32."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor.clone()
 
 
 def _read_config(path: Path) -> _Config:
