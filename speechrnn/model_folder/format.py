@@ -146,8 +146,8 @@ def find_folder(name_or_path: str | os.PathLike[str], *, to_change: bool = False
     from speechrnn.model_folder.embedded import find_embedded
     from speechrnn.model_folder.hub import download
 
-    embedded = find_embedded(os.fspath(name_or_path), to_change=to_change)
-    return embedded or download(os.fspath(name_or_path), [*_FILES, *(f"{name}/*" for name in _FOLDERS)])
+    name = os.fspath(name_or_path)
+    return find_embedded(name, to_change=to_change) or download(name, [*_FILES, *(f"{each}/*" for each in _FOLDERS)])
 
 
 def save_model(folder: str | Path, model: ModelFolder, *, card: str | None = None, half: bool = False) -> None:
@@ -176,11 +176,10 @@ def _fill(new: Path, model: ModelFolder, card: str | None, half: bool) -> None:
     (new / CONFIG_FILE).write_text(_make_config(model), encoding="utf-8")
     # Cloned: cuDNN keeps a layer's weights in one block of memory, and safetensors refuses shared memory.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.acoustic.state_dict().items()}
-    if half:
-        weights = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in weights.items()}
-        for name, tensor in weights.items():
-            if not tensor.isfinite().all():
-                raise ModelError(f"cannot save the model: tensor {name} has values beyond float16; save it in float32")
+    for name, tensor in weights.items() if half else ():
+        weights[name] = tensor.half()
+        if not weights[name].isfinite().all():
+            raise ModelError(f"cannot save the model: tensor {name} has values beyond float16; save it in float32")
     # Not save_file, which makes the file readable for its owner alone.
     (new / TENSORS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
     model.tokens.save(new)
@@ -317,7 +316,8 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
         )
     try:
         # Cloned: safetensors maps the file into memory, so later changes of the file would change the model.
-        weights = {key: _copy(tensor) for key, tensor in load_file(folder / TENSORS_FILE).items()}
+        stored, kinds = load_file(folder / TENSORS_FILE), {torch.float16: torch.float32}
+        weights = {key: tensor.to(kinds.get(tensor.dtype, tensor.dtype), copy=True) for key, tensor in stored.items()}
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder / TENSORS_FILE}: the file is damaged ({error}); restore it") from error
     return ModelFolder(
@@ -331,11 +331,6 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
         calibrations=read_named(folder / CONFIDENCE_FILE, Calibration),
         speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{SPEAKER_ENDING}"))},
     )
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in memory; float16 becomes float32."""
-    return tensor.float() if tensor.dtype == torch.float16 else tensor.clone()
 
 
 def _read_config(path: Path) -> _Config:

@@ -56,7 +56,7 @@ def test_every_command_has_help_with_its_example(capsys, name):
     assert main([*name.split(), "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: speechrnn {name}" in out
-    assert f"example:\n  speechrnn {name} " in out
+    assert f"example:\n  speechrnn {name}" in out
     assert "--verbose" in out
 
 
