@@ -95,7 +95,7 @@ def find_imports(path: Path) -> list[Import]:
     return found
 
 
-def test_imports_are_found_wherever_they_stand(tmp_path):
+def test_imports_are_found_anywhere_in_a_module(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
         "import os.path\n"
@@ -113,7 +113,7 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_package_imports_only_what_the_law_allows(path):
+def test_a_package_imports_only_what_the_import_rules_allow(path):
     package = find_package(path)
     assert package in MAY_IMPORT, f"{package}: a new package; add to this test what it may import"
     for name, line, _ in find_imports(path):
@@ -154,7 +154,7 @@ def test_no_two_modules_import_each_other():
     }
 
 
-def test_decoding_knows_no_model():
+def test_decoding_does_not_import_models():
     names = [name for path in (PACKAGE / "decoding").rglob("*.py") for name, _, _ in find_imports(path)]
     assert names
     assert not [name for name in names if "acoustic" in name or "model" in name or name.startswith("torch.nn")]

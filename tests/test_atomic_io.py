@@ -75,7 +75,7 @@ def test_a_line_that_is_not_utf_8_is_reported(tmp_path):
         ("9" * 5000, "cannot be read as JSON"),
     ],
 )
-def test_hostile_json_is_refused_in_one_line(tmp_path, text, words):
+def test_malicious_json_is_refused_in_one_line(tmp_path, text, words):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_json(tmp_path / "a.json", error=ConfigError)
@@ -106,7 +106,7 @@ def test_hostile_json_is_refused_in_one_line(tmp_path, text, words):
         ("a" * 2_000_000, "more than 1 MiB"),
     ],
 )
-def test_hostile_yaml_is_refused_in_one_line(tmp_path, text, words):
+def test_malicious_yaml_is_refused_in_one_line(tmp_path, text, words):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_yaml(tmp_path / "a.yaml")
@@ -114,7 +114,7 @@ def test_hostile_yaml_is_refused_in_one_line(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_usual_documents_are_read():
+def test_ordinary_documents_are_read():
     text = "{a: 1e-3, b: 2020-01-01, c: [1, 2.5, 12e03, .inf, -.5], d: 'x', e: , f: true, g: 32-true, h: 00:01:00:00}"
     values = {"a": 1e-3, "b": "2020-01-01", "c": [1, 2.5, 12e3, float("inf"), -0.5], "d": "x", "e": None, "f": True}
     assert parse_yaml(text, where="here") == {**values, "g": "32-true", "h": "00:01:00:00"}
@@ -129,13 +129,13 @@ def test_64_levels_are_read_and_65_are_not():
         parse_yaml("[" * 65 + "]" * 65, where="here")
 
 
-def test_folders_are_made_and_nothing_else_is_left(tmp_path):
+def test_folders_are_made_and_no_temporary_files_remain(tmp_path):
     write_atomic(tmp_path / "a" / "b.txt", "ä\n")
     assert (tmp_path / "a" / "b.txt").read_bytes() == "ä\n".encode()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
 
 
-def test_a_failure_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
+def test_a_failure_leaves_only_the_old_file(tmp_path, monkeypatch):
     write_atomic(tmp_path / "old.txt", b"old")
 
     def fail(*_):
@@ -153,7 +153,7 @@ def test_an_impossible_path_is_reported(tmp_path):
         write_atomic(tmp_path / "file" / "below.txt", "x")
 
 
-def test_json_reads_back(tmp_path):
+def test_written_json_is_read_back(tmp_path):
     write_json(tmp_path / "a.json", {"ä": [1, None]})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ä": [1, None]}
     write_json_lines(tmp_path / "a.jsonl", [{"n": 1}, {"n": 2}])

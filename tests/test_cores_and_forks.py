@@ -20,7 +20,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_front_end_runs_in_one_thread_and_gives_the_others_back(two_threads, monkeypatch):
+def test_front_end_runs_in_one_thread_and_restores_the_number(two_threads, monkeypatch):
     counts = []
     original = torch.fft.rfft
     monkeypatch.setattr("torch.fft.rfft", lambda frames: counts.append(torch.get_num_threads()) or original(frames))
@@ -34,7 +34,7 @@ def test_front_end_runs_in_one_thread_and_gives_the_others_back(two_threads, mon
     assert torch.get_num_threads() == 2
 
 
-def test_error_gives_the_threads_back(two_threads):
+def test_an_error_restores_the_number_of_threads(two_threads):
     with pytest.raises(ValueError), torch_threads.one(torch.device("cpu")):
         raise ValueError
     assert torch.get_num_threads() == 2

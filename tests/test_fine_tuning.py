@@ -98,7 +98,7 @@ def test_a_model_learns_new_names_with_new_letters(letters, german, caplog):
     assert speechrnn.load(outcome.training.model, device="cpu").tokens.symbols == tuned.tokens.symbols
 
 
-def test_a_call_that_was_stopped_goes_on_and_one_that_was_done_does_nothing(letters, german, monkeypatch):
+def test_an_interrupted_run_continues_and_a_finished_one_is_left_alone(letters, german, monkeypatch):
     overrides = {**QUICK, "checkpoints.every_minutes": 0}
     whole = tune(letters, german, output=german / "whole", overrides=overrides)
     with stopped_in_call(4):
@@ -112,7 +112,7 @@ def test_a_call_that_was_stopped_goes_on_and_one_that_was_done_does_nothing(lett
         tune(letters, german, train=german / "valid.jsonl", valid=german / "train.jsonl", overrides=overrides)
 
 
-def test_frozen_layers_stay_and_the_others_move(letters, german):
+def test_frozen_layers_do_not_change_and_the_others_do(letters, german):
     before = load_file(letters / "model.safetensors")
     # Gradients of frozen layers are measured, too.
     outcome = tune(letters, german, overrides={**QUICK, "start.layers": 0, "gradients.every_steps": 4})
@@ -148,7 +148,7 @@ def test_one_utterance_cannot_be_split(letters, german):
         tune(letters, german, train=manifest, valid=None)
 
 
-def test_letters_can_be_mapped_and_references_are_read_so(letters, german, caplog):
+def test_mapped_letters_are_also_mapped_in_references(letters, german, caplog):
     caplog.set_level("INFO")
     outcome = tune(letters, german, alphabet="map", replacements={"t": "d", "f": "w", "ö": "oe", "r": "l"})
     assert "map: ö becomes oe" in caplog.text
@@ -167,12 +167,12 @@ def test_letters_can_be_mapped_and_references_are_read_so(letters, german, caplo
 
 
 @pytest.mark.parametrize(("alphabet", "replacements"), [("map", {}), ("extend", {"ö": "oe"}), (None, {"ö": "oe"})])
-def test_a_map_and_what_to_do_with_it_go_together(letters, german, alphabet, replacements):
+def test_a_letter_map_and_its_mode_require_each_other(letters, german, alphabet, replacements):
     with pytest.raises(ConfigError, match="--alphabet map and --map need each other"):
         tune(letters, german, alphabet=alphabet, replacements=replacements)
 
 
-def test_old_data_is_mixed_in_by_its_share_of_time(letters, german, tone_run):
+def test_replay_data_is_mixed_in_by_share_of_time(letters, german, tone_run):
     settings = {
         **TONE_SETTINGS, "tokens.kind": "characters", "start.model": str(letters), "start.alphabet": "extend",
         "start.replay": str(tone_run.folder / "train.jsonl"), "start.replay_share": 0.4,
@@ -215,7 +215,7 @@ def test_a_mean_of_old_and_new_weights_must_be_better_on_both_sets(monkeypatch, 
     assert wers == (rates[share] if share else (0.30, 0.30))
 
 
-def test_what_was_forgotten_is_reported(letters, german, tone_run):
+def test_forgetting_is_reported(letters, german, tone_run):
     outcome = tune(
         letters, german, replay=tone_run.folder / "train.jsonl", old_valid=tone_run.folder / "valid.jsonl"
     )  # fmt: skip
@@ -228,7 +228,7 @@ def test_what_was_forgotten_is_reported(letters, german, tone_run):
     assert tuned.provenance["training"].get("old_weights", 0.0) == outcome.old_share
 
 
-def test_means_of_weights_go_row_by_row_where_symbols_differ(make_tiny_model):
+def test_weights_are_averaged_by_symbol_if_symbols_differ(make_tiny_model):
     from speechrnn.text.tokens import CharacterTokens
 
     old = make_tiny_model(seed=1, tokens=CharacterTokens(["<blank>", "a", "b"]))
@@ -248,7 +248,7 @@ def test_means_of_weights_go_row_by_row_where_symbols_differ(make_tiny_model):
     ("low", "high", "verdict"),
     [(-0.2, -0.1, "better"), (0.1, 0.2, "worse"), (-0.1, 0.1, "no significant difference")],
 )
-def test_verdicts(low, high, verdict):
+def test_the_verdict_follows_the_interval(low, high, verdict):
     assert Comparison(1, 1, 0.5, 0.4, 0.3, 0.2, low, high, "").verdict == verdict
 
 
@@ -277,9 +277,7 @@ def test_more_speech_takes_fewer_epochs(letters, german):
 
 
 @pytest.mark.parametrize(("asked", "epochs", "best"), [({}, 200, 30), ({"trainer.max_epochs": 7}, 7, 3)])
-def test_the_epochs_are_those_that_were_asked_for_or_suit_the_recordings(
-    letters, german, monkeypatch, asked, epochs, best
-):
+def test_epochs_are_as_requested_or_chosen_by_the_amount_of_speech(letters, german, monkeypatch, asked, epochs, best):
     configurations = []
     monkeypatch.setattr("speechrnn.fine_tuning.train", lambda config, **_: configurations.append(config))
     with pytest.raises(AttributeError):  # nothing was trained
@@ -288,7 +286,7 @@ def test_the_epochs_are_those_that_were_asked_for_or_suit_the_recordings(
     assert (config.trainer["max_epochs"], config.checkpoints.best) == (epochs, best)
 
 
-def test_a_second_copy_of_everything_is_not_brought_along(letters):
+def test_fine_tuning_does_not_copy_the_old_model_folder(letters):
     """Consistency doubles the time of a step; the rest of how the model was trained stays."""
     base = load_model(letters)
     earlier = {"ctc": {"consistency": 0.3, "intermediate_layers": [1]}}
@@ -378,7 +376,7 @@ def test_an_error_is_one_line(letters, german, capsys, arguments, message):
     assert not (german / "run" / "model").exists()
 
 
-def test_recordings_of_another_rate_are_brought_to_the_models(letters, german):
+def test_recordings_of_another_rate_are_resampled(letters, german):
     lines = [json.loads(line) for line in (german / "train.jsonl").read_text().splitlines()]
     for number, line in enumerate(lines):
         samples, rate = soundfile.read(line["audio_filepath"])
@@ -390,7 +388,7 @@ def test_recordings_of_another_rate_are_brought_to_the_models(letters, german):
     assert load_model(outcome.training.model).acoustic.sample_rate == 8000
 
 
-def test_a_text_that_does_not_fit_its_recording_is_left_out_and_named(letters, german, capsys):
+def test_a_text_too_long_for_its_recording_is_left_out_and_named(letters, german, capsys):
     lines = (german / "train.jsonl").read_text().splitlines()
     wrong = {**json.loads(lines[0]), "text": "tief " * 100, "id": "long"}
     (german / "train.jsonl").write_text("\n".join([json.dumps(wrong), *lines[1:]]) + "\n")

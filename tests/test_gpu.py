@@ -195,7 +195,7 @@ def test_corpus_statistics_agree_with_the_cpu(device):
         assert_close(found, expected)
 
 
-def test_masks_fall_on_the_same_frames_and_bands(device):
+def test_masks_are_the_same_as_on_the_cpu(device):
     front_end = FrontEnd(FrontEndConfig(sample_rate=8000, n_mels=20, num_coefficients=13))
     augment = SpecAugment(
         SpecAugmentConfig(time_masks=2, frequency_masks=2), frame_shift_seconds=front_end.frame_shift_seconds
@@ -266,7 +266,7 @@ def test_decoding_agrees_with_the_cpu(device):
     assert [h.acoustic_score for h in found] == pytest.approx([h.acoustic_score for h in expected], abs=1e-3)
 
 
-def test_a_corpus_is_transcribed_as_on_the_cpu(device, tone_run):
+def test_transcripts_of_a_corpus_agree_with_the_cpu(device, tone_run):
     found, expected = (
         evaluate(speechrnn.load(tone_run.model, device=place), tone_run.folder / "test.jsonl")
         for place in (device, "cpu")
@@ -283,7 +283,7 @@ def settings_for(device: torch.device, **changes: object) -> dict[str, object]:
     return {**TONE_SETTINGS, "trainer.accelerator": accelerator, **dotted}
 
 
-def test_what_is_trained_on_a_device_is_loaded_on_the_cpu(device, tmp_path):
+def test_a_model_trained_on_the_device_loads_on_the_cpu(device, tmp_path):
     settings = settings_for(
         device,
         trainer__max_epochs=6,
@@ -333,7 +333,7 @@ def test_the_command_line_transcribes_on_the_device(device, tone_run, capsys):
     assert capsys.readouterr().out == reference.lower().removesuffix(".") + "\n"
 
 
-def test_a_speaker_is_adapted_to_as_on_the_cpu(device, tone_run):
+def test_adaptation_agrees_with_the_cpu(device, tone_run):
     recordings = [tone_run.folder / "test" / f"test-{number}.wav" for number in range(3)]
     found = [adapt(speechrnn.load(tone_run.model, device=place), recordings, steps=5) for place in ("cpu", device)]
     # Adam divides by the size of the gradient; where that is almost zero, rounding decides.

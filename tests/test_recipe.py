@@ -115,7 +115,7 @@ def test_a_missing_test_set_is_named_and_skipped(folder, caplog):
     assert results["interval_method"] == results["sets"]["test"]["interval_method"]
 
 
-def test_no_test_set_at_all_is_an_error_before_training(folder, trained):
+def test_a_recipe_without_test_sets_is_an_error_before_training(folder, trained):
     (folder / "config.yaml").write_text(
         "data: {train: train.jsonl, valid: valid.jsonl, test: {a: a.jsonl, b: b.jsonl}}\n"
     )
@@ -145,7 +145,7 @@ def test_folds_are_prepared_apart(folder):
         run_recipe(open_tones(folder, fold="third"), stage="prepare")
 
 
-def test_settings_of_folds_hold_for_folds_alone_and_give_way_to_the_command_line(folder):
+def test_settings_of_folds_apply_only_to_folds_and_yield_to_the_command_line(folder):
     (folder / "folds.yaml").write_text(
         "optimizer: {weight_decay: 0.5}\nctc: {consistency: 0.3}\ncheckpoints: {best: 4}\n"
     )
@@ -177,7 +177,7 @@ def test_old_names_of_settings_are_read_in_the_settings_of_folds(folder):
 
 
 @pytest.mark.parametrize(("fold", "corpora"), [(None, ["Tones"]), ("first", ["Tones", "More"])])
-def test_the_card_of_a_fold_names_what_only_folds_train_on(folder, fold, corpora):
+def test_the_card_of_a_fold_names_corpora_that_only_folds_use(folder, fold, corpora):
     recipe = open_tones(folder, fold=fold, overrides=["--trainer.max_epochs", "1"])
     run_recipe(recipe, stage="train")
     provenance = load_model(recipe.output / "model").provenance
@@ -274,7 +274,7 @@ def test_settings_of_the_right_type_are_passed_on(folder, source, minutes):
     assert (recipe.output / "rows").read_text() == f"{minutes} 7 5 ['a']".replace("null", "None")
 
 
-def test_a_folder_that_is_no_recipe_and_an_unknown_stage_are_refused(folder, tmp_path):
+def test_a_folder_without_a_recipe_and_an_unknown_stage_are_refused(folder, tmp_path):
     memory = Path(__file__).parents[1] / "recipes" / "memory"
     with pytest.raises(ConfigError, match=r"has no prepare.py; .* a script, run python .*memory/memory.py --help"):
         open_recipe(memory)

@@ -51,7 +51,7 @@ class Sample:
         {"extra": {"a": [1]}},
     ],
 )
-def test_values_within_bounds_are_taken(settings):
+def test_values_within_bounds_are_accepted(settings):
     name, value = next(iter(settings.items()))
     assert getattr(Sample(**settings), name) == value
 
@@ -172,7 +172,7 @@ def is_taken(kind: type, each: dataclasses.Field, number: float) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "each"), NUMERIC)
-def test_every_numeric_setting_has_bounds_that_hold_to_the_last_digit(kind, each):
+def test_every_numeric_setting_has_exact_bounds(kind, each):
     assert each.metadata, f"{kind.__name__}.{each.name}: declare it with speechrnn.settings.bounded"
     low, high, opened = (each.metadata[name] for name in ("low", "high", "open"))
     assert math.isfinite(low)
@@ -190,7 +190,7 @@ def test_every_numeric_setting_has_bounds_that_hold_to_the_last_digit(kind, each
 
 
 @pytest.mark.parametrize(("kind", "each"), NUMERIC)
-def test_absurd_numbers_are_refused_when_the_configuration_is_made(kind, each):
+def test_absurd_numbers_are_refused_when_the_configuration_is_created(kind, each):
     for number in (-(10**10), 10**12, -1e308, 1e308, math.inf, -math.inf, math.nan):
         value = wrap(kind, each, number)
         with pytest.raises(ConfigError) as caught:

@@ -34,7 +34,7 @@ def test_padding_becomes_zero_for_any_value_and_rank():
         assert not masked[0, 1:].any()
 
 
-def test_no_other_module_pads_or_masks_by_hand():
+def test_no_other_module_pads_or_masks_by_itself():
     by_hand = re.compile(r"pad_sequence\(|arange\([^\n]*(<|>=) lengths|frame\[[^\n]*(<|>=) \w*lengths")
     package = Path(speechrnn.__file__).parent
     found = [path.name for path in package.rglob("*.py") if by_hand.search(path.read_text(encoding="utf-8"))]

@@ -1,16 +1,15 @@
-"""A voice that the model has never heard, and ten clips of it: one of each digit, the other 490 test.
+"""Fine-tuning to an unknown speaker with ten clips, one of each digit; the other 490 clips are the test set.
 
     for seed in 0 1 2 3; do
         speechrnn recipe recipes/fsdd --source "$FSDD" --fold all --seed $seed --output runs/fsdd-folds-$seed
     done
     python recipes/fsdd/ten_clips.py --folds runs/fsdd-folds-[0-3] --output runs/fsdd-ten
 
-Each fold's model, which knows five speakers, is fine-tuned on clip number CLIP of each digit by the sixth, with the
-five others' clips mixed in. There is nothing to validate on: the ten clips themselves say which epoch is the best. All
-that a model hears of the sixth speaker are these ten clips: it is scored as it is, told of the voice in them (without
-what they say, and without learning), fine-tuned, and that once more with ``sentences``, so that it writes exactly one
-digit, as everyone who speaks says one. Of several folders with folds, the models that leave out the same speaker are
-each fine-tuned by itself, and transcribe together.
+The model of each fold was trained on five speakers. It is fine-tuned on clip number CLIP of each digit by the sixth
+speaker, with the clips of the other five as replay data. There is no validation data: the best epoch is chosen on the
+ten clips. The model is scored as it is, with speaker statistics of the ten clips (without texts and training),
+fine-tuned, and fine-tuned with ``sentences``, which allows exactly one digit. With several folders of folds, the models
+that leave out the same speaker are fine-tuned separately and transcribe as an ensemble.
 """
 
 import argparse
@@ -36,11 +35,11 @@ SETTINGS = {
     "trainer.max_epochs": 400,
     "optimizer.learning_rate": 2e-3,
 }
-"""Faster and longer than what `finetune` chooses, as the clips that are replayed allow; ``--set`` wins over it."""
+"""More epochs and a higher learning rate than `finetune` chooses; replay allows it. ``--set`` takes precedence."""
 
 
 def split(entries: list[Utterance], clip: int) -> tuple[list[Utterance], list[Utterance]]:
-    """The clip of each digit with this number, and all others; an id is digit_speaker_number.
+    """Split into the clip of each digit with this number, and all others; an id is digit_speaker_number.
 
     Raises:
         ConfigError: There is no such number.
@@ -93,21 +92,21 @@ def split_files(fold: Path, output: Path, clip: int) -> tuple[list[Utterance], P
 
 
 def run(folds: Sequence[Path], output: Path, *, clip: int, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Fine-tune the models of a fold; score them together: as they are, told of the voice, fine-tuned, and closed."""
+    """Fine-tune the models of a fold; score before, with speaker statistics, after, and with a closed vocabulary."""
     ten, ten_path, rest_path = split_files(folds[0], output, clip)
     outcomes = tune(folds, output, ten_path, overrides)
     old = load([fold / "model" for fold in folds])
     new = load([outcome.training.model for outcome in outcomes])
-    heard = [str(entry.audio_path) for entry in ten]
+    clips = [str(entry.audio_path) for entry in ten]
     before = evaluate(old, rest_path, use_speaker_stats=False)
-    told, after = (evaluate(each, rest_path, speaker=each.estimate_speaker(heard)) for each in (old, new))
+    stats, after = (evaluate(each, rest_path, speaker=each.estimate_speaker(clips)) for each in (old, new))
     digits = sorted({entry.text for entry in ten})
-    closed = evaluate(new, rest_path, speaker=new.estimate_speaker(heard), sentences=digits)
+    closed = evaluate(new, rest_path, speaker=new.estimate_speaker(clips), sentences=digits)
     return {
         "speaker": folds[0].name.removeprefix("fold-"),
         "clips": len(before.utterances),
         "before": share_exact(before),
-        "told": share_exact(told),
+        "stats": share_exact(stats),
         "after": share_exact(after),
         "closed": share_exact(closed),
         "seconds": sum(outcome.training.seconds for outcome in outcomes),
@@ -116,8 +115,8 @@ def run(folds: Sequence[Path], output: Path, *, clip: int, overrides: dict[str, 
 
 def describe(rows: list[dict[str, Any]]) -> str:
     """The table, with the mean of all speakers."""
-    names = ("before", "told", "after", "closed")
-    heads = "exact % before | voice heard | fine-tuned | nothing but one digit can be said | training, s"
+    names = ("before", "stats", "after", "closed")
+    heads = "exact % before | with speaker statistics | fine-tuned | fine-tuned, one digit only | training, s"
     lines = [f"| speaker | clips | {heads} |", "|" + " --- |" * 7]
     for row in rows:
         shares = " | ".join(f"{row[name]:.1f}" for name in names)
@@ -128,12 +127,12 @@ def describe(rows: list[dict[str, Any]]) -> str:
 
 
 def find_speakers(folder: Path) -> list[str]:
-    """Who is left out by a fold that has a model."""
+    """The left-out speakers of folds with a model."""
     return sorted(path.parent.name.removeprefix("fold-") for path in folder.glob("fold-*/model") if path.is_dir())
 
 
 def main() -> None:
-    """All folds that are there."""
+    """Fine-tune and score all present folds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--folds",
@@ -141,7 +140,7 @@ def main() -> None:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="what the recipe wrote with --fold all; of several, with one seed each, the models decide together",
+        help="output of the recipe with --fold all; several folders (one seed each) are scored as an ensemble",
     )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--clip", type=int, default=CLIP, help="number of the clip of each digit (default: 5)")
@@ -155,11 +154,11 @@ def main() -> None:
     if args.only:
         speakers = [speaker for speaker in speakers if speaker in args.only]
     if not speakers:
-        parser.error(f"{args.folds[0]}: no fold-SPEAKER/model there; run the recipe with --fold all first")
+        parser.error(f"{args.folds[0]}: no fold-SPEAKER/model; run the recipe with --fold all first")
     for folder in args.folds:
-        lacking = sorted(set(speakers) - set(find_speakers(folder)))
-        if lacking:
-            parser.error(f"{folder}: no fold-{lacking[0]}/model there; run the recipe with --fold all first")
+        missing = sorted(set(speakers) - set(find_speakers(folder)))
+        if missing:
+            parser.error(f"{folder}: no fold-{missing[0]}/model; run the recipe with --fold all first")
     rows = []
     for speaker in speakers:
         name = f"fold-{speaker}"

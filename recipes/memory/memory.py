@@ -294,10 +294,10 @@ def main() -> None:
             predict_series(args.series, args.columns, args.ahead, args.output, seed=args.seed)
             return
         if args.fsdd is not None:
-            tasks.read_digits(args.fsdd, _VALID_CLIPS)  # a wrong folder is told before an hour is spent
+            tasks.read_digits(args.fsdd, _VALID_CLIPS)  # a wrong folder is reported before an hour of training
         experiments = plan(with_speech=args.fsdd is not None, seed=args.seed)
         if not any(one.name.startswith(args.only) for one in experiments):
-            raise CorpusError(f"--only {args.only}: no experiment's name begins so")
+            raise CorpusError(f"--only {args.only}: no experiment has a name that begins with it")
         results = run_all(experiments, args.output, fsdd=args.fsdd, jobs=args.jobs, only=args.only)
     except SpeechRNNError as error:
         parser.exit(2, f"error: {error}\n")

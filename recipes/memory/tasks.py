@@ -94,14 +94,14 @@ class Copy:
 
     def draw(self, rng: np.random.Generator, batch_size: int) -> SequenceBatch:
         """One-hot symbols; the sign stands at the first step of the answer."""
-        said = rng.integers(self.symbols, size=(batch_size, self.length))
+        symbols = rng.integers(self.symbols, size=(batch_size, self.length))
         steps = self.lag + 2 * self.length
-        heard = np.full((batch_size, steps), self.symbols)
-        heard[:, : self.length] = said
-        heard[:, -self.length] = self.symbols + 1
+        inputs = np.full((batch_size, steps), self.symbols)
+        inputs[:, : self.length] = symbols
+        inputs[:, -self.length] = self.symbols + 1
         targets = np.zeros((batch_size, steps))
-        targets[:, -self.length :] = said
-        return make_batch(np.eye(self.input_size)[heard], targets, ask_at_the_end(batch_size, steps, self.length))
+        targets[:, -self.length :] = symbols
+        return make_batch(np.eye(self.input_size)[inputs], targets, ask_at_the_end(batch_size, steps, self.length))
 
 
 class FirstDigit:
@@ -184,8 +184,8 @@ def _features(front_end: FrontEnd, path: Path) -> np.ndarray:
 class Waves:
     """What comes next in a wave of unknown frequency, amplitude and phase.
 
-    The reference is the same wave, earlier: a model that has read it need not find out first what it hears. Asked for
-    at every step, so a model that begins knowing nothing errs at the beginning.
+    The reference is the same wave, earlier: a model that has read it already knows its parameters. Every step is
+    scored, so a model without the reference errs at the beginning.
     """
 
     steps: int = 20

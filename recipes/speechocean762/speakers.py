@@ -1,11 +1,10 @@
-"""What a speaker's own initial state is worth: zeros, one learned state, encoded, adapted, and a wrong speaker's.
+"""Error rates by initial state: zeros, learned, encoded or adapted for each speaker, and that of a wrong speaker.
 
     python recipes/speechocean762/speakers.py valid.jsonl --zero M --learned M --encoded M --output runs/speakers
 
-The first SECONDS of each speaker are what the model may hear of them; the rest is scored, greedily. Differences are of
-word error rates from the same network begun at its own state, with a paired interval over speakers. A wrong speaker's
-state is that of the next one in the order of their names: what it brings is not the speaker's doing. ``speakers.md``
-holds the table.
+The first SECONDS of each speaker are the reference for its state; the rest is scored, decoded greedily. Each row is
+compared with the same network from its default state: the difference of word error rates with a paired interval over
+speakers. The control uses the state of the next speaker by name. ``speakers.md`` holds the table.
 """
 
 import argparse
@@ -36,24 +35,24 @@ Errors = list[tuple[str, ErrorCounts, ErrorCounts]]
 
 
 def split_speakers(entries: list[Utterance], seconds: float) -> Speakers:
-    """What is heard of each speaker beforehand, and what is scored; those without enough of both are left out."""
+    """Split the utterances of each speaker into reference and scored ones; speakers with too few are left out."""
     by_speaker: dict[str, list[Utterance]] = {}
     for entry in entries:
         by_speaker.setdefault(entry.speaker or entry.id, []).append(entry)
     found = {}
     for name, own in sorted(by_speaker.items()):
-        heard: list[Utterance] = []
+        reference: list[Utterance] = []
         for entry in own:
-            if sum(each.seconds for each in heard) >= seconds:
+            if sum(each.seconds for each in reference) >= seconds:
                 break
-            heard.append(entry)
-        if len(heard) < len(own) and sum(each.seconds for each in heard) >= seconds:
-            found[name] = (heard, own[len(heard) :])
+            reference.append(entry)
+        if len(reference) < len(own) and sum(each.seconds for each in reference) >= seconds:
+            found[name] = (reference, own[len(reference) :])
     return found
 
 
 def score(recognizer: Recognizer, speakers: Speakers, find_state: Callable[[str], Tensor | None]) -> Errors:
-    """Speaker, word and character errors of each utterance that is scored."""
+    """Speaker, word and character errors of each scored utterance."""
     errors: Errors = []
     decode = recognizer.choose_decoder(decoder="greedy").decode
     for name, (_, entries) in speakers.items():
@@ -71,16 +70,16 @@ def score(recognizer: Recognizer, speakers: Speakers, find_state: Callable[[str]
 
 
 def adapt_all(recognizer: Recognizer, speakers: Speakers, *, with_texts: bool, steps: int) -> dict[str, Tensor]:
-    """A state for each speaker."""
+    """Adapt a state to each speaker."""
     states = {}
-    for name, (heard, _) in speakers.items():
-        texts = [entry.text for entry in heard] if with_texts else None
-        states[name] = adapt(recognizer, [entry.audio_path for entry in heard], texts, steps=steps).state
+    for name, (reference, _) in speakers.items():
+        texts = [entry.text for entry in reference] if with_texts else None
+        states[name] = adapt(recognizer, [entry.audio_path for entry in reference], texts, steps=steps).state
     return states
 
 
 def next_speakers(names: list[str]) -> dict[str, str]:
-    """A wrong speaker for each."""
+    """Assign each speaker the next one."""
     return dict(zip(names, names[1:] + names[:1], strict=True))
 
 
@@ -91,7 +90,7 @@ def rate(errors: Errors, column: int) -> float:
 
 
 def describe(rows: list[tuple[str, str, Errors, Errors | None]]) -> str:
-    """The table: each with its network, rates and difference from that network's own state."""
+    """The table: network, state, error rates, and the difference from the default state of the network."""
     lines = [
         "| network | starts from | WER % | CER % | WER against its own state, points (95 %) |",
         "| --- | --- | --- | --- | --- |",
@@ -107,7 +106,7 @@ def describe(rows: list[tuple[str, str, Errors, Errors | None]]) -> str:
 
 
 def list_ways(network: str, readings: Sequence[str], *, steps: int) -> dict[str, tuple[bool, int]]:
-    """What each row says, whether texts are known, and for how many steps is adapted: none encodes alone."""
+    """Label of each row, whether texts are used, and the number of adaptation steps (0: only encoded)."""
     ways = {f"adapted, {steps} steps, {reading}": (reading == WITH_TEXTS, steps) for reading in readings}
     return {"encoded": (False, 0), **ways} if network == "encoded" else ways
 
@@ -121,7 +120,7 @@ def measure(
     for network, folder in models.items():
         recognizer = load(folder, device="cpu")
         own = score(recognizer, speakers, lambda name: None)
-        first = {"zero": "zeros", "learned": "one learned state", "encoded": "nothing heard"}[network]
+        first = {"zero": "zeros", "learned": "one learned state", "encoded": "no reference"}[network]
         rows.append((network, first, own, None))
         for way, (with_texts, its_steps) in list_ways(network, readings.get(network, ()), steps=steps).items():
             states = adapt_all(recognizer, speakers, with_texts=with_texts, steps=its_steps)
@@ -132,23 +131,29 @@ def measure(
 
 
 def main() -> None:
-    """Measure what is asked for and write the table."""
+    """Measure the given models and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="a manifest with speakers")
     for name in NETWORKS:
         parser.add_argument(f"--{name}", metavar="MODEL", help=f"a model with encoder.initial_state: {name}")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="heard of each speaker beforehand (default: 30)")
-    parser.add_argument("--steps", type=int, default=20, help="of adaptation (default: 20)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="reference speech of each speaker (default: 30)")
+    parser.add_argument("--steps", type=int, default=20, help="adaptation steps (default: 20)")
     parser.add_argument(
-        "--adapt", nargs="*", choices=NETWORKS, default=NETWORKS, help="which are adapted, some 6 s a speaker (all)"
+        "--adapt",
+        nargs="*",
+        choices=NETWORKS,
+        default=NETWORKS,
+        help="networks to adapt, about 6 s a speaker (default: all)",
     )
-    parser.add_argument("--readings", nargs="+", choices=READINGS, default=READINGS, help="to what (both)")
+    parser.add_argument(
+        "--readings", nargs="+", choices=READINGS, default=READINGS, help="texts to adapt to (default: both)"
+    )
     args = parser.parse_args()
     models = {name: getattr(args, name) for name in NETWORKS if getattr(args, name)}
     speakers = split_speakers(read_manifest(args.corpus), args.seconds)
     if not models or not speakers:
-        parser.error("give one model or more, and a corpus whose speakers say more than --seconds each")
+        parser.error("give one model or more, and a corpus with more than --seconds of speech per speaker")
     readings = dict.fromkeys(args.adapt, args.readings)
     table = describe(measure(models, speakers, steps=args.steps, readings=readings))
     scored = sum(len(rest) for _, rest in speakers.values())

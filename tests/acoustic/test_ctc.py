@@ -65,7 +65,7 @@ def test_loss_gradient_equals_finite_differences():
 
 
 @pytest.mark.parametrize("target", [[1], [1, 1], [1, 2, 1], [2, 2, 2], [1, 1, 2, 2]])
-def test_an_utterance_is_feasible_exactly_where_its_loss_is_finite(target):
+def test_an_utterance_is_feasible_exactly_if_its_loss_is_finite(target):
     needed = count_frames_needed(target)
     for frames in range(1, needed + 2):
         log_probs = torch.zeros(1, frames, 3).log_softmax(-1)
@@ -83,7 +83,7 @@ def test_infeasible_reason_counts_tokens_repeats_and_frames():
     assert reason.startswith("3 tokens with 1 repeats need at least 4 encoder frames, this model makes 3")
 
 
-def test_head_speaks_float32_log_probabilities_under_autocast():
+def test_head_returns_float32_log_probabilities_under_autocast():
     head = CTCHead(4, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         log_probs = head(torch.randn(2, 5, 4))
@@ -91,7 +91,7 @@ def test_head_speaks_float32_log_probabilities_under_autocast():
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 5))
 
 
-def test_the_blank_begins_with_its_bias_and_the_others_without():
+def test_only_the_blank_has_an_initial_bias():
     torch.manual_seed(0)
     plain = CTCHead(4, 3)
     torch.manual_seed(0)
@@ -102,7 +102,7 @@ def test_the_blank_begins_with_its_bias_and_the_others_without():
         CTCConfig(blank_bias=float("nan"))
 
 
-def test_blank_rate_counts_valid_frames_alone():
+def test_blank_rate_counts_only_valid_frames():
     log_probs = torch.full((2, 4, 2), -5.0)
     log_probs[0, :3, 0] = 0.0  # three blanks
     log_probs[0, 3, 1] = 0.0
@@ -123,7 +123,7 @@ def test_consistency_is_the_divergence_of_each_pass_from_the_other_summed_over_v
     assert consistency_losses(equal, lengths).abs().max() < 1e-6
 
 
-def test_consistency_holds_the_other_pass_fixed():
+def test_consistency_does_not_propagate_into_the_other_pass():
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(4), requires_grad=True)
     log_probs = logits.log_softmax(-1)
     consistency_losses(log_probs, torch.tensor([3, 3]))[0].backward()

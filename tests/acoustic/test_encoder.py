@@ -12,7 +12,7 @@ KINDS = ["stack", "convolution", "convolution_2d"]
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_counted_frames_are_the_frames_that_come_out(kind, factor):
+def test_counted_frames_equal_output_frames(kind, factor):
     encoder = Encoder(
         EncoderConfig(hidden_size=2, num_layers=1, subsampling=kind, subsampling_factor=factor, subsampling_channels=3),
         input_size=4,
@@ -58,7 +58,7 @@ def test_padding_does_not_change_encoder_frames(cell, kind, lookahead):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6, 8])
-def test_convolutions_over_time_and_bands_leave_no_frame_and_no_band_out(factor):
+def test_convolutions_over_time_and_bands_use_every_frame_and_band(factor):
     torch.manual_seed(0)
     subsampling = Convolution2d(9, 32, factor, 5)
     features = torch.randn(1, 4 * factor, 9, requires_grad=True)
@@ -68,7 +68,7 @@ def test_convolutions_over_time_and_bands_leave_no_frame_and_no_band_out(factor)
     assert bool((features.grad != 0).all())
 
 
-def test_channels_suit_the_kind_unless_they_are_given():
+def test_channels_default_to_those_of_the_kind():
     over_time = Encoder(EncoderConfig(subsampling="convolution"), 20).subsampling
     assert over_time.convolution.out_channels == 128
     for channels, expected in ((None, 32), (7, 7)):
@@ -76,7 +76,7 @@ def test_channels_suit_the_kind_unless_they_are_given():
         assert Encoder(config, 20).subsampling.convolutions[1].out_channels == expected
 
 
-def test_lookahead_sees_so_many_frames_and_no_more():
+def test_lookahead_depends_on_exactly_its_number_of_future_frames():
     lookahead = Lookahead(1, 2)
     lookahead.weight.data.copy_(torch.tensor([[[1.0, 10.0, 100.0]]]))
     frames = torch.tensor([1.0, 2.0, 3.0, 4.0])[None, :, None]
@@ -131,7 +131,7 @@ def test_impossible_settings_are_refused_by_name(settings):
 
 @pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_the_final_state_is_what_each_direction_has_after_its_last_step(cell, bidirectional):
+def test_the_final_state_is_the_last_output_of_each_direction(cell, bidirectional):
     """Without normalisation and residuals the final frame is the top layer's hidden state, padding or not."""
     torch.manual_seed(0)
     config = EncoderConfig(
@@ -150,7 +150,7 @@ def test_the_final_state_is_what_each_direction_has_after_its_last_step(cell, bi
     assert [encoder.count_frames(number) for number in (0, 1, 2, 100)] == [0, 1, 1, 1]
 
 
-def test_intermediate_layers_are_read_at_their_final_state_too():
+def test_intermediate_layers_are_also_read_at_their_final_state():
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(hidden_size=5, num_layers=2, output="final_state"), input_size=4).eval()
     lengths = torch.tensor([9, 4])

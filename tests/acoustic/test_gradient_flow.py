@@ -43,7 +43,7 @@ def make_batch(seconds=(1.0, 0.6), *, targets=((1, 2, 3), (4, 1))):
 
 @pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_a_model_step_by_step_says_what_it_says_at_once(cell, bidirectional):
+def test_step_by_step_log_probs_equal_those_of_one_pass(cell, bidirectional):
     more = {} if bidirectional else {"lookahead_frames": 2, "initial_state": "learned", "layer_norm": False}
     model = make_model(cell, layers=3, bidirectional=bidirectional, **more).eval()
     batch = make_batch()
@@ -55,7 +55,7 @@ def test_a_model_step_by_step_says_what_it_says_at_once(cell, bidirectional):
 
 
 def make_forgetful(*, forward, backward=None):
-    """One layer of units that each keep a share of themselves a frame, and that hear next to nothing."""
+    """One layer of units that each keep a share of their state per frame and almost ignore the input."""
     model = make_model("elementwise", bidirectional=backward is not None, layer_norm=False)
     with torch.no_grad():
         for direction, kept in zip(model.encoder.stack.layers[0].directions, (forward, backward), strict=False):
@@ -76,7 +76,7 @@ def test_a_curve_falls_as_its_units_forget_in_each_direction():
     assert "beyond 6 frames, 0.12 s, nothing is learned: gradients vanish" in backward.describe()
 
 
-def test_each_step_counts_once_at_each_lag_it_has_and_shares_are_those_of_one_utterance():
+def test_each_step_counts_once_per_lag_and_shares_are_per_utterance():
     model = make_forgetful(forward=0.8)
     batch = make_batch((1.0,), targets=((1, 2, 3),))
     frames = int(model.count_frames(8000))
@@ -95,7 +95,7 @@ def test_each_step_counts_once_at_each_lag_it_has_and_shares_are_those_of_one_ut
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_every_layer_and_direction_has_a_curve_and_the_model_is_left_as_it_was(cell):
+def test_every_layer_and_direction_has_a_curve_and_the_model_is_unchanged(cell):
     model = make_model(cell, layers=2, dropout=0.5).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     curves = measure_lag_curves(model, [make_batch()])
@@ -108,7 +108,7 @@ def test_every_layer_and_direction_has_a_curve_and_the_model_is_left_as_it_was(c
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_an_error_that_grows_is_called_exploding():
+def test_a_growing_error_is_called_exploding():
     model = make_model("tanh", bidirectional=False, layer_norm=False)
     with torch.no_grad():
         direction = model.encoder.stack.layers[0].directions[0]
@@ -125,7 +125,7 @@ def make_curve(norms):
     return LagCurve(2, "forward", torch.tensor(norms), torch.ones(len(norms)), 0.01)
 
 
-def test_words_of_a_curve():
+def test_a_curve_is_described_in_words():
     assert make_curve([1.0] * 20).describe() == (
         "layer 2, forward: gradients reach over all measured lags, 19 frames, 0.19 s"
     )
@@ -139,12 +139,12 @@ def test_words_of_a_curve():
 @pytest.mark.parametrize(
     "batch", [make_batch((0.05, 0.05), targets=((1, 2, 3) * 9, (1,) * 9)), make_batch((0.0,), targets=((1,),))]
 )
-def test_utterances_that_cannot_be_aligned_teach_nothing(batch):
+def test_utterances_that_cannot_be_aligned_give_no_gradient(batch):
     with pytest.raises(SpeechRNNError, match="no utterance has enough frames"):
         measure_lag_curves(make_model("gru"), [batch])
 
 
-def test_an_utterance_that_cannot_be_aligned_changes_nothing_for_its_neighbour():
+def test_an_utterance_that_cannot_be_aligned_does_not_affect_its_neighbour():
     model = make_model("gru")
     alone = measure_lag_curves(model, [make_batch((1.0,), targets=((1, 2, 3),))])
     both = make_batch((1.0, 0.05), targets=((1, 2, 3), (1, 2, 3) * 9))
@@ -182,7 +182,7 @@ def test_saturation_counts_units_at_their_limits_in_valid_frames(cell):
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_the_error_of_a_final_state_comes_from_each_directions_last_step(bidirectional):
+def test_the_error_of_a_final_state_is_that_of_the_last_step_of_each_direction(bidirectional):
     kept = {"forward": 0.9, "backward": 0.5} if bidirectional else {"forward": 0.9}
     model = make_model("elementwise", bidirectional=bidirectional, layer_norm=False, output="final_state")
     with torch.no_grad():

@@ -65,7 +65,7 @@ def test_masks_reach_the_log_mels_before_the_cosine_transform():
     assert not torch.allclose(plain.log_probs, masked.log_probs)
 
 
-def test_state_goes_in_and_comes_out():
+def test_a_state_is_taken_and_returned():
     model = make_model(bidirectional=False, cell="lstm")
     waveforms, lengths = make_waveforms([4000, 2000])
     first = model(waveforms, lengths, return_state=True)
@@ -89,7 +89,7 @@ def test_every_parameter_gets_a_gradient():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_a_model_that_reads_its_final_state_says_one_token_a_recording():
+def test_a_model_that_reads_its_final_state_outputs_one_token_per_recording():
     """Its CTC loss is then the cross-entropy of that token."""
     model = make_model(output="final_state").eval()
     waveforms, lengths = make_waveforms([4000, 1503])
@@ -107,7 +107,7 @@ def test_a_model_that_reads_its_final_state_says_one_token_a_recording():
 
 
 @pytest.mark.timeout(20)
-def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypatch):
+def test_a_model_larger_than_memory_is_refused_before_it_is_built(monkeypatch):
     monkeypatch.setattr("speechrnn.acoustic.model.count_memory", lambda: 24 * 2**30)
     encoder = EncoderConfig(hidden_size=16384, num_layers=64, cell="lstm")
     with pytest.raises(ConfigError, match=r"encoder: this model would have 408,\d+,\d+,\d+ parameters, 6,0\d\d.\d GiB"):

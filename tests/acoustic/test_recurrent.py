@@ -56,7 +56,7 @@ def test_elementwise_rnn_equals_its_formula():
     torch.testing.assert_close(last[0], hidden, atol=1e-6, rtol=0)
 
 
-def test_elementwise_unit_hears_no_other_unit():
+def test_elementwise_unit_does_not_depend_on_other_units():
     module = ElementwiseRNN(2, 3)
     start = torch.zeros(1, 1, 3)
     before, _ = module(torch.zeros(1, 6, 2), start)
@@ -134,7 +134,7 @@ def test_learned_initial_state_matters_and_is_trained(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_an_empty_utterance_keeps_the_state_it_was_given(cell):
+def test_an_empty_utterance_keeps_its_initial_state(cell):
     stack = RecurrentStack(cell, 6, hidden_size=5, num_layers=1, bidirectional=True).eval()
     given = torch.randn(1, stack.state_shape[1], 2, 2, 5)
     outputs, state, _ = stack(torch.randn(2, 3, 6), torch.tensor([3, 0]), state=given, return_state=True)
@@ -164,7 +164,7 @@ def test_residual_layers_add_their_input():
     torch.testing.assert_close(both, mask_padding(first, LENGTHS))
 
 
-def test_locked_dropout_takes_the_same_units_in_every_frame_of_an_utterance():
+def test_locked_dropout_drops_the_same_units_in_every_frame_of_an_utterance():
     torch.manual_seed(0)
     dropped = LockedDropout(0.25)(torch.ones(200, 9, 40))
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
@@ -176,7 +176,7 @@ def test_locked_dropout_takes_the_same_units_in_every_frame_of_an_utterance():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_recurrent_dropout_leaves_weights_out_in_training_alone(cell):
+def test_recurrent_dropout_drops_weights_only_in_training(cell):
     torch.manual_seed(0)
     layer = RecurrentLayer(cell, 6, 5, bidirectional=False, recurrent_dropout=0.5)
     inputs, lengths = make_batch(), LENGTHS
@@ -205,7 +205,7 @@ def test_recurrent_dropout_equals_a_layer_with_those_weights_at_zero(cell, monke
     torch.testing.assert_close(dropped, layer.eval()(make_batch(), LENGTHS, initial=zeros_for(layer, 4))[0])
 
 
-def test_collected_layers_are_what_the_next_layer_hears():
+def test_collected_outputs_are_the_inputs_of_the_next_layer():
     torch.manual_seed(0)
     stack = RecurrentStack("gru", 6, hidden_size=5, num_layers=3, bidirectional=True, residual=False).eval()
     outputs, _, collected = stack(make_batch(), LENGTHS, collect=(1, 3))

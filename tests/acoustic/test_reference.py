@@ -18,7 +18,7 @@ def encoder():
     return encoder
 
 
-def test_it_begins_as_zero_whatever_is_heard():
+def test_the_encoded_state_is_zero_before_training_for_any_reference():
     states = ReferenceEncoder(7, SHAPE)(torch.randn(3, 11, 7), torch.tensor([11, 4, 0]))
     assert states.shape == (2, 2, 2, 3, 5)
     assert states.abs().max() == 0
@@ -43,7 +43,7 @@ def test_different_speech_gives_different_states_and_none_gives_one_for_all(enco
     assert torch.equal(nothing[:, :, :, 0].flatten(), encoder.state.bias)
 
 
-def test_its_gradient_is_the_slope(encoder):
+def test_the_gradient_equals_finite_differences(encoder):
     features, lengths = torch.randn(2, 4, 7, dtype=torch.float64, requires_grad=True), torch.tensor([4, 3])
     encoder = encoder.double()
     loss = encoder(features, lengths).square().sum()
@@ -59,7 +59,7 @@ def test_its_gradient_is_the_slope(encoder):
     assert gradient[1, 3].abs().max() == 0  # past the length
 
 
-def test_a_model_starts_from_what_it_hears_of_the_speaker(make_tiny_model, make_recording):
+def test_a_model_starts_from_the_encoded_speaker_reference(make_tiny_model, make_recording):
     acoustic = make_tiny_model(initial_state="encoded").acoustic
     waveform = torch.from_numpy(make_recording(1.0))[None]
     lengths = torch.tensor([8000])
@@ -80,7 +80,7 @@ def test_a_model_starts_from_what_it_hears_of_the_speaker(make_tiny_model, make_
 
 
 @pytest.mark.parametrize("cell", ["tanh", "gru", "lstm", "elementwise"])
-def test_half_precision_takes_such_a_state_too(make_tiny_model, make_recording, cell):
+def test_an_encoded_state_works_in_half_precision(make_tiny_model, make_recording, cell):
     acoustic = make_tiny_model(initial_state="encoded", cell=cell).acoustic
     waveform, lengths = torch.from_numpy(make_recording(1.0))[None], torch.tensor([8000])
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_half_precision_takes_such_a_state_too(make_tiny_model, make_recording, 
 
 
 @pytest.mark.parametrize("kind", ["zero", "learned"])
-def test_only_a_model_that_encodes_can_be_asked_to(make_tiny_model, kind):
+def test_only_a_model_with_a_reference_encoder_encodes_references(make_tiny_model, kind):
     acoustic = make_tiny_model(initial_state=kind).acoustic
     with pytest.raises(ConfigError, match=f"expected encoded, the model has {kind}"):
         acoustic.encode_reference(torch.zeros(1, 8000), torch.tensor([8000]))

@@ -21,7 +21,7 @@ def make_inputs(steps=9):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_no_step_sees_what_comes_after_it(cell):
+def test_outputs_do_not_depend_on_later_inputs(cell):
     model = make_model(cell=cell).eval()
     inputs, lengths = make_inputs()
     later = inputs.clone()
@@ -32,7 +32,7 @@ def test_no_step_sees_what_comes_after_it(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_state_carried_over_makes_two_pieces_one(cell):
+def test_two_pieces_with_carried_state_equal_the_whole(cell):
     model = make_model(cell=cell).eval()
     inputs, _ = make_inputs()
     whole, final = model(inputs, torch.tensor([9, 9]), return_state=True)
@@ -44,7 +44,7 @@ def test_a_state_carried_over_makes_two_pieces_one(cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("initial_state", ["zero", "learned", "encoded"])
-def test_step_by_step_it_says_the_same(cell, initial_state):
+def test_step_by_step_outputs_equal_the_whole(cell, initial_state):
     model = make_model(cell=cell, initial_state=initial_state).eval()
     if initial_state == "learned":
         torch.nn.init.normal_(model.stack.initial_state)
@@ -57,7 +57,7 @@ def test_step_by_step_it_says_the_same(cell, initial_state):
     assert len(layers) == 2
 
 
-def test_an_encoded_state_comes_from_its_reference_and_its_encoder_learns():
+def test_an_encoded_state_depends_on_its_reference_and_its_encoder_learns():
     model = make_model(initial_state="encoded")
     inputs, lengths = make_inputs()
     one, other = (model(inputs, lengths, reference=torch.full((2, 7, 3), value))[0] for value in (1.0, -1.0))
@@ -69,7 +69,7 @@ def test_an_encoded_state_comes_from_its_reference_and_its_encoder_learns():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_spectral_radius_is_as_asked(cell):
+def test_the_spectral_radius_is_as_requested(cell):
     weights = measure_recurrent_weights(make_model(cell=cell, spectral_radius=2.0).stack)
     assert [gate.spectral_radius for gate in weights] == pytest.approx([2.0] * len(weights), rel=1e-4)
 

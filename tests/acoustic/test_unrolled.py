@@ -76,7 +76,7 @@ def named_parameters(direction):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("is_reversed", [False, True])
-def test_the_error_of_every_step_is_autograds(cell, is_reversed):
+def test_the_error_of_every_step_equals_autograd(cell, is_reversed):
     """∂E/∂h_t at each step, through the loop itself."""
     layer = make_layer(cell, bidirectional=False)
     inputs, lengths = make_inputs([6, 4])
@@ -108,7 +108,7 @@ def test_the_total_error_is_the_sum_over_steps(cell):
     assert all(float(part.states[t + 2 :].abs().sum()) == 0.0 for t, part in enumerate(alone))  # never forwards in time
 
 
-def test_step_norms_are_those_of_what_each_step_adds():
+def test_step_norms_are_norms_of_each_steps_contribution():
     layer = make_layer("gru", bidirectional=False)
     inputs, lengths = make_inputs([1])
     unrolled = unroll("gru", CellWeights.of(layer.directions[0]), inputs, lengths, torch.ones(1, 1, 7).double())
@@ -117,7 +117,7 @@ def test_step_norms_are_those_of_what_each_step_adds():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_what_stands_past_a_length_changes_nothing(cell):
+def test_padding_does_not_change_the_result(cell):
     layer = make_layer(cell)
     inputs, lengths = make_inputs([9, 4])
     initial = torch.zeros((2 if layer.cell == "lstm" else 1), 2, 2, 7, dtype=torch.float64)
@@ -134,7 +134,7 @@ def test_what_stands_past_a_length_changes_nothing(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_no_frames_leave_the_state_as_it_is(cell):
+def test_zero_frames_leave_the_state_unchanged(cell):
     layer = make_layer(cell, bidirectional=False)
     initial = torch.ones((2 if layer.cell == "lstm" else 1), 2, 7, dtype=torch.float64)
     inputs, lengths = torch.zeros(2, 0, 5, dtype=torch.float64), torch.tensor([0, 0])

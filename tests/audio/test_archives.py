@@ -48,7 +48,7 @@ def test_paths_into_archives_are_recognised():
     assert find_archive("a/b/c.flac") is None
 
 
-def test_an_archive_is_read_again_when_it_has_changed(archive):
+def test_a_changed_archive_is_read_again(archive):
     path, _ = archive
     assert len(list_members(path)) == 3
     assert list_members(path) is list_members(path)

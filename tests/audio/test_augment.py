@@ -27,7 +27,7 @@ from speechrnn.audio.spectral_augment import SpecAugmentConfig, WarpConfig
 from speechrnn.errors import ConfigError
 
 
-def test_each_speed_is_drawn_about_equally_often_and_by_its_seed():
+def test_speeds_are_drawn_uniformly_by_seed():
     config = AugmentConfig(speed=(0.9, 1.0, 1.1))
     drawn = [draw_speed(config, seed) for seed in range(3000)]
     for speed in config.speed:
@@ -67,14 +67,14 @@ def test_pauses_are_as_long_as_drawn_and_as_quiet_as_the_quietest_tenth():
     assert np.mean(lengths) == pytest.approx(1000, abs=100)
 
 
-def test_pauses_are_added_to_their_share_of_ends():
+def test_pauses_are_added_to_the_configured_share_of_ends():
     config = AugmentConfig(padding_seconds=0.25, padding_probability=0.3)
     padded = [add_pauses(make_tone(800), config, sample_rate=8000, seed=seed) for seed in range(500)]
     bare = sum(len(samples) == 800 for samples in padded)
     assert bare == pytest.approx(0.7 * 0.7 * 500, abs=40)
 
 
-def test_the_equalizer_bends_the_spectrum_smoothly_and_within_its_limits():
+def test_the_equalizer_changes_the_spectrum_smoothly_within_its_limits():
     noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
     config = AugmentConfig(equalizer_db=4.0)
     swings = []
@@ -98,7 +98,7 @@ def test_the_gate_cuts_quiet_ends_and_keeps_quiet_middles():
         np.testing.assert_array_equal(cut, word[800 * first : 800 * last])
 
 
-def test_the_gate_cuts_its_share_and_does_not_change_silence():
+def test_the_gate_cuts_the_configured_share_and_does_not_change_silence():
     word = np.concatenate([np.full(800, 1e-4), np.ones(800)]).astype(np.float32)
     config = GateConfig(probability=0.3)
     cut = [len(cut_quiet_ends(word, config, sample_rate=8000, seed=seed)) < 1600 for seed in range(1000)]
@@ -107,7 +107,7 @@ def test_the_gate_cuts_its_share_and_does_not_change_silence():
     assert len(cut_quiet_ends(silence, GateConfig(probability=1.0), sample_rate=8000, seed=0)) == 800
 
 
-def test_effects_that_are_off_change_nothing():
+def test_disabled_effects_change_nothing():
     assert augment(make_tone(), AugmentConfig(), sample_rate=8000, seed=1).tolist() == make_tone().tolist()
 
 
@@ -124,13 +124,13 @@ def test_effects_that_are_off_change_nothing():
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_each_that_is_on_changes_an_utterance(settings):
+def test_each_enabled_effect_changes_an_utterance(settings):
     samples = make_word_between_pauses()
     changed = augment(samples, AugmentConfig(**settings), sample_rate=8000, seed=1)
     assert changed.tolist() != samples.tolist()
 
 
-def test_all_together_is_a_function_of_the_seed():
+def test_all_effects_together_depend_only_on_the_seed():
     config = AugmentConfig(
         gain_db=(-3.0, 3.0), equalizer_db=3.0, padding_seconds=0.2, noise=NoiseConfig(probability=0.5)
     )
@@ -175,7 +175,7 @@ def make_word_between_pauses():
     return np.concatenate([np.zeros(4000), word, np.zeros(4000)]).astype(np.float32)
 
 
-def test_remains_are_faint_short_and_fade_towards_the_word():
+def test_word_fragments_are_faint_short_and_fade_towards_the_word():
     samples = make_word_between_pauses()
     config = WordFragmentsConfig(probability=1.0, seconds=(0.1, 0.1), attenuation_db=(12.0, 12.0))
     levels = []
@@ -191,7 +191,7 @@ def test_remains_are_faint_short_and_fade_towards_the_word():
     assert max(levels) < -15.0
 
 
-def test_remains_come_to_their_share_of_ends_by_their_seeds():
+def test_word_fragments_are_added_to_the_configured_share_of_ends():
     samples, config = make_word_between_pauses(), WordFragmentsConfig(probability=0.3)
     changed = [add_word_fragments(samples, config, sample_rate=8000, seed=seed) - samples for seed in range(500)]
     assert sum(bool(remains[:4000].any()) for remains in changed) == pytest.approx(150, abs=35)
@@ -200,7 +200,7 @@ def test_remains_come_to_their_share_of_ends_by_their_seeds():
 
 
 @pytest.mark.parametrize("size", [1, 50, 100, 1000])
-def test_remains_of_silence_and_of_next_to_nothing(size):
+def test_word_fragments_of_silence_and_of_very_short_audio(size):
     config = WordFragmentsConfig(probability=1.0)
     silence = np.zeros(size, dtype=np.float32)
     np.testing.assert_array_equal(add_word_fragments(silence, config, sample_rate=8000, seed=0), silence)
@@ -208,7 +208,7 @@ def test_remains_of_silence_and_of_next_to_nothing(size):
     assert add_word_fragments(short, config, sample_rate=8000, seed=0).shape == (size,)
 
 
-def test_truncation_cuts_into_the_first_and_the_last_word():
+def test_truncation_cuts_the_first_and_the_last_word():
     """The speech lies from 4,000 to 8,000 of 12,000 samples; 0.1 s are 800 of them."""
     samples = make_word_between_pauses()
     position = {value: index for index, value in enumerate(samples.tolist()) if value}
@@ -225,7 +225,7 @@ def test_truncation_cuts_into_the_first_and_the_last_word():
     assert abs(np.corrcoef(starts, ends)[0, 1]) < 0.2
 
 
-def test_truncation_leaves_half_of_the_speech_and_each_end_its_own_chance():
+def test_truncation_keeps_half_of_the_speech_and_draws_each_end_separately():
     samples = make_word_between_pauses()
     config = TruncateConfig(probability=0.5, seconds=10.0)
     lengths = [len(truncate_ends(samples, config, sample_rate=8000, seed=seed)) for seed in range(400)]
@@ -254,7 +254,7 @@ def test_pitch_and_tempo_change_independently(semitones, tempo):
     assert find_peak_hz(changed, 16000) == pytest.approx(440.0 * 2 ** (semitones / 12), rel=0.01)
 
 
-def test_pitch_is_that_of_librosa():
+def test_pitch_shift_equals_librosa():
     """Away from the ends, and up to the phase of each partial: its pitch shift resamples with the same filter."""
     import librosa
 

@@ -47,7 +47,7 @@ def measure_decay(tail):
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.8])
-def test_a_simulated_rooms_sound_falls_by_60_db_in_its_time(decay):
+def test_a_simulated_room_decays_by_60_db_in_its_reverberation_time(decay):
     config = ReverberationConfig(probability=1.0, decay_seconds=(decay, decay), direct_db=(0.0, 0.0))
     decays = [
         measure_decay(reverberate(make_click(), config, sample_rate=RATE, seed=seed)[RATE // 10 + 200 :])
@@ -57,7 +57,7 @@ def test_a_simulated_rooms_sound_falls_by_60_db_in_its_time(decay):
 
 
 @pytest.mark.parametrize("direct_db", [0.0, 12.0])
-def test_the_direct_sound_is_so_much_louder_than_the_room_and_stays_where_it_was(direct_db):
+def test_the_direct_sound_has_the_given_ratio_and_does_not_move(direct_db):
     config = ReverberationConfig(probability=1.0, direct_db=(direct_db, direct_db))
     wet = reverberate(make_click(), config, sample_rate=RATE, seed=3)
     assert int(np.argmax(np.abs(wet))) == RATE // 10
@@ -86,7 +86,7 @@ def test_recorded_responses_are_taken_from_their_direct_sound_on(tmp_path):
         )
 
 
-def test_a_telephones_band_ends_where_it_should():
+def test_a_telephone_band_ends_at_its_limits():
     noise = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
     cut = limit_band(noise, BandConfig(probability=1.0), sample_rate=RATE, seed=0)
     gain = 20 * np.log10(np.abs(np.fft.rfft(cut)) / np.abs(np.fft.rfft(noise)) + 1e-9)
@@ -97,7 +97,7 @@ def test_a_telephones_band_ends_where_it_should():
 
 @pytest.mark.parametrize("kind", ["mp3", "opus", "vorbis", "gsm", "mulaw"])
 @pytest.mark.parametrize("length", [16000, 12345, 700])
-def test_a_codec_changes_the_sound_and_neither_its_length_nor_its_moments(kind, length):
+def test_a_codec_changes_neither_length_nor_timing(kind, length):
     samples = make_speech()[:length]
     if length > 5000:
         samples[3000:3200] += 0.5
@@ -127,7 +127,7 @@ def test_both_ends_of_the_compression_range_work(kind, level):
     assert encode_and_decode(samples, config, sample_rate=RATE, seed=0).std() > 0.01
 
 
-def test_stronger_compression_leaves_less():
+def test_stronger_compression_has_a_larger_error():
     samples = make_speech()
     errors = [
         level_db(encode_and_decode(samples, CodecConfig(1.0, ("vorbis",), (c, c)), sample_rate=RATE, seed=0) - samples)
@@ -136,13 +136,13 @@ def test_stronger_compression_leaves_less():
     assert errors[1] > errors[0] + 3
 
 
-def test_opus_at_a_rate_that_it_does_not_know_is_refused():
+def test_opus_at_an_unsupported_rate_is_refused():
     with pytest.raises(ConfigError, match="opus does not support 11025 Hz"):
         encode_and_decode(make_speech(), CodecConfig(1.0, ("opus",)), sample_rate=11025, seed=0)
 
 
 @pytest.mark.parametrize("noise_seconds", [10.0, 0.3])
-def test_noise_of_files_has_its_snr_and_comes_from_them(tmp_path, noise_seconds):
+def test_noise_from_files_has_the_requested_snr(tmp_path, noise_seconds):
     hum = np.sin(2 * np.pi * 1000 * np.arange(int(noise_seconds * 8000)) / 8000)
     soundfile.write(tmp_path / "hum.wav", 0.01 * hum, 8000, subtype="FLOAT")
     config = NoiseConfig(probability=1.0, snr_db=(7.0, 7.0), kinds=("files",), folder=str(tmp_path))
@@ -154,7 +154,7 @@ def test_noise_of_files_has_its_snr_and_comes_from_them(tmp_path, noise_seconds)
     assert spectrum[around].sum() > 0.9 * spectrum.sum()
 
 
-def test_each_comes_to_its_share_of_utterances_by_its_seed():
+def test_each_effect_changes_its_configured_share_of_utterances():
     samples = make_speech(0.3)
     for change, config in (
         (reverberate, ReverberationConfig(probability=0.3)),
@@ -178,7 +178,7 @@ def test_each_comes_to_its_share_of_utterances_by_its_seed():
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_each_that_is_on_changes_an_utterance(settings):
+def test_each_enabled_effect_changes_an_utterance(settings):
     samples = make_speech()
     changed = augment(samples, AugmentConfig(**settings), sample_rate=RATE, seed=1)
     assert changed.shape == samples.shape
@@ -206,7 +206,7 @@ def test_impossible_settings_are_refused_by_name(kind, settings, named):
 
 
 @pytest.mark.parametrize("length", [0, 1, 10])
-def test_next_to_nothing_passes_through(length):
+def test_very_short_audio_is_augmented_without_error(length):
     config = AugmentConfig(
         reverberation=ReverberationConfig(1.0), band=BandConfig(1.0), codec=CodecConfig(1.0, ("mulaw",))
     )

@@ -76,7 +76,7 @@ def test_wav_of_a_crashed_recorder_is_read_to_its_end_with_a_warning(size, has_r
     [bytes(20000), b"LIST" + struct.pack("<I", 9000) + bytes(9000), b"\0id3 " + struct.pack("<I", 5) + b"abcde\0"],
     ids=["zeros", "chunk", "padded chunk"],
 )
-def test_bytes_after_the_samples_of_a_wav_are_not_sound(tail, caplog):
+def test_bytes_after_the_samples_of_a_wav_are_ignored(tail, caplog):
     content = wav_bytes(tone(0.5, 16000))
     np.testing.assert_array_equal(read_audio(content + tail).samples, read_audio(content).samples)
     assert caplog.records == []
@@ -91,7 +91,7 @@ def test_compressed_wav_is_read_whole_and_in_part(subtype):
     np.testing.assert_array_equal(read_audio(content, start=0.5, seconds=0.25).samples, expected[4000:6000])
 
 
-def test_wav_that_says_it_is_empty_keeps_its_metadata_out_of_the_sound():
+def test_metadata_of_an_empty_wav_is_not_read_as_samples():
     content = wav_bytes(np.zeros(0)) + b"LIST" + struct.pack("<I", 400) + bytes(400)
     refuse(with_wav_sizes(content, riff=len(content) - 8, data=0), "no samples")
 
@@ -125,7 +125,7 @@ def test_mp3_without_length_header_is_counted_not_estimated(tmp_path, rng):
     assert audio_info(bare).frames == len(waveform.samples)
 
 
-def test_mp3_whose_sound_would_be_left_unread_is_refused(tmp_path, rng):
+def test_mp3_with_audio_that_would_not_be_read_is_refused(tmp_path, rng):
     """Noise first: from its high bit rate libsndfile expects, and gives, only part of the samples."""
     samples = np.concatenate([noise(rng, 160000), np.zeros(160000, np.float32)])
     path = write(tmp_path, "layer3.mp3", samples, bitrate_mode="VARIABLE", compression_level=0.3)
@@ -136,7 +136,7 @@ def test_mp3_whose_sound_would_be_left_unread_is_refused(tmp_path, rng):
         audio_info(bare)
 
 
-def test_tags_around_an_mp3_are_not_taken_for_sound(tmp_path, rng):
+def test_tags_around_an_mp3_are_ignored(tmp_path, rng):
     content = write(tmp_path, "layer3.mp3", noise(rng, 32000)).read_bytes()
     id3v2 = b"ID3\x04\0\0" + bytes([0, 0, 78, 16]) + bytes(10000)
     tagged = id3v2 + content + b"TAG" + bytes(125) + b"APETAGEX" + bytes(9000)
@@ -188,7 +188,7 @@ def test_ogg_page_without_its_header_is_cut_off(tmp_path, rng):
 
 
 @pytest.mark.parametrize("file_name", ["talk.wav", "talk.mp3", "talk.flac"])
-def test_text_named_as_sound_is_refused(tmp_path, file_name):
+def test_a_text_file_with_an_audio_name_is_refused(tmp_path, file_name):
     path = tmp_path / file_name
     path.write_text("Überall the words that were said, but not the sound.\n" * 40)
     refuse(path, f"{file_name}: contains text, not sound; give a recording")

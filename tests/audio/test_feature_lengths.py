@@ -100,7 +100,7 @@ def test_frame_depends_only_on_its_own_samples():
 
 
 @pytest.mark.parametrize("compatibility", MODES)
-def test_computing_in_blocks_does_not_show(compatibility, monkeypatch):
+def test_computing_in_blocks_does_not_change_features(compatibility, monkeypatch):
     front_end = make_front_end(compatibility=compatibility, normalization="none")
     batch, lengths = make_noise(12000).reshape(2, 6000), torch.tensor([6000, 3333])
     whole, _ = front_end(batch, lengths)
@@ -117,6 +117,6 @@ def test_computing_in_blocks_does_not_show(compatibility, monkeypatch):
         (torch.zeros(1, 800), torch.tensor([-1])),
     ],
 )
-def test_lengths_that_do_not_fit_are_refused(waveforms, lengths):
+def test_lengths_that_do_not_match_are_refused(waveforms, lengths):
     with pytest.raises(AudioError, match=r"lengths .*; give"):
         make_front_end()(waveforms, lengths)

@@ -30,7 +30,7 @@ def rng():
 
 
 @pytest.mark.parametrize("file_name", FORMATS)
-def test_every_format_gives_back_what_was_written(tmp_path, file_name):
+def test_every_format_is_read_as_it_was_written(tmp_path, file_name):
     original = tone(1.0, 16000)
     waveform = read_audio(write(tmp_path, file_name, original))
     assert (waveform.sample_rate, waveform.samples.dtype, waveform.samples.shape) == (16000, np.float32, (16000,))
@@ -100,7 +100,7 @@ def test_array_samples_are_scaled_to_one(dtype, values, expected):
     assert waveform.samples.tolist() == expected
 
 
-def test_tensor_gives_what_the_array_gives(rng):
+def test_a_tensor_is_read_like_an_array(rng):
     samples = noise(rng, 100)
     for tensor in (torch.from_numpy(samples), torch.from_numpy(samples).double().requires_grad_()):
         np.testing.assert_array_equal(read_audio(tensor, input_rate=8000).samples, samples)
@@ -108,7 +108,7 @@ def test_tensor_gives_what_the_array_gives(rng):
     assert read_audio(torch.tensor([16384], dtype=torch.int16), input_rate=8000).samples.tolist() == [0.5]
 
 
-def test_a_waveform_knows_its_rate(rng):
+def test_a_waveform_needs_no_sample_rate(rng):
     samples = noise(rng, 800)
     assert read_audio(Waveform(samples, 8000)).sample_rate == 8000
     np.testing.assert_array_equal(read_audio(Waveform(samples, 8000), input_rate=16000).samples, samples)
@@ -116,14 +116,14 @@ def test_a_waveform_knows_its_rate(rng):
     refuse(Waveform(samples[:0], 8000), "recording in memory: ")
 
 
-def test_shorter_axis_of_an_array_is_the_channels(rng):
+def test_the_shorter_axis_of_an_array_holds_the_channels(rng):
     stereo = noise(rng, 200).reshape(2, 100)
     np.testing.assert_allclose(read_audio(stereo, input_rate=8000).samples, stereo.mean(axis=0), atol=1e-7)
     np.testing.assert_allclose(read_audio(stereo.T, input_rate=8000).samples, stereo.mean(axis=0), atol=1e-7)
     np.testing.assert_array_equal(read_audio(stereo.T, input_rate=8000, channel=1).samples, stereo[1])
 
 
-def test_result_can_be_written_to_even_where_the_array_cannot():
+def test_the_result_is_writable_even_if_the_array_is_not():
     frozen = np.frombuffer(np.full(100, 0.5, np.float32).tobytes(), np.float32)
     assert read_audio(frozen, input_rate=8000).samples.flags.writeable
 
@@ -151,7 +151,7 @@ def test_channels_are_averaged_or_chosen(tmp_path, rng, channels):
 
 
 @pytest.mark.parametrize("channel", [2, -1])
-def test_channel_that_is_not_there_is_refused_with_their_number(tmp_path, rng, channel):
+def test_a_missing_channel_is_refused_with_the_number_of_channels(tmp_path, rng, channel):
     path = write(tmp_path, "float.wav", noise(rng, 200).reshape(100, 2))
     refuse(path, r"float\.wav: no channel -?\d; it has 2", channel=channel)
     refuse(np.zeros((2, 100)), "it has 2", channel=channel, input_rate=8000)
@@ -217,7 +217,7 @@ def test_part_that_exceeds_the_end_by_rounding_is_shortened():
         ({"seconds": math.inf}, "inf s requested"),
     ],
 )
-def test_part_that_is_not_there_is_refused(part, pattern):
+def test_part_outside_the_recording_is_refused(part, pattern):
     refuse(wav_bytes(tone(1.0, 16000)), pattern, name="b12", **part)
 
 

@@ -37,7 +37,7 @@ def make_speech(seed, *, pause_level=1e-3, pause_hz=500.0):
 
 
 @pytest.mark.parametrize("kind", ["colored", "pauses", "babble"])
-def test_noise_has_the_measured_snr_that_was_asked_for(kind):
+def test_noise_has_the_requested_snr(kind):
     tone = make_tone()
     for seed in range(20):
         noise = noise_of(seed, make_speech, kinds=(kind,), snr_db=(12.0, 12.0))
@@ -55,7 +55,7 @@ def test_noise_comes_in_colours_from_white_to_brown():
     assert -1.0 < max(slopes) < 0.6
 
 
-def test_noise_is_added_to_its_share_of_utterances_by_their_seeds():
+def test_noise_is_added_to_the_configured_share_of_utterances():
     tone = make_tone(400)
     noisy = [not np.array_equal(add(tone, seed, probability=0.25), tone) for seed in range(1000)]
     assert sum(noisy) == pytest.approx(250, abs=50)
@@ -80,7 +80,7 @@ def test_each_kind_is_drawn_about_equally_often():
     assert drawn[0] == pytest.approx(100, abs=25)
 
 
-def test_pauses_have_the_spectrum_of_the_corpus_s_pauses():
+def test_pauses_have_the_spectrum_of_pauses_in_the_corpus():
     noise = noise_of(1, lambda seed: make_speech(seed, pause_hz=1500.0), kinds=("pauses",), snr_db=LOUD)
     power, frequency = np.abs(np.fft.rfft(noise)) ** 2, np.fft.rfftfreq(16000, 1 / RATE)
     inside = (frequency > 1250) & (frequency < 1750)
@@ -109,7 +109,7 @@ def test_digital_silence_is_no_pause():
     np.testing.assert_array_equal(unchanged, tone)
 
 
-def test_a_pause_is_looked_for_in_several_utterances():
+def test_a_pause_is_searched_in_several_utterances():
     asked = []
 
     def draw_other(seed):
@@ -135,7 +135,7 @@ def test_babble_is_other_voices_equally_loud():
     assert shares == pytest.approx([0.25] * 4, abs=0.02)
 
 
-def test_babble_has_as_many_voices_as_are_asked_for():
+def test_babble_has_the_requested_number_of_voices():
     counts = set()
     for seed in range(60):
         asked = []

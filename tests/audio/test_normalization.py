@@ -22,7 +22,7 @@ def test_utterance_normalisation_gives_mean_zero_and_deviation_one():
 
 @pytest.mark.parametrize("waveform", [make_noise(400), torch.zeros(8000)], ids=["one frame", "digital silence"])
 @pytest.mark.parametrize("normalization", ["utterance", "sliding"])
-def test_features_that_do_not_move_become_zero(waveform, normalization):
+def test_constant_features_become_zero(waveform, normalization):
     features = compute_alone(make_front_end(deltas=1, normalization=normalization), waveform)
     torch.testing.assert_close(features, torch.zeros_like(features), atol=1e-5, rtol=0)
 
@@ -55,7 +55,7 @@ def test_statistics_without_a_frame_are_refused():
 
 
 @pytest.mark.parametrize("normalization", ["corpus", "speaker"])
-def test_normalisation_without_the_corpuss_statistics_is_refused(normalization):
+def test_normalisation_without_corpus_statistics_is_refused(normalization):
     with pytest.raises(ModelError, match=f"{normalization} normalisation has no statistics"):
         FrontEnd(FrontEndConfig(normalization=normalization))(make_noise(800)[None], torch.tensor([800]))
 
@@ -73,7 +73,7 @@ def test_impossible_statistics_are_refused(mean, std):
         make_front_end().set_statistics(mean, std)
 
 
-def test_saved_front_end_holds_its_statistics_and_nothing_that_the_configuration_gives():
+def test_saved_front_end_holds_only_its_statistics():
     front_end = make_front_end(normalization="corpus")
     state = front_end.state_dict()
     assert sorted(state) == ["mean", "std"]

@@ -86,7 +86,7 @@ def test_file_without_its_last_pages_draws_a_warning(content, caplog):
     assert warnings == ["a.ogg: its last Ogg page is not marked as the last; the end may be missing"]
 
 
-def test_tag_behind_the_last_page_is_no_damage(content, caplog):
+def test_tag_behind_the_last_page_is_not_damage(content, caplog):
     waveform, warnings = read_with_warnings(content + b"TAG" + bytes(125), caplog)
     assert (len(waveform.samples), warnings) == (SAMPLES, [])
 

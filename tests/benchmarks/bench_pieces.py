@@ -1,11 +1,11 @@
-"""What cutting a recording into pieces costs, wherever the knife falls, and how much of that a carried state wins back.
+"""Errors of recordings that are transcribed in pieces, with and without carried states.
 
     python tests/benchmarks/bench_pieces.py --model MODEL --corpus valid.jsonl --seconds 0.5 1 2
 
-Each recording is heard whole; in pieces of so many seconds that each begin anew; and in the same pieces, each from the
-forward direction's state in which the one before it ended. The pieces' log-probabilities are put together again before
-they are decoded, greedily, so that a word that was cut in two can still become one. Pieces are normalised as the model
-normalises: by their own frames with ``front_end.normalization: utterance``, which costs more than the cut itself.
+Each recording is transcribed whole, in pieces of a given length that start from the initial state, and in the same
+pieces with the forward state carried over. The log-probabilities of the pieces are joined before greedy decoding, so
+that a word at a cut can be recognised. With ``front_end.normalization: utterance`` each piece is normalised by its own
+frames, which costs more accuracy than the cuts.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from speechrnn.text.scores import difference_interval, score, word_errors
 
 
 def find_bounds(recognizer: Recognizer, num_samples: int, seconds: float) -> list[int]:
-    """Where pieces begin and end, in samples: whole rows of log-probabilities, none too short for one."""
+    """Bounds of the pieces, in samples. Each piece is a whole number of encoder frames and has at least one."""
     hop = round(recognizer.seconds_per_frame * recognizer.sample_rate)
     step = max(1, round(seconds / recognizer.seconds_per_frame)) * hop
     bounds = [start for start in range(0, num_samples, step) if recognizer.count_frames(num_samples - start) > 0]
     return [*bounds, num_samples]
 
 
-def hear_pieces(recognizer: Recognizer, samples: Tensor, bounds: list[int], *, carries: bool) -> Tensor:
-    """Log-probabilities (T', V) of a recording's pieces, put together."""
+def compute_pieces(recognizer: Recognizer, samples: Tensor, bounds: list[int], *, carries: bool) -> Tensor:
+    """Joined log-probabilities (T', V) of the pieces of a recording."""
     own = recognizer.make_state(torch.zeros(0))
     state, parts = own, []
     for begin, end in pairwise(bounds):
@@ -45,11 +45,11 @@ def hear_pieces(recognizer: Recognizer, samples: Tensor, bounds: list[int], *, c
 
 
 def transcribe(recognizer: Recognizer, recordings: list[Tensor], seconds: float | None, carries: bool) -> Iterator[str]:
-    """Texts, heard whole where no seconds are given."""
+    """Texts; each recording is one piece without ``seconds``."""
     decode = recognizer.choose_decoder(decoder="greedy").decode
     for samples in recordings:
         bounds = [0, len(samples)] if seconds is None else find_bounds(recognizer, len(samples), seconds)
-        log_probs = hear_pieces(recognizer, samples, bounds, carries=carries)
+        log_probs = compute_pieces(recognizer, samples, bounds, carries=carries)
         [[best, *_]] = decode(log_probs[None], torch.tensor([len(log_probs)]))
         yield normalize_for_scoring(recognizer.tokens.decode(best.tokens))
 

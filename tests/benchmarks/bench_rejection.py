@@ -1,10 +1,10 @@
-"""A closed task and what is none of it: spoken digits, and stretches of other speech.
+"""Rejection in a closed task: spoken digits against parts of other speech.
 
     python tests/benchmarks/bench_rejection.py --model runs/fsdd/model --digits runs/fsdd/valid.jsonl --others FOLDER
 
-Each digit is asked for once greedily and once with ``sentences`` (exactly one digit can be said). The others are
-stretches of the recordings in a folder, as long as the digits are, from places where somebody speaks. The equal error
-rate is where as many digits fall below the threshold of confidence as others stand above it.
+Each digit is decoded greedily and with ``sentences`` (exactly one digit). The others are parts of the recordings in a
+folder, as long as the digits, from places with speech. At the equal error rate, the share of digits below the
+confidence threshold equals the share of others above it.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from speechrnn.types import Waveform
 
 
 def cut_others(folder: Path, lengths: list[float], sample_rate: int, *, seed: int = 0) -> list[Waveform]:
-    """A stretch of a recording for each length, in seconds, beginning where it is loud."""
+    """A part of a recording for each length, in seconds, starting where the recording is loud."""
     rng = random.Random(seed)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
     found: list[Waveform] = []
@@ -39,7 +39,7 @@ def cut_others(folder: Path, lengths: list[float], sample_rate: int, *, seed: in
 
 
 def find_equal_error(digits: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """Equal error rate and the threshold of confidence that it is at."""
+    """Equal error rate and its confidence threshold."""
     thresholds = np.unique(np.concatenate([digits, others, [np.inf]]))
     rates = np.array([((digits < limit).mean(), (others >= limit).mean()) for limit in thresholds])
     at = int(np.argmin(np.abs(rates[:, 0] - rates[:, 1])))
@@ -47,9 +47,9 @@ def find_equal_error(digits: np.ndarray, others: np.ndarray) -> tuple[float, flo
 
 
 def find_confidences(model: Recognizer, sounds: list[Waveform], sentences: list[str]) -> np.ndarray:
-    """Of each, that of its least sure word; 0 where nothing is heard."""
-    heard = model.transcribe_many(sounds, sentences=sentences)
-    return np.array([min((word.confidence for word in one.words), default=0.0) for one in heard])
+    """Lowest word confidence of each recording; 0 without words."""
+    transcripts = model.transcribe_many(sounds, sentences=sentences)
+    return np.array([min((word.confidence for word in one.words), default=0.0) for one in transcripts])
 
 
 def main() -> None:
@@ -64,12 +64,12 @@ def main() -> None:
     sentences = sorted({row["text"] for row in rows})
     sounds = [read_audio(row["audio_filepath"], sample_rate=model.sample_rate, check_levels=False) for row in rows]
     for name, options in (("greedy", {}), ("closed", {"sentences": sentences})):
-        heard = model.transcribe_many(sounds, **options)
-        wrong = sum(one.text != row["text"] for one, row in zip(heard, rows, strict=True))
+        transcripts = model.transcribe_many(sounds, **options)
+        wrong = sum(one.text != row["text"] for one, row in zip(transcripts, rows, strict=True))
         print(f"{name}: {wrong} of {len(rows)} wrong")
     others = cut_others(args.others, [len(sound.samples) / sound.sample_rate for sound in sounds], model.sample_rate)
     rate, threshold = find_equal_error(*(find_confidences(model, each, sentences) for each in (sounds, others)))
-    print(f"equal error rate {100 * rate:.1f} % at a confidence of {threshold:.4f}; {len(others)} stretches")
+    print(f"equal error rate {100 * rate:.1f} % at a confidence of {threshold:.4f}; {len(others)} parts")
 
 
 if __name__ == "__main__":

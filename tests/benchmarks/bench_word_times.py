@@ -99,10 +99,12 @@ def compare(model: Path, recordings: list[Joined]) -> tuple[int, int, np.ndarray
     recognizer = load(model)
     starts, ends, total = [], [], 0
     samples = [recording.samples for recording in recordings]
-    for recording, heard in zip(recordings, recognizer.transcribe_many(samples, sample_rate=8000), strict=True):
-        said, words = iter(recording.words), iter(heard.words)
-        for operation, reference, hypothesis in align_words(" ".join(w for w, _, _ in recording.words), heard.text):
-            truth = next(said) if reference is not None else None
+    for recording, transcript in zip(recordings, recognizer.transcribe_many(samples, sample_rate=8000), strict=True):
+        references, words = iter(recording.words), iter(transcript.words)
+        for operation, reference, hypothesis in align_words(
+            " ".join(w for w, _, _ in recording.words), transcript.text
+        ):
+            truth = next(references) if reference is not None else None
             word = next(words) if hypothesis is not None else None
             total += truth is not None
             if operation == "equal" and truth is not None and word is not None:

@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What was heard, CPU time of the process, and time by the clock."""
+    """Transcripts, CPU time of the process, and elapsed time."""
 
     texts: list[str]
     cpu_seconds: float

@@ -76,7 +76,7 @@ def test_overlap_with_a_test_corpus_is_reported(train, capsys):
     assert "60 recordings" in said
 
 
-def test_a_configuration_says_what_it_would_make_of_a_corpus(train, tmp_path, capsys):
+def test_check_uses_the_settings_of_a_configuration(train, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(
         "front_end: {sample_rate: 8000}\nencoder: {hidden_size: 8, num_layers: 1, subsampling_factor: 60}\n"
     )
@@ -90,7 +90,7 @@ def test_durations_are_drawn(train, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["b.csv", "b.tsv", "b.jsonl", "b.jsonl.gz", "folder"])
-def test_a_corpus_is_converted_by_the_name_of_what_is_written(train, tmp_path, capsys, name):
+def test_the_output_name_chooses_the_format_of_a_conversion(train, tmp_path, capsys, name):
     assert main(["corpus", "convert", str(train), str(tmp_path / name)]) == 0
     assert "60 utterances as " in capsys.readouterr().out
     assert main(["corpus", "check", str(tmp_path / name)]) == 0
@@ -124,7 +124,7 @@ def test_errors_end_with_one_line_and_exit_code_2(train, tmp_path, monkeypatch, 
     assert said.count("\n") == 1
 
 
-def test_a_corpus_is_packed_and_what_cannot_be_is_named(train, tmp_path, capsys):
+def test_a_corpus_is_packed_and_unreadable_recordings_are_named(train, tmp_path, capsys):
     assert main(["corpus", "pack", str(train), str(tmp_path / "shards"), "--shard-size", "25"]) == 0
     said = capsys.readouterr()
     assert said.out.endswith("shards: 60 utterances (0.01 h) in 3 shards\n")
@@ -138,7 +138,7 @@ def test_a_corpus_is_packed_and_what_cannot_be_is_named(train, tmp_path, capsys)
     assert "rest: 9 utterances" in said.out
 
 
-def test_what_is_packed_is_not_converted(train, tmp_path, capsys):
+def test_a_packed_corpus_is_not_converted(train, tmp_path, capsys):
     assert main(["corpus", "pack", str(train), str(tmp_path / "shards")]) == 0
     assert main(["corpus", "convert", str(tmp_path / "shards"), str(tmp_path / "kaldi")]) == 2
     assert "convert the corpus that it was packed from" in capsys.readouterr().err

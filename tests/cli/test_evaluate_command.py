@@ -58,7 +58,7 @@ def error_of(capsys) -> str:
     return line.removeprefix("speechrnn: error: ")
 
 
-def test_scores_are_printed_for_a_person(capsys, evaluate, test_set):
+def test_scores_are_printed_as_a_table(capsys, evaluate, test_set):
     assert evaluate(test_set) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -70,7 +70,7 @@ def test_scores_are_printed_for_a_person(capsys, evaluate, test_set):
     assert raw.startswith("as written, capitals and punctuation included: WER ")
 
 
-def test_the_worst_utterances_are_shown_with_what_went_wrong(capsys, evaluate, corpus):
+def test_the_worst_utterances_are_shown_with_their_errors(capsys, evaluate, corpus):
     path, lines = corpus
     for number in range(3):
         lines[number]["text"] += " low" * (number + 1)
@@ -86,7 +86,7 @@ def test_the_worst_utterances_are_shown_with_what_went_wrong(capsys, evaluate, c
     assert len(shown) == 6
 
 
-def test_json_is_one_object_with_the_documented_keys_and_nothing_else(capsys, evaluate, test_set):
+def test_json_has_exactly_the_documented_keys(capsys, evaluate, test_set):
     assert evaluate(test_set, "--json") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -124,7 +124,7 @@ def test_confidences_are_calibrated_for_the_decoder_that_is_given(capsys, corpus
     shutil.copytree(tone_run.model, model)
     path, lines = corpus
     for line in lines[::2]:
-        line["text"] = "high"  # most of what is heard is wrong then
+        line["text"] = "high"  # most recognised words are wrong then
     arguments = ["evaluate", str(write_lines(path, lines)), "-m", str(model), "--device", "cpu"]
     assert main([*arguments, "--calibrate", "--decoder", "beam"]) == 0
     said = capsys.readouterr().err
@@ -222,7 +222,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(capsys, evaluate, test_set,
         ("test/test-0.wav", "no known format"),
     ],
 )
-def test_a_corpus_that_is_none_is_one_line(capsys, evaluate, tone_run, name, message):
+def test_an_invalid_corpus_is_one_line(capsys, evaluate, tone_run, name, message):
     assert evaluate(tone_run.folder / name) == 2
     assert message in error_of(capsys)
 
@@ -246,7 +246,7 @@ def test_a_corpus_with_a_fault_is_one_line(capsys, evaluate, corpus, line, messa
     assert message in error_of(capsys)
 
 
-def test_a_corpus_of_which_nothing_can_be_transcribed_is_refused(capsys, evaluate, tmp_path):
+def test_a_corpus_without_usable_recordings_is_refused(capsys, evaluate, tmp_path):
     soundfile.write(tmp_path / "click.wav", np.full(50, 0.1), 8000)
     line = {"audio_filepath": "click.wav", "duration": 50 / 8000, "text": "low"}
     assert evaluate(write_lines(tmp_path / "test.jsonl", [line])) == 2
@@ -269,7 +269,7 @@ def test_output_that_cannot_be_written_is_one_line(capsys, evaluate, test_set, t
     assert error_of(capsys).startswith(f"{tmp_path / 'results.json'}: cannot be written (")
 
 
-def test_no_model_and_no_corpus(capsys, test_set):
+def test_a_missing_model_and_a_missing_corpus_are_one_line(capsys, test_set):
     assert main(["evaluate", str(test_set)]) == 2
     assert error_of(capsys) == "no model: give -m M, or set SPEECHRNN_MODEL; see speechrnn evaluate --help"
     assert main(["evaluate", "-m", "runs/model"]) == 2
@@ -302,7 +302,7 @@ def test_a_model_of_a_newer_format_or_with_wrong_shapes_is_one_line(capsys, test
     assert "head.projection.bias: expected (4,) float32 by config.json, got (3,) float32" in error_of(capsys)
 
 
-def test_help_says_what_is_written_and_shows_an_example(capsys):
+def test_help_describes_the_output_and_shows_an_example(capsys):
     assert main(["evaluate", "--help"]) == 0
     out = capsys.readouterr().out
     for words in (

@@ -32,7 +32,7 @@ def test_page_picture_and_states_are_written_and_named(inspect, tmp_path, capsys
     assert set(states.files) == {"layer_1_forward", "layer_1_backward", "seconds", "posteriors"}
 
 
-def test_without_more_it_writes_two_files_here_and_no_cover_picture_is_lost(inspect, tmp_path, monkeypatch):
+def test_by_default_two_files_are_written_here_and_none_is_replaced(inspect, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clip.png").write_bytes(b"cover")
     assert inspect() == 0
@@ -67,7 +67,7 @@ def test_errors_end_with_one_line_and_exit_code_2(inspect, tmp_path, monkeypatch
     assert not list(tmp_path.glob("*.html"))
 
 
-def test_a_file_that_is_no_recording_is_named(inspect, tmp_path, capsys):
+def test_a_file_that_is_not_a_recording_is_named(inspect, tmp_path, capsys):
     (tmp_path / "page.html").write_text("no sound", encoding="utf-8")
     assert inspect(audio=tmp_path / "page.html") == 2
     assert "page.html" in capsys.readouterr().err

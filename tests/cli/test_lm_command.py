@@ -25,7 +25,7 @@ def text(tmp_path):
     return path
 
 
-def test_a_model_is_built_from_text_as_models_write_it(text, tmp_path, capsys):
+def test_a_language_model_is_built_from_normalised_text(text, tmp_path, capsys):
     assert main(["lm", "build", str(text), "--order", "3", "-o", str(tmp_path / "lm.arpa")]) == 0
     model = read_arpa(tmp_path / "lm.arpa")
     assert model.order == 3
@@ -52,7 +52,7 @@ def test_pruning_and_a_smaller_vocabulary(text, tmp_path):
     assert ("three", "one") not in list_known(model, 2)
 
 
-def test_text_is_cut_and_written_as_a_model_does(make_tiny_model, text, tmp_path, capsys):
+def test_text_is_tokenised_and_normalised_as_by_a_model(make_tiny_model, text, tmp_path, capsys):
     tokens = SentencePieceTokens.build(["SEVEN THREE", "SEVEN THREE ONE", "ITS ONE"] * 5, vocabulary_size=13)
     model = replace(make_tiny_model(tokens=tokens), text=TextConfig(case="upper", apostrophes="remove"))
     save_model(tmp_path / "model", model)
@@ -102,7 +102,7 @@ def test_errors_end_with_one_line_and_exit_code_2(text, tmp_path, monkeypatch, c
     assert not list(tmp_path.glob("*.arpa"))
 
 
-def test_a_model_that_opens_at_once_is_written_by_its_ending(text, tmp_path):
+def test_the_binary_format_is_chosen_by_the_file_name(text, tmp_path):
     from speechrnn.decoding.kernels import query
 
     def ask(model):
@@ -134,6 +134,6 @@ def test_hotwords_are_phrases_with_or_without_a_bonus(written, expected):
 @pytest.mark.parametrize(
     ("written", "message"), [("a,,b", "separated by commas"), ("a:much", "got 'much'"), ("", "as in")]
 )
-def test_hotwords_that_are_none_are_named(written, message):
+def test_invalid_hotwords_are_named(written, message):
     with pytest.raises(ConfigError, match=message):
         _parse_hotwords(written)

@@ -63,7 +63,7 @@ def test_every_command_has_help_with_its_example(capsys, name):
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], ["corpus", "--help"], *([*name.split(), "--help"] for name in COMMANDS)]
 )
-def test_help_needs_nothing_heavy(arguments):
+def test_help_imports_no_heavy_library(arguments):
     script = (
         "import sys; from speechrnn.cli.main import main; code = main(sys.argv[1:]); "
         "assert not {'torch', 'numpy', 'rich', 'lhotse', 'lightning'} & set(sys.modules); sys.exit(code)"
@@ -102,14 +102,14 @@ def test_an_error_is_answered_in_one_line(capsys, command, arguments, line):
     assert (captured.out, captured.err) == ("", f"speechrnn: error: {line}\n")
 
 
-def test_a_command_gets_its_arguments_and_its_code_is_returned(command):
+def test_a_command_gets_its_arguments_and_returns_its_exit_code(command):
     seen = []
     command(lambda args, rest: seen.append((args.number, rest)) or 1)
     assert main(["evaluate", "--number", "7"]) == 1
     assert seen == [(7, [])]
 
 
-def test_what_the_parser_does_not_know_goes_on_where_it_is_wanted(command):
+def test_unknown_options_are_passed_on_to_commands_that_want_them(command):
     seen = []
     command(lambda args, rest: seen.append((args.number, rest)) or 0, TAKES_REST=True)
     assert main(["evaluate", "--encoder.hidden_size", "256", "--number", "7", "--numb=3", "--x", "-1.5"]) == 0
@@ -204,18 +204,18 @@ def run_shell(command, **environment):
 @pytest.mark.parametrize(
     ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
 )
-def test_standard_output_that_takes_nothing_is_one_line(arguments, redirection, reason):
+def test_a_failing_standard_output_is_one_line(arguments, redirection, reason):
     done = run_shell(f"{arguments} {redirection}")
     line = f"speechrnn: error: standard output: cannot be written ({reason}); check it, or write to a file\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
-def test_standard_error_that_takes_nothing_changes_no_result():
+def test_a_failing_standard_error_does_not_change_results():
     for redirection in ("2>/dev/full", "2>&-"):
         assert run_shell(f"nonsense {redirection}").returncode == 2
 
 
-def test_help_in_an_encoding_without_its_characters():
+def test_help_works_in_an_encoding_without_its_characters():
     done = run_shell("train --help", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "--config FILE" in done.stdout
@@ -248,7 +248,7 @@ def test_a_long_message_is_shortened(capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes")
-def test_a_reader_who_leaves_early_draws_no_complaint():
+def test_a_closed_pipe_is_not_reported():
     read, write = os.pipe()
     os.close(read)
     try:

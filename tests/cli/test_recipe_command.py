@@ -110,7 +110,7 @@ def stages_in(text: str) -> list[str]:
     return [line.split()[1] for line in text.splitlines() if line.endswith(" …")]
 
 
-def test_a_recipe_prints_its_table_and_where_everything_is(capsys, recipe, output):
+def test_a_recipe_prints_its_table_and_the_paths_of_its_output(capsys, recipe, output):
     assert recipe("--seed", 3) == 0
     captured = capsys.readouterr()
     assert stages_in(captured.err) == ["prepare", "check", "train", "evaluate", "report"]
@@ -134,7 +134,7 @@ def test_a_second_call_does_nothing_and_prints_the_same(capsys, finished, finish
     assert captured.err.count("already done") == 5
 
 
-def test_stages_stop_where_they_are_reported_and_print_no_table_before_there_is_one(capsys, recipe, output):
+def test_stages_stop_at_the_requested_stage_without_a_table(capsys, recipe, output):
     for stage, made in (("prepare", "train.jsonl"), ("check", "left_out.jsonl"), ("train", "model")):
         assert not (output / made).exists()
         assert recipe("--stage", stage) == 0
@@ -151,7 +151,7 @@ def test_a_stage_run_again_does_not_print_the_results_of_the_model_before(capsys
     assert capsys.readouterr().out == ""
 
 
-def test_check_says_what_would_be_trained_on(capsys, recipe):
+def test_check_reports_what_would_be_trained_on(capsys, recipe):
     assert recipe("--stage", "check") == 0
     assert (
         "60 training utterances (0.01 h), 15 for validation, 0 left out; 4 tokens: <blank> high low middle"
@@ -178,7 +178,7 @@ def test_a_test_recording_that_cannot_be_transcribed_is_exit_code_1(capsys, reci
     assert "counts as not recognised: test-0: 0.01" in capsys.readouterr().err
 
 
-def test_every_fold_in_turn_ends_with_a_table_of_them(capsys, recipe, output):
+def test_all_folds_end_with_one_table(capsys, recipe, output):
     assert recipe("--fold", "all") == 0
     out = capsys.readouterr().out
     assert {path.name for path in output.iterdir()} == {"fold-s0", "fold-s1", "fold-s2"}
@@ -197,7 +197,7 @@ def test_every_fold_in_turn_ends_with_a_table_of_them(capsys, recipe, output):
         assert f"s{number}" not in speakers
 
 
-def test_one_fold_prints_its_own_table_alone(capsys, recipe, output):
+def test_one_fold_prints_only_its_table(capsys, recipe, output):
     assert recipe("--fold", "s1", "--stage", "prepare") == 0
     assert recipe("--fold", "s1") == 0
     out = capsys.readouterr().out
@@ -211,14 +211,14 @@ def test_folds_stop_at_a_stage_without_a_table(capsys, recipe, output):
     assert len(list(output.glob("fold-*/train.jsonl"))) == 3
 
 
-def test_the_output_is_runs_and_the_recipes_name(capsys, folder, source, tmp_path, monkeypatch):
+def test_the_default_output_is_runs_and_the_name_of_the_recipe(capsys, folder, source, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert main(["recipe", str(folder), "--source", str(source), *SETTINGS, "--stage", "prepare"]) == 0
     assert (tmp_path / "here" / "runs" / "tones" / "train.jsonl").is_file()
 
 
-def test_settings_on_the_command_line_win_over_the_recipes(recipe, folder, output):
+def test_settings_on_the_command_line_take_precedence_over_the_recipe(recipe, folder, output):
     with (folder / "config.yaml").open("a") as file:
         file.write("encoder: {cell: lstm}\nseed: 7\n")
     assert recipe("--stage", "train", "--encoder.hidden_size=12", "--seed", 9) == 0
@@ -227,7 +227,7 @@ def test_settings_on_the_command_line_win_over_the_recipes(recipe, folder, outpu
     assert (made["provenance"]["training"]["seed"], made["provenance"]["recipe"]) == (9, "tones")
 
 
-def test_a_trained_model_is_not_replaced_because_of_another_setting(capsys, finished, output):
+def test_another_setting_does_not_replace_a_trained_model(capsys, finished, output):
     weights = (output / "model" / "model.safetensors").read_bytes()
     assert finished("--encoder.hidden_size", "12") == 2
     assert error_of(capsys) == (
@@ -261,21 +261,21 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(capsys, recipe, output, arg
 
 
 @pytest.mark.parametrize("missing", ["prepare.py", "config.yaml"])
-def test_a_folder_that_is_no_recipe_is_one_line(capsys, recipe, folder, missing):
+def test_a_folder_without_a_recipe_is_one_line(capsys, recipe, folder, missing):
     (folder / missing).unlink()
     for arguments in ([], ["--fold", "all"]):
         assert recipe(*arguments) == 2
         assert error_of(capsys) == f"{folder}: has no {missing}; a recipe is a folder with prepare.py and config.yaml"
 
 
-def test_no_folder_and_a_folder_that_is_not_there(capsys):
+def test_a_missing_folder_argument_and_a_missing_folder_are_one_line(capsys):
     assert main(["recipe"]) == 2
     assert error_of(capsys) == "the following arguments are required: FOLDER; see speechrnn recipe --help"
     assert main(["recipe", "/no/such/recipe"]) == 2
     assert error_of(capsys).startswith("/no/such/recipe: has no prepare.py")
 
 
-def test_a_recipe_without_folds_says_so(capsys, recipe, folder):
+def test_a_fold_of_a_recipe_without_folds_is_refused(capsys, recipe, folder):
     (folder / "prepare.py").write_text(PREPARE.replace("def folds", "def no_folds"))
     for fold in ("all", "s1"):
         assert recipe("--fold", fold) == 2
@@ -308,13 +308,13 @@ def test_manifests_with_a_fault_are_one_line(capsys, recipe, folder, output, lin
     assert not (output / "model").exists()
 
 
-def test_a_recipe_that_prepares_nothing_is_one_line(capsys, recipe, folder, output):
+def test_a_recipe_without_manifests_is_one_line(capsys, recipe, folder, output):
     (folder / "prepare.py").write_text("def prepare(source, output, *, seed, fold=None): ...")
     assert recipe() == 2
     assert error_of(capsys).startswith(f"data.train: no train.jsonl in {output}, {folder}, .;")
 
 
-def test_a_corpus_of_which_nothing_can_be_trained_on_is_one_line(capsys, recipe, folder):
+def test_a_corpus_without_usable_utterances_is_one_line(capsys, recipe, folder):
     (folder / "prepare.py").write_text(
         PREPARE.replace("        chosen = ", "            line['text'] = 'low ' * 99\n        chosen = ")
     )
@@ -338,7 +338,7 @@ def test_an_unknown_fold_leaves_nothing_behind(capsys, recipe, output):
     ("code", "message"),
     [("", "prepare.py: expected a function prepare, found none"), ("x =", "prepare.py line 1: not valid Python (")],
 )
-def test_a_prepare_that_is_none_is_one_line(capsys, recipe, folder, code, message):
+def test_an_invalid_prepare_is_one_line(capsys, recipe, folder, code, message):
     (folder / "prepare.py").write_text(code)
     assert recipe() == 2
     assert message in error_of(capsys)
@@ -352,7 +352,7 @@ def test_a_damaged_record_is_one_line(capsys, recipe, output):
     assert f"{output / 'stages.json'}: cannot be read as JSON" in error_of(capsys)
 
 
-def test_a_test_set_that_is_not_there_is_found_before_training(capsys, recipe, folder, output):
+def test_a_missing_test_set_is_found_before_training(capsys, recipe, folder, output):
     with (folder / "prepare.py").open("a") as file:
         file.write("    (output / 'test.jsonl').unlink()\n")
     assert recipe() == 2
@@ -360,7 +360,7 @@ def test_a_test_set_that_is_not_there_is_found_before_training(capsys, recipe, f
     assert not (output / "model").exists()
 
 
-def test_a_check_of_a_finished_run_undoes_nothing(capsys, finished):
+def test_checking_a_finished_run_changes_nothing(capsys, finished):
     assert finished("--stage", "check") == 0
     capsys.readouterr()
     assert finished() == 0
@@ -368,7 +368,7 @@ def test_a_check_of_a_finished_run_undoes_nothing(capsys, finished):
 
 
 @pytest.mark.parametrize("stage", ["prepare", "check"])
-def test_a_stage_run_again_does_not_make_a_trained_model_fair_game(capsys, finished, stage):
+def test_rerunning_a_stage_does_not_allow_replacing_a_trained_model(capsys, finished, stage):
     assert finished("--stage", stage) == 0
     capsys.readouterr()
     assert finished("--encoder.hidden_size", "12") == 2
@@ -382,7 +382,7 @@ def test_a_stage_after_a_new_preparation_is_run_again(capsys, finished):
     assert stages_in(capsys.readouterr().err) == ["check", "train"]
 
 
-def test_the_table_says_what_was_left_out(capsys, recipe, folder, output):
+def test_the_table_reports_what_was_left_out(capsys, recipe, folder, output):
     spoil(folder, "train", text="low " * 50)
     assert recipe() == 1
     assert f"1 utterances left out of training, see {output / 'left_out.jsonl'}." in capsys.readouterr().out

@@ -21,7 +21,7 @@ SETTINGS = [part for name, value in TONE_SETTINGS.items() for part in (f"--{name
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory) -> Path:
-    """A folder with a corpus that nobody spoils."""
+    """A folder with a corpus that no test changes."""
     folder = tmp_path_factory.mktemp("train-command")
     make_tone_configuration(folder)
     return folder
@@ -86,7 +86,7 @@ def error_of(capsys) -> str:
     return last.removeprefix("speechrnn: error: ")
 
 
-def test_the_models_folder_is_all_that_goes_to_standard_output(capsys, train, output):
+def test_standard_output_is_only_the_folder_of_the_model(capsys, train, output):
     assert train() == 0
     captured = capsys.readouterr()
     assert captured.out == f"{output / 'model'}\n"
@@ -96,7 +96,7 @@ def test_the_models_folder_is_all_that_goes_to_standard_output(capsys, train, ou
     assert speechrnn.load(output / "model").num_parameters == 7780
 
 
-def test_settings_on_the_command_line_win_over_the_file(train, configuration, output):
+def test_settings_on_the_command_line_take_precedence_over_the_file(train, configuration, output):
     with configuration.open("a") as file:
         file.write("seed: 3\nencoder: {cell: lstm}\n")
     assert train("--encoder.hidden_size=12", "--augment.speed", "[0.9, 1.0]", "--seed", "4") == 0
@@ -106,7 +106,9 @@ def test_settings_on_the_command_line_win_over_the_file(train, configuration, ou
     assert made["provenance"]["training"]["seed"] == 4
 
 
-def test_the_output_is_runs_and_the_name_of_the_configurations_folder(capsys, configuration, tmp_path, monkeypatch):
+def test_the_default_output_is_runs_and_the_folder_name_of_the_configuration(
+    capsys, configuration, tmp_path, monkeypatch
+):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert main(["train", "--config", str(configuration), *SETTINGS, "--trainer.max_epochs", "1"]) == 0
@@ -114,7 +116,7 @@ def test_the_output_is_runs_and_the_name_of_the_configurations_folder(capsys, co
     assert (tmp_path / "here" / "runs" / "own" / "model" / "config.json").is_file()
 
 
-def test_what_cannot_be_aligned_is_listed_and_exit_code_1(capsys, train, output, short_utterance):
+def test_utterances_that_cannot_be_aligned_are_listed_with_exit_code_1(capsys, train, output, short_utterance):
     assert train() == 1
     captured = capsys.readouterr()
     assert captured.out == f"{output / 'model'}\n"
@@ -126,7 +128,7 @@ def test_what_cannot_be_aligned_is_listed_and_exit_code_1(capsys, train, output,
     assert [json.loads(line)["id"] for line in (output / "left_out.jsonl").read_text().splitlines()] == ["short"]
 
 
-def test_a_trained_model_is_replaced_only_when_asked(capsys, train, output):
+def test_a_trained_model_is_replaced_only_on_request(capsys, train, output):
     (output / "model").mkdir(parents=True)
     assert train() == 2
     assert error_of(capsys) == (f"{output}: already holds a trained model; pass another --output, or --overwrite")
@@ -200,7 +202,7 @@ def test_a_wrong_configuration_is_one_line(capsys, tmp_path, text, message):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_there_is_one_line(capsys, train):
+def test_a_missing_device_is_one_line(capsys, train):
     assert train("--trainer.accelerator", "gpu") == 2
     assert "trainer: No supported gpu backend found" in error_of(capsys)
 
@@ -225,7 +227,7 @@ def test_an_interruption_ends_in_one_line_and_exit_code_130(capsys, train, outpu
     assert not (output / "model").exists()
 
 
-def test_an_epoch_without_validation_tells_none(capsys, train):
+def test_an_epoch_without_validation_reports_none(capsys, train):
     assert train("--trainer.max_epochs", 2, "--trainer.check_val_every_n_epoch", 2) == 0
     first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("speechrnn: epoch ")]
     assert re.fullmatch(r"speechrnn: epoch 1: loss \d+\.\d+, gradient norm [^v]* [\d,]{1,7} h of audio/h", first)
@@ -258,7 +260,7 @@ def test_a_validation_utterance_shorter_than_a_frame_is_named(capsys, train, con
     assert "speechrnn: warning: left out of validation: click: shorter than one frame" in capsys.readouterr().err
 
 
-def test_no_configuration_and_a_folder_for_one(capsys, tmp_path):
+def test_a_missing_configuration_and_a_folder_in_its_place_are_one_line(capsys, tmp_path):
     assert main(["train"]) == 2
     assert error_of(capsys) == "expected one of --config FILE, --resume DIR and --rerun-step DIR, got none of them"
     assert main(["train", "--config", str(tmp_path)]) == 2
@@ -291,7 +293,7 @@ def test_a_fault_in_a_corpus_is_one_line(capsys, train, configuration, short_utt
         ("", "all transcripts are empty"),
     ],
 )
-def test_a_corpus_that_nothing_can_be_learned_from_is_one_line(capsys, train, configuration, text, message):
+def test_a_corpus_without_learnable_text_is_one_line(capsys, train, configuration, text, message):
     manifest = configuration.parent / "train.jsonl"
     write_lines(manifest, [{**line, "text": text} for line in read_lines(manifest)])
     assert train() == 2
@@ -367,13 +369,13 @@ def test_manifests_are_found_from_anywhere_by_their_full_path(capsys, train, con
         (["--rerun-step", "nowhere"], "--rerun-step nowhere: no saved step there; pass a folder of a run's faults/"),
     ],
 )
-def test_an_error_in_taking_up_a_run_is_one_line(capsys, monkeypatch, tmp_path, arguments, words):
+def test_an_error_in_resuming_is_one_line(capsys, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *arguments]) == 2
     assert words in error_of(capsys)
 
 
-def test_a_step_that_was_not_taken_is_replayed_as_a_table(capsys, train, output):
+def test_rerunning_a_skipped_step_prints_a_table(capsys, train, output):
     assert train("--optimizer.learning_rate", "1e9", "--trainer.gradient_clip_val", "0") == 2
     faults = sorted((output / "faults").iterdir())
     assert len(faults) >= 5
@@ -407,7 +409,7 @@ def test_an_empty_configuration_takes_all_settings_from_the_command_line(configu
         (["--optimizer.learning_rate", "1e400"], "optimizer.learning_rate: expected a number in (0, "),
     ],
 )
-def test_a_setting_that_cannot_hold_is_one_line(capsys, configuration, arguments, message):
+def test_an_impossible_setting_is_one_line(capsys, configuration, arguments, message):
     configuration.write_text("encoder: {hidden_size: 8, num_layers: 1}\n")
     assert main(["train", "--config", str(configuration), *arguments]) == 2
     assert message in error_of(capsys)

@@ -63,7 +63,7 @@ def test_one_recording_prints_any_format(capsys, transcribe, recordings, recogni
     assert capsys.readouterr().out == getattr(recognizer.transcribe(recordings[1]), f"to_{name}")()
 
 
-def test_channel_is_taken(capsys, transcribe, recordings, recognizer):
+def test_the_channel_option_selects_the_channel(capsys, transcribe, recordings, recognizer):
     assert transcribe(recordings[2], "--channel", "1") == 0
     assert capsys.readouterr().out == recognizer.transcribe(recordings[2], channel=1).text + "\n"
 
@@ -74,7 +74,9 @@ def test_model_is_read_from_the_environment(capsys, recordings, tiny_model_folde
     assert capsys.readouterr().out.strip()
 
 
-def test_output_folder_gets_every_format_and_no_two_files_meet(capsys, transcribe, recordings, recognizer, tmp_path):
+def test_the_output_folder_gets_every_format_without_name_collisions(
+    capsys, transcribe, recordings, recognizer, tmp_path
+):
     output = tmp_path / "made" / "here"
     assert transcribe(*recordings, "-o", str(output), "-f", "all") == 0
     assert capsys.readouterr().out == ""
@@ -87,7 +89,7 @@ def test_output_folder_gets_every_format_and_no_two_files_meet(capsys, transcrib
         assert json.loads((output / f"{name}.json").read_text(encoding="utf-8"))["text"] == expected.text
 
 
-def test_names_never_meet():
+def test_output_names_never_collide():
     paths = ["x/a.wav", "y/A.wav", "a-2.wav", "a.flac", "x/a.wav", "b.tar.ogg"]
     assert choose_names(paths) == {
         "x/a.wav": "a",
@@ -124,19 +126,19 @@ def test_damaged_recording_is_transcribed_with_a_warning_and_exit_code_1(capsys,
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_nothing_done_is_exit_code_2(capsys, transcribe, tmp_path, count):
+def test_exit_code_2_if_no_recording_was_transcribed(capsys, transcribe, tmp_path, count):
     assert transcribe(*[str(tmp_path / f"{number}.wav") for number in range(count)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert [line.rsplit(": ", 1)[1] for line in captured.err.splitlines()] == ["no such file"] * count
 
 
-def test_folder_asks_for_its_files(capsys, transcribe, tmp_path):
+def test_a_folder_is_refused_with_a_hint_at_its_files(capsys, transcribe, tmp_path):
     assert transcribe(str(tmp_path)) == 2
     assert capsys.readouterr().err == f"speechrnn: error: {tmp_path}: a folder, not a recording; name the files in it\n"
 
 
-def test_too_short_a_recording(capsys, transcribe, tmp_path):
+def test_a_recording_that_is_too_short_is_one_line(capsys, transcribe, tmp_path):
     path = tmp_path / "click.wav"
     soundfile.write(path, np.full(100, 0.1), 8000)
     assert transcribe(str(path)) == 2
@@ -200,7 +202,7 @@ def test_output_that_is_a_file(capsys, transcribe, recordings):
     assert f"-o {recordings[1]}: cannot be created" in capsys.readouterr().err
 
 
-def test_warnings_say_what_was_measured(capsys, transcribe, tmp_path):
+def test_warnings_state_the_measured_values(capsys, transcribe, tmp_path):
     path = tmp_path / "quiet.wav"
     soundfile.write(path, np.zeros(8000), 8000)
     assert transcribe(str(path)) == 0
@@ -208,9 +210,7 @@ def test_warnings_say_what_was_measured(capsys, transcribe, tmp_path):
 
 
 @pytest.mark.parametrize("has_output", [True, False])
-def test_the_progress_bar_keeps_out_of_standard_output(
-    capsys, transcribe, recordings, tmp_path, monkeypatch, has_output
-):
+def test_the_progress_bar_is_not_on_standard_output(capsys, transcribe, recordings, tmp_path, monkeypatch, has_output):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     output = ["-o", str(tmp_path / "out")] if has_output else []
     assert transcribe(str(tmp_path / "no.wav"), *recordings, *output) == 1
@@ -233,13 +233,13 @@ def test_a_recording_whose_name_begins_with_a_dash_follows_two_dashes(
     assert capsys.readouterr().out.splitlines() == expected
 
 
-def test_the_folder_of_a_run_stands_for_the_model_in_it(capsys, tiny_model_folder, recordings, tmp_path):
+def test_the_folder_of_a_run_selects_its_model(capsys, tiny_model_folder, recordings, tmp_path):
     shutil.copytree(tiny_model_folder, tmp_path / "run" / "model")
     assert main(["transcribe", recordings[0], "-m", str(tmp_path / "run"), "--device", "cpu", "-f", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == str(tmp_path / "run")
 
 
-def test_a_model_of_five_thousand_letters_is_a_short_line(capsys, recordings):
+def test_a_model_name_of_5000_letters_is_one_short_line(capsys, recordings):
     assert main(["transcribe", recordings[0], "-m", "x" * 5000]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith("cannot be opened (File name too long); check the path")
@@ -264,7 +264,7 @@ def test_a_read_error_of_one_recording_does_not_end_the_run(capsys, transcribe, 
     assert captured.err.startswith("speechrnn: error: /proc/self/mem: cannot be read")
 
 
-def test_a_file_name_breaks_no_column(capsys, transcribe, recordings, tmp_path, recognizer):
+def test_a_file_name_with_tabs_keeps_the_columns(capsys, transcribe, recordings, tmp_path, recognizer):
     path = tmp_path / "ta\tb\nnew \x1b[31m.wav"
     shutil.copy(recordings[0], path)
     assert transcribe(str(path), recordings[1]) == 0

@@ -31,12 +31,12 @@ def test_no_batch_exceeds_the_budget_unless_one_utterance_does():
             assert batches.padded_seconds(batch) <= 60 or batch == [300]
 
 
-def test_every_epoch_has_as_many_batches_as_promised():
+def test_every_epoch_has_the_announced_number_of_batches():
     batches = DurationBatches(librispeech_like(777), batch_seconds=100, seed=1)
     assert {len(batches.plan(epoch)) for epoch in range(8)} == {len(batches)}
 
 
-def test_plans_depend_on_seed_and_epoch_and_on_nothing_else():
+def test_plans_depend_only_on_seed_and_epoch():
     def make(seed):
         return DurationBatches(librispeech_like(300), batch_seconds=60, seed=seed)
 
@@ -53,7 +53,7 @@ def make_sharded(count=600, shard_size=50, shards_at_once=3, **options):
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_in_shards_too_every_utterance_comes_once_and_the_budget_is_kept(epoch):
+def test_with_shards_every_utterance_occurs_once_and_the_budget_is_kept(epoch):
     batches, _ = make_sharded()
     planned = batches.plan(epoch)
     assert sorted(member for batch in planned for member in batch) == list(range(600))
@@ -79,7 +79,7 @@ def test_only_a_few_shards_are_read_at_a_time():
     assert set().union(*seen) == set(shards)
 
 
-def test_groups_of_like_shards_are_not_shuffled_alike():
+def test_equal_groups_of_shards_are_shuffled_differently():
     seconds = [1.0 + number % 50 / 50 for number in range(200)]  # four shards of the same durations
     shards = [f"{number // 50}.tar" for number in range(200)]
     batches = ShardedBatches(seconds, shards, shards_at_once=1, batch_seconds=10, seed=0)
@@ -87,7 +87,7 @@ def test_groups_of_like_shards_are_not_shuffled_alike():
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_groups_come_in_another_order_in_another_epoch():
+def test_groups_are_reordered_in_each_epoch():
     batches, shards = make_sharded()
     first = [shards[batches.plan(epoch)[5][0]] for epoch in range(1, 9)]
     assert len(set(first)) > 2
@@ -109,7 +109,7 @@ def test_copies_of_weighted_utterances_keep_their_names_in_shards():
     assert len(set(members.tolist())) == len(members)
 
 
-def test_one_group_of_shards_is_a_corpus_without_them():
+def test_one_group_of_shards_is_planned_like_a_corpus_without_shards():
     batches, _ = make_sharded(shards_at_once=100)
     assert len(batches.parts) == 1
     assert batches.padding_share() == pytest.approx(batches.parts[0].padding_share())
@@ -157,7 +157,7 @@ def count_members(batches, epoch):
     return np.bincount(np.array(members) % 300, minlength=300)
 
 
-def test_weights_say_how_often_an_epoch_has_an_utterance():
+def test_weights_set_how_often_an_utterance_occurs_in_an_epoch():
     batches = make_weighted()
     per_epoch = np.stack([count_members(batches, epoch) for epoch in range(40)])
     once, often, seldom = (per_epoch[:, first::3] for first in range(3))
@@ -169,7 +169,7 @@ def test_weights_say_how_often_an_epoch_has_an_utterance():
     assert (seldom.sum(axis=0) > 0).all()  # each has its turn
 
 
-def test_with_weights_epochs_are_equally_long_and_batches_keep_the_budget():
+def test_with_weights_epochs_have_equal_lengths_and_batches_keep_the_budget():
     batches = make_weighted()
     assert {len(batches.plan(epoch)) for epoch in range(8)} == {len(batches)}
     assert max(batches.padded_seconds(batch) for batch in batches.plan(3)) <= 60
@@ -177,7 +177,7 @@ def test_with_weights_epochs_are_equally_long_and_batches_keep_the_budget():
     assert batches.plan(2) == make_weighted().plan(2)
 
 
-def test_ten_recordings_among_thousands_that_are_seldom_taken_fill_batches():
+def test_ten_recordings_among_thousands_of_rare_ones_fill_batches():
     """Not as with as many buckets as all of them would fill: a batch held one, and the seldom came too often."""
     seconds = librispeech_like(2410) / 20
     weights = [1.0] * 10 + [10 / 2400] * 2400
@@ -188,7 +188,7 @@ def test_ten_recordings_among_thousands_that_are_seldom_taken_fill_batches():
     assert len(members) < 5
 
 
-def test_weights_of_one_change_nothing_and_validation_knows_none():
+def test_weights_of_one_change_nothing_and_validation_ignores_weights():
     plain = DurationBatches(librispeech_like(300), batch_seconds=60, seed=0)
     weighted = DurationBatches(librispeech_like(300), batch_seconds=60, seed=0, weights=[1.0] * 300)
     assert plain.plan(3) == weighted.plan(3)

@@ -71,7 +71,7 @@ def test_characters_that_the_model_lacks_are_named(corpus):
     assert item.reason.startswith("transcript 'a€b': the model has no token for '€' (U+20AC)")
 
 
-def test_the_text_is_normalised_before_it_is_judged(corpus):
+def test_the_text_is_normalised_before_it_is_checked(corpus):
     cuts = corpus(("u", 800, "A-B!"), ("v", 800, "!!"))
     usable, left_out = check(cuts, normalize=lambda text: text.lower().replace("-", " ").replace("!", ""))
     assert (usable[0].text, list(usable[0].tokens)) == ("a b", TOKENS.encode("a b"))
@@ -91,7 +91,7 @@ def test_a_checked_utterance_has_everything_for_training(corpus, tmp_path):
     assert (utterance.text, list(utterance.tokens), utterance.speaker) == ("one two", [1, 2], "f1")
 
 
-def test_an_utterance_with_an_unknown_character_is_described_all_the_same(corpus):
+def test_an_utterance_with_an_unknown_character_is_still_described(corpus):
     [cut] = corpus(("u", 800, "a€"))
     utterance, reason = encode_utterance(cut, tokens=TOKENS, normalize=str)
     assert reason is not None
@@ -100,14 +100,14 @@ def test_an_utterance_with_an_unknown_character_is_described_all_the_same(corpus
 
 @pytest.mark.parametrize("from_rate", [8000, 11025, 22050, 44100, 48000])
 @pytest.mark.parametrize("to_rate", [8000, 16000])
-def test_the_counted_samples_are_those_that_are_read(corpus, from_rate, to_rate):
+def test_counted_samples_equal_read_samples(corpus, from_rate, to_rate):
     for cut in corpus(*((f"u{samples}", samples, "a") for samples in (1237, 1238, 1241, 1250)), sample_rate=from_rate):
         utterance, _ = encode_utterance(cut, tokens=TOKENS, normalize=str)
         assert len(read_utterance(utterance, sample_rate=to_rate).samples) == utterance.count_samples(to_rate)
 
 
 @pytest.mark.parametrize("from_rate", [8000, 22050])
-def test_the_counted_samples_of_segments_are_those_that_are_read(corpus, tmp_path, from_rate):
+def test_counted_samples_of_segments_equal_read_samples(corpus, tmp_path, from_rate):
     total = 4001
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, total), from_rate)
     starts = [0.0, 0.5, 100.25, 100.5, 1000.5, 4000.25]
@@ -125,7 +125,7 @@ def test_the_counted_samples_of_segments_are_those_that_are_read(corpus, tmp_pat
             assert len(read_utterance(utterance, sample_rate=to_rate).samples) == utterance.count_samples(to_rate)
 
 
-def test_a_segment_is_that_part_of_the_recording(corpus, tmp_path):
+def test_a_segment_equals_that_part_of_the_recording(corpus, tmp_path):
     soundfile.write(tmp_path / "long.wav", np.linspace(-0.5, 0.5, 8000), 8000, subtype="FLOAT")
     whole, _ = soundfile.read(tmp_path / "long.wav", dtype="float32")
     [cut] = corpus(Utterance("u", tmp_path / "long.wav", "a", seconds=0.25, start=0.5))
@@ -144,7 +144,7 @@ def test_channels_are_mixed(corpus, tmp_path):
     assert utterance.count_samples(8000) == 800
 
 
-def test_reading_for_training_says_nothing_of_silence(corpus, tmp_path, caplog):
+def test_reading_for_training_does_not_warn_about_silence(corpus, tmp_path, caplog):
     soundfile.write(tmp_path / "silent.wav", np.zeros(800), 8000)
     [cut] = corpus(Utterance("u", tmp_path / "silent.wav", "a", seconds=0.1))
     utterance, _ = encode_utterance(cut, tokens=TOKENS, normalize=str)

@@ -37,7 +37,7 @@ def cut_up(entries):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("is_cut", [False, True])
 @pytest.mark.parametrize("has_speakers", [False, True])
-def test_nothing_is_lost_on_the_way_there_and_back(tmp_path, entries, name, is_cut, has_speakers):
+def test_converting_there_and_back_keeps_every_utterance(tmp_path, entries, name, is_cut, has_speakers):
     entries = cut_up(entries) if is_cut else entries
     entries = entries if has_speakers else [replace(entry, speaker=None) for entry in entries]
     destination = tmp_path / "out" / NAMES[name]
@@ -48,7 +48,7 @@ def test_nothing_is_lost_on_the_way_there_and_back(tmp_path, entries, name, is_c
     assert not [path for path in destination.parent.iterdir() if "part" in path.name]
 
 
-def test_from_format_to_format_and_round_again(tmp_path, entries):
+def test_conversions_between_all_formats_keep_the_corpus(tmp_path, entries):
     source, read = entries, None
     for number, name in enumerate(("kaldi", "table", "lhotse", "nemo", "kaldi")):
         destination = tmp_path / f"{number}" / NAMES[name]
@@ -57,7 +57,7 @@ def test_from_format_to_format_and_round_again(tmp_path, entries):
     assert read == entries
 
 
-def test_tabs_and_breaks_go_where_they_can_be_written(tmp_path, entries):
+def test_tabs_and_line_breaks_are_written_where_the_format_allows_them(tmp_path, entries):
     entries = [replace(entries[0], text="one\ttwo\nthree")]
     with pytest.raises(CorpusError, match="'u0' has a tab or a line break in a value"):
         WRITERS["table"](tmp_path / "a.tsv", entries)
@@ -81,7 +81,7 @@ def test_paths_that_a_kaldi_folder_cannot_hold_are_refused(tmp_path, entries, na
         WRITERS["kaldi"](tmp_path / "kaldi", [replace(entries[0], audio_path=path)])
 
 
-def test_ids_with_blanks_become_kaldis_and_stay_apart(tmp_path, entries):
+def test_ids_with_spaces_become_distinct_kaldi_ids(tmp_path, entries):
     WRITERS["kaldi"](
         tmp_path / "kaldi", [replace(entries[0], id="a b", speaker="Ann  Lee"), replace(entries[1], speaker=None)]
     )
@@ -91,7 +91,7 @@ def test_ids_with_blanks_become_kaldis_and_stay_apart(tmp_path, entries):
         WRITERS["kaldi"](tmp_path / "k2", [replace(entries[0], id="a b"), replace(entries[1], id="a_b")])
 
 
-def test_kaldis_files_are_sorted_by_their_names(tmp_path, entries):
+def test_kaldi_files_are_sorted_by_name(tmp_path, entries):
     WRITERS["kaldi"](tmp_path / "kaldi", cut_up(entries)[::-1])
     for name in ("wav.scp", "text", "segments", "utt2spk"):
         names = [line.split()[0] for line in (tmp_path / "kaldi" / name).read_text().splitlines()]

@@ -65,13 +65,13 @@ def test_a_download_has_the_bytes_and_the_name_of_the_original(server, tmp_path,
     assert names(tmp_path / "new") == ["a.bin"]
 
 
-def test_a_file_that_is_there_is_not_fetched_again(server, tmp_path):
+def test_an_existing_file_is_not_downloaded_again(server, tmp_path):
     download(server.url, tmp_path, sha256=BODY_SHA256)
     download(server.url, tmp_path, sha256=BODY_SHA256)
     assert len(server.requests) == 1
 
 
-def test_a_file_that_is_there_with_another_hash_is_refused_and_kept(server, tmp_path):
+def test_an_existing_file_with_another_hash_is_refused_and_kept(server, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"mine")
     with pytest.raises(CorpusError, match=f"its sha256 is not {BODY_SHA256}; delete it"):
         download(server.url, tmp_path, sha256=BODY_SHA256)
@@ -79,7 +79,7 @@ def test_a_file_that_is_there_with_another_hash_is_refused_and_kept(server, tmp_
     assert server.requests == []
 
 
-def test_a_cut_download_says_so_and_leaves_nothing(server, tmp_path):
+def test_a_truncated_download_is_an_error_and_leaves_no_file(server, tmp_path):
     server.cut_at = 300_000
     with pytest.raises(CorpusError, match=r"300000 bytes read.*--source"):
         download(server.url, tmp_path, sha256=BODY_SHA256)
@@ -94,11 +94,11 @@ def test_a_wrong_hash_names_both_hashes_and_keeps_nothing(server, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_missing_file_and_an_unreachable_host_say_how_to_fetch_by_hand(server, tmp_path):
+def test_a_missing_file_and_an_unreachable_host_suggest_a_manual_download(server, tmp_path):
     gone = server.url.replace("a.bin", "gone.bin")
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))  # taken, but nobody listens
-        closed = f"http://127.0.0.1:{deaf.getsockname()[1]}/a.bin"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # bound, but without a listener
+        closed = f"http://127.0.0.1:{silent.getsockname()[1]}/a.bin"
         for url, reason in [(gone, "404|Not Found"), (closed, "refused")]:
             with pytest.raises(CorpusError, match=rf"^{url}: .*({reason}).*by hand.*--source") as caught:
                 download(url, tmp_path, sha256=None)
@@ -151,7 +151,7 @@ def test_archives_unpack_into_a_new_folder(tmp_path, make, name):
 
 @MAKERS
 @pytest.mark.parametrize("member", ["../evil", "x/../../evil", "/tmp/speechrnn-evil"])
-def test_a_member_that_would_land_outside_leaves_nothing_behind(tmp_path, make, name, member):
+def test_an_archive_member_outside_the_folder_leaves_no_files(tmp_path, make, name, member):
     archive = make(tmp_path / name, {"x/1.wav": b"one", member: b"evil"})
     (tmp_path / "out").mkdir()
     if make is make_tar and member.startswith("/"):  # tar's own rule: a leading slash is dropped, and that is safe
@@ -174,7 +174,7 @@ def test_a_tar_link_that_points_outside_is_refused(tmp_path):
 
 
 @MAKERS
-def test_a_cut_archive_is_refused_and_leaves_nothing_behind(tmp_path, make, name):
+def test_a_truncated_archive_is_refused_and_leaves_no_files(tmp_path, make, name):
     archive = make(tmp_path / name, {"x/1.wav": BODY, "x/2.wav": BODY})
     archive.write_bytes(archive.read_bytes()[:900_000])
     with pytest.raises(CorpusError, match="cannot be unpacked"):

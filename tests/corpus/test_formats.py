@@ -222,7 +222,7 @@ def test_two_recordings_of_one_name_are_named(put, text, tmp_path):
         read_corpus(tmp_path)
 
 
-def test_a_link_that_leads_back_is_not_followed_for_ever(put, text, tmp_path):
+def test_a_circular_link_is_not_followed_endlessly(put, text, tmp_path):
     put("ann/a.wav")
     text("ann/a.txt", "one")
     os.symlink(tmp_path, tmp_path / "ann" / "again")
@@ -251,7 +251,7 @@ def make_lhotse(put, folder, *, count=2):
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
 @pytest.mark.parametrize("kind", ["cuts", "manifests"])
-def test_lhotses_own_manifests_are_read(put, tmp_path, kind, ending):
+def test_lhotse_manifests_are_read(put, tmp_path, kind, ending):
     from lhotse import CutSet
 
     recordings, supervisions = make_lhotse(put, "audio")
@@ -271,7 +271,7 @@ def test_lhotses_own_manifests_are_read(put, tmp_path, kind, ending):
         assert read_corpus(tmp_path / f"cuts{ending}") == entries
 
 
-def test_faults_of_lhotses_manifests_are_reported(put, text, tmp_path):
+def test_faults_of_lhotse_manifests_are_reported(put, text, tmp_path):
     with gzip.open(tmp_path / "cuts.jsonl.gz", "wt") as file:
         file.write('{"type": "MonoCut"')
     with pytest.raises(CorpusError, match="lhotse cannot read its manifests"):
@@ -288,7 +288,7 @@ def test_faults_of_lhotses_manifests_are_reported(put, text, tmp_path):
 # Looking.
 
 
-def test_a_folder_of_two_formats_is_asked_about(put, text, tmp_path):
+def test_a_folder_that_fits_two_formats_needs_a_stated_format(put, text, tmp_path):
     put("a.wav")
     text("manifest.jsonl", json.dumps({"audio_filepath": "a.wav", "duration": 1.0, "text": "nemo"}) + "\n")
     text("metadata.csv", "file_name,text\na.wav,table\n")

@@ -87,7 +87,7 @@ def test_a_recording_that_is_a_pipe_or_a_device_is_named(tmp_path):
         assert f"utterance u1: {tmp_path / name}" in refuse(tmp_path / "m.jsonl")
 
 
-def test_a_line_without_an_end_takes_up_little_memory(tmp_path):
+def test_an_endless_line_needs_little_memory(tmp_path):
     """A file of 8 GB that contains no line feed was read whole."""
     path = tmp_path / "big.jsonl"
     with path.open("wb") as file:

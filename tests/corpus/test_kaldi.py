@@ -44,7 +44,7 @@ def test_each_recording_is_an_utterance_with_its_words_and_speaker(folder):
     ]
 
 
-def test_a_folder_with_wav_scp_is_opened_as_kaldis(folder):
+def test_a_folder_with_wav_scp_is_opened_as_kaldi(folder):
     cuts = list(read_corpus(folder))
     assert [(cut.id, cut.seconds, cut.text) for cut in cuts] == [
         ("a1", 1.0, "SEVEN THREE"),

@@ -37,7 +37,7 @@ def test_every_chapter_is_read_with_its_speaker(tree):
     ("part", "count"),
     [("", 3), ("LibriSpeech", 3), ("LibriSpeech/dev-clean/84", 2), ("LibriSpeech/dev-clean/84/121550", 2)],
 )
-def test_the_whole_tree_or_a_part_of_it_is_found_by_looking(tree, part, count):
+def test_the_whole_tree_or_a_part_of_it_is_detected(tree, part, count):
     cuts = list(read_corpus(tree / part))
     assert len(cuts) == count
     assert {cut.seconds for cut in cuts} == {0.5}

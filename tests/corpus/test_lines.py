@@ -18,7 +18,7 @@ def test_lines_end_at_line_feeds_alone_and_keep_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
-def test_the_byte_that_is_no_utf8_is_counted_from_the_files_start(tmp_path, mark):
+def test_the_position_of_an_invalid_byte_is_counted_from_the_start_of_the_file(tmp_path, mark):
     path = tmp_path / "x.txt"
     path.write_bytes(mark + "ö\n".encode() + b"ab\xe9\n")
     lines = read_lines(path, kind="manifest")

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_numbers_come_in_words_where_the_metadata_have_them(folder):
+def test_numbers_are_spelled_if_the_metadata_spells_them(folder):
     assert read_corpus(folder, "ljspeech") == [
         Utterance(
             "LJ001-0001", folder / "wavs/LJ001-0001.wav", 'In fourteen fifty-five, "so"', seconds=0.5, speaker="LJ"

@@ -22,7 +22,7 @@ def write(tmp_path):
     return write_lines
 
 
-def test_a_line_becomes_an_entry_resolved_against_the_manifests_folder(tmp_path):
+def test_paths_are_relative_to_the_folder_of_the_manifest(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text(
         '{"audio_filepath": "audio/x.wav", "duration": 2, "text": "one two", '
@@ -126,7 +126,7 @@ def test_a_repeated_id_names_both_lines(write):
         read_manifest(path)
 
 
-def test_the_same_stretch_of_the_same_file_twice_is_a_repeated_id(write):
+def test_the_same_segment_of_a_file_twice_is_a_repeated_id(write):
     with pytest.raises(CorpusError, match=r"line 2: the id 'a\.wav' was used on line 1"):
         read_manifest(write(GOOD, GOOD))
 
@@ -168,7 +168,7 @@ def test_writing_relative_paths_from_another_folder_keeps_pointing_at_the_record
     assert read_manifest("lists/out.jsonl")[0].audio_path == tmp_path / "wavs" / "a.wav"
 
 
-def test_a_write_that_fails_leaves_the_old_manifest_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_only_the_old_manifest(tmp_path, monkeypatch):
     path = tmp_path / "out.jsonl"
     write_manifest(path, [Utterance("old", tmp_path / "a.wav", "x", seconds=1.0)])
 

@@ -52,7 +52,7 @@ def test_a_packed_corpus_is_read_back(tmp_path, entries, encoding, tolerance):
     assert not list(tmp_path.glob(".part*"))
 
 
-def test_lhotse_reads_them(tmp_path, entries):
+def test_lhotse_reads_packed_corpora(tmp_path, entries):
     from lhotse import CutSet
 
     pack_corpus(entries, tmp_path / "shards", shard_size=3)
@@ -75,7 +75,7 @@ def test_shards_that_lhotse_wrote_are_read(tmp_path, entries):
         np.testing.assert_allclose(read_audio(after.audio_path).samples, wanted, atol=2**-15)
 
 
-def test_one_shard_without_a_number_is_a_shard_and_no_manifest(tmp_path, entries):
+def test_one_shard_without_a_number_is_read_as_a_shard(tmp_path, entries):
     (tmp_path / "shards").mkdir()
     make_cuts_of(tmp_path, entries[:5]).to_shar(tmp_path / "shards", fields={"recording": "wav"}, shard_size=None)
     assert (tmp_path / "shards" / "cuts.jsonl.gz").is_file()
@@ -93,7 +93,7 @@ def make_cuts_of(folder, entries):
     return CutSet([make_cut(each) for each in read_corpus(folder / "m.jsonl")])
 
 
-def test_they_can_be_resampled(tmp_path, entries):
+def test_packed_recordings_can_be_resampled(tmp_path, entries):
     pack_corpus(entries, tmp_path / "shards", sample_rate=16000)
     for cut in read_corpus(tmp_path / "shards"):
         assert cut.header.sample_rate == 16000
@@ -111,7 +111,7 @@ def test_unreadable_recordings_are_reported_and_the_others_packed(tmp_path, entr
     ]
 
 
-def test_nothing_is_left_behind_where_nothing_can_be_packed(tmp_path, entries):
+def test_packing_without_usable_recordings_leaves_no_files(tmp_path, entries):
     with pytest.raises(CorpusError, match="nothing can be packed: .*gone"):
         pack_corpus([replace(entries[0], audio_path=tmp_path / "gone.wav")], tmp_path / "shards")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audio"]
@@ -127,7 +127,7 @@ def test_nothing_is_left_behind_where_nothing_can_be_packed(tmp_path, entries):
         ({"folder": "a%b"}, "choose a path without it"),
     ],
 )
-def test_slips_are_refused_before_anything_is_written(tmp_path, entries, settings, message):
+def test_wrong_requests_are_refused_before_anything_is_written(tmp_path, entries, settings, message):
     folder = tmp_path / settings.pop("folder", "shards")
     with pytest.raises(ConfigError, match=message):
         pack_corpus(entries, folder, **settings)
@@ -170,7 +170,7 @@ def test_faults_of_cuts_are_reported_with_their_line(tmp_path, entries, spoil, m
         read_corpus(tmp_path / "shards")
 
 
-def test_training_hears_the_same_and_reads_a_few_shards_at_a_time(tmp_path, tone_run):
+def test_training_on_shards_gets_the_same_audio_and_opens_few_shards(tmp_path, tone_run):
     from speechrnn.corpus.batches import ShardedBatches
     from speechrnn.training.config import DataConfig
     from speechrnn.training.config_file import load_config

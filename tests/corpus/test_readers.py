@@ -58,14 +58,14 @@ def test_a_missing_recording_is_named_with_the_first_utterance_that_needs_it(cor
 
 
 @pytest.mark.parametrize("stated", [0.96, 1.0, 1.04])
-def test_a_rounded_duration_gives_way_to_the_recordings_own(put, corpus, stated):
+def test_the_exact_length_replaces_a_rounded_duration(put, corpus, stated):
     put("a.wav", 8001)
     [cut] = corpus(entry("a.wav", stated))
     assert (cut.start, cut.seconds) == (0.0, 8001 / 8000)
     assert (cut.header.frames, cut.header.sample_rate) == (8001, 8000)
 
 
-def test_a_much_shorter_duration_means_the_first_part_of_the_recording(put, corpus):
+def test_a_much_shorter_duration_selects_the_first_part_of_the_recording(put, corpus):
     put("a.wav")
     [cut] = corpus(entry("a.wav", 0.5))
     assert (cut.start, cut.seconds) == (0.0, 0.5)
@@ -115,7 +115,7 @@ def test_an_absolute_path_is_taken_as_it_is(put, corpus, tmp_path):
     assert cut.audio_path == path
 
 
-def test_every_channel_of_a_recording_belongs_to_it_and_its_length_is_that_of_one(put, corpus):
+def test_the_length_of_a_recording_is_that_of_one_channel(put, corpus):
     put("stereo.wav", 4000, channels=2)
     [cut] = corpus(entry("stereo.wav", 0.5))
     assert cut.header.channels == 2
@@ -180,14 +180,14 @@ def test_a_wrong_line_is_reported_before_recordings_are_opened(corpus, line, rea
     assert "\n" not in str(caught.value)
 
 
-def test_a_manifest_that_is_not_there_or_empty_is_refused(corpus, tmp_path):
+def test_a_missing_or_empty_manifest_is_refused(corpus, tmp_path):
     with pytest.raises(CorpusError, match="no such file or folder; check the path"):
         read_corpus(tmp_path / "gone.jsonl")
     with pytest.raises(CorpusError, match="contains no utterance"):
         corpus()
 
 
-def test_each_header_is_read_once_however_many_are_asked_for_at_a_time(put, corpus, monkeypatch):
+def test_each_header_is_read_once_with_any_number_of_readers(put, corpus, monkeypatch):
     from speechrnn.corpus.readers import recordings as module
 
     read, original = [], module.audio_info

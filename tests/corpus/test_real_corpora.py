@@ -39,7 +39,7 @@ def corpus(request):
     return Path(root) / request.param
 
 
-def test_nothing_is_lost_in_any_format_and_all_can_be_trained_on(corpus, tmp_path, capsys):
+def test_every_format_keeps_all_utterances_and_can_be_trained_on(corpus, tmp_path, capsys):
     from speechrnn.corpus.manifest import write_manifest
 
     entries = read_corpus(corpus)[:COUNT]

@@ -16,7 +16,7 @@ def entries(tmp_path):
     return [Utterance(f"u{n}", tmp_path / f"{n}.wav", "x", seconds=1.0, speaker=f"s{n % 20:02d}") for n in range(60)]
 
 
-def test_every_so_many_th_speaker_is_held_out_with_all_utterances(entries):
+def test_every_nth_speaker_is_held_out_with_all_utterances(entries):
     stay, held = hold_out_speakers(entries[::-1], every=10, where="x")
     assert [entry.speaker for entry in held] == ["s19", "s09"] * 3
     assert [*stay, *held] != entries
@@ -28,7 +28,7 @@ def test_too_few_speakers_are_not_split(entries):
         hold_out_speakers(entries, every=21, where="here")
 
 
-def test_speakers_are_held_out_where_enough_are_known_and_else_the_end(entries):
+def test_speakers_are_held_out_if_enough_are_known_and_otherwise_the_end(entries):
     assert hold_out(entries, every=10, where="x") == hold_out_speakers(entries, every=10, where="x")
     assert hold_out(entries, every=21, where="x") == (entries[:58], entries[58:])
     unknown = [*entries[:59], replace(entries[59], speaker=None)]

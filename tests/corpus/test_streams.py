@@ -46,7 +46,7 @@ def make_batches(seed=0, *, shuffle=True, count=40, batch_seconds=20.0):
     return StreamBatches(seconds, sequences, batch_seconds=batch_seconds, seed=seed, shuffle=shuffle), sequences
 
 
-def test_rows_go_on_where_they_were_and_every_utterance_comes_once():
+def test_rows_continue_and_every_utterance_occurs_once():
     batches, sequences = make_batches()
     before = find_previous(sequences)
     for epoch in range(3):
@@ -63,7 +63,7 @@ def test_rows_go_on_where_they_were_and_every_utterance_comes_once():
     assert batches.plan(1) != make_batches(seed=1)[0].plan(1)
 
 
-def test_rows_are_of_like_length():
+def test_rows_have_similar_lengths():
     batches, _ = make_batches()
     sizes = [sum(map(len, row)) for row in batches.rows]
     assert max(sizes) - min(sizes) <= 10

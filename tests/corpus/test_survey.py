@@ -53,7 +53,7 @@ def by_kind(survey):
     return found
 
 
-def test_a_sound_corpus_has_no_findings(corpus):
+def test_a_corpus_without_faults_has_no_findings(corpus):
     _, write, _ = corpus
     survey = survey_corpus(write())
     assert survey.findings == []
@@ -66,7 +66,7 @@ def test_a_sound_corpus_has_no_findings(corpus):
     assert len(survey.clean) == 30
 
 
-def test_every_fault_is_found_and_nothing_else(corpus):
+def test_every_fault_is_found_without_false_alarms(corpus):
     add, write, lines = corpus
     add("silent", np.zeros(16000, np.float32))
     add("clipped", speak(1.2, seed=50, level=3.0))
@@ -139,7 +139,7 @@ def test_a_rule_is_proposed_for_every_character(symbol, proposal):
     assert propose_rule(symbol, TOKENS).startswith(proposal)
 
 
-def test_a_band_limit_is_told_once_for_the_corpus(tmp_path):
+def test_a_band_limit_is_reported_once_for_the_corpus(tmp_path):
     lines = []
     for number in range(5):
         rng = np.random.default_rng(number)
@@ -168,7 +168,7 @@ def test_overlaps_of_training_and_test_are_reported(corpus, tmp_path):
     assert "such as again's" in leaks[2]
 
 
-def test_progress_is_told(corpus):
+def test_progress_is_reported(corpus):
     _, write, _ = corpus
     seen = []
     survey_corpus(write(), advance=lambda done, total: seen.append((done, total)))

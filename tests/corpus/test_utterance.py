@@ -17,7 +17,7 @@ def make_items(count):
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 100])
-def test_it_behaves_like_the_original_list(count):
+def test_an_utterance_list_behaves_like_a_list(count):
     items = make_items(count)
     compact = UtteranceList(items)
     assert len(compact) == count
@@ -32,7 +32,7 @@ def test_it_behaves_like_the_original_list(count):
             compact[outside]
 
 
-def test_it_is_equal_only_to_sequences_of_equal_items():
+def test_an_utterance_list_equals_only_sequences_of_equal_items():
     items = make_items(40)
     compact = UtteranceList(items)
     assert compact == items == compact
@@ -43,7 +43,7 @@ def test_it_is_equal_only_to_sequences_of_equal_items():
     assert UtteranceList() == []
 
 
-def test_it_grows_after_reads():
+def test_an_utterance_list_grows_after_reads():
     compact, items = UtteranceList(), make_items(70)
     for number, item in enumerate(items):
         compact.append(item)
@@ -52,7 +52,7 @@ def test_it_grows_after_reads():
     assert compact == items
 
 
-def test_it_can_be_pickled_and_grows_afterwards():
+def test_an_utterance_list_can_be_pickled_and_grows_afterwards():
     items = make_items(50)
     copy = pickle.loads(pickle.dumps(UtteranceList(items)))
     assert copy == items

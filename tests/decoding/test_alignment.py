@@ -24,7 +24,7 @@ def test_alignment_is_the_best_of_every_path(tokens, seed):
     assert align_tokens(log_probs, tokens) == [(run[0], run[-1]) for _, run in runs]
 
 
-def test_no_tokens_always_align_and_too_many_never():
+def test_zero_tokens_always_align_and_too_many_never():
     log_probs = np.log(np.full((2, 3), 1 / 3))
     assert align_tokens(log_probs, []) == []
     with pytest.raises(SpeechRNNError, match="2 tokens do not fit into 2 frames"):
@@ -59,7 +59,7 @@ def make_spoken(tokens, *, seed, frames_each=3, vocabulary=6):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("every", [1, 3, 16, 100, 10_000])
-def test_however_often_scores_are_kept_the_path_is_the_same(seed, every):
+def test_the_path_does_not_depend_on_how_often_scores_are_kept(seed, every):
     """Against a table of all states and frames, with texts that fit well and badly."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, 4, 60)
@@ -81,7 +81,7 @@ def test_however_often_scores_are_kept_the_path_is_the_same(seed, every):
     assert log_probs[np.arange(len(path)), path].sum() == pytest.approx(scores[-1, -2:].max(), abs=1e-9)
 
 
-def test_a_text_that_is_too_long_is_refused_however_long_it_is():
+def test_a_text_of_any_excessive_length_is_refused():
     tokens = np.random.default_rng(7).integers(1, 6, 3000).tolist()
     with pytest.raises(SpeechRNNError, match="3000 tokens do not fit into"):
         align_tokens(make_spoken(tokens[:300], seed=7), tokens)

@@ -51,7 +51,7 @@ def test_a_wide_beam_has_every_sequence_with_its_probability(frames, vocabulary,
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 8])
-def test_a_narrow_beam_never_has_a_sequence_twice_nor_more_than_its_probability(beam_size):
+def test_a_narrow_beam_has_no_duplicates_and_no_excess_probability(beam_size):
     log_probs = make_log_probs(6, 4, seed=5)
     expected = enumerate_all(log_probs)
     search = BeamSearch(4, BeamConfig(beam_size=beam_size, nbest=beam_size))
@@ -73,7 +73,7 @@ def test_a_prefix_that_returns_to_the_beam_is_the_same_prefix():
         assert len(set(prefixes)) == len(prefixes)
 
 
-def test_no_prefix_stands_twice_in_any_of_many_narrow_beams():
+def test_no_prefix_occurs_twice_in_narrow_beams():
     for seed in range(150):
         log_probs = make_log_probs(40, 3, seed=seed, sharpness=1.5).numpy()
         search = BeamSearch(3, BeamConfig(beam_size=3, nbest=3))
@@ -91,7 +91,7 @@ def test_a_blank_lies_between_two_equal_tokens():
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64])
-def test_pieces_give_the_hypotheses_of_the_whole(piece):
+def test_decoding_in_pieces_gives_the_hypotheses_of_the_whole(piece):
     log_probs = make_log_probs(200, 12, seed=1, sharpness=2.0).numpy()
     config = BeamConfig(beam_size=12, nbest=5)
     whole, pieces = BeamSearch(12, config), BeamSearch(12, config)
@@ -132,7 +132,7 @@ def test_the_sum_over_paths_can_beat_the_best_path():
     assert best.acoustic_score == pytest.approx(math.log(0.4 * 0.4 + 2 * 0.4 * 0.6))
 
 
-def test_peaky_log_probs_are_decoded_like_greedily_with_the_same_frames():
+def test_peaky_log_probs_are_decoded_as_by_greedy_search():
     rng = np.random.default_rng(0)
     path = np.repeat(rng.integers(0, 6, 40), rng.integers(1, 4, 40))
     log_probs = torch.full((len(path), 6), -20.0)
@@ -157,7 +157,7 @@ def test_neighbours_and_padding_change_nothing():
     assert together[2][0].acoustic_score == 0.0
 
 
-def test_token_frames_are_those_of_the_best_path_that_says_them():
+def test_token_frames_are_those_of_the_best_path():
     log_probs = make_log_probs(6, 3, seed=11, sharpness=3.0)
     for hypothesis in decode_beam(log_probs[None], torch.tensor([6]), BeamConfig(nbest=4))[0]:
         paths = [path for path in itertools.product(range(3), repeat=6) if collapse(path) == tuple(hypothesis.tokens)]
@@ -194,7 +194,7 @@ def test_log_probs_that_are_not_finite_are_refused_by_row_and_frame(decode, valu
         decode(log_probs, lengths)
 
 
-def test_a_token_of_probability_zero_is_no_fault():
+def test_a_token_of_probability_zero_is_accepted():
     log_probs = make_log_probs(5, 3)[None]
     log_probs[0, :, 2] = -math.inf
     assert all(2 not in best.tokens for best in decode_beam(log_probs, torch.tensor([5]), BeamConfig(nbest=9))[0])
@@ -211,7 +211,7 @@ def test_impossible_settings_are_refused_by_name(settings):
         BeamConfig(**settings)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_wrong_shapes_are_refused():
     with pytest.raises(ConfigError, match=r"expected log_probs \(B, T', V\)"):
         decode_beam(torch.zeros(3, 4), torch.tensor([3]))
     with pytest.raises(ConfigError, match="blank_id 9: expected one of 4 tokens"):
@@ -259,7 +259,7 @@ def test_any_sequence_of_allowed_words_is_found(separator):
     assert found == pytest.approx(allowed_total(log_probs, expected))
 
 
-def test_a_grammar_that_nothing_fits_gives_no_hypothesis():
+def test_frames_that_no_sentence_fits_give_no_hypothesis():
     log_probs = make_log_probs(2, 4)
     assert decode_beam(log_probs[None], torch.tensor([2]), grammar=Grammar.of_sentences([[1, 2, 3]])) == [[]]
     [[best]] = decode_beam(log_probs[None], torch.tensor([2]), grammar=Grammar.of_sentences([[1, 2]]))

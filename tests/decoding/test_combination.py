@@ -74,7 +74,7 @@ def test_the_score_of_a_reading_is_the_sum_over_its_paths():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_of_all_texts_the_one_with_the_highest_mean_log_probability_wins(seed):
+def test_the_text_with_the_highest_mean_log_probability_is_chosen(seed):
     # Of 3 models, with as many frames as they like; a beam this wide keeps every text that there is.
     emissions = [draw(frames, 3, seed=10 * seed + frames) for frames in (4, 4, 5)]
     by_hand = [sum_over_paths(each[0]) for each in emissions]
@@ -97,13 +97,13 @@ def test_tokens_in_different_frames_are_not_lost_to_blanks():
     assert best.confidences == pytest.approx([0.97, 0.97])
 
 
-def test_the_best_reading_takes_over_better_parts_of_others():
-    # Each of three is right but for one token, and not sure there; the two others are.
-    heard = [[1, 0, 2, 0, 3, 0, 1], [1, 0, 2, 0, 3, 0, 1], [1, 0, 2, 0, 3, 0, 1]]
-    models = [say(path) for path in heard]
+def test_the_best_reading_adopts_better_parts_of_others():
+    # Each of three models has one wrong token with low confidence; the two others are confident there.
+    paths = [[1, 0, 2, 0, 3, 0, 1], [1, 0, 2, 0, 3, 0, 1], [1, 0, 2, 0, 3, 0, 1]]
+    models = [say(path) for path in paths]
     for model, (frame, token) in zip(models, [(0, 3), (2, 1), (4, 2)], strict=True):
         model[0, frame] = torch.full((4,), 0.1, dtype=torch.float64).log()
-        model[0, frame, token], model[0, frame, heard[0][frame]] = math.log(0.45), math.log(0.35)
+        model[0, frame, token], model[0, frame, paths[0][frame]] = math.log(0.45), math.log(0.35)
     alone = [decode_greedy(model, torch.tensor([7]))[0].tokens for model in models]
     assert [1, 2, 3, 1] not in alone
     [[chosen]] = combine(*models)
@@ -121,7 +121,7 @@ def test_recombining_never_ends_with_a_less_probable_reading(seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_all_changes_together_make_the_other_reading_and_lie_apart(seed):
+def test_all_changes_together_give_the_other_reading_and_do_not_overlap(seed):
     rng = np.random.default_rng(seed)
     one, other = (tuple(rng.integers(1, 4, rng.integers(0, 9)).tolist()) for _ in range(2))
     changes = _compare(one, other)
@@ -130,12 +130,12 @@ def test_all_changes_together_make_the_other_reading_and_lie_apart(seed):
     assert _choose_apart([*changes, *changes]) == changes
 
 
-def test_changes_that_touch_are_not_taken_together():
+def test_adjacent_changes_are_not_combined():
     changes = [(2, 4, (7,)), (4, 5, ()), (0, 2, (8,)), (3, 3, (9,)), (5, 5, (6,)), (0, 1, (5, 5))]
     assert _choose_apart(changes) == [(2, 4, (7,)), (5, 5, (6,)), (0, 1, (5, 5))]
 
 
-def test_many_changes_take_few_rounds():
+def test_many_changes_need_few_rounds():
     wanted = tuple(range(1, 30))
     calls = []
 
@@ -180,8 +180,8 @@ def test_the_score_of_a_language_model_counts():
     assert best.acoustic_score < second.acoustic_score
 
 
-def test_the_score_of_a_language_model_counts_for_recombined_readings_too():
-    # Each is sure of one half and hears 4 in the other, where the acoustics leave 2 or 4 open.
+def test_the_score_of_a_language_model_counts_for_recombined_readings():
+    # Each is confident in one half; in the other it prefers 4 slightly to 2.
     first, second = say([1, 0, 2, 0, 3, 0, 1, 0, 4], tokens=5), say([1, 0, 4, 0, 3, 0, 1, 0, 2], tokens=5)
     for model, frame in ((first, 8), (second, 2)):
         model[0, frame] = torch.tensor([0.01, 0.01, 0.45, 0.01, 0.52], dtype=torch.float64).log()

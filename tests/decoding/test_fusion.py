@@ -80,7 +80,7 @@ def test_words_are_scored_as_the_language_model_scores_them(seed, order, symbols
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_prefix_that_leaves_a_narrow_beam_and_comes_back_has_its_score(seed):
+def test_a_prefix_that_re_enters_a_narrow_beam_has_the_right_score(seed):
     model = make_model(["a b", "ab a", "b b a", "ba ab"])
     config = FusionConfig(language_weight=0.9, word_bonus=0.8, unknown_cost=1.5)
     fusion = Fusion(SPELLINGS, CompiledNgram.of(model), config, hotwords={"ba": 1.0}, symbols=SYMBOLS)
@@ -161,7 +161,7 @@ def test_a_narrow_beam_keeps_what_a_plain_search_keeps(seed, beam_size):
         assert found[prefix] == pytest.approx(score, abs=1e-6)
 
 
-def test_tokens_of_its_own_are_scored_one_by_one():
+def test_word_tokens_are_scored_one_by_one():
     model = build_ngram([["\u2581a", "b", "\u2581ba"], ["\u2581ba", "b"], ["\u2581a"]], order=2)
     compiled = CompiledNgram.of(model)
     assert find_unit(compiled, PIECES) == "tokens"
@@ -200,7 +200,7 @@ def test_hotwords_and_language_model_add_up():
         assert both[tokens][1] == pytest.approx(language + earned, abs=1e-6)
 
 
-def test_a_hotword_is_favoured_before_its_end():
+def test_an_incomplete_hotword_gets_a_part_of_its_bonus():
     """Else a narrow beam would lose it on the way."""
     search = BeamSearch(5, BeamConfig(beam_size=2), fusion=Fusion(SPELLINGS, hotwords={"abc": 9.0}))
     row = np.log(
@@ -226,7 +226,7 @@ def test_a_language_model_changes_the_text_and_a_weight_of_zero_does_not():
     assert score == pytest.approx(model.score(["a"]), abs=1e-6)
 
 
-def test_pieces_of_a_stream_give_what_the_whole_gives():
+def test_a_stream_in_pieces_gives_the_result_of_the_whole():
     log_probs = make_log_probs(40, 5, seed=9).numpy()
     fusion = Fusion(SPELLINGS, CompiledNgram.of(make_model(["a b", "ab a"])), hotwords={"ca": 2.0}, symbols=SYMBOLS)
     whole, pieces = (BeamSearch(5, BeamConfig(beam_size=6, nbest=6), fusion=fusion) for _ in range(2))
@@ -266,7 +266,7 @@ def test_skipped_candidates_would_not_have_been_in_the_beam(seed, bonus):
         assert ranked[0] == ranked[1]
 
 
-def test_an_unfinished_sentence_is_cut_to_its_longest_allowed_beginning():
+def test_an_unfinished_sentence_is_cut_to_its_longest_allowed_prefix():
     """Said: ab, and the beginning of cc, which nothing follows; a beam of one has no whole sentence left."""
     path = [2, 0, 3, 1, 4]  # a, blank, b, space, c
     log_probs = np.full((len(path), len(SPELLINGS)), math.log(0.02))
@@ -296,7 +296,7 @@ def test_the_unit_of_a_language_model_is_detected():
         ({"model": ["Z <space> Y"]}, "no character that the acoustic model can write"),
     ],
 )
-def test_what_does_not_fit_the_acoustic_model_is_refused(arguments, message):
+def test_a_language_model_that_does_not_fit_the_tokens_is_refused(arguments, message):
     if "model" in arguments:
         arguments = {"model": CompiledNgram.of(make_model(arguments["model"]))}
     with pytest.raises(ConfigError, match=message):

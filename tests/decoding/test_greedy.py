@@ -95,7 +95,7 @@ def test_nothing_to_decode_gives_empty_hypotheses():
     assert decode_greedy(torch.zeros(0, 4, 3), torch.zeros(0, dtype=torch.int64)) == []
 
 
-def test_all_blank_scores_but_writes_nothing():
+def test_all_blank_has_a_score_and_no_tokens():
     log_probs = torch.tensor([[[0.9, 0.1], [0.8, 0.2]]]).log()
     [hypothesis] = decode_greedy(log_probs, torch.tensor([2]))
     assert hypothesis.tokens == []
@@ -112,13 +112,13 @@ def test_all_blank_scores_but_writes_nothing():
         ((1, 4, 3), [4], 3, "blank_id 3: expected one of 3"),
     ],
 )
-def test_what_does_not_fit_is_refused(shape, lengths, blank_id, names):
+def test_mismatched_inputs_are_refused(shape, lengths, blank_id, names):
     with pytest.raises(ConfigError, match=names):
         decode_greedy(torch.zeros(shape), torch.tensor(lengths), blank_id=blank_id)
 
 
 @pytest.mark.gpu
-def test_gpu_decodes_as_cpu():
+def test_gpu_decoding_equals_cpu():
     log_probs = make_log_probs((8, 200, 30), seed=3)
     lengths = torch.tensor([200, 0, 1, 50, 199, 200, 7, 100])
     on_gpu = decode_greedy(log_probs.cuda(), lengths)

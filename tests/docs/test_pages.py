@@ -103,7 +103,7 @@ def find_broken_links(page: Path, text: str) -> list[str]:
     return broken
 
 
-def test_links_lead_somewhere():
+def test_links_have_targets():
     assert not [f"{name_page(page)}: {link}" for page in PAGES for link in find_broken_links(page, read(page))]
 
 
@@ -169,7 +169,7 @@ def check_command(words: list[str]) -> list[str]:
     return slips
 
 
-def test_slips_in_commands_are_found():
+def test_errors_in_commands_are_found():
     assert not find_slips(
         "pip install speechrnn && speechrnn train --config a.yaml \\\n  --encoder.cell lstm -v | tail -n 1"
     )
@@ -222,7 +222,7 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
         assert not [part for part in parts if part and part not in re.sub(r"%\.?\d*[sdf]", "…", code)], message
 
 
-def test_no_page_waits_for_a_number():
+def test_no_page_has_a_placeholder_for_a_number():
     waits = re.compile(r"\b[A-Z]+_(?:RESULT|TABLE|OUTPUT)\b|TODO|TBD")
     assert not [f"{name_page(page)}: {found}" for page in PAGES for found in waits.findall(read(page))]
 

@@ -14,8 +14,8 @@ from speechrnn.model_folder.format import add_calibration, read_named
 from speechrnn.recognition.transcript import Word
 
 
-def words(*heard):
-    return [Word(text, 0.0, 0.1, confidence) for text, confidence in heard]
+def words(*recognised):
+    return [Word(text, 0.0, 0.1, confidence) for text, confidence in recognised]
 
 
 def too_sure(count, *, slope=0.4, offset=-0.7, seed=0):
@@ -39,9 +39,9 @@ def test_the_order_of_the_utterances_does_not_matter():
     assert one == other
 
 
-def test_a_word_is_right_where_the_reference_has_it():
-    heard = words(("Seven,", 0.9), ("tree", 0.4), ("--", 0.8), ("o'clock", 0.7), ("one", 0.6))
-    judged = judge_words(heard, "seven three o'clock")
+def test_a_word_is_correct_if_the_reference_has_it_there():
+    recognised = words(("Seven,", 0.9), ("tree", 0.4), ("--", 0.8), ("o'clock", 0.7), ("one", 0.6))
+    judged = judge_words(recognised, "seven three o'clock")
     assert judged == [
         JudgedWord(0.9, True),
         JudgedWord(0.4, False),
@@ -69,7 +69,7 @@ def test_a_calibration_finds_the_true_odds():
     assert found.error < 0.02 < 0.2 < found.raw_error
 
 
-def test_its_error_is_that_of_words_it_has_not_seen():
+def test_the_calibration_error_is_measured_on_held_out_words():
     """Coin throws: two words are fitted well and mean nothing for the other two."""
     utterances = [[JudgedWord(0.9, True)], [JudgedWord(0.9, False)], [JudgedWord(0.9, True)], [JudgedWord(0.9, False)]]
     assert fit(utterances).error > 0.5
@@ -77,7 +77,7 @@ def test_its_error_is_that_of_words_it_has_not_seen():
 
 @pytest.mark.parametrize("is_right", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 50])
-def test_words_that_are_all_alike_give_a_bounded_calibration_that_keeps_the_order(is_right, count):
+def test_words_of_equal_confidence_give_a_bounded_calibration_that_keeps_the_order(is_right, count):
     utterances = [[JudgedWord(confidence, is_right)] for confidence in np.linspace(0, 1, count)]
     found = fit(utterances)
     applied = [found.apply(confidence) for confidence in np.linspace(0, 1, 20)]
@@ -116,7 +116,7 @@ def test_calibrations_are_kept_by_decoder(tmp_path):
     assert read_calibrations(tmp_path)["greedy"] == second
 
 
-def test_the_picture_is_drawn_even_with_empty_bins(tmp_path):
+def test_the_picture_is_drawn_with_empty_bins(tmp_path):
     pytest.importorskip("matplotlib")
     draw_reliability(measure_reliability([JudgedWord(0.9, True)]), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -33,7 +33,7 @@ def write_lines(path, lines):
     return path
 
 
-def test_a_good_model_scores_zero_after_normalisation_and_not_before(recognizer, tone_run):
+def test_a_perfect_model_scores_zero_only_after_normalisation(recognizer, tone_run):
     evaluation = evaluate(recognizer, tone_run.folder / "test.jsonl")
     assert evaluation.score.wer == 0.0
     assert "binomial" in evaluation.score.interval_method
@@ -43,7 +43,7 @@ def test_a_good_model_scores_zero_after_normalisation_and_not_before(recognizer,
     assert "WER 0.00 %" in describe_score("test", evaluation.score)
 
 
-def test_errors_are_counted_and_stand_first(recognizer, corpus):
+def test_errors_are_counted_and_listed_first(recognizer, corpus):
     path, lines = corpus
     text = lines[4]["text"]
     lines[4]["text"] = text + " low low low"
@@ -92,7 +92,7 @@ def test_a_corpus_without_a_reference_word_is_refused(recognizer, corpus):
         evaluate(recognizer, path)
 
 
-def test_rows_are_written_whole(recognizer, tone_run, tmp_path):
+def test_rows_are_written_completely(recognizer, tone_run, tmp_path):
     evaluation = evaluate(recognizer, tone_run.folder / "test.jsonl")
     target = tmp_path / "deep" / "hypotheses.jsonl"
     write_json_lines(target, (utterance.to_dict() for utterance in evaluation.utterances))
@@ -105,6 +105,6 @@ def test_rows_are_written_whole(recognizer, tone_run, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["hypotheses.jsonl"]
 
 
-def test_a_corpus_that_is_read_already_is_scored_as_its_path_is(recognizer, tone_run):
+def test_a_corpus_in_memory_is_scored_like_its_path(recognizer, tone_run):
     path = tone_run.folder / "test.jsonl"
     assert evaluate(recognizer, read_corpus(path)) == evaluate(recognizer, path)

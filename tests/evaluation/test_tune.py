@@ -51,20 +51,20 @@ def hard_of_hearing(monkeypatch):
     monkeypatch.setattr(Recognizer, "emissions", blur)
 
 
-def test_a_language_model_that_helps_is_given_weight(folder, tone_run, language_model, hard_of_hearing):
-    told = []
+def test_a_language_model_that_helps_gets_a_weight(folder, tone_run, language_model, hard_of_hearing):
+    reports = []
     found = tune_weights(
         speechrnn.load(folder), tone_run.folder / "valid.jsonl", language_model,
-        advance=lambda done, total: told.append((done, total)),
+        advance=lambda done, total: reports.append((done, total)),
     )  # fmt: skip
     assert found.wer < min(found.beam_wer, found.greedy_wer)
     assert found.config.language_weight > 0
     assert (found.unit, found.utterances) == ("words", 15)
-    assert [done for done, _ in told] == list(range(1, found.tried + 1))
-    assert all(done <= total for done, total in told)
+    assert [done for done, _ in reports] == list(range(1, found.tried + 1))
+    assert all(done <= total for done, total in reports)
 
 
-def test_tuned_weights_are_kept_and_used(folder, tone_run, language_model, hard_of_hearing, tmp_path, capsys, caplog):
+def test_tuned_weights_are_stored_and_used(folder, tone_run, language_model, hard_of_hearing, tmp_path, capsys, caplog):
     write_compiled(tmp_path / "lm.bin", language_model)
     valid = str(tone_run.folder / "valid.jsonl")
     argv = ["evaluate", valid, "-m", str(folder), "--language-model", str(tmp_path / "lm.bin"), "--json"]
@@ -88,8 +88,8 @@ def test_tuned_weights_are_kept_and_used(folder, tone_run, language_model, hard_
     assert not (folder / "language").exists()  # other weights of the network, other weights of the language model
 
 
-def test_a_language_model_that_does_not_help_is_not_kept(folder, tone_run, tmp_path, capsys):
-    """The tones are heard without a mistake: nothing can be better than that."""
+def test_a_language_model_that_does_not_help_is_not_stored(folder, tone_run, tmp_path, capsys):
+    """The model recognises the tones without errors, so that nothing can improve on it."""
     write_compiled(tmp_path / "lm.bin", CompiledNgram.of(build_ngram([["low"], ["high", "high"]], order=2)))
     valid = str(tone_run.folder / "valid.jsonl")
     assert main(["lm", "tune", valid, "-m", str(folder), "--language-model", str(tmp_path / "lm.bin")]) == 1
@@ -101,18 +101,18 @@ def test_language_models_and_hotwords_change_the_text(tone_run, language_model, 
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
 
-    def hear(**options):
+    def transcribe(**options):
         return recognizer.transcribe(samples, sample_rate=8000, **options).text
 
     none = CompiledNgram.of(build_ngram([["high"]], order=1))
-    assert hear(language_model=none, language_weight=0.0, word_bonus=0.0) == "low high middle"
+    assert transcribe(language_model=none, language_weight=0.0, word_bonus=0.0) == "low high middle"
     write_compiled(tmp_path / "lm.bin", language_model)
-    assert hear(language_model=tmp_path / "lm.bin", language_weight=0.1) == "low high middle"
-    assert "Middle middle".lower() in hear(hotwords={"Middle middle": 200.0})
-    assert hear(hotwords={"middle": 1.0}, words=["low", "middle"], decoder="lexicon").split()[-1] == "middle"
+    assert transcribe(language_model=tmp_path / "lm.bin", language_weight=0.1) == "low high middle"
+    assert "Middle middle".lower() in transcribe(hotwords={"Middle middle": 200.0})
+    assert transcribe(hotwords={"middle": 1.0}, words=["low", "middle"], decoder="lexicon").split()[-1] == "middle"
 
 
-def test_an_untuned_language_model_is_warned_of_once(tone_run, language_model, caplog):
+def test_an_untuned_language_model_causes_one_warning(tone_run, language_model, caplog):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low"], np.random.default_rng(9))
     for _ in range(2):
@@ -132,8 +132,8 @@ def test_a_weak_acoustic_model_follows_the_language_model(tone_run, hard_of_hear
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
     model = CompiledNgram.of(build_ngram([["high", "high"]] * 20, order=2))
-    heard = recognizer.transcribe(samples, sample_rate=8000, language_model=model, language_weight=3.0).text
-    assert set(heard.split()) == {"high"}
+    text = recognizer.transcribe(samples, sample_rate=8000, language_model=model, language_weight=3.0).text
+    assert set(text.split()) == {"high"}
     assert set(recognizer.transcribe(samples, sample_rate=8000, decoder="beam").text.split()) > {"high"}
 
 
@@ -148,7 +148,7 @@ def test_a_weak_acoustic_model_follows_the_language_model(tone_run, hard_of_hear
         ({"hotwords": {"loud": 1.0}}, "the model cannot write 'u'"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(tone_run, options, message):
+def test_incompatible_options_are_refused(tone_run, options, message):
     with pytest.raises(ConfigError, match=message):
         speechrnn.load(tone_run.model).transcribe(np.zeros(8000), sample_rate=8000, **options)
 

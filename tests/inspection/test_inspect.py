@@ -30,7 +30,7 @@ def waveform():
     return Waveform(say_tones(WORDS, np.random.default_rng(5)), 8000)
 
 
-def test_everything_lies_on_one_axis_of_time(recognizer, waveform):
+def test_all_panels_share_one_time_axis(recognizer, waveform):
     found = inspect_recording(recognizer, waveform)
     assert found.seconds == pytest.approx(waveform.seconds)
     assert len(found.features) * found.frame_seconds == pytest.approx(found.seconds, abs=0.05)
@@ -53,7 +53,7 @@ def test_words_are_those_of_the_transcript(recognizer, waveform):
     ]
 
 
-def test_units_stand_in_the_order_in_which_they_forget_and_are_exported_in_their_own(recognizer, waveform):
+def test_units_are_shown_by_memory_and_exported_in_model_order(recognizer, waveform):
     found = inspect_recording(recognizer, waveform)
     exported = found.export_states()
     for layer in found.layers:
@@ -75,7 +75,7 @@ def test_units_stand_in_the_order_in_which_they_forget_and_are_exported_in_their
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("elementwise", 1), ("tanh", 1), ("gru", 3), ("lstm", 4)])
-def test_memory_is_what_a_unit_keeps_of_its_past(cell, gates):
+def test_memory_is_the_share_of_its_past_that_a_unit_keeps(cell, gates):
     """With zero inputs and gates at one half, a unit keeps half per frame: 1/e after 1 / ln 2 frames."""
     recurrent = torch.full((2,), 0.5) if cell == "elementwise" else torch.zeros(2 * gates, 2)
     if cell == "tanh":
@@ -132,13 +132,13 @@ def test_a_window_keeps_the_recordings_own_times(recognizer, waveform, tmp_path)
         ({"channel": 3}, AudioError, "channel"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_in_one_line(recognizer, waveform, options, error, message):
+def test_inputs_that_cannot_be_inspected_are_refused_in_one_line(recognizer, waveform, options, error, message):
     with pytest.raises(error, match=message) as refused:
         inspect_recording(recognizer, waveform, **options)
     assert "\n" not in str(refused.value)
 
 
-def test_half_an_hour_is_asked_for_a_window(recognizer, tmp_path):
+def test_half_an_hour_of_audio_needs_a_window(recognizer, tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, np.zeros(8000 * 1800, np.int16), 8000)
     with pytest.raises(ConfigError, match="1,800 s, expected at most 120 s; select a part"):
@@ -148,7 +148,7 @@ def test_half_an_hour_is_asked_for_a_window(recognizer, tmp_path):
     assert inspect_recording(recognizer, path, start=100.0, end=101.0).seconds == pytest.approx(1.0)
 
 
-def test_a_single_frame_is_shown_and_less_is_refused(recognizer, waveform):
+def test_a_single_frame_is_inspected_and_less_is_refused(recognizer, waveform):
     acoustic = recognizer.model.acoustic
     least = next(n for n in range(1, 8000) if acoustic.count_frames(n) > 0)
     found = inspect_recording(recognizer, Waveform(waveform.samples[:least], 8000))
@@ -159,7 +159,7 @@ def test_a_single_frame_is_shown_and_less_is_refused(recognizer, waveform):
 
 @pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_every_cell_can_be_looked_into(make_tiny_model, make_recording, cell, bidirectional):
+def test_every_cell_can_be_inspected(make_tiny_model, make_recording, cell, bidirectional):
     recognizer = Recognizer(make_tiny_model(cell=cell, bidirectional=bidirectional), device="cpu")
     found = inspect_recording(recognizer, Waveform(make_recording(1.0).astype(np.float32), 8000))
     assert len(found.layers) == (4 if bidirectional else 2)
@@ -177,7 +177,7 @@ def test_a_cell_without_the_weights_that_are_needed_is_named(make_tiny_model, ma
         inspect_recording(Recognizer(model, device="cpu"), waveform)
 
 
-def test_a_model_that_reads_its_final_state_is_shown_with_one_row_of_posteriors(make_tiny_model, make_recording):
+def test_a_model_that_reads_its_final_state_has_one_row_of_posteriors(make_tiny_model, make_recording):
     recognizer = Recognizer(make_tiny_model(output="final_state"), device="cpu")
     found = inspect_recording(recognizer, Waveform(make_recording(1.0).astype(np.float32), 8000))
     assert found.posteriors.shape[0] == 1

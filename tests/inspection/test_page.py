@@ -33,7 +33,7 @@ def page(inspection):
     return to_page(inspection)
 
 
-def test_nothing_comes_from_outside(page):
+def test_the_page_loads_nothing_from_the_network(page):
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert sources
     assert all(source.startswith("data:") for source in sources)
@@ -41,7 +41,7 @@ def test_nothing_comes_from_outside(page):
     assert "@import" not in page
 
 
-def test_the_sound_is_the_recordings(page, inspection):
+def test_the_page_plays_the_recording(page, inspection):
     data = base64.b64decode(re.search(r'data:audio/wav;base64,([^"]+)', page)[1])
     samples = np.frombuffer(data[44:], "<i2") / 32768
     np.testing.assert_allclose(samples, inspection.waveform.samples, atol=1e-4)
@@ -64,7 +64,7 @@ def test_there_is_a_panel_for_each_layer_and_a_button_for_each_word(page, inspec
     assert "1 of 3 words wrong" in page
 
 
-def test_what_it_is_given_is_escaped(inspection):
+def test_text_in_the_page_is_escaped(inspection):
     word = replace(inspection.hypothesis[0], text="<script>", other='"&')
     page = to_page(replace(inspection, name="/far/<b>.wav", model="/secret/runs/a/model", hypothesis=[word]))
     assert "<b>.wav" not in page.replace("&lt;b&gt;.wav", "")
@@ -74,13 +74,13 @@ def test_what_it_is_given_is_escaped(inspection):
     assert "a/model" in page
 
 
-def test_rows_are_those_of_the_path_and_no_blank(inspection):
+def test_rows_are_the_tokens_of_the_path_without_blank(inspection):
     rows = choose_rows(inspection)
     assert 0 not in rows
     assert {token for token, _, _ in inspection.path} <= set(rows)
 
 
-def test_silence_with_nothing_but_blanks_has_a_page_too(inspection):
+def test_a_recording_with_only_blanks_has_a_page(inspection):
     blank = np.zeros_like(inspection.posteriors)
     blank[:, 0] = 1.0
     silent = replace(inspection, posteriors=blank, path=[], hypothesis=[], reference=None)

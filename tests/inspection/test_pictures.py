@@ -35,7 +35,7 @@ def test_curves_are_drawn_as_shares_of_lag_0_with_their_half_life():
 
 
 @pytest.mark.parametrize("norms", [[1.0, math.inf, math.inf], [0.0, 0.0], [1.0]])
-def test_gradients_without_bound_and_without_anything_are_drawn_too(norms):
+def test_infinite_and_zero_gradients_are_drawn(norms):
     figure = draw_lag_curves([LagCurve(1, "forward", torch.tensor(norms), torch.ones(len(norms)), 0.01)])
     assert to_pixels(figure).shape[2] == 3
     assert "no half-life" in figure.axes[0].lines[0].get_label()

@@ -51,7 +51,7 @@ def test_sentences_have_the_scores_of_the_model(order, prune, has_begin):
             assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_contexts_that_were_pruned_away_are_backed_off_from():
+def test_pruned_contexts_are_backed_off():
     unigrams = {(word,): Known(math.log(0.25), -0.1) for word in ("a", "b", END, BEGIN)}
     model = make_ngram([unigrams, {("a", "b"): Known(-0.5, -0.2)}, {("b", "a", "b"): Known(-0.3)}])  # no (b, a)
     compiled = CompiledNgram.of(model)
@@ -156,7 +156,7 @@ print(refused, read)
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_damaged_files_are_refused_or_harmless(tmp_path, version):
+def test_damaged_files_are_refused_or_read_safely(tmp_path, version):
     """Of version 1, which has no digest, what is within its range passes; no index leads out of an array."""
     write_compiled(tmp_path / "lm.bin", CompiledNgram.of(build_ngram(make_text(40), order=3)))
     arguments = [sys.executable, "-c", FUZZ, tmp_path, f"n-gram {version}", "150"]

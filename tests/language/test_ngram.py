@@ -39,7 +39,7 @@ def test_probabilities_after_every_context_add_up_to_one(order, prune):
         assert total(model, context) == pytest.approx(1.0, abs=1e-9)
 
 
-def test_it_is_modified_kneser_ney_by_its_formulas():
+def test_probabilities_follow_the_modified_kneser_ney_formulas():
     """Two sentences; discounts are those of a text that is too small to tell (0.5, 1, 1.5)."""
     model = build_ngram([["a", "b"], ["a", "c"]], order=2)
     # Different words before: a after <s>, b and c after a, the end after b and c; 5 in all, and 4 words with <unk>.
@@ -119,7 +119,7 @@ def test_longer_contexts_help_on_similar_text():
     assert scores[0] < scores[1] < scores[2]
 
 
-def test_a_sentence_is_the_product_of_its_words():
+def test_the_probability_of_a_sentence_is_the_product_of_its_words():
     model = build_ngram(make_text(), order=3)
     words = ["one", "two", "oh"]
     expected = (
@@ -253,7 +253,7 @@ def test_unusable_training_texts_are_refused():
         build_ngram([["one", END]])
 
 
-def test_a_model_without_an_unknown_word_gives_it_nothing():
+def test_a_model_without_unk_gives_unknown_words_probability_zero():
     model = make_ngram([{(END,): Known(math.log(0.5)), ("a",): Known(math.log(0.5))}])
     assert model.log_prob("b") == -math.inf
 

@@ -61,7 +61,7 @@ def assert_same_weights(arrived, expected):
 @pytest.mark.parametrize("subsampling", ["stack", "convolution", "convolution_2d"])
 @pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_what_is_saved_is_what_is_loaded(make_tiny_model, tmp_path, cell, subsampling, bidirectional):
+def test_a_saved_model_is_loaded_unchanged(make_tiny_model, tmp_path, cell, subsampling, bidirectional):
     model = make_tiny_model(
         cell=cell,
         subsampling=subsampling,
@@ -122,7 +122,7 @@ FIRST_RELEASE = {
 
 
 def test_a_model_of_the_first_version_of_the_format_is_still_read(folder):
-    """A setting that came later must be known as such (``_ADDED``), or nobody's older models load any more."""
+    """A setting that came later must be listed in ``_ADDED``; otherwise older models no longer load."""
 
     def age(config):
         for section, names in FIRST_RELEASE.items():
@@ -135,7 +135,7 @@ def test_a_model_of_the_first_version_of_the_format_is_still_read(folder):
     assert after.encoder.config == before.encoder.config
 
 
-def test_a_loaded_model_is_whole_and_ready(tiny_model_folder):
+def test_a_loaded_model_is_complete_and_ready(tiny_model_folder):
     acoustic = load_model(tiny_model_folder).acoustic
     tensors = [*acoustic.parameters(), *acoustic.buffers()]
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
@@ -144,7 +144,7 @@ def test_a_loaded_model_is_whole_and_ready(tiny_model_folder):
 
 
 @pytest.mark.parametrize("kind", ["words", "sentencepiece"])
-def test_every_kind_of_tokens_comes_back(make_tiny_model, tmp_path, kind):
+def test_every_kind_of_tokens_is_restored(make_tiny_model, tmp_path, kind):
     text = ["one two three four", "two one", "four three two"]
     tokens = WordTokens.build(text) if kind == "words" else SentencePieceTokens.build(text, vocabulary_size=14)
     model = make_tiny_model(tokens=tokens)
@@ -154,7 +154,7 @@ def test_every_kind_of_tokens_comes_back(make_tiny_model, tmp_path, kind):
     assert loaded.encode("two four") == tokens.encode("two four")
 
 
-def test_text_settings_and_provenance_come_back(tiny_model, tmp_path):
+def test_text_settings_and_provenance_are_restored(tiny_model, tmp_path):
     provenance = {"languages": ["de"], "corpora": [], "training": {"seconds": 1.5, "note": "über „alles“"}}
     text = TextConfig(case="keep", punctuation="keep")
     save_model(tmp_path / "model", ModelFolder(tiny_model.acoustic, tiny_model.tokens, text, provenance))
@@ -162,7 +162,7 @@ def test_text_settings_and_provenance_come_back(tiny_model, tmp_path):
     assert (loaded.text, loaded.provenance) == (text, provenance)
 
 
-def test_config_says_what_the_architecture_promises(tiny_model_folder, tiny_model):
+def test_config_json_has_the_documented_fields(tiny_model_folder, tiny_model):
     config = json.loads((tiny_model_folder / "config.json").read_text(encoding="utf-8"))
     assert config["format_version"] == 1
     assert config["front_end"]["sample_rate"] == 8000
@@ -207,7 +207,7 @@ def test_config_that_is_not_json(folder, content):
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"format_version": "1"}', '{"format_version": true}'])
-def test_json_that_is_no_config(folder, content):
+def test_json_that_is_not_a_config(folder, content):
     (folder / "config.json").write_text(content)
     with pytest.raises(ModelError, match="expected a format_version"):
         load_model(folder)
@@ -359,7 +359,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_gives_the_new_model(make_tin
     assert_same_weights(found.acoustic, new.acoustic)
 
 
-def test_saving_never_deletes_what_is_no_model(tiny_model, folder):
+def test_saving_never_deletes_a_folder_that_is_not_a_model(tiny_model, folder):
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(ModelError, match=r"would delete thesis\.tex"):
         save_model(folder, tiny_model)
@@ -368,7 +368,7 @@ def test_saving_never_deletes_what_is_no_model(tiny_model, folder):
         save_model(folder / "thesis.tex", tiny_model)
 
 
-def test_others_may_read_what_was_saved_as_the_umask_says(tiny_model_folder, tmp_path):
+def test_saved_files_have_the_permissions_of_the_umask(tiny_model_folder, tmp_path):
     (tmp_path / "made").mkdir()
     assert tiny_model_folder.stat().st_mode == (tmp_path / "made").stat().st_mode
     (tmp_path / "written").write_text("")
@@ -395,12 +395,12 @@ def test_card_carries_licence_attribution_and_results(folder, tiny_model):
     assert_same_weights(loaded.acoustic, tiny_model.acoustic)
 
 
-def test_card_given_is_written_as_it_is(tiny_model, tmp_path):
+def test_a_given_card_is_written_unchanged(tiny_model, tmp_path):
     save_model(tmp_path / "model", tiny_model, card="# Mine\n")
     assert (tmp_path / "model" / "README.md").read_text(encoding="utf-8") == "# Mine\n"
 
 
-def test_card_says_what_is_not_known():
+def test_card_states_what_is_unknown():
     card = make_model_card({}, num_parameters=12345, sample_rate=16000)
     assert "12,345 parameters" in card
     assert "16,000 Hz" in card
@@ -552,7 +552,7 @@ def test_an_invalid_speaker_profile_is_named(folder, state):
 
 
 @pytest.mark.parametrize("name", ["input_dropout", "locked_dropout", "recurrent_dropout"])
-def test_a_model_from_before_a_setting_was_there_has_its_default(folder, name):
+def test_a_model_without_a_newer_setting_gets_its_default(folder, name):
     edit_config(folder, lambda config: config["encoder"].pop(name))
     assert getattr(load_model(folder).acoustic.encoder.config, name) == getattr(EncoderConfig(), name)
 

@@ -39,7 +39,7 @@ def test_the_plan_has_the_baseline_first_and_every_change_with_every_seed(tmp_pa
     assert [trial.change for trial in ablation.plan(tmp_path, [3], ["GRU"])] == ["baseline", "GRU"]
 
 
-def test_every_change_is_a_setting_that_differs_from_the_baselines(tmp_path):
+def test_every_change_differs_from_the_baseline_in_one_setting(tmp_path):
     baseline, *others = ablation.plan(tmp_path, [0], None)
     plain = load_config(FOLDER / "config.yaml", baseline.settings)
     changed = [load_config(FOLDER / "config.yaml", trial.settings) for trial in others]
@@ -80,7 +80,7 @@ def run_here(command, **_):
     return SimpleNamespace(returncode=main(command[3:]))
 
 
-def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
+def test_a_finished_trial_is_not_repeated(tmp_path, monkeypatch):
     for seed, name in enumerate(("train", "valid")):
         make_tone_corpus(tmp_path / "data" / f"{name}.jsonl", 12, seed=seed)
     settings = {**TONE_SETTINGS, "trainer.max_epochs": 1, "trainer.check_val_every_n_epoch": 1}
@@ -108,7 +108,7 @@ def test_a_trial_is_trained_scored_and_not_done_again(tmp_path, monkeypatch):
     assert ablation.Scores(scores.path).find(other) is None
 
 
-def test_what_lies_in_a_trials_folder_is_used_where_the_settings_are_its_own(tmp_path, monkeypatch):
+def test_a_result_is_reused_only_with_the_same_settings(tmp_path, monkeypatch):
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/commands\n")
     program.chmod(0o755)
@@ -144,7 +144,7 @@ def test_the_last_epochs_weights_are_scored(tmp_path):
     assert (trained["checkpoints.best"], trained["checkpoints.average"]) == (trained["trainer.max_epochs"], False)
 
 
-def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
+def test_a_failed_trial_names_its_log(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\necho what went wrong: $* >&2\nexit 3\n")
@@ -153,9 +153,9 @@ def test_a_trial_that_fails_says_where_to_look(tmp_path, monkeypatch):
     trial = ablation.Trial("a change", 0, {"encoder.cell": "magic"}, tmp_path / "run")
     problem = ablation.run(trial, tmp_path / "data", "cpu", ablation.Scores(tmp_path / "scores.json"))
     assert problem == f"a change, seed 0: failed, see {tmp_path / 'run' / 'log.txt'}"
-    told = (tmp_path / "run" / "log.txt").read_text()
-    assert told.startswith("what went wrong: ")
-    assert "encoder.cell" in told
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.startswith("what went wrong: ")
+    assert "encoder.cell" in log
 
 
 @pytest.mark.parametrize(

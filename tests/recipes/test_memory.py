@@ -1,4 +1,4 @@
-"""The memory recipe: what its tasks ask, that experiments run once and are told, that a series is predicted."""
+"""The memory recipe: the targets of its tasks, the experiments and their report, prediction of a series."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def asked(batch):
 
 
 @pytest.mark.parametrize("lag", [10, 200])
-def test_adding_asks_for_the_sum_of_two_marked_numbers_at_the_end(lag):
+def test_adding_targets_are_the_sum_of_two_marked_numbers_at_the_end(lag):
     batch = tasks.Adding(lag).draw(RNG(0), 64)
     values, marks = batch.inputs.unbind(dim=-1)
     assert marks.sum(dim=1).tolist() == [2.0] * 64
@@ -42,15 +42,15 @@ def test_adding_asks_for_the_sum_of_two_marked_numbers_at_the_end(lag):
     assert float((sums - 1).pow(2).mean()) == pytest.approx(tasks.Adding(lag).chance, rel=0.1)
 
 
-def test_copy_asks_for_the_symbols_in_their_order_after_the_wait():
+def test_copy_targets_are_the_symbols_in_order_after_the_delay():
     task = tasks.Copy(50)
     batch = task.draw(RNG(0), 16)
-    heard = batch.inputs.argmax(dim=-1)
-    assert torch.equal(torch.stack(asked(batch)), heard[:, :3])
-    sign = (heard == 9).nonzero()
+    symbols = batch.inputs.argmax(dim=-1)
+    assert torch.equal(torch.stack(asked(batch)), symbols[:, :3])
+    sign = (symbols == 9).nonzero()
     assert sign[:, 1].tolist() == [53] * 16  # 50 steps after the last symbol, at the first step of the answer
     assert batch.inputs.shape[1] == 56
-    assert (heard[:, 3:53] == 8).all()
+    assert (symbols[:, 3:53] == 8).all()
 
 
 def make_clips(size=5):
@@ -58,7 +58,7 @@ def make_clips(size=5):
     return [[np.full((length, 2), digit, np.float32) for length in (4, size)] for digit in range(10)]
 
 
-def test_the_first_digit_is_asked_for_so_many_frames_after_its_end():
+def test_first_digit_targets_follow_the_digit_after_the_lag():
     task = tasks.FirstDigit(make_clips(), 7)
     batch = task.draw(RNG(0), 200)
     first = batch.inputs[:, 0, 0]
@@ -70,7 +70,7 @@ def test_the_first_digit_is_asked_for_so_many_frames_after_its_end():
     assert sorted(set(first.tolist())) == list(range(10))
 
 
-def test_waves_go_on_from_their_reference():
+def test_waves_continue_their_reference():
     batch = tasks.Waves().draw(RNG(0), 8)
     assert torch.equal(batch.targets[:, :-1], batch.inputs[:, 1:])
     wave = torch.cat([batch.reference, batch.inputs], dim=1)[..., 0]
@@ -79,7 +79,7 @@ def test_waves_go_on_from_their_reference():
     assert (factor.max(dim=1).values - factor.median(dim=1).values).median() < 1e-2
 
 
-def test_a_series_asks_for_its_values_so_many_steps_ahead():
+def test_series_targets_are_values_a_number_of_steps_ahead():
     values = np.arange(100.0)[:, None]
     task = tasks.Series(values, ahead=3, steps=10)
     batch = task.draw(RNG(0), 50)
@@ -93,7 +93,7 @@ def test_a_series_asks_for_its_values_so_many_steps_ahead():
         tasks.Series(values[:12], ahead=3, steps=10)
 
 
-def test_a_text_asks_for_the_next_symbol_and_knows_the_simplest_guess():
+def test_text_targets_are_the_next_symbols_with_a_unigram_baseline():
     task = tasks.Text("abac" * 30, steps=8)
     batch = task.draw(RNG(0), 10)
     assert torch.equal(batch.inputs.argmax(dim=-1)[:, 1:], batch.targets[:, :-1])
@@ -135,21 +135,21 @@ def test_numbers_are_read_from_csv(tmp_path, text, columns, expected):
         ("", [], "expected rows of numbers, found none"),
     ],
 )
-def test_holes_and_texts_in_a_series_are_named(tmp_path, text, columns, message):
+def test_missing_values_and_text_in_a_series_are_named(tmp_path, text, columns, message):
     with pytest.raises(CorpusError) as error:
         tasks.read_series(write(tmp_path / "s.csv", text), columns)
     assert message in str(error.value)
     assert "s.csv" in str(error.value)
 
 
-def test_a_missing_series_and_one_that_is_no_text_are_named(tmp_path):
+def test_a_missing_series_and_a_binary_file_are_named(tmp_path):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     for name in ("gone.csv", "b.csv"):
         with pytest.raises(CorpusError, match=f"{name}: expected a CSV file of numbers"):
             tasks.read_series(tmp_path / name)
 
 
-def test_digits_are_read_by_their_numbers(tmp_path):
+def test_digits_are_labelled_by_their_file_names(tmp_path):
     (tmp_path / "recordings").mkdir()
     for digit in range(10):
         for number in (3, 7):
@@ -178,7 +178,7 @@ def shorten(experiments, steps=4):
     ]
 
 
-def test_experiments_run_once_and_are_reported_in_tables_and_pictures(tmp_path, monkeypatch, capsys):
+def test_finished_experiments_are_not_repeated_and_are_reported(tmp_path, monkeypatch, capsys):
     """One of each kind, a few steps long, in this process."""
     monkeypatch.setattr(memory, "ProcessPoolExecutor", Immediately)
     monkeypatch.setattr(memory, "FAR", 30)
@@ -241,7 +241,7 @@ class Immediately:
         return future
 
 
-def test_a_run_that_failed_is_reported_as_such():
+def test_a_failed_run_is_reported_as_failed():
     kept = {
         "best": None,
         "failed": "the loss was not finite in step 7",
@@ -254,7 +254,7 @@ def test_a_run_that_failed_is_reported_as_such():
     assert "failed in step 7" in table
 
 
-def test_a_series_of_ones_own_is_predicted(tmp_path):
+def test_a_series_of_the_user_is_predicted(tmp_path):
     wave = np.sin(np.arange(400) / 3)
     write(tmp_path / "s.csv", "t,x\n" + "".join(f"{t},{x}\n" for t, x in enumerate(wave)))
     memory.predict_series(tmp_path / "s.csv", ["x"], 2, tmp_path / "out", seed=0, training_steps=200)
@@ -273,7 +273,7 @@ def test_a_series_of_ones_own_is_predicted(tmp_path):
         (["--series", "short.csv"], "short.csv: 3 rows: expected more than 10"),
         (["--series", "short.csv", "--ahead", "0"], "--ahead 0: expected 1 or more steps"),
         (["--fsdd", "."], "expected clips of FSDD named 0_SPEAKER_NUMBER.wav"),
-        (["--only", "magic"], "--only magic: no experiment's name begins so"),
+        (["--only", "magic"], "--only magic: no experiment has a name that begins with it"),
     ],
 )
 def test_errors_end_with_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
@@ -289,7 +289,7 @@ def test_errors_end_with_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys,
 
 
 @pytest.mark.slow  # seconds of imports
-def test_it_runs_as_a_script_and_tells_how():
+def test_memory_runs_as_a_script_with_help():
     command = [sys.executable, str(FOLDER / "memory.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "--fsdd" in done.stdout

@@ -1,4 +1,4 @@
-"""The scripts that measure what is known of a speaker: his own initial state, ten clips of his."""
+"""The scripts that measure speaker adaptation: the initial state of a speaker, and fine-tuning on ten clips."""
 
 import runpy
 import sys
@@ -24,7 +24,7 @@ def make_entry(tmp_path, id, speaker, seconds):
     return Utterance(id=id, audio_path=tmp_path / f"{id}.wav", seconds=seconds, text="a", speaker=speaker)
 
 
-def test_what_is_heard_beforehand_is_not_scored_and_who_says_too_little_is_left_out(tmp_path):
+def test_adaptation_recordings_are_not_scored_and_speakers_with_too_few_are_left_out(tmp_path):
     spoken = {"anna": [4.0, 4.0, 4.0, 4.0], "bert": [4.0, 4.0], "carl": [9.0], "dora": [4.0, 7.0, 1.0]}
     entries = [
         make_entry(tmp_path, f"{name}-{number}", name, seconds)
@@ -39,7 +39,7 @@ def test_what_is_heard_beforehand_is_not_scored_and_who_says_too_little_is_left_
     }
 
 
-def test_everybody_gets_the_state_of_somebody_else():
+def test_in_the_control_every_speaker_gets_the_state_of_another():
     names = ["a", "b", "c"]
     wrong = speakers.next_speakers(names)
     assert sorted(wrong.values()) == names
@@ -47,7 +47,7 @@ def test_everybody_gets_the_state_of_somebody_else():
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_each_network_is_compared_with_its_own_state(make_tiny_model, tmp_path):
+def test_each_network_is_compared_with_its_own_initial_state(make_tiny_model, tmp_path):
     entries = read_manifest(make_tone_corpus(tmp_path / "tones.jsonl", 12, seed=3))
     found = speakers.split_speakers(entries, 2.0)
     assert len(found) > 1
@@ -63,7 +63,7 @@ def test_each_network_is_compared_with_its_own_state(make_tiny_model, tmp_path):
         ("zero", "adapted, 2 steps, with texts, a wrong speaker's"),
         ("zero", "adapted, 2 steps, own readings"),
         ("zero", "adapted, 2 steps, own readings, a wrong speaker's"),
-        ("encoded", "nothing heard"),
+        ("encoded", "no reference"),
         ("encoded", "encoded"),
         ("encoded", "encoded, a wrong speaker's"),
     ]
@@ -83,7 +83,7 @@ def test_a_difference_is_in_points_of_wer():
     assert "| zero | adapted | 25.00 | 0.00 | -25.00 (-36.23 to -13.77) |" in table  # 20 words of 80 and one more
 
 
-def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
+def test_ten_clips_have_each_digit_once_and_the_others_are_tested(tmp_path):
     entries = [make_entry(tmp_path, f"{d}_theo_{n}", "theo", 0.5) for d in range(10) for n in (4, 5, 15, 50)]
     ten, rest = ten_clips.split(entries, 5)
     assert [entry.id for entry in ten] == [f"{digit}_theo_5" for digit in range(10)]
@@ -98,8 +98,8 @@ def test_ten_clips_are_one_of_each_digit_and_the_rest_is_tested(tmp_path):
     [
         ("speechocean762/speakers", ["gone.jsonl", "--zero", "m", "--output", "o"], "gone.jsonl: no such manifest"),
         ("speechocean762/speakers", ["gone.jsonl", "--adapt", "all", "--output", "o"], "invalid choice: 'all'"),
-        ("fsdd/ten_clips", ["--folds", "gone", "--output", "o"], "gone: no fold-SPEAKER/model there"),
-        ("fsdd/ten_clips", ["--folds", "one", "gone", "--output", "o"], "gone: no fold-theo/model there"),
+        ("fsdd/ten_clips", ["--folds", "gone", "--output", "o"], "gone: no fold-SPEAKER/model"),
+        ("fsdd/ten_clips", ["--folds", "one", "gone", "--output", "o"], "gone: no fold-theo/model"),
         ("fsdd/ten_clips", ["--folds", "gone", "--output", "o", "--set", "{"], "{: expected JSON such as"),
         ("fsdd/ten_clips", ["--folds", "gone", "--output", "o", "--set", "3"], "3: expected JSON such as"),
     ],
@@ -119,17 +119,17 @@ def test_an_error_is_one_line(tmp_path, monkeypatch, capsys, script, arguments, 
 
 def test_the_means_of_ten_clips_are_over_speakers():
     rows = [
-        {"speaker": "a", "clips": 490, "before": 80.0, "told": 82.5, "after": 90.0, "closed": 91.0, "seconds": 70.0},
-        {"speaker": "b", "clips": 10, "before": 90.0, "told": 91.5, "after": 100.0, "closed": 100.0, "seconds": 70.0},
+        {"speaker": "a", "clips": 490, "before": 80.0, "stats": 82.5, "after": 90.0, "closed": 91.0, "seconds": 70.0},
+        {"speaker": "b", "clips": 10, "before": 90.0, "stats": 91.5, "after": 100.0, "closed": 100.0, "seconds": 70.0},
     ]
     assert "| mean | | 85.0 | 87.0 | 95.0 | 95.5 | |" in ten_clips.describe(rows)
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
-def test_a_fold_is_scored_as_it_is_reported_fine_tuned_and_closed(tmp_path, monkeypatch, seeds):
+def test_a_fold_is_scored_before_and_after_fine_tuning_and_with_a_closed_vocabulary(tmp_path, monkeypatch, seeds):
     folds = [tmp_path / f"seed-{seed}" / "fold-theo" for seed in seeds]
-    said = [("five", 5, 5), ("five", 5, 6), ("eight", 8, 5), ("eight", 8, 6)]
-    clips = [replace(make_entry(tmp_path, f"{digit}_theo_{n}", "theo", 0.5), text=text) for text, digit, n in said]
+    digits = [("five", 5, 5), ("five", 5, 6), ("eight", 8, 5), ("eight", 8, 6)]
+    clips = [replace(make_entry(tmp_path, f"{digit}_theo_{n}", "theo", 0.5), text=text) for text, digit, n in digits]
     for fold in folds:
         fold.mkdir(parents=True)
         write_manifest(fold / "test.jsonl", clips)
@@ -159,6 +159,6 @@ def test_a_fold_is_scored_as_it_is_reported_fine_tuned_and_closed(tmp_path, monk
     monkeypatch.setattr(ten_clips, "evaluate", score)
     row = ten_clips.run(folds, tmp_path / "out", clip=5, overrides={"trainer.max_epochs": 3, "seed": 7})
     assert [row[name] for name in ("speaker", "clips", "seconds")] == ["theo", 2, 70.0 * len(seeds)]
-    assert [row[name] for name in ("before", "told", "after", "closed")] == pytest.approx([60, 70, 80, 90])
-    assert taken == {**ten_clips.SETTINGS, "trainer.max_epochs": 3, "seed": 7}  # what is asked for wins
+    assert [row[name] for name in ("before", "stats", "after", "closed")] == pytest.approx([60, 70, 80, 90])
+    assert taken == {**ten_clips.SETTINGS, "trainer.max_epochs": 3, "seed": 7}  # overrides take precedence
     assert len(set(outputs)) == len(seeds)

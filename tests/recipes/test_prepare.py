@@ -67,7 +67,7 @@ def test_fsdd_fold_tests_all_clips_of_one_speaker_and_trains_on_none(tmp_path):
     assert numbers(people) == {0, 4, 5, 44}
 
 
-def test_fsdd_fold_adds_synthetic_voices_to_training_alone(tmp_path):
+def test_fsdd_fold_adds_synthetic_voices_only_to_training(tmp_path):
     source = make_fsdd(tmp_path / "fsdd", speakers=("ann", "bob", "cy"))
     fsdd.prepare(source, tmp_path / "out", seed=0, fold="bob")
     parts = read_parts(tmp_path / "out")
@@ -88,7 +88,7 @@ def test_fsdd_fold_without_espeak_says_what_to_install(tmp_path, monkeypatch):
         fsdd.prepare(make_fsdd(tmp_path / "fsdd"), tmp_path / "out", seed=0, fold="bob")
 
 
-def test_fsdd_is_found_whichever_of_its_folders_is_named(tmp_path):
+def test_fsdd_is_found_by_any_of_its_folders(tmp_path):
     source = make_fsdd(tmp_path / "unpacked" / "free-spoken-digit-dataset-1.0.10")
     for folder in (source, source / "recordings", source.parent):
         fsdd.prepare(folder, tmp_path / "out", seed=0)
@@ -106,7 +106,7 @@ def test_fsdd_names_and_counts_files_it_does_not_understand_and_gaps(tmp_path, c
     assert f"{10 * 2 * 50 - 2 * 2 * len(NUMBERS)} clips are missing, the first is 0_ann_1.wav" in caplog.text
 
 
-def test_fsdd_says_what_is_wrong_with_a_folder(tmp_path):
+def test_fsdd_names_the_fault_of_a_folder(tmp_path):
     put_tone(tmp_path / "other" / "speech.wav")
     put_tone(tmp_path / "onlytest" / "1_ann_0.wav")
     (tmp_path / "empty").mkdir()
@@ -150,7 +150,7 @@ def test_stated_content_hash_is_that_of_the_real_recordings(recipe, recordings):
 
 
 @pytest.mark.parametrize(("recipe", "inside"), [(fsdd, "v1.0.10/recordings"), (yesno, "waves_yesno")])
-def test_without_a_source_the_stated_original_is_fetched_and_checked(recipe, inside, tmp_path, monkeypatch):
+def test_without_a_source_the_original_is_downloaded_and_checked(recipe, inside, tmp_path, monkeypatch):
     seen = {}
 
     def fetch(url: str, folder: Path, **checks: str) -> Path:
@@ -176,7 +176,7 @@ def make_yesno(folder: Path, count: int = 24) -> Path:
     return folder
 
 
-def test_yesno_names_are_transcripts_and_every_other_file_is_tested(tmp_path):
+def test_yesno_file_names_are_transcripts_and_every_second_file_is_in_the_test_set(tmp_path):
     yesno.prepare(make_yesno(tmp_path / "yesno"), tmp_path / "out", seed=0)
     parts = read_parts(tmp_path / "out")
     values = {part: [int(entry.id.replace("_", ""), 2) for entry in entries] for part, entries in parts.items()}
@@ -186,7 +186,7 @@ def test_yesno_names_are_transcripts_and_every_other_file_is_tested(tmp_path):
     assert parts["valid"][0].text == "no no no no yes no yes no"
 
 
-def test_yesno_names_what_it_leaves_out_and_says_that_files_are_missing(tmp_path, caplog):
+def test_yesno_names_ignored_files_and_reports_missing_ones(tmp_path, caplog):
     source = make_yesno(tmp_path / "yesno")
     put_tone(source / "waves_yesno" / "0_1_0.wav")
     with caplog.at_level(logging.WARNING, logger="speechrnn"):
@@ -195,7 +195,7 @@ def test_yesno_names_what_it_leaves_out_and_says_that_files_are_missing(tmp_path
     assert "24 recordings of 60" in caplog.text
 
 
-def test_yesno_says_what_is_wrong_with_a_folder(tmp_path):
+def test_yesno_names_the_fault_of_a_folder(tmp_path):
     put_tone(tmp_path / "other" / "speech.wav")
     (tmp_path / "empty").mkdir()
     make_yesno(tmp_path / "few", count=10)
@@ -274,7 +274,7 @@ def test_speech_commands_errors_are_named(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("recipe", [fsdd, yesno, quickstart])
-def test_attributions_say_what_a_model_card_needs(recipe):
+def test_attributions_have_what_a_model_card_needs(recipe):
     for attribution in recipe.ATTRIBUTION:
         assert set(attribution) == {"corpus", "license", "source", "attribution"}
         assert all(attribution.values())

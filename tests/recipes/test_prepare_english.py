@@ -64,7 +64,7 @@ def test_speechocean762s_lexicon_has_the_first_pronunciations_without_stress(tmp
         (None, "lexicon.txt: no such file; expected a lexicon"),
     ],
 )
-def test_speechocean762_names_what_the_lexicon_lacks(tmp_path, lexicon, expected):
+def test_speechocean762_names_words_missing_in_the_lexicon(tmp_path, lexicon, expected):
     path = make_speechocean762(tmp_path / "source") / "resource" / "lexicon.txt"
     path.unlink() if lexicon is None else path.write_text(lexicon)
     with pytest.raises(CorpusError) as caught:
@@ -72,7 +72,7 @@ def test_speechocean762_names_what_the_lexicon_lacks(tmp_path, lexicon, expected
     assert expected in str(caught.value)
 
 
-def test_speechocean762_says_where_the_corpus_is_to_be_had(tmp_path):
+def test_speechocean762_names_the_source_of_the_corpus(tmp_path):
     with pytest.raises(
         CorpusError, match=r"download https://\S+/speechocean762.tar.gz .* pass --source speechocean762"
     ):
@@ -110,7 +110,7 @@ def speakers_of(entries: list[Utterance]) -> list[str]:
     return sorted({entry.speaker for entry in entries})
 
 
-def test_english_joins_what_is_there_and_tests_each_by_itself(tmp_path):
+def test_english_joins_present_corpora_and_tests_each_separately(tmp_path):
     source = tmp_path / "source"
     make_speechocean762(source / "speechocean762")
     make_librispeech(source / "librispeech", {"dev-clean": list("123456")})
@@ -238,7 +238,7 @@ def test_english_writes_training_texts_in_one_form_and_leaves_out_other_scripts(
     assert english.to_target(english.to_target(texts[0])) == english.to_target(texts[0])
 
 
-def test_english_keeps_librispeechs_own_parts_where_there_is_one_to_train_on(tmp_path):
+def test_english_keeps_the_librispeech_split_if_it_has_a_training_part(tmp_path):
     parts = {"train-clean-100": ["1", "2"], "train-other-500": ["3"], "dev-clean": ["4"], "test-clean": ["5"]}
     split = english.split_librispeech(make_librispeech(tmp_path / "whole", parts))
     assert {part: speakers_of(entries) for part, entries in split.items()} == {
@@ -279,7 +279,7 @@ def test_ljspeech_can_train_on_a_few_minutes_and_test_on_the_rest(tmp_path):
             english._ljspeech.split_ljspeech(folder, wrong)
 
 
-def test_english_says_what_it_lacks(tmp_path):
+def test_english_names_missing_corpora(tmp_path):
     with pytest.raises(CorpusError, match="^no --source: pass a folder that holds one or more of speechocean762, "):
         english.prepare(None, tmp_path / "out", seed=0)
     with pytest.raises(CorpusError, match=f"^{tmp_path}: pass a folder that holds one or more of"):

@@ -39,7 +39,7 @@ def test_many_speakers_are_split_by_speaker(tmp_path):
     assert not speakers["train"] & (speakers["valid"] | speakers["test"])
 
 
-def test_too_few_of_ones_own_are_refused(tmp_path):
+def test_too_few_recordings_are_refused(tmp_path):
     with pytest.raises(CorpusError, match="9 utterances are too few to split; 10 or more will do"):
         custom.prepare(make_corpus(tmp_path / "mine", 9), tmp_path / "out", seed=0)
     with pytest.raises(CorpusError, match="no --source: pass the folder with your recordings"):
@@ -60,7 +60,7 @@ def test_german_is_split_by_minutes_from_both_ends(tmp_path, monkeypatch):
         german.prepare(None, tmp_path / "out", seed=0)
 
 
-def test_german_sentences_that_are_tested_are_not_trained_on(tmp_path, monkeypatch):
+def test_german_test_sentences_are_not_in_training(tmp_path, monkeypatch):
     """Three of its test sentences stood among the training texts, but for case and punctuation."""
     monkeypatch.setattr(german, "TEST_MINUTES", 0.01)
     monkeypatch.setattr(german, "VALID_MINUTES", 0.005)

@@ -98,7 +98,7 @@ def test_quickstart_samples_are_a_function_of_the_seed(spoken, tmp_path):
 
 
 @needs_espeak
-def test_quickstart_voices_and_accents_and_rates_are_heard(tmp_path):
+def test_quickstart_voices_accents_and_rates_change_the_audio(tmp_path):
     base = quickstart.Job("base", "turn on the light", "en-us", "adam", 170, 50)  # adam has no flutter
     changes = {"variant": "david", "accent": "en-gb-scotland", "rate": 130, "pitch": 70}
     jobs = [base, *(base._replace(id=key, **{key: value}) for key, value in changes.items()), base._replace(id="same")]
@@ -110,7 +110,7 @@ def test_quickstart_voices_and_accents_and_rates_are_heard(tmp_path):
 
 
 @needs_espeak
-def test_quickstart_passes_on_what_espeak_cannot_do(tmp_path):
+def test_quickstart_reports_espeak_errors(tmp_path):
     job = quickstart.Job("x", "one", "en-us", "nobody", 170, 50)
     with pytest.raises(CorpusError, match=r"no voice en-us\+nobody"):
         quickstart.speak({tmp_path: [job]})
@@ -147,7 +147,7 @@ def test_quickstart_takes_no_source_and_no_fold(tmp_path):
             quickstart.prepare(**arguments, output=tmp_path, seed=0)
 
 
-def test_quickstart_removes_old_manifests_before_it_speaks(tmp_path, monkeypatch):
+def test_quickstart_removes_old_manifests_before_synthesis(tmp_path, monkeypatch):
     (tmp_path / "test.jsonl").write_text("{}")
 
     def fail(_: object) -> None:
@@ -159,7 +159,7 @@ def test_quickstart_removes_old_manifests_before_it_speaks(tmp_path, monkeypatch
     assert not (tmp_path / "test.jsonl").exists()
 
 
-def test_espeak_stays_out_of_speechrnn_and_of_the_recipes_own_process():
+def test_espeak_runs_outside_of_speechrnn_and_the_recipe_process():
     code = (
         "import runpy, sys; runpy.run_path(sys.argv[1]); "
         "assert not {'espeakng_loader', 'lhotse', 'lightning', 'torch'} & set(sys.modules), sys.modules.keys()"
@@ -171,7 +171,7 @@ def test_espeak_stays_out_of_speechrnn_and_of_the_recipes_own_process():
             assert not any("espeakng_loader" in line or "espeak_program" in line for line in imports), path
 
 
-def test_samples_are_short_held_out_recordings_as_their_manifest_says():
+def test_samples_are_short_held_out_recordings_that_match_their_manifest():
     entries = read_manifest(REPOSITORY / "data" / "samples" / "manifest.jsonl")
     assert len(entries) == 5
     assert {entry.speaker for entry in entries} <= set(quickstart.VOICES["test"])

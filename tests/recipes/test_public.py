@@ -115,7 +115,7 @@ def test_librispeech_has_a_small_and_a_large_form(tmp_path, voices):
     assert large.data.test.keys() == {"test-clean", "test-other"}
 
 
-def test_what_prepare_is_reported_decides_whether_it_is_done_already(tmp_path, voices):
+def test_prepare_is_skipped_only_with_the_same_arguments(tmp_path, voices):
     make_librispeech(tmp_path, voices, {"train-clean-100": [1], "dev-clean": [3], "test-clean": [4], "test-other": [5]})
 
     def check(test):
@@ -130,7 +130,7 @@ def test_what_prepare_is_reported_decides_whether_it_is_done_already(tmp_path, v
     assert check("[test-clean, test-other]")
 
 
-def test_librispeech_says_what_it_lacks(tmp_path, voices, capsys):
+def test_librispeech_names_missing_parts(tmp_path, voices, capsys):
     make_librispeech(tmp_path, voices, {"train-clean-100": [1], "dev-clean": [3]})
     for arguments, message in (
         (["--source", tmp_path], "no test-clean in it; download the parts from https://www.openslr.org/12/"),
@@ -310,7 +310,7 @@ def test_an4_is_read_from_its_lists(tmp_path, voices):
 # lhotse's
 
 
-def test_any_corpus_that_lhotse_prepares_is_taken_by_its_name(tmp_path, voices):
+def test_any_lhotse_recipe_is_used_by_name(tmp_path, voices):
     for number in range(60):
         bits = "_".join(format(number, "08b"))
         say(tmp_path / "waves_yesno" / f"{bits}.wav", voices, number)
@@ -332,9 +332,9 @@ def test_a_corpus_without_parts_is_split_by_speakers(tmp_path, voices, monkeypat
     module = load_prepare(RECIPES / "lhotse_corpus")
     monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {module.WHOLE: entries})
     module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")
-    heard = {part: speakers(tmp_path / "out", part) for part in ("train", "valid", "test")}
-    assert [len(each) for each in heard.values()] == [17, 1, 2]
-    assert len(set().union(*heard.values())) == 20
+    found = {part: speakers(tmp_path / "out", part) for part in ("train", "valid", "test")}
+    assert [len(each) for each in found.values()] == [17, 1, 2]
+    assert len(set().union(*found.values())) == 20
     monkeypatch.setattr(module, "read_lhotse_corpus", lambda name, source, options: {"near": entries, "far": entries})
     with pytest.raises(CorpusError, match="any has the parts near, far; choose with --prepare.train"):
         module.prepare(tmp_path, tmp_path / "out", seed=0, corpus="any")
@@ -359,7 +359,7 @@ def test_errors_with_lhotses_corpora_are_named(tmp_path, capsys):
 # all
 
 
-def test_every_recipe_is_in_the_table_and_says_what_it_knows():
+def test_every_recipe_is_in_the_table_and_states_its_results():
     folders = sorted(path.parent.name for path in RECIPES.glob("*/README.md"))
     table = (RECIPES / "README.md").read_text(encoding="utf-8")
     for name in folders:

@@ -97,8 +97,8 @@ def test_a_stored_speaker_is_used_by_name_and_survives_new_results(folder, recor
     lengths = torch.tensor([samples.shape[1]])
     own, hers = (recognizer.emissions(samples, lengths, state=each).log_probs for each in (None, state))
     assert (own - hers).abs().max() > 1e-3
-    heard = recognizer.transcribe(recordings[0], speaker="anna")
-    words = [word.confidence for word in heard.words]
+    transcript = recognizer.transcribe(recordings[0], speaker="anna")
+    words = [word.confidence for word in transcript.words]
     assert words != [word.confidence for word in recognizer.transcribe(recordings[0]).words]
     plain, adapted = (
         [each.confidence for each in evaluate(recognizer, tone_run.folder / "valid.jsonl", speaker=name).utterances]
@@ -216,8 +216,8 @@ def test_a_model_with_references_is_trained_and_released(tone_configuration, ton
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_pieces_of_a_recording_hand_the_state_on(make_tiny_model, make_recording, bidirectional):
-    """In one direction two pieces are then heard as the whole is, but for the frames at the cut."""
+def test_the_state_is_carried_over_pieces_of_a_recording(make_tiny_model, make_recording, bidirectional):
+    """In a unidirectional model, two pieces then equal the whole, except for the frames at the cut."""
     recognizer = Recognizer(make_tiny_model(bidirectional=bidirectional, dropout=0.0), device="cpu")
     pieces = [Waveform(make_recording(1.0, seed=seed), 8000) for seed in (1, 2)]
     apart, carried = (list(recognizer.transcribe_many(pieces, are_consecutive=carry)) for carry in (False, True))
@@ -235,13 +235,13 @@ def test_pieces_of_a_recording_hand_the_state_on(make_tiny_model, make_recording
     assert own != [word.confidence for word in carried[1].words]
 
 
-def test_the_command_carries_the_state_on(folder, recordings, capsys):
+def test_the_command_carries_the_state_over_pieces(folder, recordings, capsys):
     for option in ([], ["--consecutive"]):
         assert main(["transcribe", "-m", str(folder), *map(str, recordings), "--device", "cpu", *option]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_evaluation_carries_states_on(make_tiny_model, tone_run):
+def test_evaluation_carries_states_over_utterances(make_tiny_model, tone_run):
     recognizer = Recognizer(make_tiny_model(dropout=0.0), device="cpu")
     corpus = tone_run.folder / "valid.jsonl"
     found = {carry: evaluate(recognizer, corpus, carry_state=carry) for carry in ("no", "recording", "speaker")}

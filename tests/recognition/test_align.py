@@ -49,7 +49,7 @@ def test_words_are_aligned_where_they_are_spoken(recognizer):
     assert found.seconds == pytest.approx(len(say(WORDS)) / 8000)
 
 
-def test_a_waveform_is_aligned_as_the_array_is(recognizer):
+def test_a_waveform_is_aligned_like_an_array(recognizer):
     array = align(recognizer, say(WORDS), " ".join(WORDS), sample_rate=8000)
     assert align(recognizer, Waveform(say(WORDS), 8000), " ".join(WORDS)).words == array.words
 
@@ -65,7 +65,7 @@ def test_text_that_is_not_spoken_is_located(recognizer):
     assert min(misfit.nats for misfit in found.misfits) > 2.5
 
 
-def test_pieces_give_the_log_probs_of_the_whole(tiny_model, make_recording, monkeypatch):
+def test_log_probs_in_pieces_equal_the_whole(tiny_model, make_recording, monkeypatch):
     """Of a model that forgets within a second and normalises nothing over a piece."""
     front_end = FrontEndConfig(sample_rate=8000, n_mels=20, num_coefficients=13, normalization="none")
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ def test_signatures_show_every_option_with_its_default(function):
     assert {name: parameters[name].default for name in NAMES} == defaults
 
 
-def test_the_command_line_has_every_option_and_passes_what_is_given(tmp_path):
+def test_the_command_line_has_every_option_and_passes_it_on(tmp_path):
     parser = argparse.ArgumentParser()
     add_decoding_arguments(parser)
     (tmp_path / "words.txt").write_text("one\n\n two \n")

@@ -98,7 +98,7 @@ def test_neighbours_do_not_matter(ensemble, recordings, batch_seconds):
         assert [(word.start, word.end) for word in each.words] == [(word.start, word.end) for word in expected.words]
 
 
-def test_the_same_model_twice_is_that_model(members, recordings):
+def test_an_ensemble_of_one_model_twice_equals_that_model(members, recordings):
     twice = Ensemble([members[0], members[0]])
     for recording in recordings:
         one, two = members[0].transcribe(recording), twice.transcribe(recording)
@@ -142,7 +142,7 @@ def test_every_decoder_works(ensemble, members, recordings):
     assert [len(each) for each in found] == [2, 4]  # all that is in the beam is judged
 
 
-def test_language_models_count_as_tuned_for_the_first(members, recordings, caplog):
+def test_an_ensemble_uses_the_tuned_weights_of_its_first_model(members, recordings, caplog):
     language_model = CompiledNgram.of(build_ngram([["the", "fox"]], order=2))
     weights = TunedWeights(0.9, 0.3, 5.0, 0.1, 0.2, "valid", 10, "lm.bin")
     tuned = Recognizer(replace(members[0].model, tuned={language_model.digest: weights}), device="cpu")
@@ -163,29 +163,31 @@ def test_a_recording_must_be_long_enough_for_all(ensemble, recordings, monkeypat
         ensemble.transcribe(recordings[0])
 
 
-def test_each_starts_from_what_it_knows_of_the_speaker(members, recordings, monkeypatch):
+def test_each_member_starts_from_its_own_speaker_state(members, recordings, monkeypatch):
     ensemble = Ensemble(members[:2])
     taken = []
     for member in ensemble.members:
         emissions = member.emissions
         monkeypatch.setattr(
-            member, "emissions", lambda *waves, emissions=emissions, **told: taken.append(told) or emissions(*waves)
+            member,
+            "emissions",
+            lambda *waves, emissions=emissions, **options: taken.append(options) or emissions(*waves),
         )
     profiles = [SpeakerProfile(torch.full((2,), float(number)), torch.full((3,), float(number))) for number in range(2)]
     ensemble.transcribe(recordings[0], speaker=tuple(profiles))
-    assert [(told["state"], told["speaker_stats"]) for told in taken] == [
+    assert [(options["state"], options["speaker_stats"]) for options in taken] == [
         (each.state, each.speaker_stats) for each in profiles
     ]
 
 
-def test_models_with_different_errors_make_fewer_together(tone_run, tone_models):
+def test_an_ensemble_of_models_with_different_errors_makes_fewer(tone_run, tone_models):
     test = tone_run.folder / "test.jsonl"
     alone = [evaluate(load(model, device="cpu"), test).score.wer for model in tone_models]
     together = evaluate(load(tone_models, device="cpu"), test).score.wer
     assert together < min(alone)
 
 
-def test_loading_a_list(folders):
+def test_a_list_of_models_is_loaded_as_an_ensemble(folders):
     several = load(folders, device="cpu")
     assert isinstance(several, Ensemble)
     assert several.name == " + ".join(folders)
@@ -194,7 +196,7 @@ def test_loading_a_list(folders):
         load([], device="cpu")
 
 
-def test_what_does_not_go_together_is_refused(members, make_tiny_model):
+def test_models_that_cannot_be_combined_are_refused(members, make_tiny_model):
     zero = make_tiny_model(tokens=CharacterTokens.build(["zero"]))
     other = Recognizer(replace(zero, name="zero"), device="cpu")
     with pytest.raises(ConfigError, match="^model 0 and zero do not fit together: their tokens differ"):
@@ -277,19 +279,19 @@ class TestOnTheCommandLine:
         soundfile.write(tmp_path / "tones.wav", recordings[1].samples, 8000, subtype="FLOAT")
         return str(tmp_path / "tones.wav")
 
-    def test_transcribe(self, capsys, folders, ensemble, wav):
+    def test_the_command_transcribes_with_several_models(self, capsys, folders, ensemble, wav):
         models = [argument for folder in folders for argument in ("-m", folder)]
         assert main(["transcribe", wav, *models, "-f", "json", "--device", "cpu"]) == 0
         row = json.loads(capsys.readouterr().out)
         assert (row["text"], row["model"]) == (ensemble.transcribe(wav).text, " + ".join(folders))
 
-    def test_evaluate(self, capsys, tone_run, tone_models):
+    def test_the_command_evaluates_several_models(self, capsys, tone_run, tone_models):
         models = [argument for model in tone_models for argument in ("-m", model)]
         assert main(["evaluate", str(tone_run.folder / "test.jsonl"), *models, "--json", "--device", "cpu"]) == 0
         expected = evaluate(load(tone_models, device="cpu"), tone_run.folder / "test.jsonl")
         assert json.loads(capsys.readouterr().out)["wer"] == expected.score.wer
 
-    def test_a_command_for_one_model_takes_one(self, capsys, folders, wav):
+    def test_a_command_for_one_model_refuses_several(self, capsys, folders, wav):
         assert main(["align", wav, "the fox", "-m", folders[0], "-m", folders[1]]) == 2
         expected = (
             f"-m {folders[0]} -m {folders[1]}: this command takes one model; transcribe and evaluate take several"
@@ -300,12 +302,12 @@ class TestOnTheCommandLine:
         assert main(["evaluate", wav, "-m", folders[0], "-m", folders[1], "--calibrate"]) == 2
         assert "--calibrate: the calibration is stored with one model; give -m once" in capsys.readouterr().err
 
-    def test_models_that_do_not_go_together(self, capsys, folders, tone_run, wav):
+    def test_the_command_refuses_models_that_cannot_be_combined(self, capsys, folders, tone_run, wav):
         assert main(["transcribe", wav, "-m", folders[0], "-m", str(tone_run.model)]) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith(f"speechrnn: error: {folders[0]} and {tone_run.model} do not fit together")
 
-    def test_calibrating_one_given_by_the_option(self, capsys, tone_run, tmp_path):
+    def test_calibration_works_with_one_model(self, capsys, tone_run, tmp_path):
         model = shutil.copytree(tone_run.model, tmp_path / "model")
         assert main(["evaluate", str(tone_run.folder / "valid.jsonl"), "-m", str(model), "--calibrate"]) == 0
         assert load(model).calibrations

@@ -115,7 +115,7 @@ def test_other_rates_are_resampled_and_times_stay_seconds(recognizer, make_recor
     assert 1.0 < transcript.words[-1].end <= transcript.seconds
 
 
-def test_channel_is_the_one_asked_for(recognizer, make_recording):
+def test_the_requested_channel_is_transcribed(recognizer, make_recording):
     left, right = make_recording(1.0, seed=1), make_recording(1.0, seed=2)
     both = np.stack([left, right])
     texts = [recognizer.transcribe(both, sample_rate=8000, channel=channel).text for channel in (0, 1)]
@@ -158,7 +158,7 @@ def test_no_words_give_an_empty_transcript(tiny_model):
     assert (transcript.text, transcript.segments, transcript.words, transcript.seconds) == ("", (), (), 0.25)
 
 
-def test_emissions_equal_the_acoustic_models(recognizer, tiny_model, recordings):
+def test_emissions_equal_those_of_the_acoustic_model(recognizer, tiny_model, recordings):
     lengths = torch.tensor([len(recording.samples) for recording in recordings[:2]])
     waveforms = torch.zeros(2, int(lengths.max()))
     for row, recording in zip(waveforms, recordings, strict=False):
@@ -173,7 +173,7 @@ def test_emissions_equal_the_acoustic_models(recognizer, tiny_model, recordings)
 # What can be wrong
 
 
-def test_array_without_sample_rate_asks_for_it(recognizer, make_recording):
+def test_an_array_without_sample_rate_is_refused(recognizer, make_recording):
     with pytest.raises(AudioError, match="sample_rate=16000"):
         recognizer.transcribe(make_recording(1.0))
 
@@ -191,7 +191,7 @@ def test_a_recording_that_is_too_short_is_refused_with_the_least_length(recogniz
         recognizer.transcribe(make_recording(1.0)[: window - 1], sample_rate=8000)
 
 
-def test_unknown_decoder_names_those_there_are(recognizer, recordings):
+def test_an_unknown_decoder_is_refused_with_the_known_ones(recognizer, recordings):
     with pytest.raises(ConfigError, match="greedy.*'psychic'"):
         recognizer.transcribe(recordings[0], decoder="psychic")
     with pytest.raises(ConfigError, match="'psychic'"):
@@ -218,7 +218,7 @@ def test_a_failing_file_comes_after_all_before_it(recognizer, recordings, tmp_pa
         next(transcripts)
 
 
-def test_failing_files_are_reported_and_the_others_done(recognizer, recordings, tmp_path):
+def test_failing_files_are_reported_and_the_others_transcribed(recognizer, recordings, tmp_path):
     missing, short = tmp_path / "no.wav", Waveform(np.full(3, 0.1, np.float32), 8000)
     failures = []
     transcripts = recognizer.transcribe_many(
@@ -235,13 +235,13 @@ def test_failing_files_are_reported_and_the_others_done(recognizer, recordings, 
     "device",
     ["gpu", "", "tpu0", "mps", "xpu", "meta", "cpu:1", "cuda:", "cuda:x", "cuda:99999999999999999999", 3, None],
 )
-def test_unknown_device(tiny_model, device):
+def test_an_unknown_device_is_named(tiny_model, device):
     with pytest.raises(ConfigError, match="expected auto, cpu, cuda or cuda:N"):
         Recognizer(tiny_model, device=device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
-def test_cuda_where_there_is_none(tiny_model):
+def test_cuda_without_a_gpu_is_refused(tiny_model):
     with pytest.raises(ConfigError, match="finds 0 CUDA GPUs"):
         Recognizer(tiny_model, device="cuda")
 
@@ -278,7 +278,7 @@ def test_hub_id_without_the_extra_says_what_to_install(monkeypatch):
         load("owner/name")
 
 
-def test_hub_id_is_fetched_and_nothing_but_the_model(tiny_model_folder, monkeypatch):
+def test_only_the_model_of_a_hub_id_is_downloaded(tiny_model_folder, monkeypatch):
     asked = []
 
     def snapshot_download(hub_id, *, allow_patterns):
@@ -323,7 +323,7 @@ def test_gpu_equals_cpu(make_tiny_model, recordings):
     assert texts == [transcript.text for transcript in on_cpu.transcribe_many(recordings)]
 
 
-def test_the_best_readings_come_best_first(recognizer, recordings):
+def test_n_best_readings_are_in_order(recognizer, recordings):
     found = recognizer.transcribe(recordings[0], decoder="beam", nbest=4)
     assert 2 <= len(found.alternatives) == len({each.text for each in found.alternatives}) <= 4
     scores = [each.score for each in found.alternatives]
@@ -346,17 +346,17 @@ def test_the_best_readings_come_best_first(recognizer, recordings):
 
 
 def test_low_confidence_is_rejected_and_reported(recognizer, recordings):
-    heard = recognizer.transcribe(recordings[0])
-    lowest = min(word.confidence for word in heard.words)
-    assert recognizer.transcribe(recordings[0], min_confidence=lowest) == heard
+    accepted = recognizer.transcribe(recordings[0])
+    lowest = min(word.confidence for word in accepted.words)
+    assert recognizer.transcribe(recordings[0], min_confidence=lowest) == accepted
     refused = recognizer.transcribe(recordings[0], min_confidence=lowest + 1e-6)
-    assert (refused.text, refused.words, refused.rejected) == ("", (), heard.text)
-    assert json.loads(refused.to_json())["rejected"] == heard.text
+    assert (refused.text, refused.words, refused.rejected) == ("", (), accepted.text)
+    assert json.loads(refused.to_json())["rejected"] == accepted.text
     with pytest.raises(ConfigError, match=r"min_confidence: expected a number in \[0, 1\], got 1.5"):
         recognizer.transcribe(recordings[0], min_confidence=1.5)
 
 
-def test_beam_search_reads_a_sure_model_as_greedily_and_takes_its_size(recognizer, recordings):
+def test_beam_search_on_peaky_posteriors_equals_greedy(recognizer, recordings):
     greedy, beam = (recognizer.transcribe(recordings[0], decoder=name) for name in ("greedy", "beam"))
     assert beam.text == recognizer.transcribe(recordings[0], decoder="beam", beam_size=64).text
     assert beam.seconds == greedy.seconds

@@ -35,7 +35,7 @@ def test_a_recording_without_sound_has_no_text(recognizer, options, value):
     assert together.text == ""
 
 
-def test_words_far_from_any_sound_are_left_out(make_tiny_model, make_recording):
+def test_words_without_sound_are_left_out(make_tiny_model, make_recording):
     model = make_tiny_model(tokens=WordTokens.build(["one two three four"]), seed=5)
     recognizer = Recognizer(model, device="cpu")
     sound = make_recording(3.0)

@@ -55,7 +55,7 @@ def read(folder, speaker):
     return [soundfile.read(entry.audio_path, dtype="float32")[0] for entry in entries]
 
 
-def test_it_learns_and_its_last_validation_is_what_evaluate_finds(run, recognizer):
+def test_a_speaker_normalised_model_learns_and_validation_equals_evaluate(run, recognizer):
     folder, _ = run
     evaluation = evaluate(recognizer, folder / "valid.jsonl")
     assert run[1].valid_wer == evaluation.score.wer < 0.1
@@ -172,7 +172,7 @@ def test_an_unreadable_recording_has_zero_statistics_and_does_not_stop_training(
     np.testing.assert_array_equal(np.delete(rows, 3, axis=0), np.delete(before.speaker_stats[0], 3, axis=0))
 
 
-def test_speakers_of_one_name_in_two_corpora_are_two(run, recognizer, tmp_path):
+def test_speakers_of_the_same_name_in_two_corpora_are_different(run, recognizer, tmp_path):
     lines = [json.loads(line) for line in (run[0] / "test.jsonl").read_text().splitlines()]
     for number, line in enumerate(lines):
         line |= {"audio_filepath": str(run[0] / line["audio_filepath"]), "speaker": "s", "corpus": f"c{number % 2}"}
@@ -217,7 +217,7 @@ def test_a_carried_state_keeps_the_profile_within_one_speaker_only(run, recogniz
     assert [profile.speaker_stats is not None for profile in stats] == [True, True]
 
 
-def test_evaluate_estimates_the_speakers_of_the_corpus_unless_switched_off(run, recognizer, monkeypatch):
+def test_evaluate_estimates_speakers_by_default(run, recognizer, monkeypatch):
     stats = []
     true = type(recognizer).emissions
 
@@ -284,7 +284,7 @@ def test_adapt_stores_the_statistics_under_the_name(run, recognizer, tmp_path, c
         load(folder, device="cpu").transcribe(paths[0], speaker="bert")
 
 
-def test_other_models_have_no_statistics(tone_run):
+def test_models_without_speaker_normalisation_have_no_statistics(tone_run):
     recognizer = load(tone_run.model, device="cpu")
     assert recognizer.estimate_speaker([Waveform(np.zeros(8000, np.float32), 8000)]).speaker_stats is None
 

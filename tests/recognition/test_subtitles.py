@@ -27,7 +27,7 @@ def make_words(count, *, text="word", seconds=0.3, gap=0.1):
 @pytest.mark.parametrize(
     "words", [make_words(200), make_words(60, text="incomprehensible"), make_words(30, seconds=1.0)]
 )
-def test_cues_are_readable_and_lose_nothing(words):
+def test_cues_are_readable_and_contain_every_word(words):
     cues = cut_cues(make_segments(words))
     assert " ".join(" ".join(cue.lines) for cue in cues).split() == [word[0] for word in words]
     for cue in cues:
@@ -38,7 +38,7 @@ def test_cues_are_readable_and_lose_nothing(words):
         assert cue.end <= following.start
 
 
-def test_cues_are_as_long_as_they_may_be():
+def test_cues_are_as_long_as_allowed():
     # Two lines of eight four-letter words each (39 characters): sixteen words take 6.3 s.
     cues = cut_cues(make_segments(make_words(17)))
     assert [[len(line.split()) for line in cue.lines] for cue in cues] == [[8, 8], [1]]
@@ -47,7 +47,7 @@ def test_cues_are_as_long_as_they_may_be():
     assert [sum(len(line.split()) for line in cue.lines) for cue in cues] == [6, 1]
 
 
-def test_a_pause_parts_cues():
+def test_a_pause_splits_cues():
     cues = cut_cues(make_segments([("one", 0.0, 0.5), ("two", 1.9, 2.2), ("three", 3.7, 4.0)]))
     assert [cue.lines for cue in cues] == [["one two"], ["three"]]
 

@@ -34,7 +34,7 @@ def test_a_model_has_exactly_these_characters(tmp_path):
         ("# nothing\n", "has no characters"),
     ],
 )
-def test_what_is_no_alphabet_is_named(tmp_path, text, message):
+def test_an_invalid_alphabet_is_named(tmp_path, text, message):
     path = tmp_path / "alphabet.txt"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
@@ -50,7 +50,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 @pytest.mark.timeout(10)
-def test_a_device_and_an_absurdly_long_line_are_refused_at_once(tmp_path):
+def test_a_device_and_an_extremely_long_line_are_refused_at_once(tmp_path):
     with pytest.raises(ConfigError, match="/dev/zero: is not a regular file; expected an alphabet"):
         build_tokens(TokensConfig(alphabet="/dev/zero"), ["a"])
     (tmp_path / "long.txt").write_text("x" * 10_000_000)

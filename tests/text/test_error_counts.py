@@ -22,13 +22,11 @@ def _random_sentences(count: int, vocabulary: Sequence[str], *, seed: int) -> li
 
 def _brute_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     @cache
-    def distance(said: int, heard: int) -> int:
-        if said == 0 or heard == 0:
-            return said + heard
-        changed = reference[said - 1] != hypothesis[heard - 1]
-        return min(
-            distance(said - 1, heard) + 1, distance(said, heard - 1) + 1, distance(said - 1, heard - 1) + changed
-        )
+    def distance(m: int, n: int) -> int:
+        if m == 0 or n == 0:
+            return m + n
+        changed = reference[m - 1] != hypothesis[n - 1]
+        return min(distance(m - 1, n) + 1, distance(m, n - 1) + 1, distance(m - 1, n - 1) + changed)
 
     return distance(len(reference), len(hypothesis))
 
@@ -37,13 +35,13 @@ REFERENCES = _random_sentences(200, ["a", "b", "cc", "dü"], seed=1)
 HYPOTHESES = _random_sentences(200, ["a", "b", "cc", "dü"], seed=2)
 
 
-def test_errors_are_the_fewest_edits() -> None:
+def test_errors_are_the_minimum_number_of_edits() -> None:
     for reference, hypothesis in zip(REFERENCES, HYPOTHESES, strict=True):
         counts = word_errors(reference, hypothesis)
-        said, heard = reference.split(), hypothesis.split()
-        assert counts.errors == _brute_distance(said, heard)
-        assert counts.length == len(said)
-        assert counts.insertions - counts.deletions == len(heard) - len(said)
+        reference_words, hypothesis_words = reference.split(), hypothesis.split()
+        assert counts.errors == _brute_distance(reference_words, hypothesis_words)
+        assert counts.length == len(reference_words)
+        assert counts.insertions - counts.deletions == len(hypothesis_words) - len(reference_words)
 
 
 def test_word_and_character_counts_equal_jiwer() -> None:
@@ -86,12 +84,12 @@ def test_alignment_by_hand() -> None:
     assert align_words("", "") == []
 
 
-def test_alignment_spells_both_texts_and_has_the_counted_errors() -> None:
+def test_alignment_contains_both_texts_and_the_counted_errors() -> None:
     for reference, hypothesis in zip(REFERENCES, HYPOTHESES, strict=True):
         steps = align_words(reference, hypothesis)
-        assert " ".join(said for _, said, _ in steps if said is not None) == reference
-        assert " ".join(heard for _, _, heard in steps if heard is not None) == hypothesis
-        assert all((said == heard) == (operation == "equal") for operation, said, heard in steps)
+        assert " ".join(word for _, word, _ in steps if word is not None) == reference
+        assert " ".join(word for _, _, word in steps if word is not None) == hypothesis
+        assert all((expected == found) == (operation == "equal") for operation, expected, found in steps)
         operations = [operation for operation, _, _ in steps]
         counts = word_errors(reference, hypothesis)
         assert operations.count("substitute") == counts.substitutions

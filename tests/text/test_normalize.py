@@ -51,7 +51,7 @@ def _random_texts(count: int, length: int) -> list[str]:
         ("", ""),
     ],
 )
-def test_training_text_keeps_what_is_spoken_and_nothing_else(text: str, expected: str) -> None:
+def test_training_text_keeps_only_what_is_spoken(text: str, expected: str) -> None:
     assert normalize_text(text, TextConfig()) == unicodedata.normalize("NFC", expected)
 
 
@@ -91,7 +91,7 @@ def test_scoring_again_changes_nothing_and_holds_no_punctuation() -> None:
         assert all(unicodedata.category(character)[0] in "LMN" or character in "'· " for character in once)
 
 
-def test_scoring_form_is_the_same_however_a_text_was_stored() -> None:
+def test_scoring_form_does_not_depend_on_the_unicode_form() -> None:
     for text in _random_texts(500, 12):
         clean = "".join(character for character in text if character not in "´`")
         assert normalize_for_scoring(unicodedata.normalize("NFD", clean)) == normalize_for_scoring(clean)
@@ -112,7 +112,7 @@ def test_scoring_form_is_the_same_however_a_text_was_stored() -> None:
         ("हिन्दी, 한글", "हिन्दी 한글"),
     ],
 )
-def test_scoring_version_1_is_what_it_was(text: str, expected: str) -> None:
+def test_scoring_version_1_is_unchanged(text: str, expected: str) -> None:
     # An expectation that has to change here asks for a new SCORING_VERSION.
     assert SCORING_VERSION == "1"
     assert normalize_for_scoring(text) == expected
@@ -131,7 +131,7 @@ GERMAN = {"ä": "ae", "ß": "ss", "sch": "sh"}
 @pytest.mark.parametrize(
     ("text", "expected"), [("Gr\u00e4\u00dflich", "graesslich"), ("A\u0308sche!", "aeshe"), ("SCHACH", "shach")]
 )
-def test_replacements_stand_for_letters_that_a_model_lacks(text: str, expected: str) -> None:
+def test_replacements_map_letters_that_a_model_lacks(text: str, expected: str) -> None:
     assert normalize_text(text, TextConfig(replacements=GERMAN)) == expected
 
 
@@ -146,7 +146,7 @@ def test_replacing_again_changes_nothing(text: str) -> None:
     assert normalize_text(once, config) == once
 
 
-def test_references_are_written_as_such_a_model_writes_them() -> None:
+def test_references_use_the_letters_of_the_model() -> None:
     assert replace_letters("Straße", TextConfig(replacements=GERMAN)) == "strasse"
     assert replace_letters("Straße", TextConfig()) == "Straße"
 
@@ -155,6 +155,6 @@ def test_references_are_written_as_such_a_model_writes_them() -> None:
     ("replacements", "message"),
     [({"a": "aa"}, "'a' would be replaced again"), ({"": "b"}, "an empty text cannot")],
 )
-def test_replacements_that_would_not_end_are_refused(replacements: dict[str, str], message: str) -> None:
+def test_circular_replacements_are_refused(replacements: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TextConfig(replacements=replacements)

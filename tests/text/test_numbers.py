@@ -35,11 +35,11 @@ def normalize(text, language="en", **settings):
         ("3.5", "eo", "tri kvin"),  # whose separators are not known here
     ],
 )
-def test_numbers_are_spelled_as_they_are_reported(text, language, expected):
+def test_numbers_are_spelled_out(text, language, expected):
     assert normalize(text, language) == expected
 
 
-def test_spelled_numbers_follow_the_rest_of_the_rules_and_stay_as_they_are():
+def test_spelled_numbers_follow_the_other_rules_and_are_stable():
     assert normalize("21 Cats!", case="upper", punctuation="keep") == "TWENTY-ONE CATS!"
     assert normalize("2,001 cats", punctuation="keep") == "two thousand and one cats"
     assert normalize("1,001,234", punctuation="keep") == "one million one thousand two hundred and thirty-four"
@@ -47,11 +47,11 @@ def test_spelled_numbers_follow_the_rest_of_the_rules_and_stay_as_they_are():
         assert normalize(normalize(text)) == normalize(text)
 
 
-def test_numbers_are_kept_unless_asked_for():
+def test_numbers_are_kept_by_default():
     assert normalize_text("21 cats", TextConfig()) == "21 cats"
 
 
-def test_a_language_is_asked_for_and_must_be_known():
+def test_spelling_numbers_needs_a_known_language():
     with pytest.raises(ConfigError, match="needs the language, as in text.language: en"):
         TextConfig(numbers="words")
     with pytest.raises(ConfigError, match="text.language 'tlh': not supported by num2words"):

@@ -46,7 +46,7 @@ def test_words_without_pronunciation_are_named(tokens):
         PhoneTokens.build(["hund"], SPOKEN)
 
 
-def test_they_are_kept_with_their_lexicon(tokens, tmp_path):
+def test_phones_are_stored_with_their_lexicon(tokens, tmp_path):
     tokens.save(tmp_path)
     again = load_tokens(tmp_path)
     assert (again.kind, again.symbols, again.pronunciations) == ("phones", tokens.symbols, tokens.pronunciations)
@@ -55,7 +55,7 @@ def test_they_are_kept_with_their_lexicon(tokens, tmp_path):
         load_tokens(tmp_path)
 
 
-def test_lexicon_and_phones_go_together(tmp_path):
+def test_lexicon_and_phones_require_each_other(tmp_path):
     for settings in ({"kind": "phones"}, {"lexicon": "lexicon.txt"}):
         with pytest.raises(ConfigError, match="tokens.lexicon and tokens.kind phones go together"):
             TokensConfig(**settings)

@@ -33,13 +33,13 @@ def test_zero_errors_give_the_exact_binomial_bound() -> None:
     assert error_rate_interval([ErrorCounts(length=1)], None, confidence=0.9).high == pytest.approx(0.95)
 
 
-def test_the_same_rate_everywhere_gives_clopper_and_pearsons_interval() -> None:
+def test_equal_rates_give_the_clopper_pearson_interval() -> None:
     interval = error_rate_interval(make_counts([3] * 20), None)
     exact = stats.binomtest(60, 200).proportion_ci(method="exact")
     assert (interval.low, interval.high) == pytest.approx((exact.low, exact.high))
 
 
-def test_unequal_rates_give_clopper_and_pearsons_interval_of_fewer_words() -> None:
+def test_unequal_rates_give_the_clopper_pearson_interval_of_fewer_words() -> None:
     """Two speakers' worth of arithmetic by hand: three speakers of 10 words with 1, 2 and 6 errors."""
     interval = error_rate_interval(make_counts([1, 2, 6]), ["a", "b", "c"])
     # Without one speaker: 8/20, 7/20, 3/20; their mean is 0.3, the squares 0.01, 0.0025 and 0.0225 add to 0.035.
@@ -50,14 +50,14 @@ def test_unequal_rates_give_clopper_and_pearsons_interval_of_fewer_words() -> No
     assert interval.method == "Korn-Graubard over 3 speakers"
 
 
-def test_an_independent_simple_random_sample_has_about_the_exact_interval() -> None:
+def test_a_simple_random_sample_has_about_the_exact_interval() -> None:
     errors = np.random.default_rng(0).integers(0, 2, 2000)
     interval = error_rate_interval(make_counts(errors, 1), None)
     exact = stats.binomtest(int(errors.sum()), 2000).proportion_ci(method="exact")
     assert (interval.low, interval.high) == pytest.approx((exact.low, exact.high), abs=2e-4)
 
 
-def test_speakers_are_the_units_where_three_are_known() -> None:
+def test_speakers_are_the_units_if_three_are_known() -> None:
     counts = make_counts([number % 2 for number in range(40)], 5)
 
     def name(speakers):
@@ -87,7 +87,7 @@ def test_unknown_speakers_are_not_one_speaker() -> None:
         assert (joined.low, joined.high) not in ends
 
 
-def test_units_are_their_added_counts_in_any_order() -> None:
+def test_the_order_of_utterances_does_not_change_the_interval() -> None:
     rng = np.random.default_rng(4)
     counts = [ErrorCounts(int(rng.integers(3)), length=int(rng.integers(3, 9))) for _ in range(60)]
     speakers = [("corpus", number % 12) for number in range(60)]
@@ -96,7 +96,7 @@ def test_units_are_their_added_counts_in_any_order() -> None:
     assert (by_speaker.low, by_speaker.high) == pytest.approx((by_sum.low, by_sum.high))
 
 
-def test_unequal_speakers_count_as_fewer() -> None:
+def test_speakers_of_unequal_size_count_as_fewer() -> None:
     """By hand: 900, 50 and 50 words are as many as 1.23 equal speakers, so the least of one degree of freedom."""
     errors, lengths = [90, 1, 8], [900, 50, 50]
     interval = error_rate_interval(
@@ -120,7 +120,7 @@ def test_rates_above_one_have_an_interval_around_them(length) -> None:
     assert (round(every.low, 3), every.high) == (0.94, 1.0)  # 0.025 ** (1 / 60)
 
 
-def test_one_utterance_with_errors_claims_nothing() -> None:
+def test_one_utterance_with_errors_has_no_informative_interval() -> None:
     interval = error_rate_interval([ErrorCounts(1, length=4)], None)
     assert (interval.low, interval.high) == (0.0, 1.0)
     assert interval.method == "none possible over 1 utterance of unknown speakers, not over speakers"
@@ -129,7 +129,7 @@ def test_one_utterance_with_errors_claims_nothing() -> None:
     assert (paired.low, paired.high) == (-1.0, 1.0)
 
 
-def test_utterances_without_a_word_do_no_harm() -> None:
+def test_utterances_without_words_do_not_matter() -> None:
     counts = [ErrorCounts(insertions=1), ErrorCounts(1, length=2), ErrorCounts(length=2)]
     for interval in (error_rate_interval(counts, None), error_rate_interval(counts[:2], None)):
         assert np.isfinite([interval.low, interval.high]).all()
@@ -145,7 +145,7 @@ def test_a_paired_interval_by_hand() -> None:
     assert interval.method == "paired t over 3 speakers"
 
 
-def test_a_difference_that_every_utterance_shows_is_significant_and_one_of_noise_is_not() -> None:
+def test_a_consistent_difference_is_significant_and_noise_is_not() -> None:
     before, better = make_counts([3] * 40), make_counts([2] * 40)
     interval = difference_interval(before, better, None)
     # No variance between utterances: 40 words differ, and one more is reckoned with, of 400.
@@ -158,12 +158,12 @@ def test_a_difference_that_every_utterance_shows_is_significant_and_one_of_noise
     assert "20 speakers" in interval.method
 
 
-def test_two_systems_without_errors_may_still_differ() -> None:
+def test_the_difference_of_two_systems_without_errors_has_an_interval() -> None:
     interval = difference_interval(make_counts([0] * 30), make_counts([0] * 30), None)
     assert interval.low < 0 < interval.high
 
 
-def test_pairing_shows_what_two_separate_intervals_do_not() -> None:
+def test_a_paired_interval_is_narrower_than_two_separate_ones() -> None:
     """Utterances differ much from each other and each is a little better: the paired interval excludes zero."""
     rng = np.random.default_rng(1)
     hard = rng.integers(0, 60, 50)
@@ -180,7 +180,7 @@ def test_a_comparison_needs_the_same_utterances() -> None:
 
 @pytest.mark.parametrize("speakers", [3, 8])
 @pytest.mark.parametrize("is_unequal", [False, True])
-def test_intervals_hold_the_true_rate_from_three_speakers_on(speakers, is_unequal) -> None:
+def test_intervals_cover_the_true_rate_from_three_speakers_on(speakers, is_unequal) -> None:
     """A small part of the simulation below; 300 sets, so that 95 % is within 3 points either way."""
     setting = {"rate": 0.2, "variation": 0.6, "is_unequal": is_unequal, "sets": 300}
     assert cover_rate(speakers, **setting) >= 0.92
@@ -228,7 +228,7 @@ def test_score_equals_jiwer_over_a_corpus() -> None:
     assert result.cer == pytest.approx(jiwer.cer(*texts))
 
 
-def test_score_is_ready_for_json() -> None:
+def test_a_score_can_be_written_as_json() -> None:
     result = score(["a b", "c"], ["a", "c"], speakers=["x", None])
     assert json.loads(json.dumps(result.to_dict()))["deletions"] == 1
 

@@ -45,7 +45,7 @@ def subwords() -> Tokens:
     return _build("sentencepiece")
 
 
-def test_text_comes_back_from_its_ids(tokens: Tokens) -> None:
+def test_text_is_restored_from_its_ids(tokens: Tokens) -> None:
     for text in _texts():
         ids = tokens.encode(text)
         assert tokens.decode(ids) == text
@@ -57,7 +57,7 @@ def test_blank_is_first_and_counted(tokens: Tokens) -> None:
     assert len(tokens) == len(tokens.symbols) == len(set(tokens.symbols))
 
 
-def test_stored_form_and_white_space_do_not_matter(tokens: Tokens) -> None:
+def test_unicode_form_and_white_space_do_not_matter(tokens: Tokens) -> None:
     decomposed = unicodedata.normalize("NFD", "grüße  one\t\nseven ")
     assert tokens.encode(decomposed) == tokens.encode("grüße one seven")
     assert tokens.unknown(decomposed) == []
@@ -69,7 +69,7 @@ def test_empty_text_has_no_tokens(tokens: Tokens) -> None:
     assert tokens.words([]) == []
 
 
-def test_blanks_are_passed_over(tokens: Tokens) -> None:
+def test_blanks_are_skipped(tokens: Tokens) -> None:
     ids = tokens.encode("three one")
     with_blanks = [symbol for token in ids for symbol in (BLANK_ID, token)]
     assert tokens.decode(with_blanks) == "three one"
@@ -92,7 +92,7 @@ def test_words_of_characters_lie_between_spaces() -> None:
     assert tokens.words([1, 2, 3, 1, 1, 3, 0, 2, 1]) == [("ab", 1, 2), ("ba", 5, 7)]
 
 
-def test_words_of_word_tokens_are_the_tokens() -> None:
+def test_word_tokens_are_the_words() -> None:
     tokens = WordTokens(["<blank>", "no", "yes"])
     assert tokens.words([2, 2, 0, 1]) == [("yes", 0, 0), ("yes", 1, 1), ("no", 3, 3)]
 
@@ -129,14 +129,14 @@ def test_unknown_words_are_named() -> None:
         tokens.encode("yes maybe never maybe")
 
 
-def test_many_unknown_characters_are_counted_not_listed() -> None:
+def test_many_unknown_characters_are_counted_instead_of_listed() -> None:
     tokens = CharacterTokens.build(["a"])
     with pytest.raises(CorpusError, match=r"\(U\+4E04\) and 15 more;"):
         tokens.encode("".join(chr(0x4E00 + number) for number in range(20)))
 
 
 @pytest.mark.parametrize("text", ["<blank>", "<unk>", "▁", "seven▁one", "seven <unk> ▁"])
-def test_signs_of_the_machinery_in_a_text_are_unknown_characters(subwords: Tokens, text: str) -> None:
+def test_special_tokens_in_a_text_are_unknown_characters(subwords: Tokens, text: str) -> None:
     for tokens in (subwords, _build("words")):
         assert tokens.unknown(text)
         with pytest.raises(CorpusError):
@@ -149,7 +149,7 @@ def test_text_spelled_like_the_unknown_token_is_unknown_characters() -> None:
     assert tokens.unknown("<unk> 三") == ["<", ">", "k", "n", "u"]
 
 
-def test_characters_and_words_are_sorted_whatever_the_order_of_texts() -> None:
+def test_characters_and_words_are_sorted_for_any_order_of_texts() -> None:
     assert CharacterTokens.build(["b a", "", "ä"]).symbols == ["<blank>", " ", "a", "b", "ä"]
     assert WordTokens.build(["yes no", "", "maybe"]).symbols == ["<blank>", "maybe", "no", "yes"]
     for kind in (CharacterTokens, WordTokens):
@@ -163,12 +163,12 @@ def test_same_texts_give_the_same_subwords(subwords: Tokens, tmp_path: Path) -> 
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_subwords_are_as_many_as_asked_for_and_shorten_the_text(subwords: Tokens) -> None:
+def test_the_requested_number_of_subwords_shortens_the_text(subwords: Tokens) -> None:
     assert len(subwords) == 40 + 1
     assert len(subwords.encode("seven kitchen")) < len("seven kitchen")
 
 
-def test_long_transcript_is_learned_from_too() -> None:
+def test_a_long_transcript_is_used_for_learning_tokens() -> None:
     tokens = SentencePieceTokens.build(["ab " * 3000 + "xyz"], vocabulary_size=7)
     assert tokens.unknown("xyz") == []
 
@@ -181,7 +181,7 @@ def test_no_text_to_make_tokens_from_is_refused(kind: str, texts: list[str]) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_a_character_is_refused_before_it_reaches_a_file(kind: str) -> None:
+def test_a_lone_surrogate_is_refused_before_it_is_written(kind: str) -> None:
     with pytest.raises(CorpusError, match=r"U\+D800"):
         build_tokens(TokensConfig(kind=kind), ["ab", "c\ud800"])  # type: ignore[arg-type]
 
@@ -198,7 +198,7 @@ def test_character_that_sentencepiece_reserves_is_refused(character: str) -> Non
 
 
 @pytest.mark.parametrize(("size", "message"), [(5000, r"at most \d+ tokens; set it to"), (4, r"at least \d+ tokens")])
-def test_vocabulary_that_texts_do_not_support_says_what_they_do(size: int, message: str) -> None:
+def test_a_vocabulary_too_large_for_the_texts_names_the_largest_possible(size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"tokens\.vocabulary_size {size}: .*{message}"):
         SentencePieceTokens.build(_texts(), vocabulary_size=size)
 
@@ -209,7 +209,7 @@ def test_impossible_setting_is_refused_by_name(setting: dict[str, object]) -> No
         TokensConfig(**setting)  # type: ignore[arg-type]
 
 
-def test_saved_tokens_are_loaded_as_they_were(tokens: Tokens, tmp_path: Path) -> None:
+def test_saved_tokens_are_loaded_unchanged(tokens: Tokens, tmp_path: Path) -> None:
     tokens.save(tmp_path / "new" / "model")
     loaded = load_tokens(tmp_path / "new" / "model")
     assert type(loaded) is type(tokens)
@@ -222,7 +222,7 @@ def test_tokens_pass_to_a_worker_process(tokens: Tokens) -> None:
     assert pickle.loads(pickle.dumps(tokens)).encode("seven one") == tokens.encode("seven one")
 
 
-def test_tokens_file_is_plain_for_people(tmp_path: Path) -> None:
+def test_tokens_file_is_readable(tmp_path: Path) -> None:
     CharacterTokens.build(["ü a"]).save(tmp_path)
     text = (tmp_path / TOKENS_FILE).read_text(encoding="utf-8")
     assert json.loads(text) == {"kind": "characters", "symbols": ["<blank>", " ", "a", "ü"]}

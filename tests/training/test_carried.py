@@ -22,7 +22,7 @@ CARRY = DataConfig(carry_state="speaker")
 
 @pytest.mark.usefixtures("trainer_that_is_none")
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_a_batch_starts_from_where_the_one_before_ended(make_tiny_model, tmp_path, bidirectional):
+def test_a_batch_starts_from_the_last_state_of_the_previous_batch(make_tiny_model, tmp_path, bidirectional):
     model = make_tiny_model(bidirectional=bidirectional, cell="lstm", dropout=0.0)
     module = make_module(model, tmp_path, data=CARRY)
     first, second = make_batch(module, ("quick", "the fox")), make_batch(module, ("fox", "the", "quick fox"))
@@ -45,7 +45,7 @@ def test_a_batch_starts_from_where_the_one_before_ended(make_tiny_model, tmp_pat
 
 
 @pytest.mark.usefixtures("trainer_that_is_none")
-def test_the_learned_initial_state_gets_gradients_where_no_state_is_carried(make_tiny_model, tmp_path):
+def test_the_learned_initial_state_gets_gradients_if_no_state_is_carried(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(initial_state="learned"), tmp_path, data=CARRY)
     batch = make_batch(module, ("quick", "fox"))
     for previous, moves in (([None, None], True), (["a", "b"], False)):
@@ -57,7 +57,7 @@ def test_the_learned_initial_state_gets_gradients_where_no_state_is_carried(make
         assert gradient[:, :, 1].abs().max() > 0
 
 
-def test_only_the_batch_before_is_remembered():
+def test_only_the_state_of_the_previous_batch_is_kept():
     carried = CarriedStates()
     final = torch.arange(4.0).reshape(1, 1, 1, 4, 1)
     carried.keep(SimpleNamespace(ids=["a", "b"]), final)  # two passes: the first one's states are kept

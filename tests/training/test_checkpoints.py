@@ -168,7 +168,7 @@ FEW["data.batch_seconds"] = 4
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_what_else_a_run_counts_is_resumed_too(few_tones, tmp_path, monkeypatch, settings):
+def test_all_counters_of_a_run_are_resumed(few_tones, tmp_path, monkeypatch, settings):
     steps = count_calls(monkeypatch, "training_step")
     train(few_tones, {**FEW, **settings, "output": str(tmp_path / "whole")})
     with stopped_in_call(round(0.6 * len(steps))):
@@ -288,7 +288,7 @@ def test_a_folder_without_a_run_is_one_line(tmp_path, content, message):
         resume(tmp_path)
 
 
-def test_the_mean_of_checkpoints_is_taken_where_validation_likes_it(whole):
+def test_checkpoints_are_averaged_if_validation_improves(whole):
     _, output, *_ = whole
     names = sorted((output / "checkpoints").glob("epoch-*.safetensors"))
     assert len(names) == 2
@@ -299,7 +299,7 @@ def test_the_mean_of_checkpoints_is_taken_where_validation_likes_it(whole):
     assert any(all(torch.equal(released[name], candidate[name]) for name in released) for candidate in (*kept, mean))
 
 
-def test_the_blank_moves_to_where_validation_has_the_fewest_errors(whole, tmp_path):
+def test_the_blank_shift_minimises_validation_errors(whole, tmp_path):
     """The released bias is the checkpoint's and the shift; no other shift that is tried has fewer word errors."""
     configuration, _, *_ = whole
     settings = {**RUN, "checkpoints.best": 1, "checkpoints.average": False, "trainer.max_epochs": 2}
@@ -326,7 +326,9 @@ def test_the_blank_moves_to_where_validation_has_the_fewest_errors(whole, tmp_pa
     assert shifted.valid_wer == pytest.approx(rates[shift][0])
 
 
-def test_a_training_file_that_breaks_in_mid_run_is_named_and_skipped(tone_configuration, tmp_path, monkeypatch, caplog):
+def test_a_training_file_that_is_damaged_during_the_run_is_named_and_skipped(
+    tone_configuration, tmp_path, monkeypatch, caplog
+):
     broken = Path(tone_configuration.parent / "train.jsonl").read_text().splitlines()[3]
     name = broken.split('"audio_filepath": "')[1].split('"')[0]
     original = SpeechModule.training_step
@@ -361,7 +363,7 @@ def shift_with(make_tiny_model, monkeypatch, rate):
     ("likes", "spells", "expected"),
     [(-0.5, -0.5, -0.5), (0.3, 0.3, 0.25), (0.0, 0.0, 0.0), (1.0, 0.2, 0.25), (1.0, -0.2, 0.0)],
 )
-def test_the_blank_moves_to_the_best_shift_that_costs_no_characters(
+def test_the_best_blank_shift_without_more_character_errors_is_taken(
     make_tiny_model, monkeypatch, likes, spells, expected
 ):
     """Word errors are fewest at one shift and grow with the distance from it; character errors at another one."""
@@ -374,14 +376,14 @@ def test_the_blank_moves_to_the_best_shift_that_costs_no_characters(
     assert moved == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_blank_stays_where_a_shift_lowers_the_loss_alone(make_tiny_model, monkeypatch):
+def test_the_blank_is_not_shifted_if_only_the_loss_falls(make_tiny_model, monkeypatch):
     rate = lambda shift: {"wer": 0.0, "cer": 0.0, "loss": 2.0 - shift, "rank": (0.0, 2.0 - shift)}  # noqa: E731
     chosen, moved = shift_with(make_tiny_model, monkeypatch, rate)
     assert chosen["blank_shift"] == 0.0
     assert moved == 0.0
 
 
-def test_shifting_the_blank_is_shifting_its_bias(make_tiny_model):
+def test_shifting_the_blank_changes_its_bias(make_tiny_model):
     acoustic = make_tiny_model().acoustic.eval()
     waveforms, lengths = torch.randn(2, 4000), torch.tensor([4000, 3000])
     with torch.no_grad():

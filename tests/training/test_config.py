@@ -15,7 +15,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_settings_reach_their_rooms_and_overrides_win(tmp_path):
+def test_settings_reach_their_dataclasses_and_overrides_take_precedence(tmp_path):
     path = write(
         tmp_path,
         """
@@ -142,7 +142,7 @@ def test_a_configuration_is_plain_data():
         ("optimizer: {learning_rate: 1e400}", "optimizer.learning_rate: expected a number in (0, 1000000000], got inf"),
     ],
 )
-def test_a_hostile_file_is_refused_at_once(tmp_path, text, words):
+def test_a_malicious_file_is_refused_at_once(tmp_path, text, words):
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, text))
     assert words in str(caught.value)
@@ -150,7 +150,7 @@ def test_a_hostile_file_is_refused_at_once(tmp_path, text, words):
 
 
 @pytest.mark.timeout(20)
-def test_a_hostile_value_is_refused_at_once():
+def test_a_malicious_value_is_refused_at_once():
     levels = ", ".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))
     bomb = f"{{a0: &a0 x, {levels}}}"
     for value in (bomb, "{a: &a [*a]}", "[" * 10_000):
@@ -164,7 +164,7 @@ def test_an_empty_file_leaves_the_defaults(tmp_path):
     assert load_config(write(tmp_path, "# nothing\n"), {"seed": 3}) == load_config(None, {"seed": 3})
 
 
-def test_a_size_beside_the_hidden_size_of_the_file_is_refused(tmp_path):
+def test_a_named_size_and_a_hidden_size_together_are_refused(tmp_path):
     path = write(tmp_path, "encoder: {hidden_size: 96}")
     with pytest.raises(ConfigError, match=r"--encoder.size: .*config.yaml sets encoder.hidden_size to 96, which takes"):
         load_config(path, ["--encoder.size=large"])
@@ -173,7 +173,7 @@ def test_a_size_beside_the_hidden_size_of_the_file_is_refused(tmp_path):
     assert load_config(path, {"encoder.size": "tiny", "encoder.hidden_size": 64}).encoder.resolved_num_layers == 2
 
 
-def test_names_of_earlier_versions_are_read(tmp_path):
+def test_setting_names_of_earlier_versions_are_read(tmp_path):
     old = {"augment": {"remains": {"probability": 0.5}}}
     for config in (
         load_config(write(tmp_path, str(old))),

@@ -46,7 +46,7 @@ def make_data(utterances, *, augment=None, **settings):
     return data
 
 
-def test_a_batch_depends_on_seed_epoch_and_members_alone(utterances):
+def test_a_batch_depends_only_on_seed_epoch_and_members(utterances):
     first, second = make_dataset(utterances), make_dataset(utterances)
     second[BatchRequest(9, 0, [2, 0])]
     for request in (BatchRequest(3, 0, [0, 1, 2]), BatchRequest(3, 5, [0, 1, 2])):
@@ -67,8 +67,8 @@ def test_epochs_and_seeds_change_the_draws(utterances):
     assert lengths(make_dataset(utterances)) != lengths(make_dataset(utterances, seed=1))
 
 
-def test_noise_of_the_corpus_is_by_other_speakers(utterances):
-    """Each speaker holds one tone, so who is heard in whose noise shows in the spectrum."""
+def test_noise_from_the_corpus_is_by_other_speakers(utterances):
+    """Each speaker holds one tone, so the spectrum shows whose speech is in the noise."""
     hertz = {"a": 500, "b": 1000, "c": 2000}
     speakers = []
     for utterance, (speaker, hz) in zip(utterances, hertz.items(), strict=True):
@@ -79,16 +79,16 @@ def test_noise_of_the_corpus_is_by_other_speakers(utterances):
     speakers.append(replace(speakers[1], id="gone", audio_path="gone.wav"))
     noise = NoiseConfig(probability=1.0, snr_db=(0.0, 0.0), kinds=("babble",), voices=(6, 6))
     dataset = make_dataset(speakers, speed=(1.0,), noise=noise)
-    heard = set()
+    speakers_in_noise = set()
     for epoch in range(8):
         batch = dataset[BatchRequest(epoch, 0, [0])]
         power = np.abs(np.fft.rfft(batch.waveforms[0].numpy()[:8000])) ** 2
-        heard |= {speaker for speaker, hz in hertz.items() if power[hz] > 0.02 * power.sum()}
+        speakers_in_noise |= {speaker for speaker, hz in hertz.items() if power[hz] > 0.02 * power.sum()}
         assert power[500] == pytest.approx(power.sum() / 2, rel=0.05)
-    assert heard == {"a", "b", "c"}
+    assert speakers_in_noise == {"a", "b", "c"}
 
 
-def test_copies_of_an_utterance_are_augmented_each_in_its_own_way(utterances):
+def test_copies_of_an_utterance_are_augmented_differently(utterances):
     dataset = make_dataset(utterances, speed=tuple(np.linspace(0.8, 1.25, 40)))
     batch = dataset[BatchRequest(2, 0, [1, 4, 7])]  # three utterances, so 4 and 7 are copies of 1
     assert batch.ids == ["u1", "u1", "u1"]
@@ -98,7 +98,7 @@ def test_copies_of_an_utterance_are_augmented_each_in_its_own_way(utterances):
     assert alone.augment_seeds == batch.augment_seeds[:1]
 
 
-def test_an_epoch_has_the_corpora_by_their_weights(utterances):
+def test_an_epoch_mixes_corpora_by_their_weights(utterances):
     corpora = [replace(utterance, corpus=name) for utterance, name in zip(utterances, ("a", "b", None), strict=True)]
     data = make_data(corpora, batch_seconds=1.0, num_workers=0, weights={"a": 3.0, "gone": 9.0})
     assert sorted(id for batch in data.train_dataloader() for id in batch.ids) == ["u0", "u0", "u0", "u1", "u2"]
@@ -151,7 +151,7 @@ def test_more_reading_processes_than_the_machine_can_run_are_refused(monkeypatch
         count_workers(DataConfig(num_workers=most + 1))
 
 
-def test_the_users_own_number_of_threads_stands(monkeypatch):
+def test_the_number_of_threads_set_by_the_user_is_kept(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     set_to = []
     monkeypatch.setattr("torch.get_num_threads", lambda: 5)
@@ -162,7 +162,7 @@ def test_the_users_own_number_of_threads_stands(monkeypatch):
 
 
 @pytest.mark.parametrize(("room", "reads"), [(0, 9), (8000 * 4, 3 + 2 * 2), (1_000_000, 3)])
-def test_recordings_stay_in_memory_as_far_as_there_is_room(utterances, monkeypatch, room, reads):
+def test_recordings_are_cached_up_to_the_limit(utterances, monkeypatch, room, reads):
     """Three epochs of three recordings; the first takes all of 32 kB."""
     calls = []
     original = data.read_utterance
@@ -180,7 +180,7 @@ def test_recordings_stay_in_memory_as_far_as_there_is_room(utterances, monkeypat
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # it creates none: nothing is read
 @pytest.mark.parametrize(("workers", "processes", "share"), [(0, 1, 1.0), (3, 1, 1 / 3), (2, 4, 1 / 8)])
-def test_all_reading_processes_share_the_memory(utterances, monkeypatch, workers, processes, share):
+def test_all_reading_processes_share_the_cache_limit(utterances, monkeypatch, workers, processes, share):
     given = []
     monkeypatch.setattr(UtteranceDataset, "cache", lambda self, num_bytes: given.append(num_bytes))
     speech = make_data(utterances, num_workers=workers, cache_gigabytes=0.5)
@@ -207,7 +207,7 @@ def test_a_reference_is_another_utterance_of_the_speaker(utterances):
     ].references is None  # fmt: skip
 
 
-def test_a_long_reference_is_a_piece_of_its_utterance(utterances, monkeypatch):
+def test_a_long_reference_is_a_part_of_its_utterance(utterances, monkeypatch):
     monkeypatch.setattr(data, "REFERENCE_SECONDS", 0.25)
     speakers = [replace(utterance, speaker="a") for utterance in utterances[:2]]
     options = {"sample_rate": 8000, "explain_infeasible": lambda tokens, samples: None, "with_references": True}
@@ -228,7 +228,7 @@ def test_validation_data_are_not_augmented(utterances):
     assert sorted(batch.waveform_lengths.tolist()) == [8000, 12000, 16000]
 
 
-def test_speakers_of_one_name_in_two_corpora_are_two(utterances):
+def test_speakers_of_the_same_name_in_two_corpora_are_different(utterances):
     """Neither a reference nor, as noise, a stranger's voice is taken from a speaker of the same name elsewhere."""
     named = [replace(each, speaker="s", corpus=corpus) for each, corpus in zip(utterances, "aab", strict=True)]
     options = {"sample_rate": 8000, "explain_infeasible": lambda tokens, samples: None, "seed": 0}
@@ -238,7 +238,7 @@ def test_speakers_of_one_name_in_two_corpora_are_two(utterances):
     assert others == {4000}
 
 
-def test_what_is_consumed_of_an_epoch_is_part_of_the_state(utterances):
+def test_the_state_holds_how_much_of_an_epoch_was_consumed(utterances):
     data = make_data([replace(each, header=None) for each in utterances], num_workers=0, batch_seconds=1.0)
     data.fingerprint = "digest"
     trainer = SimpleNamespace(training=True, current_epoch=2, num_training_batches=3, world_size=1, global_rank=0)

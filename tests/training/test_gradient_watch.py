@@ -50,7 +50,7 @@ def test_norms_of_each_layer_add_up_to_the_unclipped_norm(tone_configuration):
     assert histogram.num == len(rows)
 
 
-def test_every_so_many_steps_the_curve_is_drawn_and_its_half_life_logged(tone_configuration):
+def test_every_n_steps_the_curve_is_drawn_and_its_half_life_logged(tone_configuration):
     output = run(tone_configuration, gradients__every_steps=3, gradients__utterances=5, trainer__max_epochs=2)
     steps = [event.step for event in read_board(output).Images("gradients/through_time")]
     assert steps[:2] == [3, 6]
@@ -60,7 +60,7 @@ def test_every_so_many_steps_the_curve_is_drawn_and_its_half_life_logged(tone_co
         assert all(float(row[f"gradients/half_life_seconds/layer_1_{direction}"]) > 0 for row in rows)
 
 
-def test_at_each_look_the_recurrent_weights_and_the_units_at_their_limits_are_logged(tone_configuration):
+def test_each_measurement_logs_recurrent_weights_and_saturated_units(tone_configuration):
     from speechrnn.acoustic.gradient_flow import measure_recurrent_weights
     from speechrnn.model_folder import load_model
 
@@ -76,14 +76,14 @@ def test_at_each_look_the_recurrent_weights_and_the_units_at_their_limits_are_lo
         assert 0 <= float(row[f"recurrent/saturated_share/{place}"]) <= 1
 
 
-def test_batches_that_make_one_step_are_looked_at_once(tone_configuration):
+def test_accumulated_batches_are_measured_once(tone_configuration):
     output = run(tone_configuration, gradients__every_steps=2, trainer__accumulate_grad_batches=3)
     steps = [event.step for event in read_board(output).Images("gradients/through_time")]
     assert steps
     assert len(set(steps)) == len(steps)
 
 
-def test_looking_changes_nothing_of_what_is_learned(tone_configuration):
+def test_measuring_does_not_change_training(tone_configuration):
     weights = []
     for every in (0, 2):
         output = run(
@@ -108,7 +108,7 @@ def test_vanishing_gradients_are_logged_once(tone_configuration, caplog, monkeyp
     assert len(said) <= 4  # once for each direction, and anew where it had changed in between
 
 
-def test_explosions_that_nothing_clips_are_reported(tone_configuration, caplog, monkeypatch):
+def test_exploding_gradients_without_clipping_are_reported(tone_configuration, caplog, monkeypatch):
     monkeypatch.setattr("speechrnn.training.gradient_watch._EXPLODED", 1e-3)
     with caplog.at_level(logging.WARNING, logger="speechrnn"):
         run(tone_configuration, trainer__gradient_clip_val=0.0)
@@ -128,7 +128,7 @@ def test_without_matplotlib_there_are_numbers_and_no_pictures(tone_configuration
     assert any(row.get("gradients/reach_seconds/layer_1_forward") for row in read_metrics(output))
 
 
-def test_validation_that_nothing_can_be_measured_on_stops_no_run(tone_configuration, caplog, monkeypatch):
+def test_validation_data_that_cannot_be_measured_does_not_end_the_run(tone_configuration, caplog, monkeypatch):
     def refuse(*_, **__):
         raise SpeechRNNError("there is none")
 

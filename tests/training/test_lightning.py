@@ -101,7 +101,7 @@ def own(tones, tmp_path_factory):
     return module, data, folder / "best.ckpt"
 
 
-def test_a_yaml_file_is_configuration_enough(tones, tmp_path):
+def test_a_module_takes_the_path_of_a_yaml_file(tones, tmp_path):
     path = tones.parent / "short.yaml"
     path.write_text(json.dumps(load_config(tones, SHORT).to_dict()), encoding="utf-8")
     trainer = make_own_trainer(tmp_path, fast_dev_run=True)
@@ -109,7 +109,7 @@ def test_a_yaml_file_is_configuration_enough(tones, tmp_path):
     assert trainer.global_step == 1
 
 
-def test_a_checkpoint_is_loaded_on_its_own(own, tmp_path):
+def test_a_checkpoint_loads_without_other_files(own, tmp_path):
     module, data, path = own
     loaded = SpeechModule.load_from_checkpoint(path, weights_only=True)
     assert loaded.config == module.config
@@ -238,7 +238,7 @@ def test_anomaly_detection_works(tones, tmp_path):
     assert train(tones, {**settings, "output": str(tmp_path / "run")}).model.is_dir()
 
 
-def test_accumulation_by_epoch_makes_as_many_steps_as_it_says(tones, tmp_path):
+def test_accumulation_by_epoch_makes_the_stated_number_of_steps(tones, tmp_path):
     scheduler = pl.callbacks.GradientAccumulationScheduler({0: 1, 1: 3})
     counter = CountBatches()
     train(tones, {**SHORT, "data.batch_seconds": 8, "output": str(tmp_path / "run")}, callbacks=[scheduler, counter])
@@ -312,7 +312,7 @@ def test_a_callback_that_refuses_its_arguments_is_named(tones):
         ),
     ],
 )
-def test_what_the_machine_or_lightning_cannot_do_is_one_line(tones, tmp_path, settings, message):
+def test_options_that_the_machine_or_lightning_cannot_serve_are_one_line(tones, tmp_path, settings, message):
     if torch.cuda.is_available():
         pytest.skip("about a machine without a GPU")
     with pytest.raises(ConfigError, match=message) as caught:

@@ -83,7 +83,7 @@ def test_a_step_is_the_mean_gradient_of_its_utterances(make_tiny_model, tmp_path
 
 
 @pytest.mark.parametrize(("precision", "is_fused"), [(None, True), ("bf16-mixed", True), ("16-mixed", False)])
-def test_with_fp16_the_optimiser_does_not_divide_out_the_loss_scale_itself(
+def test_with_float16_the_optimiser_does_not_unscale_gradients(
     make_tiny_model, tmp_path, monkeypatch, precision, is_fused
 ):
     """A fused one would, after the norm has been measured and clipped."""
@@ -113,7 +113,7 @@ def test_an_epochs_last_group_steps_even_if_it_is_short(make_tiny_model, tmp_pat
     assert not module.is_in_a_step
 
 
-def test_out_of_memory_halves_what_is_computed_at_once_and_changes_no_gradient(make_tiny_model, tmp_path, caplog):
+def test_out_of_memory_halves_the_batch_without_changing_gradients(make_tiny_model, tmp_path, caplog):
     module = make_module(make_tiny_model(), tmp_path)
     batch = make_batch(module)
     expected = step_with(make_module(make_tiny_model(), tmp_path), batch)
@@ -164,7 +164,7 @@ def test_out_of_memory_with_one_utterance_names_it(make_tiny_model, tmp_path):
         train_on(module, make_batch(module, TEXTS[3:]), 0)
 
 
-def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(make_tiny_model, tmp_path):
+def test_other_runtime_errors_are_not_treated_as_out_of_memory(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(), tmp_path)
 
     def fail(part):
@@ -182,7 +182,7 @@ def spoil(batch, value):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_step_that_is_not_finite_is_not_taken_and_can_be_replayed(make_tiny_model, tmp_path, caplog, value):
+def test_a_non_finite_step_is_skipped_and_can_be_rerun(make_tiny_model, tmp_path, caplog, value):
     module = make_module(make_tiny_model(), tmp_path)
     batch = make_batch(module)
     assert step_with(module, spoil(batch, value)).abs().max() == 0
@@ -198,7 +198,7 @@ def test_a_step_that_is_not_finite_is_not_taken_and_can_be_replayed(make_tiny_mo
     assert module.skipped.in_a_row == 0
 
 
-def test_the_step_to_replay_is_that_of_the_process_with_the_utterance(make_tiny_model, tmp_path, caplog, monkeypatch):
+def test_the_saved_step_is_that_of_the_process_with_the_utterance(make_tiny_model, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("speechrnn.training.faults.gather_from_processes", lambda own: [[], *own])
     monkeypatch.setattr("speechrnn.training.faults.get_rank", lambda: 1)
     module = make_module(make_tiny_model(), tmp_path)
@@ -224,14 +224,14 @@ def test_non_finite_steps_in_a_row_end_the_run(make_tiny_model, tmp_path):
         train_on(module, bad, 5)
 
 
-def test_a_batch_of_which_nothing_could_be_read_changes_nothing(make_tiny_model, tmp_path, caplog):
+def test_a_batch_without_readable_recordings_changes_nothing(make_tiny_model, tmp_path, caplog):
     module = make_module(make_tiny_model(), tmp_path)
     batch = collate([], [], ids=[], texts=[], failed=[("broken", "quick", "no audio in it")])
     assert step_with(module, batch).abs().max() == 0
     assert "skipped in training: broken: no audio in it" in caplog.text
 
 
-def test_unreadable_recordings_are_named_once_and_end_the_run_above_their_share(caplog):
+def test_unreadable_recordings_are_named_once_and_end_the_run_above_the_allowed_share(caplog):
     unreadable = Unreadable(FaultsConfig(unreadable_share=0.02))
     unreadable.corpus_size = 100
     for _ in range(3):
@@ -242,7 +242,7 @@ def test_unreadable_recordings_are_named_once_and_end_the_run_above_their_share(
         unreadable.count([("c", "empty")])
 
 
-def test_the_random_draws_of_a_step_depend_on_seed_epoch_and_batch_alone(make_tiny_model, tmp_path):
+def test_the_random_draws_of_a_step_depend_only_on_seed_epoch_and_batch(make_tiny_model, tmp_path):
     changes = []
     for noise in (1, 2):
         module = make_module(make_tiny_model(dropout=0.5), tmp_path).train()
@@ -274,7 +274,7 @@ def test_consistency_warps_once_and_masks_each_pass_by_itself(make_tiny_model, t
         assert not torch.equal(first, second)
 
 
-def test_consistency_enters_the_gradient_by_its_weight(make_tiny_model, tmp_path):
+def test_consistency_contributes_to_the_gradient_by_its_weight(make_tiny_model, tmp_path):
     changes = []
     for weight in (0.1, 0.2, 0.4):
         module = make_module(
@@ -349,7 +349,7 @@ def test_plateau_lowers_the_rate_after_validation(tmp_path, make_tiny_model):
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
-def test_lower_layers_enter_the_loss_by_their_share(make_tiny_model, tmp_path):
+def test_losses_of_lower_layers_are_weighted_by_their_share(make_tiny_model, tmp_path):
     losses = {}
     for share in (0.0, 0.25, 0.5):
         ctc = CTCConfig(intermediate_layers=(1,), intermediate_weight=share)
@@ -396,7 +396,7 @@ def test_dropout_differs_between_epochs_and_batches(make_tiny_model, tmp_path):
     assert not torch.equal(changes[0], changes[2])
 
 
-def test_two_equal_passes_have_the_gradient_of_one(make_tiny_model, tmp_path):
+def test_two_equal_passes_give_the_gradient_of_one(make_tiny_model, tmp_path):
     """Without masks both passes are the same and diverge in nothing: their loss is that of one, not of two."""
     changes = []
     for weight in (0.0, 0.5):
@@ -406,7 +406,7 @@ def test_two_equal_passes_have_the_gradient_of_one(make_tiny_model, tmp_path):
     torch.testing.assert_close(changes[1], changes[0], rtol=1e-3, atol=1e-5)
 
 
-def test_consistency_enters_little_by_little(make_tiny_model, tmp_path):
+def test_the_consistency_weight_is_warmed_up(make_tiny_model, tmp_path):
     """After s of w steps its weight is (s + 1) / (w + 1) of the whole."""
     masks = AugmentConfig(spec_augment=SpecAugmentConfig(frequency_masks=2))
 
@@ -421,7 +421,7 @@ def test_consistency_enters_little_by_little(make_tiny_model, tmp_path):
         assert (warming - plain).norm() < 1e-5 * plain.norm()
 
 
-def test_faults_in_a_row_are_counted_on_in_a_resumed_run(make_tiny_model, tmp_path):
+def test_a_resumed_run_continues_the_count_of_consecutive_faults(make_tiny_model, tmp_path):
     faults = FaultsConfig(nonfinite_in_a_row=3)
     module = make_module(make_tiny_model(), tmp_path, faults=faults)
     bad = spoil(make_batch(module), math.nan)
@@ -435,7 +435,7 @@ def test_faults_in_a_row_are_counted_on_in_a_resumed_run(make_tiny_model, tmp_pa
         train_on(resumed, bad, 2)
 
 
-def test_a_skipped_step_of_the_fused_optimiser_changes_nothing_at_all(make_tiny_model, tmp_path):
+def test_a_skipped_step_of_the_fused_optimiser_changes_nothing(make_tiny_model, tmp_path):
     module = make_module(make_tiny_model(), tmp_path)
     module.optimizer = build_optimizer(module.parameters(), OptimizerConfig(), fused=True)
     step_with(module, make_batch(module))  # moments and step counts are there

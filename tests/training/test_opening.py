@@ -94,7 +94,7 @@ def measure_opening(folder):
 
 
 @pytest.mark.parametrize("write", [write_shards, write_manifest])
-def test_an_utterance_of_thirty_words_takes_up_less_than_900_bytes(tmp_path, monkeypatch, write):
+def test_an_utterance_of_thirty_words_needs_less_than_900_bytes(tmp_path, monkeypatch, write):
     """With its text and tokens, its place in an archive and in a plan, and the corpus still open; objects took 3,000.
 
     That is what each of some hundred more takes up; what is read at a time takes up the same in any corpus.
@@ -107,7 +107,7 @@ def test_an_utterance_of_thirty_words_takes_up_less_than_900_bytes(tmp_path, mon
     assert peak < 900
 
 
-def test_a_plan_is_that_of_the_same_utterances_in_a_list(tmp_path):
+def test_a_plan_equals_that_of_a_plain_list(tmp_path):
     _, usable, _, plan = open_corpus(write_shards(tmp_path / "shards", 400))
     config = DataConfig(batch_seconds=300, shards_at_once=2)
     for seed in (0, 1):

@@ -30,7 +30,7 @@ def test_vectors_have_no_weight_decay():
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
 
 
-def test_what_is_frozen_is_not_optimised():
+def test_frozen_parameters_are_not_optimised():
     model = torch.nn.GRU(3, 4)
     model.weight_ih_l0.requires_grad = False
     groups = build_optimizer(model.parameters(), OptimizerConfig()).param_groups

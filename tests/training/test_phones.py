@@ -22,7 +22,7 @@ LEXICON = "low L OW1\nmiddle M IH1 D L\nhigh HH AY1\nother AH1 DH\n"
 LOWER = {"encoder.num_layers": 2, "ctc.intermediate_layers": [1], "ctc.lexicon": "lexicon.txt"}
 
 
-def test_a_text_is_the_phones_of_its_words_and_nothing_where_one_is_unknown():
+def test_a_text_with_an_unknown_word_has_no_phones():
     output = PhoneOutput(SPOKEN, 4)
     assert output.head.projection.weight.shape == (9, 4)
     assert output.encode("the fox") == [IDS[phone] for phone in SPOKEN["the"] + SPOKEN["fox"]]
@@ -30,7 +30,7 @@ def test_a_text_is_the_phones_of_its_words_and_nothing_where_one_is_unknown():
     assert output.encode("the wolf") is None
 
 
-def test_losses_are_those_of_ctc_and_count_where_the_phones_are_known_and_fit():
+def test_phone_losses_are_ctc_losses_of_utterances_with_known_feasible_phones():
     output = PhoneOutput(SPOKEN, 4)
     torch.manual_seed(0)
     frames = torch.randn(5, 12, 4, requires_grad=True)
@@ -68,7 +68,7 @@ def test_phones_take_the_share_of_the_text_in_lower_layers(make_tiny_model, tmp_
     torch.testing.assert_close(lower[~knows], plain[~knows])  # whose phones are not known learn their text alone
 
 
-def test_lower_layers_learn_and_their_output_is_not_released(tone_configuration):
+def test_lower_layers_learn_and_their_heads_are_not_released(tone_configuration):
     (tone_configuration.parent / "lexicon.txt").write_text(LEXICON, encoding="utf-8")
     output = tone_configuration.parent / "run"
     settings = {**TONE_SETTINGS, **LOWER, "trainer.max_epochs": 1, "output": str(output)}
@@ -84,7 +84,7 @@ def prepare(configuration, lexicon):
     return prepare_run(config, folders=[configuration.parent])
 
 
-def test_the_preflight_takes_the_words_of_the_training_texts_as_the_model_writes_them(tone_configuration, caplog):
+def test_the_lexicon_is_checked_against_normalised_training_texts(tone_configuration, caplog):
     preflight = prepare(tone_configuration, LEXICON.upper())
     assert preflight.pronunciations == {"high": ["HH", "AY"], "low": ["L", "OW"], "middle": ["M", "IH", "D", "L"]}
     assert "lacks" not in caplog.text
@@ -107,7 +107,7 @@ def test_a_lexicon_that_does_not_fit_is_one_line(tone_configuration):
 
 
 @pytest.mark.usefixtures("trainer_that_is_none")
-def test_a_step_with_phones_can_be_replayed(make_tiny_model, tmp_path):
+def test_a_step_with_phones_can_be_rerun(make_tiny_model, tmp_path):
     ctc = CTCConfig(intermediate_layers=(1,), lexicon="lexicon.txt")
     module = make_module(make_tiny_model(dropout=0.0), tmp_path, ctc=ctc, pronunciations=SPOKEN)
     batch = make_batch(module)

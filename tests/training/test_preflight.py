@@ -37,7 +37,7 @@ def test_of_many_texts_with_an_unknown_letter_five_are_named_and_the_rest_counte
     assert len(found.left_out) == (count if part == "train" else 0)
 
 
-def test_corpora_that_are_read_already_are_not_read_again(tone_configuration, monkeypatch):
+def test_corpora_in_memory_are_not_read_again(tone_configuration, monkeypatch):
     config, folders = load_config(tone_configuration), [tone_configuration.parent]
     expected = prepare_run(config, folders=folders)
     corpora = {f"data.{name}": read_corpus(folders[0] / f"{name}.jsonl") for name in ("train", "valid")}

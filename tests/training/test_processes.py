@@ -55,7 +55,7 @@ def test_the_mean_gradient_of_two_processes_is_that_of_one(make_tiny_model, tmp_
     torch.testing.assert_close((found[0] + found[1]) / 2, alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
 
 
-def test_the_rates_of_two_processes_are_those_of_all_utterances(monkeypatch, caplog):
+def test_two_processes_report_the_rates_of_all_utterances(monkeypatch, caplog):
     pairs = [("a b", "a c"), ("b", ""), ("c d", "c d"), ("d", "e")]
     together, first, second = Validation(), Validation(), Validation()
     for number, pair in enumerate(pairs):
@@ -133,7 +133,7 @@ def is_gone(pid):
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_and_the_same_weights(whole, tmp_path):  # noqa: F811
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(whole, tmp_path):  # noqa: F811
     configuration, output, *_ = whole
     generator = random.Random(0)
     for number in range(5):
@@ -185,7 +185,7 @@ def break_in_mid_run(process, output, files):
 
 
 @pytest.mark.slow
-def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path):
+def test_a_damaged_validation_file_is_named_once_by_any_process(tmp_path):
     configuration, output = make_tone_configuration(tmp_path / "tones"), tmp_path / "run"
     process = start(configuration, output, trainer__max_epochs=6, checkpoints__best=2, checkpoints__average=True)
     broken = [configuration.parent / "valid" / f"valid-{number}.wav" for number in range(3, 9)]
@@ -200,7 +200,7 @@ def test_validation_files_that_break_are_named_once_whoever_reads_them(tmp_path)
 
 
 @pytest.mark.slow
-def test_an_error_of_all_processes_is_reported_by_one(tmp_path):
+def test_an_error_of_all_processes_is_reported_once(tmp_path):
     configuration, output = make_tone_configuration(tmp_path / "tones"), tmp_path / "run"
     process = start(configuration, output, trainer__max_epochs=100)
     errors = break_in_mid_run(process, output, [configuration.parent / "train" / "train-7.wav"])

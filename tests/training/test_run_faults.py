@@ -30,13 +30,13 @@ class Blocked(Dataset):
         return 2
 
 
-def test_an_interrupt_never_reaches_a_worker_and_still_reaches_the_main_process():
+def test_an_interrupt_reaches_the_main_process_only():
     assert list(_Loader(Blocked(), batch_size=None, num_workers=1)) == [True, True]
     assert list(DataLoader(Blocked(), batch_size=None, num_workers=1)) == [False, False]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_two_runs_do_not_share_a_folder_and_a_dead_process_locks_none(tmp_path):
+def test_a_folder_is_locked_for_one_running_process(tmp_path):
     hold = "import sys, time, pathlib; from speechrnn.training.run import locked\n"
     hold += "with locked(pathlib.Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(60)\n"
     process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -83,7 +83,7 @@ def test_a_run_from_python_logs_its_epochs_if_logging_is_not_configured(
     assert not logging.getLogger("speechrnn").handlers
 
 
-def test_a_resumed_epoch_waits_for_audio_no_longer_than_it_lasts(tone_configuration, tmp_path, caplog):
+def test_a_resumed_epoch_reports_no_more_waiting_than_its_duration(tone_configuration, tmp_path, caplog):
     with stopped_in_call(4):
         train(tone_configuration, {**RUN, "output": str(tmp_path / "run")})
     caplog.clear()

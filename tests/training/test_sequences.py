@@ -1,4 +1,4 @@
-"""Training on drawn series: it learns, it repeats itself, clipping acts, a failure is told."""
+"""Training on drawn series: learning, reproducibility, clipping and reported failures."""
 
 import math
 
@@ -20,7 +20,7 @@ from speechrnn.training.sequences import (
 
 
 class Echo:
-    """Say what was heard some steps ago, as a number or as one of two classes."""
+    """The target is the input of some steps ago, as a number or as one of two classes."""
 
     input_size = 1
 
@@ -29,11 +29,11 @@ class Echo:
         self.output_size = 1 if kind == "squared_error" else 2
 
     def draw(self, rng, batch_size):
-        heard = rng.normal(size=(batch_size, 12, 1)).astype(np.float32)
-        wanted = np.roll(heard, self.lag, axis=1)
+        inputs = rng.normal(size=(batch_size, 12, 1)).astype(np.float32)
+        wanted = np.roll(inputs, self.lag, axis=1)
         targets = torch.from_numpy(wanted) if self.output_size == 1 else torch.from_numpy(wanted[..., 0] > 0).long()
         counts = torch.arange(12).expand(batch_size, 12) >= self.lag
-        return SequenceBatch(torch.from_numpy(heard) * self.scale, torch.full((batch_size,), 12), targets, counts)
+        return SequenceBatch(torch.from_numpy(inputs) * self.scale, torch.full((batch_size,), 12), targets, counts)
 
 
 def learn(task, *, cell="gru", **training):
@@ -42,7 +42,7 @@ def learn(task, *, cell="gru", **training):
 
 
 @pytest.mark.parametrize("kind", ["squared_error", "cross_entropy"])
-def test_it_learns_the_input_of_two_steps_ago(kind):
+def test_a_model_learns_the_input_of_two_steps_ago(kind):
     result = learn(Echo(kind=kind))
     assert [step for step, _ in result.validation] == [50, 100, 150, 200]
     assert result.best < (0.15 if kind == "squared_error" else 0.1)
@@ -51,7 +51,7 @@ def test_it_learns_the_input_of_two_steps_ago(kind):
     assert len(result.losses) == len(result.gradient_norms) == 200
 
 
-def test_a_model_before_its_training_is_the_one_that_training_begins_with():
+def test_training_starts_from_the_untrained_model_that_is_returned():
     untrained = build_sequence_model(Echo(), SequenceConfig(hidden_size=16), seed=4)
     trained = train_sequences(
         Echo(), SequenceConfig(hidden_size=16), SequenceTraining(steps=1, optimizer="sgd", learning_rate=1e-12, seed=4)
@@ -118,7 +118,7 @@ def test_a_non_finite_loss_ends_training_and_is_reported():
     assert result.largest_gradient_norm > 1.0
 
 
-def test_losses_stand_at_the_steps_that_are_asked_about():
+def test_losses_are_at_the_scored_steps():
     task = Echo(kind="cross_entropy")
     batch = task.draw(np.random.default_rng(0), 3)
     losses = step_losses(task, torch.zeros(3, 12, 2), batch)
@@ -135,7 +135,7 @@ def test_a_model_with_zero_output_has_the_measure_of_chance():
     assert measure(task, model, batch) == pytest.approx(float(batch.targets[:, 2:].pow(2).mean()))
 
 
-def test_gradients_of_an_echo_reach_back_as_far_as_the_echo():
+def test_gradients_reach_back_as_far_as_the_echo():
     """What is asked for is two steps back: there the trained model's gradient is, and little before it."""
     task = Echo(lag=2)
     [curve] = measure_sequence_gradients(task, learn(task).model, task.draw(np.random.default_rng(0), 32), steps=10)

@@ -31,7 +31,7 @@ def test_a_letter_without_a_known_base_has_no_similar_one(symbol):
     assert find_similar(symbol, ENGLISH) is None
 
 
-def test_other_scripts_and_cases_too():
+def test_letters_of_other_scripts_and_cases_have_base_letters():
     assert find_similar("ё", set("абвгдежз")) == "е"
     assert find_similar("É", {"é", "E"}) == "é"  # the same letter before the one without its mark
     assert find_similar("a", {"A"}) == "A"

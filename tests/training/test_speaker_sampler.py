@@ -21,7 +21,7 @@ def mean_of(rows, chosen):
     return np.concatenate([[weights.sum()], (weights * rows[chosen, 1:]).sum(axis=0) / weights.sum()])
 
 
-def test_without_a_draw_all_utterances_of_the_speaker_count(rows):
+def test_without_sampling_all_utterances_of_the_speaker_count(rows):
     sampler = SpeakerStatsSampler(rows, SPEAKERS, seed=1)
     for position in (0, 3, 5):
         np.testing.assert_allclose(sampler.draw(position, None), mean_of(rows, [0, 3, 5]), rtol=1e-5)
@@ -30,7 +30,7 @@ def test_without_a_draw_all_utterances_of_the_speaker_count(rows):
     assert not sampler.draw(6, None).any()  # the only utterance could not be read
 
 
-def test_a_draw_is_zero_or_the_mean_of_some_utterances(rows):
+def test_a_sample_is_zero_or_the_mean_of_some_utterances(rows):
     sampler = SpeakerStatsSampler(rows, SPEAKERS, seed=1)
     drawn = [sampler.draw(0, np.random.default_rng(seed)) for seed in range(400)]
     possible = [mean_of(rows, chosen) for chosen in ([0], [3], [5], [0, 3], [3, 5], [0, 5])]
@@ -49,7 +49,7 @@ def test_a_draw_is_zero_or_the_mean_of_some_utterances(rows):
     np.testing.assert_array_equal(sampler.draw(0, np.random.default_rng(3)), drawn[3])
 
 
-def test_few_or_many_are_as_likely():
+def test_small_and_large_samples_are_equally_likely():
     rows = np.ones((1000, 2), np.float32)
     sampler = SpeakerStatsSampler(rows, ["a"] * 1000, seed=0)
     counts = np.array([sampler.draw(5, np.random.default_rng(seed))[0] for seed in range(600)])

@@ -45,7 +45,7 @@ def make_config(base, **settings):
 _START = {field.name for field in dataclasses.fields(StartConfig)}
 
 
-def test_front_end_encoder_and_kind_of_tokens_are_the_models(base):
+def test_front_end_encoder_and_kind_of_tokens_are_taken_from_the_model(base):
     config = make_config(base)
     check_start(base[0], config)
     other = dataclasses.replace(config.encoder, dropout=0.5, locked_dropout=True)
@@ -88,7 +88,7 @@ def test_sentencepiece_tokens_cannot_be_added_to(base):
     assert propose_alphabet(pieces, ["the fäx"])[0] == "replace"
 
 
-def test_what_is_proposed_and_why(base):
+def test_a_proposal_has_settings_and_reasons(base):
     tokens = base[0].tokens
     assert propose_alphabet(tokens, ["the dog"]) == ("keep", "the model has every symbol of these texts")
     alphabet, why = propose_alphabet(tokens, ["the dög", "the dog", "a fox", "a dog"])
@@ -99,14 +99,14 @@ def test_what_is_proposed_and_why(base):
     assert (known.total(), unknown) == (5, {"ö": 2})
 
 
-def test_the_model_begins_where_the_other_one_was(base):
+def test_the_model_starts_with_the_weights_of_the_other(base):
     model, _ = base
     started = start_from(model, make_config(base), model.tokens)
     for name, value in model.acoustic.state_dict().items():
         assert torch.equal(started.state_dict()[name], value)
 
 
-def test_new_symbols_begin_near_similar_ones_and_known_ones_where_they_were(base, caplog):
+def test_new_symbols_start_near_similar_ones_and_known_ones_are_unchanged(base, caplog):
     caplog.set_level("INFO")
     model, _ = base
     config = make_config(base, alphabet="replace")
@@ -127,7 +127,7 @@ def test_new_symbols_begin_near_similar_ones_and_known_ones_where_they_were(base
     assert "new symbols: ä near a, ж" in caplog.text
 
 
-def test_another_kind_of_tokens_begins_an_output_layer_and_keeps_the_rest(base):
+def test_another_kind_of_tokens_starts_a_new_output_layer_and_keeps_the_rest(base):
     model, _ = base
     config = make_config(base, kind="words", alphabet="replace")
     check_start(model, config)
@@ -183,12 +183,12 @@ def test_depths_are_counted_from_the_top(make_tiny_model):
         ({"unfreeze_every": 2, "head_epochs": 1, "layers": 2}, [{0}, {0, 1}, {0, 1}, {0, 1, 2}, {0, 1, 2}, {0, 1, 2}]),
     ],
 )
-def test_what_moves_in_which_epoch(make_tiny_model, settings, by_epoch):
+def test_layers_are_unfrozen_in_their_epochs(make_tiny_model, settings, by_epoch):
     base = (make_tiny_model(num_layers=3, subsampling="convolution"), None)
     assert [moving(base, epoch, **settings) for epoch in range(len(by_epoch))] == by_epoch
 
 
-def test_learning_rates_fall_by_layer(base):
+def test_learning_rates_decrease_with_depth(base):
     unfreezing = UnfreezeSchedule(base[0].acoustic, StartConfig(model="x", layer_decay=0.5))
     assert unfreezing.factor("head.projection.weight") == 1.0
     assert unfreezing.factor("encoder.stack.norms.2.weight") == 0.5

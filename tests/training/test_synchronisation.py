@@ -126,7 +126,7 @@ def test_a_step_between_two_log_steps_reads_nothing(tmp_path, reads, settings, m
 
 
 @pytest.mark.usefixtures("trainer_that_is_none")
-def test_the_test_itself_notices_a_read_and_a_mix(make_tiny_model, tmp_path, reads):
+def test_the_counter_notices_a_read_of_a_tensor_and_mixed_devices(make_tiny_model, tmp_path, reads):
     tiny = make_tiny_model()
     reads.clear()
     module = make_module(tiny, tmp_path, ctc=CTCConfig(consistency=0.1), augment=AugmentConfig(

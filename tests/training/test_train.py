@@ -46,29 +46,29 @@ def test_beam_search_finds_the_same_words_at_the_same_times(tone_run):
         assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.1)
 
 
-def test_a_closed_vocabulary_bounds_the_transcript(tone_run):
+def test_a_closed_vocabulary_restricts_the_transcript(tone_run):
     recognizer = speechrnn.load(tone_run.model)
     samples = say_tones(["low", "high", "middle"], np.random.default_rng(9))
 
-    def hear(**allowed: object) -> str:
+    def transcribe(**allowed: object) -> str:
         return recognizer.transcribe(samples, sample_rate=8000, decoder="lexicon", **allowed).text
 
-    assert hear(words=["Low", "middle", "high"]) == "low high middle"
-    assert set(hear(words=["low", "middle"]).split()) <= {"low", "middle"}
-    assert hear(sentences=["high low", "low high middle", "middle"]) == "low high middle"
-    assert hear(sentences=["low high low"]) in ("low high low", "")
+    assert transcribe(words=["Low", "middle", "high"]) == "low high middle"
+    assert set(transcribe(words=["low", "middle"]).split()) <= {"low", "middle"}
+    assert transcribe(sentences=["high low", "low high middle", "middle"]) == "low high middle"
+    assert transcribe(sentences=["low high low"]) in ("low high low", "")
     assert recognizer.transcribe(samples, sample_rate=8000, words=["middle"]).text in ("middle", "middle middle")
     with pytest.raises(ConfigError, match="needs words or sentences"):
-        hear()
+        transcribe()
     for wrong in ({"words": ["low"]}, {"words": ["low"], "sentences": ["low"]}):
         with pytest.raises(ConfigError, match="allows any text; use lexicon|cannot be combined"):
             recognizer.transcribe(samples, sample_rate=8000, decoder="greedy", **wrong)
     with pytest.raises(ConfigError, match="sentences"):
-        hear(words=["low"], sentences=["low"])
+        transcribe(words=["low"], sentences=["low"])
     with pytest.raises(ConfigError, match="loud"):
-        hear(words=["low", "loud"])
+        transcribe(words=["low", "loud"])
     with pytest.raises((TypeError, ConfigError), match="beam_sise"):
-        hear(words=["low"], beam_sise=4)
+        transcribe(words=["low"], beam_sise=4)
 
 
 def test_an_alphabet_file_is_found_beside_the_configuration(tone_run):
@@ -126,7 +126,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(few_tones):
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-def test_what_ctc_cannot_align_is_named_counted_and_left_out(tone_configuration, caplog):
+def test_utterances_that_ctc_cannot_align_are_named_counted_and_left_out(tone_configuration, caplog):
     manifest = tone_configuration.parent / "train.jsonl"
     soundfile.write(manifest.parent / "short.wav", np.random.default_rng(0).normal(0, 0.1, 900), 8000)
     add_line(manifest, audio_filepath="short.wav", duration=900 / 8000, text="low low low low low low")
@@ -140,7 +140,7 @@ def test_what_ctc_cannot_align_is_named_counted_and_left_out(tone_configuration,
     assert listed[1] == {"id": "silent", "reason": "its transcript is empty"}
 
 
-def test_a_corpus_of_which_nothing_can_be_trained_on_is_refused(tone_configuration):
+def test_a_corpus_without_usable_utterances_is_refused(tone_configuration):
     manifest = tone_configuration.parent / "train.jsonl"
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     manifest.write_text("".join(json.dumps({**line, "text": "low " * 99}) + "\n" for line in lines))
