@@ -40,7 +40,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train and print the path of the model; 1 if utterances were left out."""
     wanted = [name for name in _SOURCES if getattr(args, name) is not None]
     if len(wanted) != 1:
-        given = " and ".join(_SOURCES[name].split()[0] for name in wanted) or "none of them"
+        given = " and ".join(_SOURCES[name].split()[0] for name in wanted)
+        if not given and rest and not rest[0].startswith("-"):
+            given = f"{rest[0]}; did you mean --config {rest[0]}?"
+        given = given or "none of them"
         raise ConfigError(f"expected one of --config FILE, --resume DIR and --rerun-step DIR, got {given}")
     if wanted != ["config"] and (rest or args.overwrite):
         extra = rest[0] if rest else "--overwrite"

@@ -263,6 +263,8 @@ def test_a_validation_utterance_shorter_than_a_frame_is_named(capsys, train, con
 def test_a_missing_configuration_and_a_folder_in_its_place_are_one_line(capsys, tmp_path):
     assert main(["train"]) == 2
     assert error_of(capsys) == "expected one of --config FILE, --resume DIR and --rerun-step DIR, got none of them"
+    assert main(["train", "gone.yaml", "--seed", "1"]) == 2
+    assert error_of(capsys).endswith("got gone.yaml; did you mean --config gone.yaml?")
     assert main(["train", "--config", str(tmp_path)]) == 2
     assert "is a folder; expected a YAML file" in error_of(capsys)
 
