@@ -18,6 +18,9 @@ version = release = speechrnn.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_pages"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_title = f"speechrnn {version}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_show_copyright = False
 smartquotes_action = "qe"  # two hyphens begin an option and are no dash
 

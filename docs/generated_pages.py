@@ -39,6 +39,7 @@ def setup(app: Any) -> None:
     """Make the pages before Sphinx looks for pages."""
     app.connect("config-inited", lambda app, config: write_pages(Path(app.srcdir)))
     app.connect("source-read", point_to_copies)
+    app.connect("doctree-read", draw_dashes)
 
 
 def write_pages(docs: Path) -> None:
@@ -60,6 +61,15 @@ def point_to_copies(app: Any, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("../docs/", "../")
         source[0] += RESULTS if page.count("/") == 2 and page.endswith("/README") else ""
         source[0] = re.sub(r"\]\(((?:\.\./)?\w+)\)", r"](\1/README.md)", source[0])
+
+
+def draw_dashes(app: Any, page: Any) -> None:
+    """Turn the two hyphens that Sphinx writes between an argument and its description into a dash."""
+    from docutils import nodes
+
+    for text in list(page.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
 
 
 def find_fields(config: type, prefix: str = "") -> Iterator[tuple[str, type, dataclasses.Field]]:
