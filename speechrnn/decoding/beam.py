@@ -32,7 +32,8 @@ from speechrnn.processes import count_cores
 from speechrnn.settings import Settings, bounded
 from speechrnn.types import BLANK_ID, Hypothesis
 
-_ROOT = 0
+ROOT = 0
+"""The empty prefix."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class BeamSearch:
             self._transitions, self._finals = self.grammar.compile(self.vocabulary_size)
         # The beam: prefixes, and the logs of their two probabilities.
         self._nodes = np.full(self.config.beam_size, -1, dtype=np.int64)
-        self._nodes[0] = _ROOT
+        self._nodes[0] = ROOT
         self._ending = np.full((2, self.config.beam_size), -np.inf)
         self._ending[0, 0] = 0.0
         self._size = 1
@@ -160,24 +161,43 @@ class BeamSearch:
         is_whole = self._finals[self._states[nodes]]
         if not is_whole.any():
             nodes = np.array([self._cut(node) for node in nodes])
-            is_whole = nodes != _ROOT
+            is_whole = nodes != ROOT
         order = [number for number in np.argsort(-(acoustic + language), kind="stable") if is_whole[number]]
         return [
-            (self._read_prefix(int(nodes[number])), float(acoustic[number]), float(language[number]))
+            (self.read(self.path(int(nodes[number]))), float(acoustic[number]), float(language[number]))
             for number in order[: count or self.config.nbest]
         ]
 
-    def _read_prefix(self, node: int) -> list[int]:
-        """Tokens of a prefix."""
-        tokens = []
-        while self._parents[node] >= 0:
-            tokens.append(int(self._tokens[node]))
+    def best(self) -> int:
+        """The most probable prefix so far, as a node, without what the end of an utterance adds; not always allowed."""
+        nodes = self._nodes[: self._size]
+        scores = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size]) + self._added[nodes]
+        return int(nodes[np.argmax(scores)])
+
+    def shared(self) -> int:
+        """The longest common beginning of all prefixes in the beam, as a node: later frames do not change it."""
+        nodes = set(self._nodes[: self._size].tolist())
+        while len(nodes) > 1:
+            last = max(nodes)  # created after its parent, so no beginning of the others
+            nodes.remove(last)
+            nodes.add(int(self._parents[last]))
+        return nodes.pop()
+
+    def path(self, node: int, since: int = ROOT) -> list[int]:
+        """The nodes from below ``since``, a beginning of the prefix ``node``, to ``node``."""
+        nodes = []
+        while node != since:
+            nodes.append(node)
             node = int(self._parents[node])
-        return tokens[::-1]
+        return nodes[::-1]
+
+    def read(self, nodes: Sequence[int]) -> list[int]:
+        """The last token of each node."""
+        return [int(self._tokens[node]) for node in nodes]
 
     def _cut(self, node: int) -> int:
         """The longest beginning of a prefix that is an allowed sentence; the root if there is none."""
-        while node != _ROOT and not self._finals[self._states[node]]:
+        while node != ROOT and not self._finals[self._states[node]]:
             node = self._parents[node]
         return node
 
@@ -229,8 +249,13 @@ def _decode_one(
 ) -> list[Hypothesis]:
     search = BeamSearch(log_probs.shape[1], config, blank_id, grammar, fusion)
     search.feed(log_probs)
+    return make_hypotheses(search, log_probs)
+
+
+def make_hypotheses(search: BeamSearch, log_probs: np.ndarray) -> list[Hypothesis]:
+    """Make the hypotheses of a search that was fed these log-probabilities, (T', V), float64; the best first."""
     return [
-        make_hypothesis(log_probs, tokens, acoustic, blank_id, language)
+        make_hypothesis(log_probs, tokens, acoustic, search.blank_id, language)
         for tokens, acoustic, language in search.ranked()
     ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from speechrnn.decoding.fusion import Fusion, FusionConfig
     from speechrnn.decoding.grammar import Grammar
+    from speechrnn.decoding.incremental import Incremental
     from speechrnn.model_folder import ModelFolder
     from speechrnn.types import Hypothesis
 
@@ -178,6 +179,20 @@ class Decoder:
         beam = BeamConfig(beam_size=self.config.width, nbest=nbest or self.config.nbest)
         found = decode_beam(log_probs, lengths, beam, grammar=self.grammar, fusion=self.fusion)
         return [hypotheses or [Hypothesis([], [], -math.inf)] for hypotheses in found]
+
+    def start(self, vocabulary_size: int) -> Incremental:
+        """Begin a search that is fed in pieces, with the hypotheses of :meth:`decode` at its end.
+
+        Args:
+            vocabulary_size: V, the blank included.
+        """
+        from speechrnn.decoding.beam import BeamConfig
+        from speechrnn.decoding.incremental import IncrementalBeam, IncrementalGreedy
+
+        if self.config.decoder == "greedy":
+            return IncrementalGreedy(vocabulary_size)
+        beam = BeamConfig(beam_size=self.config.width, nbest=self.config.nbest)
+        return IncrementalBeam(vocabulary_size, beam, grammar=self.grammar, fusion=self.fusion)
 
     @property
     def score_language(self) -> Callable[[Sequence[int]], float] | None:
