@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
     from speechrnn.fine_tuning import FineTuning, finetune
     from speechrnn.recognition.alignment import Alignment, align
+    from speechrnn.recognition.endpoints import EndpointConfig
     from speechrnn.recognition.recognizer import Recognizer, load
     from speechrnn.recognition.transcript import Segment, Transcript, Word
     from speechrnn.training.data import SpeechData
@@ -24,6 +25,7 @@ _MODULES = {
     "errors": ("AudioError", "ConfigError", "CorpusError", "ModelError", "SpeechRNNError"),
     "fine_tuning": ("FineTuning", "finetune"),
     "recognition.alignment": ("Alignment", "align"),
+    "recognition.endpoints": ("EndpointConfig",),
     "recognition.recognizer": ("Recognizer", "load"),
     "recognition.transcript": ("Segment", "Transcript", "Word"),
     "training.data": ("SpeechData",),
@@ -37,6 +39,7 @@ __all__ = [
     "AudioError",
     "ConfigError",
     "CorpusError",
+    "EndpointConfig",
     "FineTuning",
     "ModelError",
     "Recognizer",

@@ -21,10 +21,12 @@ from speechrnn.text.tokens import CharacterTokens, Tokens
 from speechrnn.training.train import TrainingResult, train
 
 
-def make_tiny_model(*, seed: int = 2, tokens: Tokens | None = None, **encoder: object) -> ModelFolder:
+def make_tiny_model(
+    *, seed: int = 2, tokens: Tokens | None = None, normalization: str = "utterance", **encoder: object
+) -> ModelFolder:
     """A model that was never trained; it writes gibberish, several words a second, and always the same."""
     tokens = tokens if tokens is not None else CharacterTokens.build(["the quick fox"])
-    front_end = FrontEndConfig(sample_rate=8000, n_mels=20, num_coefficients=13)
+    front_end = FrontEndConfig(sample_rate=8000, n_mels=20, num_coefficients=13, normalization=normalization)
     config = EncoderConfig(**{"hidden_size": 16, "num_layers": 2, "subsampling_factor": 2, **encoder})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

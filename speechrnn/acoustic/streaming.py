@@ -80,10 +80,10 @@ class StreamingInputs:
         check_inputs(model, speaker_stats)
         front_end, subsampling = model.front_end, model.encoder.subsampling
         config, factor = front_end.config, model.encoder.config.subsampling_factor
-        stats = None if speaker_stats is None else speaker_stats[None]
         reach = config.deltas * config.delta_width
         history = config.sliding_frames - 1 if config.normalization == "sliding" else 0
         self._device = next(model.parameters()).device
+        stats = None if speaker_stats is None else speaker_stats[None].to(self._device)
         self._steps = [
             BufferedStep(
                 lambda samples, lengths: front_end.log_mel(samples, lengths)[0],

@@ -1,4 +1,4 @@
-"""Decoding of log-probabilities that arrive in pieces: hypotheses so far at any time, and at the end those of the whole.
+"""Decoding of log-probabilities that arrive in pieces: the best hypothesis so far, and at the end those of the whole.
 
 What :meth:`Incremental.settle` has settled is not looked at again, so that a hypothesis so far takes the time of its
 unsettled part only.
@@ -120,7 +120,7 @@ class IncrementalGreedy(Incremental):
 
     def best(self) -> tuple[Hypothesis, int]:
         """As :meth:`Incremental.best`."""
-        tail = _cut(self._whole, self._settled)
+        _, tail = split_hypothesis(self._whole, self._settled)
         return tail, max(0, len(tail.tokens) - 1)
 
     def settle(self, count: int) -> None:
@@ -164,7 +164,7 @@ class IncrementalBeam(Incremental):
         if not count:
             return
         self._node, self._start = self._path[count - 1], self._tail.frames[count - 1][1] + 1
-        self._path, self._tail = self._path[count:], _cut(self._tail, count)
+        self._path, self._tail = self._path[count:], split_hypothesis(self._tail, count)[1]
 
     def finish(self) -> list[Hypothesis]:
         """As :meth:`Incremental.finish`."""
@@ -172,7 +172,10 @@ class IncrementalBeam(Incremental):
         return found or [Hypothesis([], [], -math.inf)]
 
 
-def _cut(hypothesis: Hypothesis, count: int) -> Hypothesis:
-    """A hypothesis without its first tokens."""
-    parts = {name: getattr(hypothesis, name)[count:] for name in ("tokens", "frames", "confidences")}
-    return replace(hypothesis, **parts)
+def split_hypothesis(hypothesis: Hypothesis, count: int) -> tuple[Hypothesis, Hypothesis]:
+    """A hypothesis of the first ``count`` tokens, and one of the others; both keep the scores."""
+    head, tail = (
+        {name: getattr(hypothesis, name)[part] for name in ("tokens", "frames", "confidences")}
+        for part in (slice(count), slice(count, None))
+    )
+    return replace(hypothesis, **head), replace(hypothesis, **tail)

@@ -17,6 +17,7 @@ from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.errors import AudioError, ConfigError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
+from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.transcriber import Recording, Transcriber, check_is_list
 from speechrnn.types import Emission, Hypothesis, Waveform
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from speechrnn.audio.files import AudioSource as Source
     from speechrnn.recognition.decoders import Decoder
+    from speechrnn.recognition.endpoints import EndpointConfig
+    from speechrnn.recognition.stream import Stream
     from speechrnn.recognition.transcript import Transcript
 
 
@@ -111,6 +114,42 @@ class Recognizer(Transcriber):
             else:
                 state = encoder.stack.make_initial_state(1, like=torch.zeros(1, device=self.device))
         return state[:, :, :, 0].clone()
+
+    @takes_decoding
+    def stream(
+        self,
+        *,
+        sample_rate: int | None = None,
+        endpoints: EndpointConfig | bool | None = None,
+        speaker: str | SpeakerProfile | None = None,
+        **decoding: Any,
+    ) -> Stream:
+        """Begin a stream: audio in pieces, with the text of the whole recording. Unidirectional models only.
+
+        Args:
+            sample_rate: Rate of the samples to come, in Hz; None: the model's.
+            endpoints: When a segment is closed: True for the defaults of
+                :class:`~speechrnn.recognition.endpoints.EndpointConfig`; None or False: never.
+            speaker: Who speaks, as in :meth:`transcribe`.
+            **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
+
+        Raises:
+            AudioError: ``sample_rate`` is not a sample rate.
+            ConfigError: The model needs the whole recording, or an option is wrong.
+        """
+        from speechrnn.acoustic.streaming import StreamingAcoustics
+        from speechrnn.recognition.endpoints import EndpointConfig
+        from speechrnn.recognition.stream import Stream
+
+        profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker or SpeakerProfile()
+        if not isinstance(profile, SpeakerProfile):
+            raise ConfigError(f"speaker: expected a name or the result of estimate_speaker, got {profile!r:.80}")
+        if not isinstance(endpoints, EndpointConfig | bool | None):
+            raise ConfigError(f"endpoints: expected True or an EndpointConfig, got {endpoints!r:.80}")
+        acoustics = StreamingAcoustics(self._acoustic, **vars(profile))
+        rules = EndpointConfig() if endpoints is True else endpoints or None
+        decoder = self.choose_decoder(**decoding)
+        return Stream(self, acoustics, decoder, sample_rate=sample_rate, endpoints=rules)
 
     def emissions(
         self,
@@ -233,6 +272,10 @@ class Ensemble(Transcriber):
         """Check that a recording is long enough for each of them."""
         for member in self.members:
             member.check_length(waveform, name=name)
+
+    def stream(self, **options: Any) -> NoReturn:
+        """Refuse: models that transcribe together need the whole recording."""
+        raise ConfigError("stream: several models together need the whole recording; give one of them")
 
     def _transcribe_in_turn(self, recordings: Any, decoder: Decoder, profile: Any) -> NoReturn:
         raise ConfigError("several models together have no state to carry on; give one of them")

@@ -257,7 +257,10 @@ class Transcriber(ABC):
             return made
         return replace(made, text="", segments=(), rejected=text)
 
-    def _make_words(self, hypothesis: Hypothesis, samples: np.ndarray, decoder: Decoder) -> tuple[Word, ...]:
+    def _make_words(
+        self, hypothesis: Hypothesis, samples: np.ndarray, decoder: Decoder, *, are_placed: bool = True
+    ) -> tuple[Word, ...]:
+        """Words with their times, or with those of their peaks."""
         frame = self.seconds_per_frame
         calibration = self.calibrations.get(decoder.name) if self.calibrations else None
         words, peaks = [], []
@@ -267,7 +270,7 @@ class Transcriber(ABC):
                 confidence = math.prod(hypothesis.confidences[first : last + 1]) ** (1 / (last + 1 - first))
                 words.append((text, confidence if calibration is None else calibration.apply(confidence)))
                 peaks.append(peak)
-        times = place_words(peaks, samples, self.sample_rate)
+        times = place_words(peaks, samples, self.sample_rate) if are_placed else peaks
         return tuple(Word(text, *time, confidence) for (text, confidence), time in zip(words, times, strict=True))
 
 
