@@ -20,14 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_group(parser, "language model").add_argument(
         "--language-model", required=True, metavar="FILE", help="output of lm build, or any ARPA file"
     )
+    arguments.add_group(parser, "language model").add_argument(
+        "--set-default",
+        action="store_true",
+        help="copy the language model into the model folder; decoding uses it by default",
+    )
     arguments.add_decoding_arguments(parser, "beam_size")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Tune, and store the weights; 1 if the language model does not lower the error rate."""
     from speechrnn.evaluation.tune import describe_tuning, store_weights, tune_weights
-    from speechrnn.language.compiled import read_language_model
+    from speechrnn.language.compiled import read_language_model, write_compiled
     from speechrnn.model_folder import find_folder
+    from speechrnn.model_folder.additions import LANGUAGE_MODEL_FILE
     from speechrnn.recognition.recognizer import load
 
     decoding, folder = arguments.read_decoding(args), find_folder(args.model, to_change=True)
@@ -49,4 +55,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         )
         return 1
     store_weights(folder, model, found, corpus=args.corpus, file=args.language_model)
+    if args.set_default:
+        write_compiled(folder / LANGUAGE_MODEL_FILE, model)
     return 0

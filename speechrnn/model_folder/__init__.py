@@ -5,6 +5,7 @@
 ``tokens.json``            the output symbols (``tokenizer.model`` for SentencePiece, ``lexicon.txt`` for phones)
 ``README.md``              the model card
 ``confidence.json``        calibrations of word confidences, one per decoder
+``language/model.bin``     the language model that decoding uses by default
 ``language/weights.json``  weights of language models, tuned for this model
 ``speakers/``              one profile per adapted speaker
 """

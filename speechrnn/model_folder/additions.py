@@ -11,13 +11,24 @@ Source:
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from speechrnn.settings import Settings, bounded
+from speechrnn.atomic_io import read_json, write_json
+from speechrnn.errors import ModelError
+from speechrnn.settings import Settings, bounded, build
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 LANGUAGE_FOLDER = "language"
 CONFIDENCE_FILE = "confidence.json"
 WEIGHTS_FILE = f"{LANGUAGE_FOLDER}/weights.json"
+LANGUAGE_MODEL_FILE = f"{LANGUAGE_FOLDER}/model.bin"
 
 _EDGE = 1e-6  # raw confidences closer to 0 or 1 are clipped to this distance
 
@@ -76,3 +87,23 @@ def logit(confidence: float) -> float:
     """Return the natural log of the odds, at most a million to one."""
     clipped = min(max(confidence, _EDGE), 1.0 - _EDGE)
     return math.log(clipped) - math.log1p(-clipped)
+
+
+def read_named(path: Path, kind: type[T]) -> dict[str, T]:
+    """Read a JSON object of dataclasses by name; a missing file is an empty one.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    content = read_json(path, error=ModelError)
+    optional = [each.name for each in fields(kind) if each.default is not MISSING]
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise ModelError(f"{path}: expected settings by name; remove the file, and calibrate or tune again")
+    return {name: build(kind, values, path=path, section=name, optional=optional) for name, values in content.items()}
+
+
+def write_named(path: Path, values: Mapping[str, Any]) -> None:
+    """Write the file that :func:`read_named` reads."""
+    write_json(path, {name: asdict(each) for name, each in values.items()})

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,15 +18,18 @@ from safetensors.torch import load_file, save
 import speechrnn
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel, WithoutWeights
-from speechrnn.atomic_io import read_json, write_atomic, write_json
+from speechrnn.atomic_io import read_json, write_atomic
 from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder.additions import (
     CONFIDENCE_FILE,
     LANGUAGE_FOLDER,
+    LANGUAGE_MODEL_FILE,
     WEIGHTS_FILE,
     Calibration,
     TunedWeights,
+    read_named,
+    write_named,
 )
 from speechrnn.model_folder.card import make_model_card
 from speechrnn.model_folder.replacing import recover, replacing
@@ -37,11 +40,6 @@ from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE
 from speechrnn.text.token_files import load_tokens
 from speechrnn.text.tokens import TOKENS_FILE, Tokens
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -101,6 +99,7 @@ class ModelFolder:
             ``{"interval_method", "sets": {name: {"utterances", "words", "wer", "wer_low", "wer_high"}}}``).
         name: Name in transcripts: the name or path that it was loaded from.
         path: The folder that it was loaded from.
+        language_model: The language model that decoding uses if no decoder is chosen; None: none.
         tuned: Weights of language models tuned for it, by the digest of the language model.
         calibrations: Calibrations of word confidences, by the name of the decoder.
         speakers: File of each adapted speaker's profile, by name.
@@ -112,6 +111,7 @@ class ModelFolder:
     provenance: dict[str, Any]
     name: str | None = None
     path: Path | None = None
+    language_model: Path | None = None
     tuned: Mapping[str, TunedWeights] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     speakers: Mapping[str, Path] = field(default_factory=dict)
@@ -186,6 +186,8 @@ def _fill(new: Path, model: ModelFolder, card: str | None, half: bool) -> None:
     (new / CARD_FILE).write_text(_make_card(model) if card is None else card, encoding="utf-8")
     if model.calibrations:
         write_named(new / CONFIDENCE_FILE, model.calibrations)
+    if model.language_model is not None:
+        write_atomic(new / LANGUAGE_MODEL_FILE, model.language_model.read_bytes())
     if model.tuned:
         write_named(new / WEIGHTS_FILE, model.tuned)
     for path in model.speakers.values():
@@ -327,6 +329,7 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
         config.provenance,
         name=name,
         path=folder,
+        language_model=path if (path := folder / LANGUAGE_MODEL_FILE).is_file() else None,
         tuned=read_named(folder / WEIGHTS_FILE, TunedWeights),
         calibrations=read_named(folder / CONFIDENCE_FILE, Calibration),
         speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{SPEAKER_ENDING}"))},
@@ -376,23 +379,3 @@ def _make_acoustic(
             raise ModelError(f"{path}: tensor {name} holds values that are not finite; the training failed")
     acoustic.load_state_dict(weights, assign=True)
     return acoustic
-
-
-def read_named(path: Path, kind: type[T]) -> dict[str, T]:
-    """Read a JSON object of dataclasses by name; a missing file is an empty one.
-
-    Raises:
-        ModelError: The file is damaged.
-    """
-    if not path.is_file():
-        return {}
-    content = read_json(path, error=ModelError)
-    optional = [each.name for each in dataclasses.fields(kind) if each.default is not dataclasses.MISSING]
-    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
-        raise ModelError(f"{path}: expected settings by name; remove the file, and calibrate or tune again")
-    return {name: build(kind, values, path=path, section=name, optional=optional) for name, values in content.items()}
-
-
-def write_named(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the file that :func:`read_named` reads."""
-    write_json(path, {name: dataclasses.asdict(each) for name, each in values.items()})

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from speechrnn.errors import ConfigError, CorpusError
@@ -52,7 +53,8 @@ class DecodingConfig:
         nbest: hypotheses in JSON output, the best first (beam or lexicon; default: 1)
         min_confidence: reject a recording that has a word of lower confidence, 0 to 1: its transcript is empty
             (default: 0)
-        language_model: output of speechrnn lm build, or any ARPA file (beam or lexicon)
+        language_model: output of speechrnn lm build, or any ARPA file (beam or lexicon; default: the model's own, if it
+            has one)
         language_weight: weight of the language model (default: as tuned, or 0.5)
         word_bonus: bonus for each unit that the language model scores (default: as tuned, or 1)
         hotwords: words and phrases to favour, each with a bonus in nats: "cuDNN:8,New York" (default: 6)
@@ -110,8 +112,13 @@ class DecodingConfig:
         return DEFAULT_BEAM_SIZE if self.beam_size is None else self.beam_size
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> DecodingConfig:
+    def read(cls, options: Mapping[str, Any], *, language_model: Path | None = None) -> DecodingConfig:
         """Make the configuration from keyword arguments; names of earlier versions are accepted.
+
+        Args:
+            options: Some of the fields.
+            language_model: The model's own language model. It is used unless the options choose another one, a closed
+                vocabulary or the greedy decoder.
 
         Raises:
             ConfigError: As the class, and an option is unknown.
@@ -123,6 +130,9 @@ class DecodingConfig:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
                 raise ConfigError(f"{name}: unknown decoding option; {hint}")
+        is_open = options.get("decoder") in (None, "beam") and options.get("words") is options.get("sentences") is None
+        if is_open and language_model is not None and options.get("language_model") is None:
+            options["language_model"] = language_model
         return cls(**options)
 
 

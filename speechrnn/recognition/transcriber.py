@@ -111,7 +111,7 @@ class Transcriber(ABC):
             ConfigError: The options contradict each other or the model.
             ModelError: The language model cannot be read.
         """
-        config = DecodingConfig.read(decoding)
+        config = DecodingConfig.read(decoding, language_model=self.model.language_model)
         return Decoder(config) if config.decoder == "greedy" else make_beam_decoder(config, self.model, self._untuned)
 
     @takes_decoding

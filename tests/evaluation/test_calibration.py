@@ -9,8 +9,8 @@ import pytest
 from speechrnn.errors import CorpusError
 from speechrnn.evaluation.calibration import calibrate
 from speechrnn.evaluation.reliability import JudgedWord, draw_reliability, judge_words, measure_reliability
-from speechrnn.model_folder.additions import Calibration, logit
-from speechrnn.model_folder.format import add_calibration, read_named
+from speechrnn.model_folder.additions import Calibration, logit, read_named
+from speechrnn.model_folder.format import add_calibration
 from speechrnn.recognition.transcript import Word
 
 

@@ -88,6 +88,31 @@ def test_tuned_weights_are_stored_and_used(folder, tone_run, language_model, har
     assert not (folder / "language").exists()  # other weights of the network, other weights of the language model
 
 
+def test_a_language_model_stored_with_a_model_is_used_by_default(
+    folder, tone_run, language_model, hard_of_hearing, tmp_path, capsys
+):
+    write_compiled(tmp_path / "lm.bin", language_model)
+    valid = str(tone_run.folder / "valid.jsonl")
+    tune = ["lm", "tune", valid, "-m", str(folder), "--language-model", str(tmp_path / "lm.bin")]
+    assert main([*tune, "--set-default"]) == 0
+    recognizer, digest = speechrnn.load(folder), language_model.digest
+    (tmp_path / "lm.bin").unlink()
+    assert recognizer.choose_decoder().name == f"beam {digest}"
+    assert recognizer.choose_decoder(decoder="beam", hotwords=["low"]).name == f"beam {digest}"
+    assert recognizer.choose_decoder(decoder="greedy").name == "greedy"
+    assert recognizer.choose_decoder(words=["low"]).name == "lexicon"
+    save_model(tmp_path / "copy", recognizer.model)  # goes with the model
+    assert speechrnn.load(tmp_path / "copy").choose_decoder().name == f"beam {digest}"
+    capsys.readouterr()
+    assert main(["evaluate", valid, "-m", str(folder), "--json"]) == 0
+    by_default = json.loads(capsys.readouterr().out)["wer"]
+    [stored] = json.loads((folder / "language" / "weights.json").read_text()).values()
+    assert by_default == pytest.approx(stored["wer"])
+    (folder / "language" / "model.bin").write_bytes(b"damaged")
+    assert main(["evaluate", valid, "-m", str(folder)]) == 2
+    assert "model.bin" in capsys.readouterr().err
+
+
 def test_a_language_model_that_does_not_help_is_not_stored(folder, tone_run, tmp_path, capsys):
     """The model recognises the tones without errors, so that nothing can improve on it."""
     write_compiled(tmp_path / "lm.bin", CompiledNgram.of(build_ngram([["low"], ["high", "high"]], order=2)))
