@@ -1,7 +1,7 @@
 """Encoded recordings: opening them, and checking what their headers promise where libsndfile reports nothing.
 
 libsndfile shortens a WAV or Ogg file that was cut off, reads the first of several joined recordings, and takes the
-length of an MP3 without a length header from its first bit rate.
+length of an MP3 without a length header from its first bit rate. Files are read in pieces, in constant memory.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
+import stat
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from speechrnn.audio.ogg import OggSurvey, survey_ogg
+from speechrnn.audio.pipes import find_next, open_object, open_special, open_temporary, read_at, read_parts
 from speechrnn.errors import AudioError
+
+if TYPE_CHECKING:
+    import soundfile
 
 logger = logging.getLogger("speechrnn")
 
@@ -42,7 +46,19 @@ _FOREIGN = (
     (0, b"#!AMR", "an AMR file"),
     (0, b"0&\xb2u", "a Windows Media file"),
 )
-_READABLE = ((b"RIFF", "WAV"), (b"RF64", "WAV"), (b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\xff", "MP3"))
+_READABLE = (
+    (0, b"RIFF", "WAV"),
+    (0, b"RF64", "WAV"),
+    (0, b"fLaC", "FLAC"),
+    (0, b"OggS", "Ogg"),
+    (0, b"ID3", "MP3"),
+    (0, b"\xff", "MP3"),
+)
+# AIFF, AU, CAF, SPHERE, W64; FLV, MPEG transport and program streams, AC-3.
+_OTHERS = (
+    *((0, magic, "") for magic in (b"FORM", b".snd", b"caff", b"NIST_1A", b"riff")),
+    *((0, magic, "") for magic in (b"FLV", b"G", b"\0\0\1\xba", b"\x0bw")),
+)
 _CANNOT_OPEN: dict[type[Exception], str] = {
     FileNotFoundError: "no such file",
     IsADirectoryError: "a folder, not a recording; name the files in it",
@@ -65,10 +81,11 @@ class _WatchedFile(io.FileIO):
 
 @contextmanager
 def open_source(source: Any, name: str) -> Iterator[BinaryIO]:
-    """Open a path, wrap bytes, or read a file object to its end.
+    """Open a path, bytes or a file object as a seekable file.
 
     Args:
-        source: Path, also into a tar archive; bytes; or a binary file object, rewound first if it can be.
+        source: Path, also into a tar archive; bytes; or a binary file object, rewound first if it can be. Pipes are
+            copied, larger ones to a temporary file.
         name: The recording, for error messages.
 
     Yields:
@@ -79,16 +96,18 @@ def open_source(source: Any, name: str) -> Iterator[BinaryIO]:
     """
     with _open(source, name) as stream:
         try:
-            if stream.seek(0, io.SEEK_END) == 0:
-                raise AudioError(f"{name}: empty, 0 bytes; copy or record it again")
+            size = stream.seek(0, io.SEEK_END)
             stream.seek(0)
-            yield stream
         except OSError as error:  # some files of the system claim to be seekable and are not
             raise AudioError(f"{name}: cannot be read: {error.strerror or error}; check the path") from error
+        if size == 0:
+            raise AudioError(f"{name}: empty, 0 bytes; copy or record it again")
+        try:
+            yield stream
         finally:
             failure = getattr(getattr(stream, "raw", None), "failure", None)
             if failure is not None:
-                reason = failure.strerror or failure
+                reason = getattr(failure, "strerror", None) or failure
                 raise AudioError(f"{name}: cannot be read: {reason}; check the disk") from failure
 
 
@@ -96,13 +115,14 @@ def _open(source: Any, name: str) -> BinaryIO:
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source)
     if hasattr(source, "read"):
-        return io.BytesIO(_read_object(source, name))
+        return open_object(source, name, lambda head: _check_head(head, name))
     if not isinstance(source, str | os.PathLike):
         raise AudioError(f"{name}: not a recording; give a path, bytes, a binary file, a numpy array or a torch tensor")
     try:
-        raw = _WatchedFile(os.fspath(source))
-        # A pipe, as in <(command), can be read only once.
-        return io.BufferedReader(raw, 2**16) if raw.seekable() else io.BytesIO(raw.readall())
+        mode = os.stat(source).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return open_special(source, name, lambda head: _check_head(head, name))
+        return io.BufferedReader(_WatchedFile(os.fspath(source)), 2**16)
     except NotADirectoryError:
         inside = find_archive(source)
         if inside is None:
@@ -115,16 +135,10 @@ def _open(source: Any, name: str) -> BinaryIO:
         raise AudioError(f"{name}: {_CANNOT_OPEN.get(type(error), reason)}") from error
 
 
-def _read_object(file: Any, name: str) -> bytes:
-    try:
-        if hasattr(file, "seekable") and file.seekable():
-            file.seek(0)
-        content = file.read()
-    except (OSError, ValueError) as error:
-        raise AudioError(f"{name}: the file object cannot be read: {error}") from error
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise AudioError(f"{name}: the file object gives {type(content).__name__}, not bytes; open it with mode 'rb'")
-    return bytes(content)
+def _check_head(head: bytes, name: str) -> None:
+    """Refuse a pipe that does not begin as a recording, such as /dev/zero, before all of it is read."""
+    if not any(head.startswith(magic, offset) for offset, magic, _ in (*_READABLE, *_FOREIGN, *_OTHERS)):
+        raise AudioError(explain_unreadable(io.BytesIO(head), name))
 
 
 def find_archive(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
@@ -149,8 +163,8 @@ def check_container(
             recordings, only if the part ends after the first one.
 
     Returns:
-        The file to decode, rewound: the stream, or a WAV in memory with corrected length or with all joined recordings.
-        And of an Ogg file the survey of its pages.
+        The file to decode, rewound: the stream, a view of it with corrected length or without damaged pages, or a
+        temporary WAV with all joined recordings. And of an Ogg file the survey of its pages.
 
     Raises:
         AudioError: The file is cut off, or joined recordings differ in sample rate or channels or are damaged.
@@ -164,21 +178,19 @@ def check_container(
         fields = int.from_bytes(head[18:26], "big")  # STREAMINFO: 20 bits of rate, 8 of form, 36 of length
         rate, samples = fields >> 44, fields & (2**36 - 1)
         if end is None or end * rate > samples:
-            content = _read_at(stream, 0, -1)
-            starts = [found.start() for found in re.finditer(b"fLaC\0\0\0\x22", content)]  # with STREAMINFO's header
-            stream = _join(stream, content, starts, name)
+            stream = _join(stream, list(_find_all(stream, b"fLaC\0\0\0\x22")), name)  # with STREAMINFO's header
     stream.seek(0)
     return stream, survey
 
 
 def explain_unreadable(stream: BinaryIO, name: str) -> str:
     """Explain in one line why libsndfile could not open a file, and what to do."""
-    head = _read_at(stream, 0, 512)
+    head = read_at(stream, 0, 512)
     for offset, magic, kind in _FOREIGN:
         if head.startswith(magic, offset):
             return f"{name}: {kind}, which cannot be read; convert it first: ffmpeg -i in.m4a out.flac"
-    for magic, kind in _READABLE:
-        if head.startswith(magic):
+    for offset, magic, kind in _READABLE:
+        if head.startswith(magic, offset):
             return f"{name}: damaged or cut off: begins as {kind} does, but cannot be decoded; copy it again"
     text = head.decode(errors="ignore")
     if len(text) > len(head) / 2 and all(character.isprintable() or character.isspace() for character in text):
@@ -217,12 +229,12 @@ def mp3_states_its_length(stream: BinaryIO) -> bool:
         stream: The file; its position is kept, because a decoder may be reading from it.
     """
     position = stream.tell()
-    head = _read_at(stream, 0, 10)
+    head = read_at(stream, 0, 10)
     tag_bytes = 0
     if head[:3] == b"ID3" and len(head) == 10:
         a, b, c, d = head[6:]
         tag_bytes = 10 + (a << 21 | b << 14 | c << 7 | d)
-    first_frames = _read_at(stream, tag_bytes, 4096)
+    first_frames = read_at(stream, tag_bytes, 4096)
     stream.seek(position)
     return any(tag in first_frames for tag in (b"Xing", b"Info", b"VBRI"))
 
@@ -232,12 +244,13 @@ def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
     offset, byte_rate, chunk, promised = 12, 1, b"", 0
     while chunk != b"data":
         offset += promised + promised % 2
-        if len(header := _read_at(stream, offset, 8)) < 8:
+        stream.seek(offset)
+        if len(header := stream.read(8)) < 8 or header == bytes(8):
             return stream
         chunk, promised = struct.unpack("<4sI", header)
         offset += 8
-        if chunk == b"fmt " and len(fields := _read_at(stream, offset + 8, 4)) == 4:
-            byte_rate = max(1, struct.unpack("<I", fields)[0])
+        if chunk == b"fmt " and len(fields := stream.read(12)) == 12:
+            byte_rate = max(1, struct.unpack("<I", fields[8:])[0])
     if any(promised in unknown for unknown in _UNKNOWN_SIZES):
         return stream
     missing = offset + promised - size
@@ -247,65 +260,78 @@ def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
             f"{name}: cut off: {lost:.2f} s are missing of the {whole:.2f} s that its header promises; "
             "copy it again, or keep the rest: ffmpeg -i in.wav out.wav"
         )
-    if -lost <= _STALE_HEADER_SECONDS or not _is_sound(rest := _read_at(stream, offset + promised, -1)):
+    if -lost <= _STALE_HEADER_SECONDS or not _is_sound(stream, offset + promised, size):
         return stream
     logger.warning("%s: its header states %.2f s of sound, %.2f s follow; all of it is read", name, whole, whole - lost)
-    content = bytearray(_read_at(stream, 0, offset + promised) + rest)
-    content[offset - 4 : offset] = struct.pack("<I", min(size - offset, 0xFFFFFFFF))
-    return io.BytesIO(content)
+    corrected = io.BytesIO(struct.pack("<I", min(size - offset, 0xFFFFFFFF)))
+    return read_parts((stream, 0, offset - 4), (corrected, 0, 4), (stream, offset, size - offset))
 
 
-def _is_sound(rest: bytes) -> bool:
+def _is_sound(stream: BinaryIO, start: int, end: int) -> bool:
     """Whether the bytes after the samples of a WAV file are neither chunks (after a byte of padding) nor zeros."""
-    return bool(rest.strip(b"\0")) and not _are_chunks(rest) and not _are_chunks(rest[1:])
+    stream.seek(start)
+    while (content := stream.read(2**20)) and not content.strip(b"\0"):
+        pass
+    return bool(content) and not _are_chunks(stream, start, end) and not _are_chunks(stream, start + 1, end)
 
 
-def _are_chunks(content: bytes) -> bool:
-    position = 0
-    while position < len(content):
-        chunk, size = struct.unpack("<4sI", content[position : position + 8].ljust(8, b"\0"))
+def _are_chunks(stream: BinaryIO, position: int, end: int) -> bool:
+    while position < end:
+        chunk, size = struct.unpack("<4sI", read_at(stream, position, 8).ljust(8, b"\0"))
         if not chunk.isascii() or not chunk.decode().isprintable():
             return False
         position += 8 + size + size % 2
-    return position <= len(content) + 1
+    return position <= end + 1
 
 
 def _check_ogg(stream: BinaryIO, name: str) -> tuple[BinaryIO, OggSurvey]:
-    content = _read_at(stream, 0, -1)
-    survey = survey_ogg(content)
+    survey = survey_ogg(stream)
     if survey.missing_bytes:
         raise AudioError(f"{name}: cut off: its last Ogg page is {survey.missing_bytes} bytes short; copy it again")
     if len(survey.starts) > 1 and survey.intact is not None:
         raise AudioError(f"{name}: damaged, in one of the {len(survey.starts)} recordings joined in it; copy it again")
     if survey.intact is not None:
-        return io.BytesIO(survey.intact), survey
-    return _join(stream, content, survey.starts, name), survey
+        return read_parts(*((stream, start, end - start) for start, end in survey.intact)), survey
+    return _join(stream, survey.starts, name), survey
 
 
-def _join(stream: BinaryIO, content: bytes, starts: Sequence[int], name: str) -> BinaryIO:
-    """The stream itself if it has one recording; the sound of several, in order, as WAV."""
+def _find_all(stream: BinaryIO, marker: bytes) -> Iterator[int]:
+    position = -1
+    while (position := find_next(stream, marker, position + 1)) >= 0:
+        yield position
+
+
+def _join(stream: BinaryIO, starts: Sequence[int], name: str) -> BinaryIO:
+    """The stream itself if it has one recording; the sound of several, in order, as a WAV in a temporary file."""
     if len(starts) < 2:
         return stream
-    import numpy as np
     import soundfile
 
-    joined = io.BytesIO()
+    size = stream.seek(0, io.SEEK_END)
     try:
-        spans = pairwise([*starts, len(content)])
-        parts = [soundfile.read(io.BytesIO(content[a:b]), dtype="float32", always_2d=True) for a, b in spans]
+        with ExitStack() as stack:
+            spans = pairwise([*starts, size])
+            files = [stack.enter_context(read_parts((stream, a, b - a))) for a, b in spans]
+            joined = _join_sounds([stack.enter_context(soundfile.SoundFile(file)) for file in files], name)
     except soundfile.SoundFileError as error:
         raise AudioError(
             f"{name}: damaged, in one of the {len(starts)} recordings joined in it; copy it again"
         ) from error
-    forms = sorted({(rate, samples.shape[1]) for samples, rate in parts})
-    if len(forms) > 1:
-        found = " and ".join(f"{rate} Hz with {channels} channels" for rate, channels in forms)
-        raise AudioError(f"{name}: {len(starts)} recordings joined in one file, {found}; split it")
-    soundfile.write(joined, np.concatenate([samples for samples, _ in parts]), forms[0][0], "FLOAT", format="WAV")
     logger.info("%s: %d recordings joined in one file; all are read", name, len(starts))
     return joined
 
 
-def _read_at(stream: BinaryIO, position: int, size: int) -> bytes:
-    stream.seek(position)
-    return stream.read(size)
+def _join_sounds(sounds: Sequence[soundfile.SoundFile], name: str) -> BinaryIO:
+    import soundfile
+
+    forms = sorted({(sound.samplerate, sound.channels) for sound in sounds})
+    if len(forms) > 1:
+        found = " and ".join(f"{rate} Hz with {channels} channels" for rate, channels in forms)
+        raise AudioError(f"{name}: {len(sounds)} recordings joined in one file, {found}; split it")
+    joined = open_temporary()
+    with soundfile.SoundFile(joined, "w", *forms[0], "FLOAT", format="RF64") as target:
+        for sound in sounds:
+            sound.seekable = bool  # is False: soundfile would seek after every block
+            while len(block := sound.read(2**18, dtype="float32", always_2d=True)):
+                target.write(block)
+    return joined

@@ -1,5 +1,6 @@
 """Ogg files that are damaged, lack their end, or hold several recordings."""
 
+import io
 import random
 import re
 import struct
@@ -50,7 +51,7 @@ def test_undamaged_file_draws_no_warning(content, caplog):
     waveform, warnings = read_with_warnings(content, caplog)
     assert len(waveform.samples) == audio_info(content).frames == SAMPLES
     assert warnings == []
-    survey = survey_ogg(content)
+    survey = survey_ogg(io.BytesIO(content))
     assert (survey.starts, survey.intact, survey.is_ended, survey.is_start_damaged) == ([0], None, True, False)
 
 
