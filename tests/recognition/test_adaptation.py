@@ -55,6 +55,22 @@ def test_adaptation_lowers_the_loss_and_keeps_the_weights(folder, recordings):
     assert all(parameter.requires_grad for parameter in recognizer.model.acoustic.parameters())
 
 
+def test_adaptation_computes_gradients_in_evaluation_mode_without_cudnn(folder, recordings, monkeypatch):
+    recognizer = load(folder, device="cpu")
+    acoustic, calls = recognizer.model.acoustic, []
+    run = type(acoustic).forward
+
+    def forward(self, *args, **kwargs):
+        calls.append((torch.is_grad_enabled(), self.training, torch.backends.cudnn.enabled))
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(acoustic), "forward", forward)
+    adapt(recognizer, recordings, read_texts(recordings), steps=3)
+    # With gradients cuDNN refuses recurrent layers in evaluation mode, and in training mode dropout would be active.
+    assert [call for call in calls if call[0]] == [(True, False, False)] * 3
+    assert torch.backends.cudnn.enabled
+
+
 def test_without_texts_the_models_transcripts_are_used(folder, recordings):
     recognizer = load(folder, device="cpu")
     read = [recognizer.transcribe(path).text for path in recordings]

@@ -23,6 +23,7 @@ from speechrnn.training.data import SpeechData
 from speechrnn.training.dataset import UtteranceDataset
 from speechrnn.training.losses import ctc_losses
 from speechrnn.training.module import SpeechModule
+from speechrnn.training.validation import Validation
 
 READS = ("item", "tolist", "numpy", "cpu", "nonzero", "__float__", "__int__", "__bool__", "__index__", "__len__")
 ON_THE_HOST = {UtteranceDataset.__getitem__.__code__, Warp._find_bands.__code__}
@@ -140,6 +141,25 @@ def test_the_counter_notices_a_read_of_a_tensor_and_mixed_devices(make_tiny_mode
         batch.waveforms[:, 0] * batch.waveform_lengths
     assert batch.waveform_lengths.tolist()
     assert len(reads) == 1
+
+
+def test_validation_does_not_mix_tensors_of_host_and_device(make_tiny_model, tmp_path, monkeypatch):
+    host, move = torch.device("cpu", 0), torch.Tensor.to
+
+    def to(self, *args, **kwargs):
+        return move(self, *args, **kwargs).as_subclass(HostTensor if host in args else torch.Tensor)
+
+    module = make_module(make_tiny_model(), tmp_path)
+    batch = on_host(make_batch(module))
+    with torch.no_grad():
+        emission = module.model(batch.waveforms, batch.waveform_lengths)
+    emission.log_probs[1, 0] = torch.nan
+    monkeypatch.setattr(HostTensor, "device", property(lambda self: host), raising=False)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    validation = Validation()
+    validation.add(emission, batch, module.tokens)
+    assert validation.sums["losses"] == len(batch.texts) - 1
+    assert validation.sums["frames"] == int(emission.lengths.sum())
 
 
 @pytest.mark.gpu
