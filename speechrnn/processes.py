@@ -10,7 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from speechrnn.errors import SpeechRNNError
+from speechrnn.errors import ConfigError, SpeechRNNError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +29,36 @@ def is_first_process() -> bool:
     """Whether this process writes and logs: the only one, or rank 0."""
     ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
     return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+@contextmanager
+def locked(folder: Path, message: str) -> Iterator[None]:
+    """Lock a folder for this process; the lock ends with the process.
+
+    Args:
+        folder: The folder, which exists.
+        message: What to say of a locked one, and what to do.
+
+    Raises:
+        ConfigError: Another process has locked it, or it cannot be written to.
+    """
+    if fcntl is None or not is_first_process():
+        yield
+        return
+    path = folder / ".lock"
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its workers
+        except OSError:
+            raise ConfigError(f"{folder}: {message}") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def count_cores() -> int:

@@ -73,33 +73,36 @@ def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpu
     )
 
 
-def add_decoding_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Declare fields of :class:`DecodingConfig`, by default all, as options."""
-    meanings = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w|\n\n)", inspect.getdoc(DecodingConfig) or "", re.M | re.S)
-    for name, hint in get_type_hints(DecodingConfig).items():
-        if names and name not in names:
+def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: str, *names: str) -> None:
+    """Declare fields of a configuration dataclass, by default all, as options in a group; docstrings are their help."""
+    meanings = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w|\n\n)", inspect.getdoc(config) or "", re.M | re.S)
+    for name, hint in get_type_hints(config).items():
+        if name.startswith("_") or (names and name not in names):
             continue
         kind = next((each for each in (int, float) if each is hint or each in get_args(hint)), str)
         about: dict[str, Any] = {"dest": name, "type": kind, "metavar": _METAVARS.get(name) or _METAVARS[kind]}
-        group = add_group(parser, "language model" if name.startswith(("language", "word_", "hot")) else "decoding")
+        if hint is bool:
+            about = {"dest": name, "action": "store_true", "default": None}
+        is_language = config is DecodingConfig and name.startswith(("language", "word_", "hot"))
+        group = add_group(parser, "language model" if is_language else title)
         group.add_argument(f"--{name.replace('_', '-')}", help=" ".join(dict(meanings)[name].split()), **about)
         for old in (old for old, new in OLD_NAMES.items() if new == name):
             group.add_argument(f"--{old.replace('_', '-')}", help=argparse.SUPPRESS, **about)
 
 
-def read_decoding(args: argparse.Namespace) -> dict[str, Any]:
-    """The given options of :func:`add_decoding_arguments`, checked, with the content of their files.
+def read_config(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """The given options of :func:`add_config_arguments`, checked, with the content of their files.
 
     Raises:
         ConfigError: A file cannot be read, or an option is wrong; the message begins with the option.
     """
     given = {
         option.name: _READERS[option.name](value) if option.name in _READERS else value
-        for option in fields(DecodingConfig)
+        for option in fields(config)
         if (value := getattr(args, option.name, None)) is not None
     }
     try:
-        DecodingConfig(**given)
+        config(**given)
     except ConfigError as error:
         name, colon, reason = str(error).partition(":")
         raise ConfigError(f"--{name.replace('_', '-')}{colon}{reason}") from None
@@ -186,7 +189,7 @@ def print_note(message: str) -> None:
 
 
 @contextmanager
-def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+def show_progress(name: str) -> Iterator[Callable[[float, float], None]]:
     """A progress bar on a terminal; yields a function of the finished and the total amount."""
     if not sys.stderr.isatty():
         yield lambda done, total: None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from speechrnn.cli import arguments
 from speechrnn.errors import ConfigError
+from speechrnn.recognition.decoders import DecodingConfig
 
 SUMMARY = "score a model on a corpus: WER with a 95 % interval, CER, every hypothesis with its reference"
 EXAMPLE = "speechrnn evaluate runs/fsdd/test.jsonl -m runs/fsdd/model -o runs/fsdd/again"
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         arguments.add_group(parser, "model").add_argument(
             option, dest="use_speaker_stats", action="store_false", help=meaning
         )
-    arguments.add_decoding_arguments(parser)
+    arguments.add_config_arguments(parser, DecodingConfig, "decoding")
     arguments.add_group(parser, "decoding").add_argument(
         "--carry-state",
         choices=("no", "recording", "speaker"),
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Score and print; 1 if recordings could not be transcribed."""
     folder = None if args.output is None else arguments.make_output_folder(args.output)
-    decoding = arguments.read_decoding(args)
+    decoding = arguments.read_config(args, DecodingConfig)
     if args.calibrate and not isinstance(args.model, str):
         raise ConfigError("--calibrate: the calibration is stored with one model; give -m once")
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 
 from speechrnn.cli import arguments
+from speechrnn.recognition.decoders import DecodingConfig
 
 SUMMARY = "tune the weights of a language model on validation data, and store them with the acoustic model"
 EXAMPLE = "speechrnn lm tune mine/valid -m runs/mine/model --language-model lm.bin"
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="copy the language model into the model folder; decoding uses it by default",
     )
-    arguments.add_decoding_arguments(parser, "beam_size")
+    arguments.add_config_arguments(parser, DecodingConfig, "decoding", "beam_size")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.model_folder.additions import LANGUAGE_MODEL_FILE
     from speechrnn.recognition.recognizer import load
 
-    decoding, folder = arguments.read_decoding(args), find_folder(args.model, to_change=True)
+    decoding, folder = arguments.read_config(args, DecodingConfig), find_folder(args.model, to_change=True)
     model = read_language_model(args.language_model)
     with arguments.show_progress(args.corpus) as advance:
         found = tune_weights(

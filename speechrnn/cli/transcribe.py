@@ -4,101 +4,197 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from speechrnn.cli import arguments
 from speechrnn.errors import ConfigError, SpeechRNNError
-from speechrnn.recognition.output_folder import choose_names, write_files
-from speechrnn.recognition.transcript import FORMATS
+from speechrnn.recognition.decoders import DecodingConfig
+from speechrnn.recognition.subtitles import SubtitleOptions
+from speechrnn.recognition.transcript import FORMATS, SUBTITLE_FORMATS
 
 if TYPE_CHECKING:
+    from speechrnn.recognition.output_folder import OutputFolder
     from speechrnn.recognition.transcript import Transcript
 
 SUMMARY = "transcribe recordings to text, subtitles or JSON"
 EXAMPLE = "speechrnn transcribe talk.flac interview.mp3 -m runs/fsdd/model -f srt -o subtitles"
 
+STANDARD_INPUT = "-"
 # Formats of which several recordings can be printed one after the other.
 _JOINABLE_FORMATS = ("txt", "json", "ctm")
+_SETTINGS = ("channel", "speaker", "consecutive")
+"""Options, besides those of decoding and subtitles, that transcripts depend on."""
 
 logger = logging.getLogger("speechrnn")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings: wav, flac, ogg, opus, mp3")
-    parser.usage = "%(prog)s AUDIO … -m M [options]"
-    arguments.add_group(parser, "audio", "--channel").add_argument(
+    what = "recordings (wav, flac, ogg, opus, mp3 …), folders of recordings, or - for standard input"
+    parser.add_argument("audio", nargs="+", metavar="AUDIO", help=what)
+    parser.usage = "%(prog)s AUDIO|FOLDER|- … -m M [options]"
+    audio = arguments.add_group(parser, "audio", "--channel")
+    audio.add_argument("--recursive", action="store_true", help="search sub-folders of folders too")
+    audio.add_argument(
         "--consecutive",
         action="store_true",
         help="the recordings are consecutive parts of one: start each from the final hidden state of the previous one",
     )
     output = arguments.add_group(parser, "output")
     files = (
-        "write DIR/NAME.FORMAT for each recording, named like its file; a second one of that name becomes NAME-2 "
-        "(default: print; of several recordings one line each: path, tab, text)"
+        "write DIR/NAME.FORMAT for each recording, named like its file; a second one of that name becomes NAME-2; "
+        "recordings in sub-folders get the same sub-folders (default: print; of several recordings one line each: "
+        "path, tab, text)"
     )
     output.add_argument("-o", "--output", metavar="DIR", help=files)
     names = f"{', '.join(FORMATS)} or all (default: txt)"
     output.add_argument("-f", "--format", metavar="NAME", choices=(*FORMATS, "all"), default="txt", help=names)
+    output.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run into DIR: skip recordings whose files are complete",
+    )
+    arguments.add_config_arguments(parser, SubtitleOptions, "subtitles")
     arguments.add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
-    arguments.add_decoding_arguments(parser)
+    arguments.add_config_arguments(parser, DecodingConfig, "decoding")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
-    has_several = len(args.audio) > 1
+    decoding = arguments.read_config(args, DecodingConfig)
+    subtitles = SubtitleOptions(**arguments.read_config(args, SubtitleOptions))
+    has_several = len(args.audio) > 1 or any(map(os.path.isdir, args.audio))
     if args.output is None and (args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS)):
         raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
-    write = partial(_print, args) if args.output is None else _make_writer(args)
-    decoding = arguments.read_decoding(args)
-
-    from speechrnn.recognition.recognizer import load
-
-    recognizer = load(args.model, device=args.device)
     failed: list[str] = []
-    done = 0
-    is_wanted = has_several and bool(args.output or not sys.stdout.isatty())
+    advance: Callable[[str, float | None], None] | None = None
+
+    def report(source: Any, error: SpeechRNNError) -> None:
+        failed.append(source if isinstance(source, str) else STANDARD_INPUT)
+        logger.error("%s", error)
+        if advance is not None:
+            advance(failed[-1], None)
+
     with ExitStack() as stack:
-        advance = stack.enter_context(arguments.show_progress("transcribing")) if is_wanted else None
+        paths, done, output = list(args.audio), 0, None
+        if has_several or args.output is not None or args.resume:
+            paths, done, output = _plan(args, decoding, subtitles, report, stack)
+        if paths:
+            from speechrnn.recognition.recognizer import load
 
-        def report(path: str | None, error: SpeechRNNError) -> None:
-            failed.append(str(path))
-            logger.error("%s", error)
-            if advance is not None:
-                advance(done + len(failed), len(args.audio))
-
-        for transcript in recognizer.transcribe_many(
-            args.audio,
-            channel=args.channel,
-            speaker=args.speaker,
-            are_consecutive=args.consecutive,
-            batch_seconds=args.batch_seconds,
-            on_error=report,
-            **decoding,
-        ):
+            recognizer = load(args.model, device=args.device)
+        if has_several and (args.output or not sys.stdout.isatty()):
+            advance = stack.enter_context(_show_progress(paths))
+        options = {"channel": args.channel, "speaker": args.speaker, "are_consecutive": args.consecutive, **decoding}
+        sources = [_open_standard_input() if path == STANDARD_INPUT else path for path in paths]
+        batched = {"batch_seconds": args.batch_seconds, "on_error": report}
+        for transcript in recognizer.transcribe_many(sources, **batched, **options) if sources else ():
+            path = transcript.audio or STANDARD_INPUT
             try:
-                write(transcript)
+                if output is not None:
+                    output.write(path, transcript)
+                else:
+                    _print(transcript, args.format, subtitles, name=path if has_several else None)
             except SpeechRNNError as error:
-                report(transcript.audio, error)
+                report(path, error)
             else:
                 done += 1
                 if advance is not None:
-                    advance(done + len(failed), len(args.audio))
+                    advance(path, transcript.seconds)
     return 0 if not failed else 1 if done else 2
 
 
-def _make_writer(args: argparse.Namespace) -> Callable[[Transcript], None]:
-    """Create the output folder, and return a function that writes a transcript there."""
-    folder, names = arguments.make_output_folder(args.output), choose_names(args.audio)
+def _plan(
+    args: argparse.Namespace,
+    decoding: dict[str, Any],
+    subtitles: SubtitleOptions,
+    report: Callable[[str, SpeechRNNError], None],
+    stack: ExitStack,
+) -> tuple[list[str], int, OutputFolder | None]:
+    """Find the recordings to transcribe, count those that are complete, and open the output folder with the stack."""
+    from speechrnn.recognition.output_folder import open_output
+
+    if args.resume and (args.output is None or args.consecutive):
+        raise ConfigError(f"--resume: {'cannot follow --consecutive' if args.consecutive else 'needs -o DIR'}")
+    folder = None if args.output is None else arguments.make_output_folder(args.output)
+    places = _find_places(args, report)
+    if folder is None or not places:
+        return list(places), 0, None
     formats = list(FORMATS) if args.format == "all" else [args.format]
-    return lambda transcript: write_files(transcript, formats, folder / names[str(transcript.audio)])
+    settings = _describe_settings(args, decoding, subtitles)
+    output = stack.enter_context(
+        open_output(folder, formats=formats, settings=settings, is_resumed=args.resume, subtitles=subtitles)
+    )
+    unfinished = output.add(places)
+    if not args.resume:
+        return list(places), 0, output
+    done = len(places) - len(unfinished)
+    note = f"{done} of {len(places)} recordings are complete" if unfinished else f"all {done} recordings are complete"
+    arguments.print_note(f"{folder}: {note}")
+    return unfinished, done, output
 
 
-def _print(args: argparse.Namespace, transcript: Transcript) -> None:
-    is_table = len(args.audio) > 1 and args.format == "txt"
-    path = arguments.escape_controls(transcript.audio or "", is_column=True) + "\t" if is_table else ""
-    arguments.print_text(path + FORMATS[args.format](transcript), end="")
+def _find_places(args: argparse.Namespace, report: Callable[[str, SpeechRNNError], None]) -> dict[str, str]:
+    """The recordings named, and those in folders, each with the sub-folder for its files."""
+    from speechrnn.audio.folders import find_recordings
+
+    places: dict[str, str] = {}
+    for path in args.audio:
+        if not os.path.isdir(path):
+            places.setdefault(path, "")
+            continue
+        try:
+            found = find_recordings(path, is_recursive=args.recursive, skipped=args.output, on_error=report)
+        except SpeechRNNError as error:
+            report(path, error)
+        else:
+            for each in found:
+                places.setdefault(each, os.path.dirname(os.path.relpath(each, path)))
+    return places
+
+
+def _describe_settings(
+    args: argparse.Namespace, decoding: dict[str, Any], subtitles: SubtitleOptions
+) -> dict[str, Any]:
+    """What the transcripts depend on, by the names of the options; those that are not given are left out."""
+    from speechrnn.recognition.output_folder import describe_file, fingerprint_model
+
+    given = {name: getattr(args, name) for name in _SETTINGS}
+    models = args.model if isinstance(args.model, list) else [args.model]
+    return {
+        **{name: value for name, value in given.items() if value is not None and value is not False},
+        **{name: value for name, value in vars(subtitles).items() if value != getattr(SubtitleOptions, name)},
+        **decoding,
+        **{name: [value, describe_file(value)] for name, value in decoding.items() if name == "language_model"},
+        "model": [fingerprint_model(model) for model in models],
+    }
+
+
+@contextmanager
+def _show_progress(paths: list[str]) -> Iterator[Callable[[str, float | None], None]]:
+    """A progress bar of seconds of audio; yields a function of a recording and its duration, None if it failed."""
+    from speechrnn.audio.folders import Workload
+
+    workload = Workload(paths)
+    with arguments.show_progress("transcribing") as advance:
+        yield lambda path, seconds: advance(*workload.finish(path, seconds))
+
+
+def _open_standard_input() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ConfigError("-: standard input is not a recording; pipe one in, as in speechrnn transcribe - < talk.wav")
+    return sys.stdin.buffer
+
+
+def _print(transcript: Transcript, form: str, subtitles: SubtitleOptions, *, name: str | None) -> None:
+    """Print a transcript, as one row of a table if it has a name and the format is text."""
+    options = {"options": subtitles} if form in SUBTITLE_FORMATS else {}
+    is_row = name is not None and form == "txt"
+    if not is_row:
+        arguments.print_text(FORMATS[form](transcript, **options), end="")
+    else:
+        arguments.print_text(f"{arguments.escape_controls(str(name), is_column=True)}\t{transcript.to_txt()}", end="")

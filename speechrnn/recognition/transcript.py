@@ -13,7 +13,7 @@ from typing import Any
 from speechrnn.recognition import subtitles
 from speechrnn.recognition.words import Segment, Word
 
-__all__ = ["FORMATS", "Alternative", "Segment", "Transcript", "Word"]
+__all__ = ["FORMATS", "SUBTITLE_FORMATS", "Alternative", "Segment", "Transcript", "Word"]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Transcript:
                 yield channel, word
 
 
-FORMATS: dict[str, Callable[[Transcript], str]] = {
+FORMATS: dict[str, Callable[..., str]] = {
     "txt": Transcript.to_txt,
     "json": Transcript.to_json,
     "srt": Transcript.to_srt,
@@ -195,6 +195,9 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "tsv": Transcript.to_tsv,
     "ctm": Transcript.to_ctm,
 }
+
+SUBTITLE_FORMATS = ("srt", "vtt")
+"""Formats whose functions take :class:`~speechrnn.recognition.subtitles.SubtitleOptions`."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 60

@@ -1,4 +1,4 @@
-"""A run's folder: run.json, which a run is resumed from; the lock; and the log lines of a run started from Python."""
+"""A run's folder: run.json, which a run is resumed from; and the log lines of a run started from Python."""
 
 from __future__ import annotations
 
@@ -16,37 +16,10 @@ from speechrnn.processes import is_first_process
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import config_from_dict
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 RUN_FILE = "run.json"
 _RUN_VERSION = 1
 CHECKPOINTS = "checkpoints"
 LAST = f"{CHECKPOINTS}/last.ckpt"
-
-
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Lock a run's folder; the lock ends with the process.
-
-    Raises:
-        ConfigError: Another process trains there.
-    """
-    if fcntl is None or not is_first_process():
-        yield
-        return
-    path = output / ".lock"
-    with path.open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its workers
-        except OSError:
-            raise ConfigError(f"{output}: another process trains there; wait, or choose another output") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -17,14 +17,13 @@ import torch
 from speechrnn.corpus.check import LeftOut
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model, save_model
-from speechrnn.processes import is_first_process
+from speechrnn.processes import is_first_process, locked
 from speechrnn.training.config import Config
 from speechrnn.training.config_file import load_config
 from speechrnn.training.run import (
     CHECKPOINTS,
     LAST,
     Run,
-    locked,
     make_output_folder,
     read_run,
     refuse_to_replace,
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from speechrnn.training.selection import KeepBest
 
 log = logging.getLogger("speechrnn")
+
+_BUSY = "another process trains there; wait, or choose another output"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def train(
     if not overwrite and is_first_process():
         refuse_to_replace(run.output)
     make_output_folder(run.output)
-    with locked(run.output):
+    with locked(run.output, _BUSY):
         data = _prepare(run, data)
         if is_first_process():
             for stale in (CHECKPOINTS, "logs", "faults"):
@@ -149,7 +150,7 @@ def resume(
     if run.is_finished and (output / "model").exists():
         log.info("%s: this run is finished", output)
         return _describe_finished(output)
-    with locked(output):
+    with locked(output, _BUSY):
         checkpoint = output / LAST if (output / LAST).exists() else None
         return _fit(run, _prepare(run, data), callbacks, logger, checkpoint=checkpoint)
 

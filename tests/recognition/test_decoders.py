@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from speechrnn.cli.arguments import add_decoding_arguments, read_decoding
+from speechrnn.cli.arguments import add_config_arguments, read_config
 from speechrnn.errors import ConfigError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.recognition.decoders import DecodingConfig
@@ -27,13 +27,13 @@ def test_signatures_show_every_option_with_its_default(function):
 
 def test_the_command_line_has_every_option_and_passes_it_on(tmp_path):
     parser = argparse.ArgumentParser()
-    add_decoding_arguments(parser)
+    add_config_arguments(parser, DecodingConfig, "decoding")
     (tmp_path / "words.txt").write_text("one\n\n two \n")
     assert {f"--{name.replace('_', '-')}" for name in NAMES} <= set(parser._option_string_actions)
-    assert read_decoding(parser.parse_args([])) == {}
+    assert read_config(parser.parse_args([]), DecodingConfig) == {}
     given = ["--words", str(tmp_path / "words.txt"), "--beam-size", "4", "--hotwords", "one:2,two", "--nbest", "3"]
     expected = {"words": ["one", "two"], "beam_size": 4, "nbest": 3, "hotwords": {"one": 2.0, "two": 6.0}}
-    assert read_decoding(parser.parse_args(given)) == expected
+    assert read_config(parser.parse_args(given), DecodingConfig) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_the_old_name_of_an_option_is_accepted(tiny_model, make_recording):
     assert old == recognizer.transcribe(audio, sample_rate=8000, min_confidence=1.0)
     assert json.loads(old.to_json())["rejected"]
     parser = argparse.ArgumentParser()
-    add_decoding_arguments(parser)
-    assert read_decoding(parser.parse_args(["--least-confidence", "0.5"])) == {"min_confidence": 0.5}
+    add_config_arguments(parser, DecodingConfig, "decoding")
+    assert read_config(parser.parse_args(["--least-confidence", "0.5"]), DecodingConfig) == {"min_confidence": 0.5}
     assert "least-confidence" not in parser.format_help()
 
 
@@ -105,7 +105,7 @@ def test_the_old_name_of_an_option_is_accepted(tiny_model, make_recording):
 )
 def test_the_command_line_names_the_option(given, message):
     parser = argparse.ArgumentParser()
-    add_decoding_arguments(parser)
+    add_config_arguments(parser, DecodingConfig, "decoding")
     with pytest.raises(ConfigError) as caught:
-        read_decoding(parser.parse_args(given))
+        read_config(parser.parse_args(given), DecodingConfig)
     assert str(caught.value).startswith(message)

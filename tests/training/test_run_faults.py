@@ -12,9 +12,9 @@ from stopping import stopped_in_call
 from torch.utils.data import DataLoader, Dataset
 
 from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.processes import locked
 from speechrnn.training.data import _Loader
 from speechrnn.training.module import SpeechModule
-from speechrnn.training.run import locked
 from speechrnn.training.train import resume, train
 
 RUN = {**TONE_SETTINGS, "trainer.max_epochs": 2, "data.batch_seconds": 8, "checkpoints.every_minutes": 0}
@@ -37,19 +37,19 @@ def test_an_interrupt_reaches_the_main_process_only():
 
 
 def test_a_folder_is_locked_for_one_running_process(tmp_path):
-    hold = "import sys, time, pathlib; from speechrnn.training.run import locked\n"
-    hold += "with locked(pathlib.Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(60)\n"
+    hold = "import sys, time, pathlib; from speechrnn.processes import locked\n"
+    hold += "with locked(pathlib.Path(sys.argv[1]), ''):\n    print('locked', flush=True)\n    time.sleep(60)\n"
     process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "locked\n"
     with (
-        pytest.raises(ConfigError, match="another process trains there; wait, or choose another output"),
-        locked(tmp_path),
+        pytest.raises(ConfigError, match="it is locked"),
+        locked(tmp_path, "it is locked"),
     ):
         pass
     process.kill()
     process.wait()
     assert (tmp_path / ".lock").exists()
-    with locked(tmp_path):
+    with locked(tmp_path, "it is locked"):
         pass
     assert not (tmp_path / ".lock").exists()
 
