@@ -18,9 +18,9 @@ from speechrnn.corpus.utterance import Utterance, make_speaker_key, read_utteran
 from speechrnn.errors import AudioError, CorpusError, name_some
 from speechrnn.evaluation.reliability import JudgedWord, Reliability, judge_words, measure_reliability
 from speechrnn.model_folder.speakers import SpeakerProfile
+from speechrnn.recognition.cutting import Recording
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.transcriber import Recording
 from speechrnn.recognition.transcript import Transcript
 from speechrnn.text.normalize import SCORING_VERSION, normalize_for_scoring, normalize_text, replace_letters
 from speechrnn.text.scores import ErrorCounts, Score, character_errors, difference_interval, score, word_errors

@@ -18,9 +18,9 @@ from speechrnn.evaluation.evaluate import estimate_speakers, read_all, stack_spe
 from speechrnn.language.compiled import CompiledNgram
 from speechrnn.model_folder import add_weights
 from speechrnn.model_folder.additions import TunedWeights
+from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.decoders import Decoder, DecodingConfig
 from speechrnn.recognition.recognizer import Recognizer
-from speechrnn.recognition.transcriber import collect_batches
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import word_errors
 from speechrnn.types import pad_sequences

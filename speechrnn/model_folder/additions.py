@@ -1,4 +1,4 @@
-"""Calibrations and tuned weights, which are measured after training and stored in the model folder as JSON.
+"""Calibrations, tuned weights and context, which are measured after training and stored in the model folder as JSON.
 
 CTC posteriors are overconfident. A calibration, fitted on validation data for one decoder, maps a word's raw confidence
 to the probability that the word is correct; it is monotonic.
@@ -27,6 +27,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 LANGUAGE_FOLDER = "language"
 CONFIDENCE_FILE = "confidence.json"
+CONTEXT_FILE = "context.json"
 WEIGHTS_FILE = f"{LANGUAGE_FOLDER}/weights.json"
 LANGUAGE_MODEL_FILE = f"{LANGUAGE_FOLDER}/model.bin"
 
@@ -81,6 +82,23 @@ class TunedWeights(Settings):
     corpus: str = ""
     utterances: int = bounded(0, 0, 1e12)
     file: str = ""
+
+
+@dataclass(frozen=True)
+class Context(Settings):
+    """The context that a model's windows need on each side, measured by :func:`speechrnn.measure_context`.
+
+    Attributes:
+        seconds: Of audio.
+        change: Largest change of a log-probability at this context, in nats; NaN if not measured.
+        tolerance: Largest change that was allowed.
+        audio_seconds: Duration of the recordings that it was measured on.
+    """
+
+    seconds: float = bounded(MISSING, 0, 60)
+    change: float = math.nan
+    tolerance: float = math.nan
+    audio_seconds: float = bounded(0.0, 0, 1e9)
 
 
 def logit(confidence: float) -> float:

@@ -23,10 +23,12 @@ from speechrnn.audio.features import FrontEndConfig
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder.additions import (
     CONFIDENCE_FILE,
+    CONTEXT_FILE,
     LANGUAGE_FOLDER,
     LANGUAGE_MODEL_FILE,
     WEIGHTS_FILE,
     Calibration,
+    Context,
     TunedWeights,
     read_named,
     write_named,
@@ -47,7 +49,7 @@ TENSORS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
 _TOKEN_FILES = {TOKENS_FILE, SENTENCEPIECE_FILE, LEXICON_FILE}
-_FILES = frozenset({CONFIG_FILE, TENSORS_FILE, CARD_FILE, CONFIDENCE_FILE, *_TOKEN_FILES})
+_FILES = frozenset({CONFIG_FILE, TENSORS_FILE, CARD_FILE, CONFIDENCE_FILE, CONTEXT_FILE, *_TOKEN_FILES})
 _FOLDERS = frozenset({LANGUAGE_FOLDER, SPEAKERS_FOLDER})
 _SHOWN = {
     "languages": (tuple[str, ...] | None, 'a list of tags such as "en"'),
@@ -103,6 +105,7 @@ class ModelFolder:
         tuned: Weights of language models tuned for it, by the digest of the language model.
         calibrations: Calibrations of word confidences, by the name of the decoder.
         speakers: File of each adapted speaker's profile, by name.
+        context: Context that windows of long recordings need; None: not measured.
     """
 
     acoustic: AcousticModel
@@ -115,6 +118,7 @@ class ModelFolder:
     tuned: Mapping[str, TunedWeights] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     speakers: Mapping[str, Path] = field(default_factory=dict)
+    context: Context | None = None
 
 
 def find_folder(name_or_path: str | os.PathLike[str], *, to_change: bool = False) -> Path:
@@ -190,6 +194,8 @@ def _fill(new: Path, model: ModelFolder, card: str | None, half: bool) -> None:
         write_atomic(new / LANGUAGE_MODEL_FILE, model.language_model.read_bytes())
     if model.tuned:
         write_named(new / WEIGHTS_FILE, model.tuned)
+    if model.context is not None:
+        write_named(new / CONTEXT_FILE, {"windows": model.context})
     for path in model.speakers.values():
         write_atomic(new / SPEAKERS_FOLDER / path.name, path.read_bytes())
 
@@ -268,6 +274,11 @@ def add_weights(folder: Path, digest: str, weights: TunedWeights) -> None:
     write_named(path, {**read_named(path, TunedWeights), digest: weights})
 
 
+def add_context(folder: Path, context: Context) -> None:
+    """Store the context of windows in a model folder, replacing an earlier one."""
+    write_named(folder / CONTEXT_FILE, {"windows": context})
+
+
 def load_model(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> ModelFolder:
     """Read a model folder; nothing in it is ever executed.
 
@@ -333,6 +344,7 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
         tuned=read_named(folder / WEIGHTS_FILE, TunedWeights),
         calibrations=read_named(folder / CONFIDENCE_FILE, Calibration),
         speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{SPEAKER_ENDING}"))},
+        context=read_named(folder / CONTEXT_FILE, Context).get("windows"),
     )
 
 

@@ -6,7 +6,7 @@ import bisect
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from speechrnn.audio.features import StatisticsAccumulator
-from speechrnn.errors import AudioError, ConfigError
+from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
+from speechrnn.recognition.cutting import Failure, Recording
 from speechrnn.recognition.decoders import takes_decoding
-from speechrnn.recognition.transcriber import Recording, Transcriber, check_is_list
-from speechrnn.types import Emission, Hypothesis, Waveform
+from speechrnn.recognition.transcriber import Transcriber, check_is_list
+from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:
     import numpy as np
 
     from speechrnn.audio.files import AudioSource as Source
+    from speechrnn.recognition.cutting import Item
     from speechrnn.recognition.decoders import Decoder
     from speechrnn.recognition.endpoints import EndpointConfig
     from speechrnn.recognition.stream import Stream
@@ -76,8 +78,8 @@ class Recognizer(Transcriber):
         """
         check_is_list(sources, "estimate_speaker takes recordings as a list, of one or more")
         accumulator, samples = StatisticsAccumulator(self._acoustic.front_end), []
-        for recording in self._read_all(sources, None, None, None):
-            waveform = torch.from_numpy(recording.samples)
+        for source in sources:
+            waveform = torch.from_numpy(self.read(source).samples)
             accumulator.add(waveform[None].to(self.device), torch.tensor([len(waveform)], device=self.device))
             if self._acoustic.encoder.reference is not None:
                 samples.append(waveform)
@@ -208,27 +210,38 @@ class Recognizer(Transcriber):
         )
 
     def _transcribe_in_turn(
-        self, recordings: Iterable[Recording], decoder: Decoder, profile: SpeakerProfile | None
+        self,
+        items: Iterable[Item],
+        decoder: Decoder,
+        profile: SpeakerProfile | None,
+        on_error: Callable[[Any, SpeechRNNError], None] | None,
     ) -> Iterator[Transcript]:
         profile = profile or SpeakerProfile()
         own = self.make_state(torch.zeros(0)) if profile.state is None else profile.state
         state = own
-        for recording in recordings:
-            profile = replace(profile, state=state)
-            [transcript], final = self._transcribe_batch([recording], decoder, profile, return_state=True)
-            assert final is not None
+        for item in items:
+            if isinstance(item, Failure):
+                item.report(on_error)
+                continue
+            assert isinstance(item, Recording)
+            padded = pad_sequences([torch.from_numpy(item.samples)])
+            [emission] = self._emit(*padded, replace(profile, state=state), return_state=True)
+            assert emission.state is not None
             state = own.clone()
-            state[:, :, 0] = final[:, :, 0, 0]
-            yield transcript
+            state[:, :, 0] = emission.state[:, :, 0, 0]
+            [hypotheses] = self.search([emission], decoder)
+            yield self.make_transcript(item, hypotheses, decoder)
 
-    def _decode(
-        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, profile: Any, *, return_state: bool
-    ) -> tuple[list[list[Hypothesis]], Tensor | None]:
+    def _emit(self, waveforms: Tensor, lengths: Tensor, profile: Any, *, return_state: bool = False) -> list[Emission]:
         if not isinstance(profile, SpeakerProfile | None):
             raise ConfigError(f"speaker: expected a name or the result of estimate_speaker, got {profile!r:.80}")
         options = vars(profile) if profile is not None else {}
-        emission = self.emissions(waveforms, lengths, **options, return_state=return_state)
-        return decoder.decode(emission.log_probs, emission.lengths), emission.state
+        return [self.emissions(waveforms, lengths, **options, return_state=return_state)]
+
+    def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
+        """Hypotheses of each recording of a batch, best first."""
+        [emission] = emissions
+        return decoder.decode(emission.log_probs, emission.lengths)
 
 
 class Ensemble(Transcriber):
@@ -277,29 +290,29 @@ class Ensemble(Transcriber):
         """Refuse: models that transcribe together need the whole recording."""
         raise ConfigError("stream: several models together need the whole recording; give one of them")
 
-    def _transcribe_in_turn(self, recordings: Any, decoder: Decoder, profile: Any) -> NoReturn:
+    def _transcribe_in_turn(self, items: Any, decoder: Decoder, profile: Any, on_error: Any) -> NoReturn:
         raise ConfigError("several models together have no state to carry on; give one of them")
 
-    def _decode(
-        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, profile: Any, *, return_state: bool
-    ) -> tuple[list[list[Hypothesis]], None]:
-        from speechrnn.decoding.combination import combine_hypotheses
-
+    def _emit(self, waveforms: Tensor, lengths: Tensor, profile: Any, *, return_state: bool = False) -> list[Emission]:
         profiles = profile or (SpeakerProfile(),) * len(self.members)
         if not isinstance(profiles, tuple) or len(profiles) != len(self.members):
             raise ConfigError("speaker: expected a name or the result of estimate_speaker of these models together")
-        emissions = [
+        return [
             member.emissions(waveforms, lengths, **vars(each))
             for member, each in zip(self.members, profiles, strict=True)
         ]
-        combined = combine_hypotheses(
+
+    def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
+        """Hypotheses of each recording of a batch, best first."""
+        from speechrnn.decoding.combination import combine_hypotheses
+
+        return combine_hypotheses(
             [decoder.decode(each.log_probs, each.lengths, nbest=decoder.config.width) for each in emissions],
             [each.log_probs for each in emissions],
             [each.lengths for each in emissions],
             score_language=decoder.score_language,
             nbest=decoder.config.nbest,
         )
-        return combined, None
 
 
 @overload

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,24 +17,18 @@ from torch import Tensor
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
+from speechrnn.recognition.cutting import DEFAULT_MAX_SECONDS, CutConfig, Failure, Item, Piece, Recording
 from speechrnn.recognition.decoders import Decoder, DecodingConfig, make_beam_decoder, takes_decoding
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import has_sound, place_words
-from speechrnn.types import Hypothesis, Waveform, pad_sequences
+from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource as Source
+    from speechrnn.audio.vad import VadOptions
     from speechrnn.model_folder.speakers import SpeakerProfile
 
 DEFAULT_BATCH_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A recording at the model's rate: its name or path, where it has one, and its samples, (N,), float32."""
-
-    name: str | None
-    samples: np.ndarray
 
 
 class Transcriber(ABC):
@@ -89,14 +84,20 @@ class Transcriber(ABC):
         """
 
     @abstractmethod
-    def _decode(
-        self, waveforms: Tensor, lengths: Tensor, decoder: Decoder, profile: Any, *, return_state: bool
-    ) -> tuple[list[list[Hypothesis]], Tensor | None]:
-        """Hypotheses of each recording of a padded batch, best first, and, if asked for, the state after it."""
+    def _emit(self, waveforms: Tensor, lengths: Tensor, profile: Any, *, return_state: bool = False) -> list[Emission]:
+        """Log-probabilities of a padded batch, of each model."""
+
+    @abstractmethod
+    def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
+        """Hypotheses of each recording of a batch, best first, from the log-probabilities of each model."""
 
     @abstractmethod
     def _transcribe_in_turn(
-        self, recordings: Iterable[Recording], decoder: Decoder, profile: Any
+        self,
+        items: Iterable[Item],
+        decoder: Decoder,
+        profile: Any,
+        on_error: Callable[[Any, SpeechRNNError], None] | None,
     ) -> Iterator[Transcript]:
         """Transcribe pieces of one recording, each from the state after the one before it."""
 
@@ -122,11 +123,20 @@ class Transcriber(ABC):
         sample_rate: int | None = None,
         channel: int | None = None,
         speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
+        max_seconds: float | None = DEFAULT_MAX_SECONDS,
+        cut: Literal["auto", "vad", "windows"] = "auto",
+        context_seconds: float | None = None,
+        vad_filter: bool = False,
+        vad: VadOptions | None = None,
         **decoding: Any,
     ) -> Transcript:
         """Transcribe one recording.
 
         Words in digital silence (:func:`~speechrnn.recognition.word_times.has_sound`) are left out.
+
+        A recording longer than ``max_seconds`` is cut into pieces, in memory that does not grow with its length; its
+        transcript has a segment for each piece with words. Then ``min_confidence`` rejects pieces, each piece is one
+        of ``sentences``, and ``nbest`` above 1 is refused. Models with ``encoder.output: final_state`` are never cut.
 
         Args:
             audio: Path, encoded bytes, binary file object, :class:`~speechrnn.types.Waveform`, or numpy array or torch
@@ -135,14 +145,33 @@ class Transcriber(ABC):
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or the result of
                 :meth:`estimate_speaker` for other recordings.
+            max_seconds: Longest recording that is not cut, and greatest length of a piece, 5 to 3600 s; None: cut none.
+            cut: ``vad``: at pauses found by voice activity (extra ``vad``); ``windows``: into overlapping windows,
+                whose log-probabilities are joined and decoded once; ``auto``: ``vad`` if it is installed.
+            context_seconds: Context on each side of a window; None: as measured for this model
+                (:func:`speechrnn.measure_context`), or 2 s. A unidirectional model has no more on the right than its
+                look-ahead.
+            vad_filter: Leave out pauses of a second and more, also of short recordings;
+                :attr:`~speechrnn.recognition.transcript.Transcript.skipped_seconds` is their duration. Otherwise voice
+                activity chooses cuts only, and everything is transcribed.
+            vad: Options of voice activity.
             **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:
             AudioError: The recording cannot be read, or is too short for a single frame.
-            ConfigError: An option is wrong, or does not fit the model.
+            ConfigError: An option is wrong, or does not fit the model or the recording.
         """
         [transcript] = self.transcribe_many(
-            [audio], sample_rate=sample_rate, channel=channel, speaker=speaker, **decoding
+            [audio],
+            sample_rate=sample_rate,
+            channel=channel,
+            speaker=speaker,
+            max_seconds=max_seconds,
+            cut=cut,
+            context_seconds=context_seconds,
+            vad_filter=vad_filter,
+            vad=vad,
+            **decoding,
         )
         return transcript
 
@@ -154,23 +183,37 @@ class Transcriber(ABC):
         sample_rate: int | None = None,
         channel: int | None = None,
         speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
+        max_seconds: float | None = DEFAULT_MAX_SECONDS,
+        cut: Literal["auto", "vad", "windows"] = "auto",
+        context_seconds: float | None = None,
+        vad_filter: bool = False,
+        vad: VadOptions | None = None,
         are_consecutive: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
         **decoding: Any,
     ) -> Iterator[Transcript]:
-        """Transcribe recordings in batches of neighbours, lazily and in order.
+        """Transcribe recordings in batches of similar length, lazily and in order.
+
+        Recordings are read in a thread. Long ones are cut as in :meth:`transcribe`, and their pieces are batched with
+        those of other recordings. Neither the batches nor the look-ahead change a text.
 
         Args:
-            sources: Each as in :meth:`transcribe`. They are read as far as the next batch needs.
+            sources: Each as in :meth:`transcribe`. Some four batches are read ahead.
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, from 0; None: the mean of all.
             speaker: Who speaks in all of them, as in :meth:`transcribe`.
+            max_seconds: This and the following as in :meth:`transcribe`.
+            cut: How long recordings are cut.
+            context_seconds: Context of windows.
+            vad_filter: Leave out what is not speech.
+            vad: Options of voice activity.
             are_consecutive: Whether they are consecutive parts of one recording: each starts from the forward
-                direction's hidden state at the end of the one before it, and they are computed one by one.
+                direction's hidden state at the end of the one before it, and they are computed one by one. They are
+                not cut.
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
-            on_error: Called with a source that cannot be transcribed, and the error; the source is then left out.
-                Without it the error is raised at that source's turn, after the transcripts of all sources before it.
+            on_error: Called with a source that cannot be transcribed, and the error, at that source's turn; the source
+                is then left out. Without it the error is raised, after the transcripts of all sources before it.
             **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Yields:
@@ -184,12 +227,21 @@ class Transcriber(ABC):
         profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker
         if not isinstance(batch_seconds, int | float) or not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds!r}")
+        config = CutConfig(max_seconds, cut, context_seconds, vad_filter, vad)
         check_is_list(sources, "transcribe_many takes several recordings, as a list; for one there is transcribe")
-        recordings = self._read_all(sources, sample_rate, channel, on_error)
+        if config != CutConfig():
+            config.needs_vad()
+        if are_consecutive or self.model.acoustic.encoder.config.output == "final_state":
+            if vad_filter:
+                raise ConfigError("vad_filter: consecutive recordings, and those of a class each, are not cut")
+            config = replace(config, max_seconds=None)
+        items = self._read_items(sources, sample_rate, channel, config, decoder.config.nbest)
         if are_consecutive:
-            return self._transcribe_in_turn(recordings, decoder, profile)
-        batches = collect_batches(recordings, most_samples=batch_seconds * self.sample_rate)
-        return (transcript for batch in batches for transcript in self._transcribe_batch(batch, decoder, profile)[0])
+            return self._transcribe_in_turn(items, decoder, profile, on_error)
+        is_single = isinstance(sources, list | tuple) and len(sources) == 1
+        return self._transcribe_items(
+            items, decoder, profile, is_single=is_single, batch_seconds=batch_seconds, on_error=on_error
+        )
 
     def read(self, source: Source, *, sample_rate: int | None = None, channel: int | None = None) -> Waveform:
         """Read a recording at the model's rate, and check that it is long enough for one frame.
@@ -210,33 +262,74 @@ class Transcriber(ABC):
         self.check_length(waveform, name=os.fspath(source) if isinstance(source, str | os.PathLike) else "recording")
         return waveform
 
-    def _read_all(
-        self,
-        sources: Iterable[Source],
-        sample_rate: int | None,
-        channel: int | None,
-        on_error: Callable[[Any, SpeechRNNError], None] | None,
-    ) -> Iterator[Recording]:
+    def _read_items(
+        self, sources: Iterable[Source], sample_rate: int | None, channel: int | None, config: CutConfig, nbest: int
+    ) -> Iterator[Item]:
+        """Recordings, the pieces of long ones, and failures."""
+        most = math.inf if config.max_seconds is None else config.max_seconds * self.sample_rate
         for source in sources:
+            name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
             try:
-                samples = self.read(source, sample_rate=sample_rate, channel=channel).samples
+                is_checked = not isinstance(source, Waveform)
+                read = read_audio(
+                    source,
+                    input_rate=sample_rate,
+                    sample_rate=self.sample_rate,
+                    channel=channel,
+                    check_levels=is_checked,
+                )
+                blocks = iter([read.samples])
+                samples: list[np.ndarray] = []
+                while sum(map(len, samples)) <= most and (block := next(blocks, None)) is not None:
+                    samples.append(block)
+                whole = samples[0] if len(samples) == 1 else np.concatenate(samples)
+                self.check_length(Waveform(whole, self.sample_rate), name=name or "recording")
+                if len(whole) <= most and not config.vad_filter:
+                    yield Recording(name, whole)
+                    continue
+                from speechrnn.recognition.longform import cut_recording
+
+                yield from cut_recording(self, name, chain([whole], blocks), config, nbest=nbest)
             except SpeechRNNError as error:
-                if on_error is None:
-                    raise
-                on_error(source, error)
-            else:
-                yield Recording(os.fspath(source) if isinstance(source, str | os.PathLike) else None, samples)
+                yield Failure(source, error)
 
-    def _transcribe_batch(
-        self, batch: list[Recording], decoder: Decoder, profile: Any, *, return_state: bool = False
-    ) -> tuple[list[Transcript], Tensor | None]:
-        """Transcripts of a batch, and, if asked for, the state after each recording, (L, P, D, B, H)."""
+    def _transcribe_items(
+        self,
+        items: Iterator[Item],
+        decoder: Decoder,
+        profile: Any,
+        *,
+        is_single: bool,
+        batch_seconds: float,
+        on_error: Callable[[Any, SpeechRNNError], None] | None,
+    ) -> Iterator[Transcript]:
+        """Transcribe in batches; a single short recording without the machinery for many."""
+        first = list(islice(items, 1)) if is_single else []
+        if first and isinstance(first[0], Recording) and not isinstance(first[0], Piece):
+            yield from self._transcribe_batch([first[0]], decoder, profile)
+            return
+        from speechrnn.recognition.batches import prefetch, transcribe_pooled
+        from speechrnn.recognition.longform import Assembly, assemble
+
+        pairs = transcribe_pooled(
+            prefetch(chain(first, items)),
+            lambda batch: self._transcribe_batch(batch, decoder, profile),
+            most_samples=batch_seconds * self.sample_rate,
+        )
+        yield from assemble(pairs, lambda: Assembly(self, decoder), on_error)
+
+    def _transcribe_batch(self, batch: Sequence[Recording], decoder: Decoder, profile: Any) -> list[Any]:
+        """The transcript of each, but of a window the log-probabilities of its used frames, of each model, (T', V)."""
         padded = pad_sequences([torch.from_numpy(recording.samples) for recording in batch])
-        found, state = self._decode(*padded, decoder, profile, return_state=return_state)
-        pairs = zip(batch, found, strict=True)
-        return [self._make_transcript(recording, hypotheses, decoder) for recording, hypotheses in pairs], state
+        emissions = self._emit(*padded, profile)
+        if any(isinstance(each, Piece) and each.used is not None for each in batch):
+            from speechrnn.recognition.longform import take_windows
 
-    def _make_transcript(self, recording: Recording, hypotheses: list[Hypothesis], decoder: Decoder) -> Transcript:
+            return take_windows(self, batch, emissions, decoder)
+        found = self.search(emissions, decoder)
+        return [self.make_transcript(each, best, decoder) for each, best in zip(batch, found, strict=True)]
+
+    def make_transcript(self, recording: Recording, hypotheses: list[Hypothesis], decoder: Decoder) -> Transcript:
         """The transcript of one recording, from one hypothesis or more, the best first."""
         readings: dict[str, Alternative] = {}  # hypotheses that differ in spaces alone have the same text
         for each in hypotheses:
@@ -283,30 +376,3 @@ def check_is_list(sources: object, message: str) -> None:
     is_one = isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2
     if is_one or not isinstance(sources, Iterable):
         raise ConfigError(message)
-
-
-def collect_batches(recordings: Iterable[Recording], *, most_samples: float) -> Iterator[list[Recording]]:
-    """Batch neighbours while their padded size is within the budget; an error is raised after all recordings before it.
-
-    Args:
-        recordings: In order; read as far as the next batch needs.
-        most_samples: Budget of a batch, padding included; a longer recording goes alone.
-    """
-    batch: list[Recording] = []
-    longest = 0
-    recordings = iter(recordings)
-    while True:
-        try:
-            recording = next(recordings)
-        except Exception as error:  # StopIteration is one of them
-            failure = error
-            break
-        longest = max(longest, len(recording.samples))
-        if batch and longest * (len(batch) + 1) > most_samples:
-            yield batch
-            batch, longest = [], len(recording.samples)
-        batch.append(recording)
-    if batch:
-        yield batch
-    if not isinstance(failure, StopIteration):
-        raise failure

@@ -44,9 +44,11 @@ class Transcript:
         language: The model's language, such as "en", if it was trained on exactly one.
         model: Name or path of the model.
         alternatives: The most probable hypotheses, this one first, if ``nbest`` is above 1.
-        rejected: The text, if a word is below ``min_confidence``; ``text`` is then empty.
+        rejected: The text, if a word is below ``min_confidence``; ``text`` is then empty. Of a recording that was cut,
+            the texts of the pieces that were rejected; ``text`` is that of the others.
         speakers: Names of the speakers, in the order of the channels, also of those without words; names that only
             segments have are appended. Empty if speakers are not known.
+        skipped_seconds: Duration that ``vad_filter`` left out; the rest was transcribed.
     """
 
     text: str
@@ -58,6 +60,7 @@ class Transcript:
     alternatives: tuple[Alternative, ...] = ()
     rejected: str = ""
     speakers: tuple[str, ...] = ()
+    skipped_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if named := [each.speaker for each in self.segments if each.speaker]:
@@ -100,9 +103,9 @@ class Transcript:
         ``audio``, ``model``, ``language`` (each a string or null), ``seconds``, ``text`` and ``segments``: a list of
         objects with ``start``, ``end``, ``text`` and ``words``, a list of objects with ``text``, ``start``, ``end`` and
         ``confidence``. If ``nbest`` is above 1, ``alternatives`` is a list of objects with ``text``, ``score`` and
-        ``words``; ``rejected`` is a text rejected by ``min_confidence``. If speakers are known, ``speakers`` lists
-        their names, and segments and their words have a ``speaker``. Times are in seconds, rounded to a millisecond,
-        confidences rounded to four digits.
+        ``words``; ``rejected`` is a text rejected by ``min_confidence``; ``skipped_seconds`` is what ``vad_filter``
+        left out. If speakers are known, ``speakers`` lists their names, and segments and their words have a
+        ``speaker``. Times are in seconds, rounded to a millisecond, confidences rounded to four digits.
 
         Args:
             indent: Spaces per level; None: one line.
@@ -124,6 +127,8 @@ class Transcript:
             content["speakers"] = list(self.speakers)
         if self.rejected:
             content["rejected"] = self.rejected
+        if self.skipped_seconds:
+            content["skipped_seconds"] = round(self.skipped_seconds, 3)
         if self.alternatives:
             content["alternatives"] = [
                 {"text": each.text, "score": round(each.score, 4), "words": _round(each.words)}

@@ -55,7 +55,7 @@ def compute(recognizer: Any, parts: dict[str, list[Any]]) -> dict[str, Speech]:
     import torch
 
     from speechrnn.evaluation.evaluate import read_all
-    from speechrnn.recognition.transcriber import collect_batches
+    from speechrnn.recognition.batches import collect_batches
     from speechrnn.text.normalize import normalize_for_scoring
     from speechrnn.types import pad_sequences
 

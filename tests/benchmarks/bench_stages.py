@@ -16,8 +16,8 @@ import torch
 
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.evaluation.evaluate import read_all
+from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.recognizer import load
-from speechrnn.recognition.transcriber import collect_batches
 from speechrnn.types import pad_sequences
 
 BATCH_SECONDS = 120.0
