@@ -177,7 +177,7 @@ class Stream:
             [hypotheses] = self._decoder.decode(torch.from_numpy(rows[None, :cut]), torch.tensor([cut]))
         samples = self._samples.values[: None if rule is None else (self._lead + cut) * self._step]
         moved = [_delay(each, self._lead) for each in hypotheses]
-        made = self._transcriber._make_transcript(Recording(None, samples), moved, self._decoder)
+        made = self._transcriber.make_transcript(Recording(None, samples), moved, self._decoder)
         previous = max((each.segments[-1].end for each in self._closed if each.segments), default=0.0)
         self._closed.append(_shift(made, self._first * self._frame_seconds, previous))
         begin = self._first + self._lead + cut  # the next search's first frame

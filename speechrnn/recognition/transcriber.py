@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechrnn.audio.blocks import open_blocks
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
@@ -270,26 +271,24 @@ class Transcriber(ABC):
         for source in sources:
             name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
             try:
-                is_checked = not isinstance(source, Waveform)
-                read = read_audio(
+                with open_blocks(
                     source,
-                    input_rate=sample_rate,
                     sample_rate=self.sample_rate,
                     channel=channel,
-                    check_levels=is_checked,
-                )
-                blocks = iter([read.samples])
-                samples: list[np.ndarray] = []
-                while sum(map(len, samples)) <= most and (block := next(blocks, None)) is not None:
-                    samples.append(block)
-                whole = samples[0] if len(samples) == 1 else np.concatenate(samples)
-                self.check_length(Waveform(whole, self.sample_rate), name=name or "recording")
-                if len(whole) <= most and not config.vad_filter:
-                    yield Recording(name, whole)
-                    continue
-                from speechrnn.recognition.longform import cut_recording
+                    input_rate=sample_rate,
+                    check_levels=not isinstance(source, Waveform),
+                ) as opened:
+                    samples: list[np.ndarray] = []
+                    while sum(map(len, samples)) <= most and (block := next(opened.samples, None)) is not None:
+                        samples.append(block)
+                    whole = samples[0] if len(samples) == 1 else np.concatenate(samples)
+                    self.check_length(Waveform(whole, self.sample_rate), name=name or "recording")
+                    if len(whole) <= most and not config.vad_filter:
+                        yield Recording(name, whole)
+                        continue
+                    from speechrnn.recognition.longform import cut_recording
 
-                yield from cut_recording(self, name, chain([whole], blocks), config, nbest=nbest)
+                    yield from cut_recording(self, name, chain([whole], opened), config, nbest=nbest)
             except SpeechRNNError as error:
                 yield Failure(source, error)
 
