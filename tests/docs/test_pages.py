@@ -328,7 +328,6 @@ trainer: {max_epochs: 2}
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", [README, *DOCS], ids=name_page)
 def test_examples_run(page, quickstart, shell, tmp_path):
     examples = [each for each in find_examples(read(page), name_page(page)) if each.language in ("sh", "python")]

@@ -97,7 +97,6 @@ def test_a_failing_cell_is_named(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT_SECONDS)
-@pytest.mark.xdist_group("tutorials")
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_runs(path, tmp_path, tmp_path_factory, monkeypatch):
     shell = make_shell(tmp_path_factory.mktemp("bin"))

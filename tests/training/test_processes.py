@@ -25,7 +25,7 @@ from speechrnn.training.optimization import EpochTotals
 from speechrnn.training.train import _train, resume, train
 from speechrnn.training.validation import Validation
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {
     **TONE_SETTINGS,
     "trainer.max_epochs": 2,
