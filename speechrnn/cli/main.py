@@ -31,6 +31,7 @@ COMMANDS = (
     "finetune",
     "adapt",
     "transcribe",
+    "listen",
     "evaluate",
     "align",
     "inspect",

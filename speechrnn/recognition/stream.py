@@ -48,9 +48,11 @@ class PartialTranscript(Transcript):
 
     Attributes:
         stable: The beginning of the text that later audio does not change.
+        num_closed: Number of segments that are closed; the words after them are those of the open segment.
     """
 
     stable: str = ""
+    num_closed: int = 0
 
     @property
     def unstable(self) -> str:
@@ -124,12 +126,13 @@ class Stream:
     def partial(self) -> PartialTranscript:
         """The text so far."""
         if self._final is not None:
-            return PartialTranscript(**vars(self._final), stable=self._final.text)
+            whole = self._final
+            return PartialTranscript(**vars(whole), stable=whole.text, num_closed=len(whole.segments))
         if self._shown is None:
             self._shown = self._find_words()
         stable, unstable = self._shown
         segments = [segment for each in self._closed for segment in each.segments]
-        known = [each.text for each in self._closed if each.text]
+        num_closed, known = len(segments), [each.text for each in self._closed if each.text]
         if words := (*stable, *unstable):
             segments.append(Segment(words[0].start, words[-1].end, _join(words), words))
         return PartialTranscript(
@@ -140,6 +143,7 @@ class Stream:
             model=self._transcriber.name,
             rejected=" ".join(each.rejected for each in self._closed if each.rejected),
             stable=" ".join([*known, *(word.text for word in stable)]),
+            num_closed=num_closed,
         )
 
     def final(self) -> Transcript:
