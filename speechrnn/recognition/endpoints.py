@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from speechrnn.settings import Settings, bounded
 from speechrnn.types import BLANK_ID
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Rule = Literal["silence", "pause", "longest"]
 
