@@ -143,10 +143,10 @@ def _open_source(args: argparse.Namespace) -> Iterator[tuple[int, Callable[[], I
     if args.file is not None:
         if args.input is not None:
             raise ConfigError("--input: cannot be combined with --file; give one of them")
-        from speechrnn.audio.files import read_audio
+        from speechrnn.audio.blocks import open_blocks
 
-        waveform = read_audio(args.file, channel=args.channel)
-        yield waveform.sample_rate, lambda: _play(waveform.samples, waveform.sample_rate, args.speed)
+        with open_blocks(args.file, channel=args.channel, block_seconds=PLAYED_SECONDS) as blocks:
+            yield blocks.sample_rate, lambda: _play(blocks, blocks.sample_rate, args.speed)
         return
     from speechrnn.audio.microphone import find_microphone, open_microphone
 
@@ -165,15 +165,13 @@ def _report_overflow(count: int) -> None:
     logger.warning("the microphone overflowed %s: audio was lost", times, extra={"is_incomplete": True})
 
 
-def _play(samples: np.ndarray, sample_rate: int, speed: float) -> Iterator[np.ndarray]:
-    """Give samples in pieces, each when its last one has been played."""
-    size = max(1, round(PLAYED_SECONDS * sample_rate))
-    begin = time.monotonic()
-    for start in range(0, len(samples), size):
-        piece = samples[start : start + size]
-        due = begin + (start + len(piece)) / sample_rate / speed if speed else 0.0
+def _play(blocks: Iterable[np.ndarray], sample_rate: int, speed: float) -> Iterator[np.ndarray]:
+    """Give each block when it has been played."""
+    due = time.monotonic()
+    for block in blocks:
+        due += len(block) / sample_rate / speed if speed else 0.0
         time.sleep(max(0.0, due - time.monotonic()))
-        yield piece
+        yield block
 
 
 @contextmanager
