@@ -75,7 +75,7 @@ def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpu
 
 def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: str, *names: str) -> None:
     """Declare fields of a configuration dataclass, by default all, as options in a group; docstrings are their help."""
-    meanings = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w|\n\n)", inspect.getdoc(config) or "", re.M | re.S)
+    meanings = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w|\n\n|\Z)", inspect.getdoc(config) or "", re.M | re.S)
     for name, hint in get_type_hints(config).items():
         if name.startswith("_") or (names and name not in names):
             continue

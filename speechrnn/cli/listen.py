@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechrnn.atomic_io import write_atomic
 from speechrnn.cli import arguments
 from speechrnn.errors import AudioError, ConfigError
+from speechrnn.recognition.decoders import DecodingConfig
 from speechrnn.recognition.endpoints import EndpointConfig
 from speechrnn.recognition.transcript import FORMATS, Transcript
 
@@ -58,27 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="txt",
         help=f"{', '.join(FORMATS)}: of FILE, or printed at the end (default: txt, a line for each segment at once)",
     )
-    _add_endpoint_arguments(parser)
+    arguments.add_config_arguments(parser, EndpointConfig, "endpoints")
     arguments.add_model_argument(parser, "--device", "--speaker", count="optional")
-    arguments.add_decoding_arguments(parser)
-
-
-def _add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    group = arguments.add_group(parser, "endpoints")
-    about = {
-        "silence_seconds": "silence that ends a segment in which nothing need have been said",
-        "pause_seconds": "silence that ends a segment with words",
-        "longest_seconds": "longest segment; its last word goes to the next one",
-        "blank_threshold": "least posterior of the blank in silence",
-    }
-    for option in fields(EndpointConfig):
-        never = "; 0: no limit" if option.name.endswith("_seconds") else ""
-        group.add_argument(
-            f"--{option.name.replace('_', '-')}",
-            type=float,
-            metavar="S" if never else "P",
-            help=f"{about[option.name]} (default: {option.default:g}{never})",
-        )
+    arguments.add_config_arguments(parser, DecodingConfig, "decoding")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -89,7 +71,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError("no model: give -m M, or set SPEECHRNN_MODEL")
     if not 0 <= args.speed < float("inf"):
         raise ConfigError(f"--speed {args.speed:g}: expected 0 or more")
-    decoding, endpoints = arguments.read_decoding(args), _read_endpoints(args)
+    decoding = arguments.read_config(args, DecodingConfig)
+    endpoints = EndpointConfig(**arguments.read_config(args, EndpointConfig))
     with _open_source(args) as (sample_rate, chunks):
         from speechrnn.recognition.recognizer import load
 
@@ -124,17 +107,6 @@ def _print_devices() -> int:
         name = arguments.escape_controls(each.name, is_column=True)
         arguments.print_text(f"{each.index}\t{name}\t{each.sample_rate} Hz{default}")
     return 0
-
-
-def _read_endpoints(args: argparse.Namespace) -> EndpointConfig:
-    given = {option.name: getattr(args, option.name) for option in fields(EndpointConfig)}
-    given = {name: value for name, value in given.items() if value is not None}
-    never = {name: None for name, value in given.items() if value == 0 and name.endswith("_seconds")}
-    try:
-        return EndpointConfig(**{**given, **never})
-    except ConfigError as error:
-        named = re.sub(r"endpoints\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), str(error))
-        raise ConfigError(named) from None
 
 
 @contextmanager

@@ -20,23 +20,23 @@ Rule = Literal["silence", "pause", "longest"]
 
 
 @dataclass(frozen=True)
-class EndpointConfig(Settings, section="endpoints"):
+class EndpointConfig(Settings):
     """When a stream closes a segment.
 
-    A frame is silent if the blank's posterior is at least `blank_threshold`. CTC networks emit tokens in short peaks
-    and blanks between them, so that silence counts from the last peak, not from the end of the sound.
+    The durations are sherpa-onnx's three rules in their order. A frame is silent if the blank's posterior is at least
+    `blank_threshold`. CTC networks emit tokens in short peaks and blanks between them, so that silence counts from the
+    last peak, not from the end of the sound.
 
     Attributes:
-        silence_seconds: Silence after which a segment ends, whether or not anything was said in it (sherpa-onnx's
-            rule 1); None: never.
-        pause_seconds: Silence after which a segment with words ends (rule 2); None: never.
-        longest_seconds: Longest segment (rule 3): its last word goes to the next one; None: no limit.
-        blank_threshold: Least posterior of the blank in a silent frame.
+        silence_seconds: silence that ends a segment, whether or not anything was said in it (default: 2.4; 0: never)
+        pause_seconds: silence that ends a segment with words (default: 1.2; 0: never)
+        longest_seconds: longest segment; its last word goes to the next one (default: 20; 0: no limit)
+        blank_threshold: least posterior of the blank in a silent frame (default: 0.8)
     """
 
-    silence_seconds: float | None = bounded(2.4, 0, 3600, open="low", unit="seconds")
-    pause_seconds: float | None = bounded(1.2, 0, 3600, open="low", unit="seconds")
-    longest_seconds: float | None = bounded(20.0, 0, 86400, open="low", unit="seconds")
+    silence_seconds: float = bounded(2.4, 0, 3600, unit="seconds")
+    pause_seconds: float = bounded(1.2, 0, 3600, unit="seconds")
+    longest_seconds: float = bounded(20.0, 0, 86400, unit="seconds")
     blank_threshold: float = bounded(0.8, 0, 1, open="low")
 
 
@@ -51,7 +51,7 @@ class EndpointDetector:
     def __init__(self, config: EndpointConfig, seconds_per_frame: float) -> None:
         self._least_blank = math.log(config.blank_threshold) - 1e-6
         self._frames = {
-            name: math.inf if seconds is None else math.ceil(seconds / seconds_per_frame - 1e-6)
+            name: math.ceil(seconds / seconds_per_frame - 1e-6) if seconds else math.inf
             for name, seconds in vars(config).items()
             if name.endswith("_seconds")
         }

@@ -289,7 +289,7 @@ def test_rejected_segments_are_named(words_model):
 
 
 def test_silence_is_what_the_blank_threshold_says():
-    config = EndpointConfig(silence_seconds=None, pause_seconds=0.3, longest_seconds=None, blank_threshold=0.6)
+    config = EndpointConfig(silence_seconds=0.0, pause_seconds=0.3, longest_seconds=0.0, blank_threshold=0.6)
     rows = np.log(np.array([[0.1, 0.9], [0.61, 0.39], [0.59, 0.41], [0.6, 0.4], [0.7, 0.3], [0.7, 0.3], [0.7, 0.3]]))
     detector = EndpointDetector(config, 0.1)
     assert detector.find(rows.astype(np.float32)) == (6, "pause")
@@ -356,5 +356,5 @@ def test_models_that_need_the_whole_recording_are_refused(tiny_model, recognizer
         Recognizer(tiny_model, device="cpu").stream()
     with pytest.raises(ConfigError, match=r"^stream: several models together need the whole recording; give one"):
         Ensemble([recognizer, recognizer]).stream()
-    with pytest.raises(ConfigError, match=r"^endpoints.pause_seconds"):
-        EndpointConfig(pause_seconds=0)
+    with pytest.raises(ConfigError, match=r"^pause_seconds"):
+        EndpointConfig(pause_seconds=-1.0)
