@@ -299,6 +299,9 @@ def make_reader_files(folder: Path) -> None:
     samples, rate = soundfile.read(ROOT / "data" / "samples" / "command-3.flac")
     for name in ("talk.flac", "interview.mp3", "chapter.mp3", "clip.wav", "memo.wav", "anna-1.wav", "anna-2.wav"):
         soundfile.write(folder / name, samples, rate)
+    (folder / "calls").mkdir()
+    shutil.copy(folder / "clip.wav", folder / "calls")
+    soundfile.write(folder / "meeting.flac", np.tile(samples, 30), rate)  # longer than a piece
     (folder / "chapter.txt").write_text("set a timer for seven minutes", encoding="utf-8")
 
 
