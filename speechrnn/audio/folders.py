@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.errors import AudioError
@@ -79,8 +80,24 @@ class Workload:
         self._sizes = {path: os.path.getsize(path) if os.path.isfile(path) else 0 for path in paths}
         self._left: dict[str, int] = defaultdict(int)
         self._done: dict[str, tuple[int, float]] = {}  # bytes and seconds, by ending
+        self._begun: dict[str, float] = {}  # seconds according to the header
         for path, size in self._sizes.items():
             self._left[_find_ending(path)] += size
+
+    def advance(self, path: str, seconds: float) -> tuple[float, float]:
+        """Count a part of a recording.
+
+        Args:
+            path: The recording.
+            seconds: How much of it is done.
+
+        Returns:
+            As :meth:`finish`.
+        """
+        if path not in self._begun:
+            self._begun = {path: _read_seconds(path)}
+        done, total = self._count(without=self._sizes.get(path, 0), ending=_find_ending(path))
+        return done + seconds, total + max(seconds, self._begun[path])
 
     def finish(self, path: str, seconds: float | None = None) -> tuple[float, float]:
         """Count a recording as done, with its duration, or without as failed.
@@ -93,10 +110,24 @@ class Workload:
         if seconds is not None:
             earlier_size, earlier_seconds = self._done.get(ending, (0, 0.0))
             self._done[ending] = earlier_size + size, earlier_seconds + seconds
+        return self._count()
+
+    def _count(self, *, without: int = 0, ending: str = "") -> tuple[float, float]:
+        """Seconds done, and of all but for bytes of a file in work."""
         sizes, durations = (sum(each) for each in zip((0, 0.0), *self._done.values(), strict=True))
         mean = durations / sizes if sizes else 1.0
-        known = {ending: done / size for ending, (size, done) in self._done.items() if size}
-        return durations, durations + sum(left * known.get(ending, mean) for ending, left in self._left.items())
+        known = {each: done / size for each, (size, done) in self._done.items() if size}
+        left = {each: size - (without if each == ending else 0) for each, size in self._left.items()}
+        return durations, durations + sum(size * known.get(each, mean) for each, size in left.items())
+
+
+def _read_seconds(path: str) -> float:
+    """A recording's duration according to its header; 0 if it gives none."""
+    from speechrnn.audio.blocks import open_blocks
+
+    with suppress(AudioError), open_blocks(path, check_levels=False) as opened:
+        return opened.seconds or 0.0
+    return 0.0
 
 
 def _find_ending(path: str) -> str:

@@ -12,61 +12,18 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from speechrnn.audio.vad_options import INSTALL, MISSING, VadOptions, has_vad
 from speechrnn.errors import ConfigError
-from speechrnn.settings import Settings, bounded
 
 _WINDOWS = {8000: 256, 16000: 512}  # samples in a window, by the rates that the network takes
 _CONTEXT = {8000: 32, 16000: 64}  # samples before a window that the network sees too
 _ANY_RATE = "silero_vad.onnx"
 _SEQUENCE = "silero_vad_16k_sequence.onnx"  # many windows per call; the same numbers, 2.5 times as fast
-_INSTALL = "pip install 'speechrnn[vad]'"
-MISSING = f"voice activity needs the packages onnxruntime and silero-vad; {_INSTALL}"
-
-
-@dataclass(frozen=True)
-class VadOptions(Settings, section="vad"):
-    """How speech is told from other sound; names as in faster-whisper.
-
-    Attributes:
-        threshold: Probability of speech from which a window of 32 ms begins speech. silero-vad's default.
-        neg_threshold: Probability below which a window may end it; None: ``threshold`` − 0.15, at least 0.01.
-        min_speech_duration_ms: Shorter speech is not taken for speech, in milliseconds. silero-vad's default.
-        max_speech_duration_s: Longer speech is cut at its longest silence, in seconds; None: only as long as a piece
-            may be.
-        min_silence_duration_ms: Silence that separates two stretches of speech, in milliseconds. sherpa-onnx's default.
-        speech_pad_ms: Added before and after speech, at most half of the silence there, in milliseconds.
-            faster-whisper's default.
-    """
-
-    threshold: float = bounded(0.5, 0, 1, open="both")
-    neg_threshold: float | None = bounded(None, 0, 1, open="both")
-    min_speech_duration_ms: float = bounded(250, 0, 60_000, unit="milliseconds")
-    max_speech_duration_s: float | None = bounded(None, 1, 3600, unit="seconds")
-    min_silence_duration_ms: float = bounded(500, 0, 60_000, unit="milliseconds")
-    speech_pad_ms: float = bounded(400, 0, 10_000, unit="milliseconds")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.neg_threshold is not None and self.neg_threshold > self.threshold:
-            raise ConfigError(
-                f"vad.neg_threshold: expected at most the threshold, {self.threshold:g}, got {self.neg_threshold:g}"
-            )
-
-    @property
-    def exit_threshold(self) -> float:
-        """Probability below which a window may end speech."""
-        return max(self.threshold - 0.15, 0.01) if self.neg_threshold is None else self.neg_threshold
-
-
-def has_vad() -> bool:
-    """Return whether voice activity can be detected: the extra ``vad`` is installed."""
-    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "silero_vad"))
 
 
 class SpeechDetector:
@@ -273,7 +230,7 @@ def _find_weights() -> Path:
     for folder in spec.submodule_search_locations or ():
         if (Path(folder) / "data" / _ANY_RATE).is_file():
             return Path(folder) / "data"
-    raise ConfigError(f"silero-vad is installed without its weights, data/{_ANY_RATE}; install it again: {_INSTALL}")
+    raise ConfigError(f"silero-vad is installed without its weights, data/{_ANY_RATE}; install it again: {INSTALL}")
 
 
 def _open_network(path: Path) -> Any:

@@ -17,7 +17,7 @@ from speechrnn.atomic_io import read_text
 from speechrnn.errors import ConfigError
 from speechrnn.recognition.decoders import DEFAULT_HOTWORD_BONUS, OLD_NAMES, DecodingConfig
 
-_METAVARS = {"decoder": "NAME", "hotwords": "LIST", str: "FILE", int: "N", float: "X"}
+_METAVARS = {"decoder": "NAME", "cut": "NAME", "hotwords": "LIST", str: "FILE", int: "N", float: "X"}
 _SHARED: dict[str, dict[str, Any]] = {
     "--device": {"default": "auto", "metavar": "NAME", "help": "auto (default), cpu, cuda, cuda:1 …"},
     "--batch-seconds": {
@@ -73,24 +73,28 @@ def add_corpus_argument(parser: argparse.ArgumentParser, meaning: str = "a corpu
     )
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: str, *names: str) -> None:
+def add_config_arguments(
+    parser: argparse.ArgumentParser, config: type, title: str, *names: str, prefix: str = ""
+) -> None:
     """Declare fields of a configuration dataclass, by default all, as options in a group; docstrings are their help."""
     meanings = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w|\n\n|\Z)", inspect.getdoc(config) or "", re.M | re.S)
     for name, hint in get_type_hints(config).items():
         if name.startswith("_") or (names and name not in names):
             continue
         kind = next((each for each in (int, float) if each is hint or each in get_args(hint)), str)
-        about: dict[str, Any] = {"dest": name, "type": kind, "metavar": _METAVARS.get(name) or _METAVARS[kind]}
+        about: dict[str, Any] = {"dest": prefix + name, "type": kind, "metavar": _METAVARS.get(name) or _METAVARS[kind]}
         if hint is bool:
-            about = {"dest": name, "action": "store_true", "default": None}
+            about = {"dest": prefix + name, "action": "store_true", "default": None}
         is_language = config is DecodingConfig and name.startswith(("language", "word_", "hot"))
         group = add_group(parser, "language model" if is_language else title)
-        group.add_argument(f"--{name.replace('_', '-')}", help=" ".join(dict(meanings)[name].split()), **about)
+        group.add_argument(
+            f"--{(prefix + name).replace('_', '-')}", help=" ".join(dict(meanings)[name].split()), **about
+        )
         for old in (old for old, new in OLD_NAMES.items() if new == name):
             group.add_argument(f"--{old.replace('_', '-')}", help=argparse.SUPPRESS, **about)
 
 
-def read_config(args: argparse.Namespace, config: type) -> dict[str, Any]:
+def read_config(args: argparse.Namespace, config: type, *, prefix: str = "") -> dict[str, Any]:
     """The given options of :func:`add_config_arguments`, checked, with the content of their files.
 
     Raises:
@@ -99,13 +103,14 @@ def read_config(args: argparse.Namespace, config: type) -> dict[str, Any]:
     given = {
         option.name: _READERS[option.name](value) if option.name in _READERS else value
         for option in fields(config)
-        if (value := getattr(args, option.name, None)) is not None
+        if (value := getattr(args, prefix + option.name, None)) is not None
     }
     try:
-        config(**given)
+        if given:
+            config(**given)
     except ConfigError as error:
         name, colon, reason = str(error).partition(":")
-        raise ConfigError(f"--{name.replace('_', '-')}{colon}{reason}") from None
+        raise ConfigError(f"--{name.replace('_', '-').replace('.', '-')}{colon}{reason}") from None
     return given
 
 

@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from speechrnn.audio.vad_options import VadOptions
 from speechrnn.cli import arguments
 from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.recognition.cutting import CutConfig
 from speechrnn.recognition.decoders import DecodingConfig
 from speechrnn.recognition.subtitles import SubtitleOptions
 from speechrnn.recognition.transcript import FORMATS, SUBTITLE_FORMATS
@@ -26,8 +29,8 @@ EXAMPLE = "speechrnn transcribe talk.flac interview.mp3 -m runs/fsdd/model -f sr
 STANDARD_INPUT = "-"
 # Formats of which several recordings can be printed one after the other.
 _JOINABLE_FORMATS = ("txt", "json", "ctm")
-_SETTINGS = ("channel", "speaker", "consecutive")
-"""Options, besides those of decoding and subtitles, that transcripts depend on."""
+_OPTIONS = {"channel": "channels", "are_consecutive": "consecutive"}
+"""Options whose names differ from those of their keyword arguments."""
 
 logger = logging.getLogger("speechrnn")
 
@@ -37,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "recordings (wav, flac, ogg, opus, mp3 …), folders of recordings, or - for standard input"
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help=what)
     parser.usage = "%(prog)s AUDIO|FOLDER|- … -m M [options]"
-    audio = arguments.add_group(parser, "audio", "--channel")
+    audio = arguments.add_group(parser, "audio")
+    channels: dict[str, Any] = {"dest": "channels", "type": _read_channels, "metavar": "WHICH"}
+    what = "mix: the mean of all (default); separate: each by itself, a speaker each; or the number of one, from 0"
+    audio.add_argument("--channels", help=what, **channels)
+    audio.add_argument("--channel", help=argparse.SUPPRESS, **channels)
+    named = "names of the speakers of separate channels, with commas (default: Channel 1,Channel 2)"
+    audio.add_argument("--speaker-names", metavar="NAMES", help=named)
     audio.add_argument("--recursive", action="store_true", help="search sub-folders of folders too")
     audio.add_argument(
         "--consecutive",
@@ -59,19 +68,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="continue an interrupted run into DIR: skip recordings whose files are complete",
     )
     arguments.add_config_arguments(parser, SubtitleOptions, "subtitles")
+    cutting = ("max_seconds", "cut", "context_seconds", "vad_filter")
+    arguments.add_config_arguments(parser, CutConfig, "long recordings", *cutting)
+    arguments.add_config_arguments(parser, VadOptions, "long recordings", prefix="vad_")
     arguments.add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
     arguments.add_config_arguments(parser, DecodingConfig, "decoding")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
-    decoding = arguments.read_config(args, DecodingConfig)
+    options = _read_options(args)
     subtitles = SubtitleOptions(**arguments.read_config(args, SubtitleOptions))
     has_several = len(args.audio) > 1 or any(map(os.path.isdir, args.audio))
     if args.output is None and (args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS)):
         raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
     failed: list[str] = []
-    advance: Callable[[str, float | None], None] | None = None
+    advance: Callable[..., None] | None = None
 
     def report(source: Any, error: SpeechRNNError) -> None:
         failed.append(source if isinstance(source, str) else STANDARD_INPUT)
@@ -79,22 +91,25 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if advance is not None:
             advance(failed[-1], None)
 
-    with ExitStack() as stack:
+    with ExitStack() as stack, ExitStack() as bars:
         paths, done, output = list(args.audio), 0, None
         if has_several or args.output is not None or args.resume:
-            paths, done, output = _plan(args, decoding, subtitles, report, stack)
+            paths, done, output = _plan(args, options, subtitles, report, stack)
         if paths:
             from speechrnn.recognition.recognizer import load
 
             recognizer = load(args.model, device=args.device)
-        if has_several and (args.output or not sys.stdout.isatty()):
-            advance = stack.enter_context(_show_progress(paths))
-        options = {"channel": args.channel, "speaker": args.speaker, "are_consecutive": args.consecutive, **decoding}
+        if sys.stderr.isatty() and (args.output or not (has_several and sys.stdout.isatty())):
+            advance = bars.enter_context(_show_progress(paths))
+            options["on_progress"] = partial(advance, is_done=False)
         sources = [_open_standard_input() if path == STANDARD_INPUT else path for path in paths]
-        batched = {"batch_seconds": args.batch_seconds, "on_error": report}
-        for transcript in recognizer.transcribe_many(sources, **batched, **options) if sources else ():
+        for transcript in recognizer.transcribe_many(sources, on_error=report, **options) if sources else ():
             path = transcript.audio or STANDARD_INPUT
             try:
+                if args.speaker_names:
+                    transcript = _name_speakers(transcript, args.speaker_names)
+                if not has_several:
+                    bars.close()
                 if output is not None:
                     output.write(path, transcript)
                 else:
@@ -103,14 +118,26 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
                 report(path, error)
             else:
                 done += 1
-                if advance is not None:
+                if advance is not None and has_several:
                     advance(path, transcript.seconds)
     return 0 if not failed else 1 if done else 2
 
 
+def _read_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``transcribe_many`` that are given."""
+    if args.speaker_names and args.channels != "separate":
+        raise ConfigError("--speaker-names: needs --channels separate")
+    options = {**arguments.read_config(args, DecodingConfig), **arguments.read_config(args, CutConfig)}
+    if vad := arguments.read_config(args, VadOptions, prefix="vad_"):
+        options["vad"] = VadOptions(**vad)
+    given = {"channel": args.channels, "speaker": args.speaker, "are_consecutive": args.consecutive or None}
+    options |= {name: value for name, value in given.items() if value is not None}
+    return {**options, "batch_seconds": args.batch_seconds}
+
+
 def _plan(
     args: argparse.Namespace,
-    decoding: dict[str, Any],
+    options: dict[str, Any],
     subtitles: SubtitleOptions,
     report: Callable[[str, SpeechRNNError], None],
     stack: ExitStack,
@@ -125,7 +152,7 @@ def _plan(
     if folder is None or not places:
         return list(places), 0, None
     formats = list(FORMATS) if args.format == "all" else [args.format]
-    settings = _describe_settings(args, decoding, subtitles)
+    settings = _describe_settings(args, options, subtitles)
     output = stack.enter_context(
         open_output(folder, formats=formats, settings=settings, is_resumed=args.resume, subtitles=subtitles)
     )
@@ -157,35 +184,60 @@ def _find_places(args: argparse.Namespace, report: Callable[[str, SpeechRNNError
     return places
 
 
-def _describe_settings(
-    args: argparse.Namespace, decoding: dict[str, Any], subtitles: SubtitleOptions
-) -> dict[str, Any]:
+def _describe_settings(args: argparse.Namespace, options: dict[str, Any], subtitles: SubtitleOptions) -> dict[str, Any]:
     """What the transcripts depend on, by the names of the options; those that are not given are left out."""
     from speechrnn.recognition.output_folder import describe_file, fingerprint_model
 
-    given = {name: getattr(args, name) for name in _SETTINGS}
     models = args.model if isinstance(args.model, list) else [args.model]
-    return {
-        **{name: value for name, value in given.items() if value is not None and value is not False},
-        **{name: value for name, value in vars(subtitles).items() if value != getattr(SubtitleOptions, name)},
-        **decoding,
-        **{name: [value, describe_file(value)] for name, value in decoding.items() if name == "language_model"},
-        "model": [fingerprint_model(model) for model in models],
-    }
+    settings = {_OPTIONS.get(name, name): value for name, value in options.items() if name != "batch_seconds"}
+    configs = {"": subtitles, **({"vad_": settings.pop("vad")} if "vad" in settings else {})}
+    for prefix, config in configs.items():
+        changed = {name: value for name, value in vars(config).items() if value != getattr(type(config), name)}
+        settings |= {prefix + name: value for name, value in changed.items()}
+    if (language_model := settings.get("language_model")) is not None:
+        settings["language_model"] = [language_model, describe_file(language_model)]
+    if args.speaker_names:
+        settings["speaker_names"] = args.speaker_names
+    return {**settings, "model": [fingerprint_model(model) for model in models]}
 
 
 @contextmanager
-def _show_progress(paths: list[str]) -> Iterator[Callable[[str, float | None], None]]:
-    """A progress bar of seconds of audio; yields a function of a recording and its duration, None if it failed."""
+def _show_progress(paths: list[str]) -> Iterator[Callable[..., None]]:
+    """A progress bar of seconds of audio, from the first news on.
+
+    Yields:
+        A function of a recording, its seconds, None if it failed, and ``is_done``.
+    """
     from speechrnn.audio.folders import Workload
 
     workload = Workload(paths)
-    with arguments.show_progress("transcribing") as advance:
-        yield lambda path, seconds: advance(*workload.finish(path, seconds))
+    with ExitStack() as stack:
+        bars: list[Callable[[float, float], None]] = []
+
+        def advance(path: str | None, seconds: float | None, *, is_done: bool = True) -> None:
+            if not bars:
+                bars.append(stack.enter_context(arguments.show_progress("transcribing")))
+            name = path or STANDARD_INPUT
+            bars[0](*(workload.finish(name, seconds) if is_done else workload.advance(name, seconds or 0.0)))
+
+        yield advance
+
+
+def _read_channels(text: str) -> str | int:
+    if text in ("mix", "separate"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected mix, separate or a number from 0, got {text!r}") from None
+
+
+def _name_speakers(transcript: Transcript, names: str) -> Transcript:
+    return transcript.rename_speakers(dict(zip(transcript.speakers, map(str.strip, names.split(",")), strict=False)))
 
 
 def _open_standard_input() -> BinaryIO:
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None:
         raise ConfigError("-: standard input is not a recording; pipe one in, as in speechrnn transcribe - < talk.wav")
     return sys.stdin.buffer
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from speechrnn.audio.vad import MISSING, VadOptions, has_vad
+from speechrnn.audio.vad_options import MISSING, VadOptions, has_vad
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.settings import Settings, bounded
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DEFAULT_MAX_SECONDS = 30.0
 
@@ -20,13 +21,14 @@ class CutConfig(Settings):
     """How recordings are cut.
 
     Attributes:
-        max_seconds: Recordings longer than this are cut into pieces of at most this length; None: none is cut.
-        cut: ``vad``: at pauses, found by voice activity (extra ``vad``); ``windows``: into overlapping windows, whose
-            log-probabilities are joined and decoded once; ``auto``: ``vad`` if it is installed, else ``windows``.
-        context_seconds: Audio on each side of a window that is computed, but not used; None: as measured for the model
-            (:func:`speechrnn.measure_context`), or 2 seconds.
-        vad_filter: Leave out what is not speech, of recordings of any length.
-        vad: Options of voice activity; None: the defaults.
+        max_seconds: longer recordings are cut into pieces of at most this length (default: 30; in Python None cuts
+            none)
+        cut: vad: at pauses, found by voice activity (extra vad); windows: into overlapping windows, whose
+            log-probabilities are joined and decoded once (default: vad if it is installed, else windows)
+        context_seconds: audio on each side of a window that is computed, but not used (default: as measured for the
+            model, or 2)
+        vad_filter: leave out pauses of a second and more, of recordings of any length
+        vad: options of voice activity
 
     Raises:
         ConfigError: An option has a wrong type or is out of range.

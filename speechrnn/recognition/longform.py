@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.audio.vad import SpeechDetector, VadOptions, find_longest_run, has_vad
+from speechrnn.audio.vad import SpeechDetector, find_longest_run
+from speechrnn.audio.vad_options import VadOptions, has_vad
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.cutting import CutConfig, End, Failure, Item, Piece, Recording
 from speechrnn.recognition.transcript import Segment, Transcript
@@ -450,6 +451,10 @@ class Assembly:
             recording = Recording(None, each.samples)
             self._append(self._transcriber.make_transcript(recording, hypotheses, self._decoder), each.start)
 
+    def count_seconds(self, piece: Piece) -> float:
+        """Return the end of a piece, in seconds."""
+        return (piece.start + len(piece.samples)) / self._rate
+
     def finish(self, end: End) -> Transcript:
         """Return the whole transcript."""
         self._decode(self._joiner.flush())
@@ -477,6 +482,7 @@ def assemble(
     pairs: Iterable[tuple[Item, Any]],
     make: Callable[[], Assembly],
     on_error: Callable[[Any, SpeechRNNError], None] | None,
+    on_progress: Callable[[str | None, float], None] | None = None,
 ) -> Iterator[Transcript]:
     """Transcripts of recordings from the results of their pieces, in order.
 
@@ -484,6 +490,7 @@ def assemble(
         pairs: Items and their results.
         make: Makes an empty assembly.
         on_error: Called with a source that failed and the error; without it the error is raised.
+        on_progress: Called after each piece with the recording's name and the seconds of it that are done.
     """
     assembly: Assembly | None = None
     for item, found in pairs:
@@ -493,6 +500,8 @@ def assemble(
         elif isinstance(item, Piece):
             assembly = assembly or make()
             assembly.add(item, found)
+            if on_progress is not None:
+                on_progress(item.name, assembly.count_seconds(item))
         elif isinstance(item, End):
             yield (assembly or make()).finish(item)
             assembly = None

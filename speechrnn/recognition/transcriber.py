@@ -18,6 +18,7 @@ from speechrnn.audio.blocks import open_blocks
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
+from speechrnn.recognition.channels import Channel, transcribe_channels
 from speechrnn.recognition.cutting import DEFAULT_MAX_SECONDS, CutConfig, Failure, Item, Piece, Recording
 from speechrnn.recognition.decoders import Decoder, DecodingConfig, make_beam_decoder, takes_decoding
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
@@ -26,7 +27,7 @@ from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource as Source
-    from speechrnn.audio.vad import VadOptions
+    from speechrnn.audio.vad_options import VadOptions
     from speechrnn.model_folder.speakers import SpeakerProfile
 
 DEFAULT_BATCH_SECONDS = 120.0
@@ -122,7 +123,7 @@ class Transcriber(ABC):
         audio: Source,
         *,
         sample_rate: int | None = None,
-        channel: int | None = None,
+        channel: int | Literal["mix", "separate"] | None = None,
         speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
         max_seconds: float | None = DEFAULT_MAX_SECONDS,
         cut: Literal["auto", "vad", "windows"] = "auto",
@@ -143,7 +144,8 @@ class Transcriber(ABC):
             audio: Path, encoded bytes, binary file object, :class:`~speechrnn.types.Waveform`, or numpy array or torch
                 tensor with its ``sample_rate``.
             sample_rate: Rate of an array or tensor, in Hz; files state their own.
-            channel: Channel to take, from 0; None: the mean of all.
+            channel: Channel to take, from 0; None or ``mix``: the mean of all; ``separate``: each by itself, as a
+                speaker each (:func:`~speechrnn.recognition.channels.transcribe_channels`).
             speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or the result of
                 :meth:`estimate_speaker` for other recordings.
             max_seconds: Longest recording that is not cut, and greatest length of a piece, 5 to 3600 s; None: cut none.
@@ -182,7 +184,7 @@ class Transcriber(ABC):
         sources: Iterable[Source],
         *,
         sample_rate: int | None = None,
-        channel: int | None = None,
+        channel: int | Literal["mix", "separate"] | None = None,
         speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
         max_seconds: float | None = DEFAULT_MAX_SECONDS,
         cut: Literal["auto", "vad", "windows"] = "auto",
@@ -192,6 +194,7 @@ class Transcriber(ABC):
         are_consecutive: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
+        on_progress: Callable[[str | None, float], None] | None = None,
         **decoding: Any,
     ) -> Iterator[Transcript]:
         """Transcribe recordings in batches of similar length, lazily and in order.
@@ -202,7 +205,7 @@ class Transcriber(ABC):
         Args:
             sources: Each as in :meth:`transcribe`. Some four batches are read ahead.
             sample_rate: Rate of arrays and tensors, in Hz.
-            channel: Channel to take, from 0; None: the mean of all.
+            channel: Channel to take, as in :meth:`transcribe`.
             speaker: Who speaks in all of them, as in :meth:`transcribe`.
             max_seconds: This and the following as in :meth:`transcribe`.
             cut: How long recordings are cut.
@@ -215,6 +218,8 @@ class Transcriber(ABC):
             batch_seconds: Most audio in a batch, padding included, in seconds; a longer recording goes alone.
             on_error: Called with a source that cannot be transcribed, and the error, at that source's turn; the source
                 is then left out. Without it the error is raised, after the transcripts of all sources before it.
+            on_progress: Called after each piece of a long recording with its name or path, None without, and the
+                seconds of it that are done.
             **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Yields:
@@ -224,12 +229,30 @@ class Transcriber(ABC):
             AudioError: A recording cannot be read or is too short, and there is no ``on_error``.
             ConfigError: An option is wrong or does not fit the model, or ``sources`` is one recording.
         """
+        check_is_list(sources, "transcribe_many takes several recordings, as a list; for one there is transcribe")
+        if channel == "separate":
+            return transcribe_channels(
+                self.transcribe_many,
+                sources,
+                sample_rate=sample_rate,
+                on_error=on_error,
+                on_progress=on_progress,
+                speaker=speaker,
+                max_seconds=max_seconds,
+                cut=cut,
+                context_seconds=context_seconds,
+                vad_filter=vad_filter,
+                vad=vad,
+                are_consecutive=are_consecutive,
+                batch_seconds=batch_seconds,
+                **decoding,
+            )
+        channel = None if channel == "mix" else channel
         decoder = self.choose_decoder(**decoding)
         profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker
         if not isinstance(batch_seconds, int | float) or not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds!r}")
         config = CutConfig(max_seconds, cut, context_seconds, vad_filter, vad)
-        check_is_list(sources, "transcribe_many takes several recordings, as a list; for one there is transcribe")
         if config != CutConfig():
             config.needs_vad()
         if are_consecutive or self.model.acoustic.encoder.config.output == "final_state":
@@ -241,7 +264,13 @@ class Transcriber(ABC):
             return self._transcribe_in_turn(items, decoder, profile, on_error)
         is_single = isinstance(sources, list | tuple) and len(sources) == 1
         return self._transcribe_items(
-            items, decoder, profile, is_single=is_single, batch_seconds=batch_seconds, on_error=on_error
+            items,
+            decoder,
+            profile,
+            is_single=is_single,
+            batch_seconds=batch_seconds,
+            on_error=on_error,
+            on_progress=on_progress,
         )
 
     def read(self, source: Source, *, sample_rate: int | None = None, channel: int | None = None) -> Waveform:
@@ -269,14 +298,15 @@ class Transcriber(ABC):
         """Recordings, the pieces of long ones, and failures."""
         most = math.inf if config.max_seconds is None else config.max_seconds * self.sample_rate
         for source in sources:
-            name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+            audio, number = (source.source, source.number) if isinstance(source, Channel) else (source, channel)
+            name = os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
             try:
                 with open_blocks(
-                    source,
+                    audio,
                     sample_rate=self.sample_rate,
-                    channel=channel,
+                    channel=number,
                     input_rate=sample_rate,
-                    check_levels=not isinstance(source, Waveform),
+                    check_levels=not isinstance(audio, Waveform),
                 ) as opened:
                     samples: list[np.ndarray] = []
                     while sum(map(len, samples)) <= most and (block := next(opened.samples, None)) is not None:
@@ -301,6 +331,7 @@ class Transcriber(ABC):
         is_single: bool,
         batch_seconds: float,
         on_error: Callable[[Any, SpeechRNNError], None] | None,
+        on_progress: Callable[[str | None, float], None] | None,
     ) -> Iterator[Transcript]:
         """Transcribe in batches; a single short recording without the machinery for many."""
         first = list(islice(items, 1)) if is_single else []
@@ -315,7 +346,7 @@ class Transcriber(ABC):
             lambda batch: self._transcribe_batch(batch, decoder, profile),
             most_samples=batch_seconds * self.sample_rate,
         )
-        yield from assemble(pairs, lambda: Assembly(self, decoder), on_error)
+        yield from assemble(pairs, lambda: Assembly(self, decoder), on_error, on_progress)
 
     def _transcribe_batch(self, batch: Sequence[Recording], decoder: Decoder, profile: Any) -> list[Any]:
         """The transcript of each, but of a window the log-probabilities of its used frames, of each model, (T', V)."""

@@ -1,6 +1,8 @@
 import os
 
+import numpy as np
 import pytest
+import soundfile
 
 from speechrnn.audio.folders import Workload, find_recordings
 from speechrnn.errors import AudioError
@@ -87,3 +89,15 @@ def test_the_amount_of_audio_is_estimated_from_sizes_by_ending(tmp_path):
     assert workload.finish(paths["a.mp3"], 2.0) == (3.0, pytest.approx(3.0 + 2.0 + 6.0))
     assert workload.finish(paths["b.mp3"], 6.0) == (9.0, pytest.approx(9.0 + 2.0))
     assert workload.finish(paths["b.wav"]) == (9.0, 9.0)
+
+
+def test_a_recording_in_work_counts_by_its_header(tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")]
+    for path, seconds in zip(paths, (1, 4, 2), strict=True):
+        soundfile.write(path, np.zeros(8000 * seconds), 8000)
+    workload = Workload(paths)
+    assert workload.finish(paths[0], 1.0) == (1.0, pytest.approx(7.0, rel=0.01))
+    assert workload.advance(paths[1], 1.5) == (2.5, pytest.approx(7.0, rel=0.01))
+    assert workload.advance(paths[1], 4.0) == (5.0, pytest.approx(7.0, rel=0.01))
+    assert workload.finish(paths[1], 4.0) == (5.0, pytest.approx(7.0, rel=0.01))
+    assert workload.advance("-", 3.0) == (8.0, pytest.approx(10.0, rel=0.01))

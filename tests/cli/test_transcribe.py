@@ -134,7 +134,7 @@ def test_a_recording_that_is_too_short_is_one_line(capsys, transcribe, tmp_path)
     [
         (["-f", "doc"], "argument -f/--format: invalid choice: 'doc'"),
         (["--channel", "1"], "a.wav: no channel 1; it has 1, counted from 0"),
-        (["--channel", "left"], "argument --channel: invalid int value: 'left'"),
+        (["--channel", "left"], "argument --channel: expected mix, separate or a number from 0, got 'left'"),
         (["--decoder", "psychic"], "--decoder: expected one of greedy, beam, lexicon or null, got 'psychic'"),
         (["--decoder", "lexicon"], "--decoder: lexicon needs words or sentences to choose from"),
         (["--decoder", "lexicon", "--words", "gone.txt"], "--words gone.txt: no such file; expected a text file"),

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -92,7 +93,8 @@ def test_a_recording_that_failed_is_tried_again(capsys, transcribe, calls, make_
     ("arguments", "message"),
     [
         (["--decoder", "beam"], "was written with other --decoder; leave out --resume to start again, or choose"),
-        (["--channel", "0"], "was written with other --channel;"),
+        (["--channel", "0"], "was written with other --channels;"),
+        (["--vad-threshold", "0.6", "--max-seconds", "20"], "was written with other --max-seconds, --vad-threshold;"),
         (["--max-line-width", "30"], "was written with other --max-line-width;"),
     ],
 )
@@ -109,6 +111,9 @@ def test_other_options_than_before_are_refused(capsys, transcribe, calls, tmp_pa
         (["--resume"], "--resume: needs -o DIR"),
         (["-o", "out", "--resume", "--consecutive"], "--resume: cannot follow --consecutive"),
         (["-f", "srt"], "-f srt: needs a folder for several files; add -o DIR"),
+        (["--speaker-names", "Ann,Ben"], "--speaker-names: needs --channels separate"),
+        (["--vad-threshold", "1"], "--vad-threshold: expected a number in (0, 1), got 1.0"),
+        (["--max-seconds", "1"], "--max-seconds: expected a number of seconds in [5, 3600] or null, got 1.0"),
         (["--max-line-width", "0"], "--max-line-width: expected a whole number in [1, 10000], got 0"),
     ],
 )
@@ -166,6 +171,35 @@ def test_standard_input_is_read(capsys, transcribe, calls, recognizer, tmp_path,
 def test_subtitles_are_printed_with_their_options(capsys, transcribe, calls):
     assert transcribe(calls / "a.wav", "-f", "srt", "--max-words-per-line", "1", "--highlight-words") == 0
     assert "\n<u>" in capsys.readouterr().out
+
+
+def test_separate_channels_are_speakers(capsys, transcribe, calls, make_recording, tmp_path):
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.stack([make_recording(1.0, seed=seed) for seed in range(2)], axis=1), 8000)
+    assert transcribe(path, "--channels", "separate", "--speaker-names", "Ann, Ben") == 0
+    assert {line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()} == {"Ann", "Ben"}
+    assert transcribe(calls, "--channels", "separate") == 0
+    messages = capsys.readouterr().err.splitlines()
+    assert messages == [f"speechrnn: warning: {calls / 'a.wav'}: one channel; such recordings have no speakers"]
+
+
+def test_a_long_recording_shows_its_progress(capsys, transcribe, make_recording, tmp_path, monkeypatch):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, make_recording(15.0), 8000)
+    seen = []
+
+    @contextmanager
+    def record(name):
+        yield lambda done, total: seen.append((done, total))
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("speechrnn.cli.arguments.show_progress", record)
+    assert transcribe(path, "--max-seconds", "5", "--cut", "windows") == 0
+    assert len(seen) > 2
+    assert [total for _, total in seen] == [15.0] * len(seen)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1][0] == 15.0
+    capsys.readouterr()
 
 
 KILLED = """
