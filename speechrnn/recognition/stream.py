@@ -40,7 +40,7 @@ class Acoustics(Protocol):
         """The remaining log-probabilities, (T', V)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PartialTranscript(Transcript):
     """The text of a stream so far.
 

@@ -73,7 +73,8 @@ class Transcript:
 
     def __repr__(self) -> str:
         speakers = f", {len(self.speakers)} speakers" if self.speakers else ""
-        return f"<Transcript {_SHORT.repr(self.text)}, {len(self.words)} words, {self.seconds:.2f} s{speakers}>"
+        text, count = _SHORT.repr(self.text), len(self.words)
+        return f"<{type(self).__name__} {text}, {count} words, {self.seconds:.2f} s{speakers}>"
 
     def _repr_html_(self) -> str:
         from speechrnn.recognition.notebook import to_html

@@ -10,6 +10,7 @@ import speechrnn
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.recognition.stream import PartialTranscript
 from speechrnn.recognition.transcript import Segment, Transcript, Word
 
 
@@ -89,11 +90,12 @@ def test_repr_of_a_recognizer_is_short(recognizer, tiny_model):
     assert repr(Recognizer(tiny_model, device="cpu")) == f"<Recognizer unnamed, gru, {parameters} parameters, 8000 Hz>"
 
 
-def test_repr_of_a_transcript_is_short():
+@pytest.mark.parametrize("kind", [Transcript, PartialTranscript])
+def test_repr_of_a_transcript_is_short(kind):
     words = tuple(Word("word", float(number), number + 0.5, 0.9) for number in range(1000))
     text = " ".join(word.text for word in words)
-    shown = repr(Transcript(text, (Segment(0.0, 999.5, text, words),), 1000.0))
-    assert shown.startswith("<Transcript 'word word")
+    shown = repr(kind(text, (Segment(0.0, 999.5, text, words),), 1000.0))
+    assert shown.startswith(f"<{kind.__name__} 'word word")
     assert shown.endswith("', 1000 words, 1000.00 s>")
     assert len(shown) < 120
 
