@@ -288,6 +288,22 @@ def test_rejected_segments_are_named(words_model):
     assert (final.text, final.rejected) == (name_words(words_model, "1"), name_words(words_model, "2"))
 
 
+def test_words_of_two_segments_do_not_overlap(words_model):
+    sound = np.tile(np.float32([0.1, -0.1]), 15_000)
+    sound[28_000:] = 0.0  # contrast, so that words extend over the sound around their peaks
+    _, final, _ = stream_script(words_model, "1" * 30, sound=sound, endpoints=RULES)
+    first, second = final.words
+    assert first.end == second.start == 3.0
+
+
+def test_a_pause_ends_a_segment_with_words_only(words_model):
+    detector = EndpointDetector(RULES, 0.125)
+    rows = Scripted([0] * 7 + [1] + [0] * 9, len(words_model.tokens)).rows.numpy()
+    assert detector.find(rows) == (12, "pause")
+    detector.reset()
+    assert detector.find(rows[8:]) == (8, "silence")
+
+
 def test_silence_is_what_the_blank_threshold_says():
     config = EndpointConfig(silence_seconds=0.0, pause_seconds=0.3, longest_seconds=0.0, blank_threshold=0.6)
     rows = np.log(np.array([[0.1, 0.9], [0.61, 0.39], [0.59, 0.41], [0.6, 0.4], [0.7, 0.3], [0.7, 0.3], [0.7, 0.3]]))
