@@ -302,6 +302,7 @@ def make_reader_files(folder: Path) -> None:
     (folder / "calls").mkdir()
     shutil.copy(folder / "clip.wav", folder / "calls")
     soundfile.write(folder / "meeting.flac", np.tile(samples, 30), rate)  # longer than a piece
+    soundfile.write(folder / "call.wav", np.stack([samples, np.roll(samples, rate)], axis=1), rate)
     (folder / "chapter.txt").write_text("set a timer for seven minutes", encoding="utf-8")
 
 
