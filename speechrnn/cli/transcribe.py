@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 SUMMARY = "transcribe recordings to text, subtitles or JSON"
 EXAMPLE = "speechrnn transcribe talk.flac interview.mp3 -m runs/fsdd/model -f srt -o subtitles"
 
+_EXAMPLES = {
+    "audio": "calls/ --recursive --channels separate --speaker-names Agent,Customer",
+    "output": "calls/ -o out -f all --resume",
+    "subtitles": "film.mp3 -f srt --max-line-width 32 --min-gap-seconds 0.08",
+    "long recordings": "meeting.ogg --vad-filter --vad-threshold 0.6",
+    "model": "talk.flac -m runs/seed-0/model -m runs/seed-1/model --device cuda",
+    "decoding": "talk.flac --decoder beam --beam-size 32 --nbest 5 -f json",
+    "language model": 'talk.flac --language-model news.arpa --hotwords "cuDNN:8,New York"',
+}
+"""An example for each group of options."""
+
 STANDARD_INPUT = "-"
 # Formats of which several recordings can be printed one after the other.
 _JOINABLE_FORMATS = ("txt", "json", "ctm")
@@ -73,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_config_arguments(parser, VadOptions, "long recordings", prefix="vad_")
     arguments.add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
     arguments.add_config_arguments(parser, DecodingConfig, "decoding")
+    for title, example in _EXAMPLES.items():
+        arguments.add_group(parser, title).description = f"speechrnn transcribe {example}"
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

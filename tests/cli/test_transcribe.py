@@ -262,3 +262,11 @@ def test_an_endless_list_of_texts_is_refused(capsys, transcribe, recordings, opt
     assert transcribe(recordings[0], option, "/dev/zero") == 2
     reason = "is not a regular file; expected a text file in UTF-8, one entry per line"
     assert capsys.readouterr().err == f"speechrnn: error: {option} /dev/zero: {reason}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file")
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_a_device_is_refused_in_one_line(capsys, transcribe, path):
+    assert transcribe(path) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"speechrnn: error: {path}: ")

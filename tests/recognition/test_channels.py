@@ -167,3 +167,18 @@ def test_a_recording_that_fails_is_reported_once_and_the_others_keep_their_order
 def test_what_does_not_fit_separate_channels_is_refused(recognizer, call, options, message):
     with pytest.raises(ConfigError, match=message):
         recognizer.transcribe_many([call], channel="separate", **options)
+
+
+def test_separate_channels_are_transcribed_lazily(recognizer, call):
+    read = []
+
+    def sources():
+        for number in range(50):
+            read.append(number)
+            yield str(call)
+
+    transcripts = recognizer.transcribe_many(sources(), channel="separate", batch_seconds=2.0)
+    assert read == []
+    assert len(next(transcripts).speakers) == 2
+    transcripts.close()
+    assert len(read) <= 10  # four batches of one channel, what the reading thread has ready, and what it is at
