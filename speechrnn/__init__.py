@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from speechrnn.recognition.alignment import Alignment, align
     from speechrnn.recognition.endpoints import EndpointConfig
     from speechrnn.recognition.recognizer import Recognizer, load
+    from speechrnn.recognition.stream import LatencyControlConfig
     from speechrnn.recognition.transcript import Segment, Transcript, Word
     from speechrnn.training.data import SpeechData
     from speechrnn.training.module import SpeechModule
@@ -27,6 +28,7 @@ _MODULES = {
     "recognition.alignment": ("Alignment", "align"),
     "recognition.endpoints": ("EndpointConfig",),
     "recognition.recognizer": ("Recognizer", "load"),
+    "recognition.stream": ("LatencyControlConfig",),
     "recognition.transcript": ("Segment", "Transcript", "Word"),
     "training.data": ("SpeechData",),
     "training.module": ("SpeechModule",),
@@ -41,6 +43,7 @@ __all__ = [
     "CorpusError",
     "EndpointConfig",
     "FineTuning",
+    "LatencyControlConfig",
     "ModelError",
     "Recognizer",
     "Segment",

@@ -193,7 +193,10 @@ def check_streams(model: AcousticModel, speaker_stats: Tensor | None = None) -> 
         ConfigError: It cannot; the message names the setting.
     """
     if model.encoder.config.bidirectional:
-        raise ConfigError(f"stream: encoder.bidirectional true needs the whole recording; {_ADVICE}")
+        raise ConfigError(
+            f"stream: encoder.bidirectional true needs the whole recording; {_ADVICE}; or give latency_controlled, for "
+            "models trained with chunks.probability above 0"
+        )
     check_inputs(model, speaker_stats)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from speechrnn.recognition.cutting import Item
     from speechrnn.recognition.decoders import Decoder
     from speechrnn.recognition.endpoints import EndpointConfig
-    from speechrnn.recognition.stream import Stream
+    from speechrnn.recognition.stream import LatencyControlConfig, Stream
     from speechrnn.recognition.transcript import Transcript
 
 
@@ -124,31 +124,34 @@ class Recognizer(Transcriber):
         sample_rate: int | None = None,
         endpoints: EndpointConfig | bool | None = None,
         speaker: str | SpeakerProfile | None = None,
+        latency_controlled: LatencyControlConfig | bool = False,
         **decoding: Any,
     ) -> Stream:
-        """Begin a stream: audio in pieces, with the text of the whole recording. Unidirectional models only.
+        """Begin a stream: audio in pieces, with a unidirectional model's text of the whole recording.
 
         Args:
             sample_rate: Rate of the samples to come, in Hz; None: the model's.
             endpoints: When a segment is closed: True for the defaults of
                 :class:`~speechrnn.recognition.endpoints.EndpointConfig`; None or False: never.
             speaker: Who speaks, as in :meth:`transcribe`.
+            latency_controlled: For a bidirectional model: its text chunk by chunk, which has more errors than that of
+                the whole recording. True for the defaults of
+                :class:`~speechrnn.recognition.stream.LatencyControlConfig`.
             **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:
             AudioError: ``sample_rate`` is not a sample rate.
             ConfigError: The model needs the whole recording, or an option is wrong.
         """
-        from speechrnn.acoustic.streaming import StreamingAcoustics
         from speechrnn.recognition.endpoints import EndpointConfig
-        from speechrnn.recognition.stream import Stream
+        from speechrnn.recognition.stream import Stream, choose_acoustics
 
         profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker or SpeakerProfile()
         if not isinstance(profile, SpeakerProfile):
             raise ConfigError(f"speaker: expected a name or the result of estimate_speaker, got {profile!r:.80}")
         if not isinstance(endpoints, EndpointConfig | bool | None):
             raise ConfigError(f"endpoints: expected True or an EndpointConfig, got {endpoints!r:.80}")
-        acoustics = StreamingAcoustics(self._acoustic, **vars(profile))
+        acoustics = choose_acoustics(self.model, latency_controlled, **vars(profile))
         rules = EndpointConfig() if endpoints is True else endpoints or None
         decoder = self.choose_decoder(**decoding)
         return Stream(self, acoustics, decoder, sample_rate=sample_rate, endpoints=rules)
