@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("speechrnn")
 
 PAUSE_SECONDS = 1.0  # a longer pause, after padding, is a piece of its own
+PAUSE_CONTEXT_SECONDS = 10.0
 JOIN_SECONDS = 15.0  # speech is joined across shorter pauses up to this length
 BLANK_SECONDS, STRETCH_SECONDS = 0.5, 10.0  # a stretch ends at so many blanks after so much audio …
 LONG_BLANK_SECONDS = 1.5  # … or at so many after any
@@ -118,17 +119,19 @@ class PauseCutter:
     """Cuts at pauses, which voice activity finds.
 
     Speech is joined across short pauses; a cut lies in the middle of a short pause. A long pause is a piece of its own,
-    or several.
+    or several, computed together with what comes before it: networks whose features are normalised over a recording
+    output words for a recording of nothing but noise.
 
     Args:
         config: Greatest length of a piece, options of voice activity, and whether long pauses are left out.
         rate: Of the samples, in Hz.
+        step: Samples from one encoder frame to the next; None: pauses are computed alone.
 
     Raises:
         ConfigError: The extra ``vad`` is not installed, or the padding leaves no room in a piece.
     """
 
-    def __init__(self, config: CutConfig, rate: int) -> None:
+    def __init__(self, config: CutConfig, rate: int, *, step: int | None = None) -> None:
         assert config.max_seconds is not None
         options = config.vad or VadOptions()
         longest = config.max_seconds - 2 * PAUSE_SECONDS - 2 * options.speech_pad_ms / 1000
@@ -143,6 +146,9 @@ class PauseCutter:
         self._detector = SpeechDetector(replace(options, max_speech_duration_s=longest), rate)
         self._most, self._pause = math.floor(config.max_seconds * rate), round(PAUSE_SECONDS * rate)
         self._join = min(self._most - self._pause, round(JOIN_SECONDS * rate))
+        context = min(PAUSE_CONTEXT_SECONDS, config.max_seconds / 2)
+        self._context = 0 if step is None else math.floor(context * rate / step) * step
+        self._step = 1 if step is None else step
         self._buffer = _Buffer()
         self._done = 0  # samples that are in pieces or left out
         self._speech: tuple[int, int] | None = None  # of the next piece, so far
@@ -193,22 +199,26 @@ class PauseCutter:
 
     def _pass_pause(self, end: int, *, is_whole: bool = True) -> Iterator[Piece]:
         """Pieces without speech up to a sample; the last ones only if the pause ends there."""
+        most = self._most - self._context
         while (missing := end - self._done) > 0:
-            if missing >= self._most + self._pause:
-                missing = self._most
+            if missing >= most + self._pause:
+                missing = most
             elif not is_whole:
                 return
-            elif missing > self._most:
+            elif missing > most:
                 missing //= 2
             if self._is_filter:
                 self.skipped += missing
             else:
-                yield Piece(None, self._buffer.take(self._done, self._done + missing), self._done)
+                context = min(self._context, self._done - self._buffer.start) // self._step * self._step
+                first, last = self._done - context, self._done + missing
+                used = (context, last - first) if context else None
+                yield Piece(None, self._buffer.take(first, last), first, used)
             self._go_to(self._done + missing)
 
     def _go_to(self, sample: int) -> None:
         self._done = sample
-        self._buffer.drop(sample)
+        self._buffer.drop(sample - self._context)
 
 
 class WindowCutter:
@@ -259,11 +269,11 @@ def make_cutter(transcriber: Model, config: CutConfig) -> PauseCutter | WindowCu
     Raises:
         ConfigError: The context leaves nothing of a window, or the members of an ensemble have different frames.
     """
-    if config.needs_vad() or (config.cut == "auto" and has_vad()):
-        return PauseCutter(config, transcriber.sample_rate)
-    assert config.max_seconds is not None
     models = [each.model for each in get_members(transcriber)]
     steps = [count_step(model.acoustic) for model in models]
+    if config.needs_vad() or (config.cut == "auto" and has_vad()):
+        return PauseCutter(config, transcriber.sample_rate, step=steps[0] if len(set(steps)) == 1 else None)
+    assert config.max_seconds is not None
     if len(set(steps)) > 1:
         raise ConfigError(
             f"cut windows: models with {' and '.join(map(str, steps))} samples a frame cannot share windows; use cut "
@@ -386,6 +396,8 @@ class Joiner:
             log_probs: Of each model the used frames, (T', V).
         """
         assert piece.used is not None
+        if not len(self._buffer.samples):
+            self._buffer.start = piece.start + piece.used[0]
         self._buffer.add(piece.samples[slice(*piece.used)])
         parts = zip(self._log_probs or [each[:0] for each in log_probs], log_probs, strict=True)
         self._log_probs = [torch.cat(pair) for pair in parts]
@@ -396,6 +408,7 @@ class Joiner:
         """Yield the rest."""
         if self._log_probs and len(self._log_probs[0]):
             yield self._take(len(self._log_probs[0]), self._buffer.end)
+        self._buffer = _Buffer()
 
     def _take(self, frames: int, end: int) -> Stretch:
         start = self._buffer.start
@@ -442,7 +455,10 @@ class Assembly:
         if isinstance(found, Transcript):
             self._append(found, piece.start)
         else:
+            assert piece.used is not None
             self._decode(self._joiner.feed(piece, found))
+            if piece.used[1] == len(piece.samples):
+                self._decode(self._joiner.flush())
 
     def _decode(self, stretches: Iterable[Stretch]) -> None:
         for each in stretches:
@@ -457,7 +473,6 @@ class Assembly:
 
     def finish(self, end: End) -> Transcript:
         """Return the whole transcript."""
-        self._decode(self._joiner.flush())
         if end.skipped_seconds:
             kept = end.seconds - end.skipped_seconds
             message = "%s: %.1f s of %.1f s transcribed, %.1f s skipped, which are not speech"
