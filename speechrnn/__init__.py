@@ -9,12 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from speechrnn.audio.vad_options import VadOptions
     from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
     from speechrnn.fine_tuning import FineTuning, finetune
     from speechrnn.recognition.alignment import Alignment, align
     from speechrnn.recognition.endpoints import EndpointConfig
     from speechrnn.recognition.recognizer import Recognizer, load
     from speechrnn.recognition.stream import LatencyControlConfig
+    from speechrnn.recognition.subtitles import SubtitleOptions
     from speechrnn.recognition.transcript import Segment, Transcript, Word
     from speechrnn.training.data import SpeechData
     from speechrnn.training.module import SpeechModule
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "audio.vad_options": ("VadOptions",),
     "errors": ("AudioError", "ConfigError", "CorpusError", "ModelError", "SpeechRNNError"),
     "fine_tuning": ("FineTuning", "finetune"),
     "recognition.alignment": ("Alignment", "align"),
     "recognition.endpoints": ("EndpointConfig",),
     "recognition.recognizer": ("Recognizer", "load"),
     "recognition.stream": ("LatencyControlConfig",),
+    "recognition.subtitles": ("SubtitleOptions",),
     "recognition.transcript": ("Segment", "Transcript", "Word"),
     "training.data": ("SpeechData",),
     "training.module": ("SpeechModule",),
@@ -50,7 +54,9 @@ __all__ = [
     "SpeechData",
     "SpeechModule",
     "SpeechRNNError",
+    "SubtitleOptions",
     "Transcript",
+    "VadOptions",
     "Word",
     "__version__",
     "align",

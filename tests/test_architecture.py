@@ -22,7 +22,7 @@ _RELEASE = _MODEL | {"model_folder"}
 _TRAINING = _RELEASE | {"corpus"}
 _EVALUATION = _RELEASE | {"corpus", "recognition"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"errors", "recognition", "training", "fine_tuning"},
+    "__init__": {"errors", "audio", "recognition", "training", "fine_tuning"},
     "__main__": {"cli"},
     "errors": set(),
     "types": {"errors"},

@@ -163,6 +163,7 @@ def test_what_is_no_file_is_always_done(output):
     assert write_all(output, {"-": ""}) == ["-"]
     assert write_all(output, {"-": ""}) == ["-"]
     assert list_files(output) == [STATE_FILE, "stdin.txt"]
+    assert len((output / STATE_FILE).read_text().splitlines()) == 1
 
 
 def test_every_format_is_written_subtitles_with_their_options(output, recordings):
