@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from speechrnn.audio.decoder import HIGHEST_RATE, LOWEST_RATE, UNKNOWN_FRAMES, Recording, Wanted, open_recording
+from speechrnn.audio.containers import open_source
+from speechrnn.audio.decoder import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    UNKNOWN_FRAMES,
+    Recording,
+    Wanted,
+    open_sound,
+    scale_samples,
+)
 from speechrnn.audio.resampling import StreamingResampler
 from speechrnn.errors import AudioError
 from speechrnn.types import AudioInfo, Waveform
@@ -123,6 +132,23 @@ def open_blocks(
         yield AudioBlocks(shown, rate, count / info.sample_rate if is_known else None, samples)
 
 
+@contextmanager
+def open_recording(source: Any, wanted: Wanted) -> Iterator[Recording]:
+    """Open a path, bytes or a file object with soundfile, or what it refuses with FFmpeg.
+
+    Raises:
+        AudioError: It cannot be opened or read, or is cut off.
+    """
+    with open_source(source, wanted.name) as opened, open_sound(opened, wanted) as sound:
+        if sound is not None:
+            yield sound
+            return
+        from speechrnn.audio.foreign import open_foreign
+
+        with open_foreign(opened, wanted) as foreign:
+            yield foreign
+
+
 def _convert(
     decoded: Iterator[np.ndarray], wanted: Wanted, *, from_rate: int, to_rate: int, check_levels: bool
 ) -> Iterator[np.ndarray]:
@@ -205,23 +231,6 @@ def _open_array(array: np.ndarray, input_rate: int | None, wanted: Wanted) -> _A
         raise AudioError(f"{wanted.name}: no samples, shape {array.shape}")
     frames = array[:, None] if array.ndim == 1 else array.T if array.shape[0] <= array.shape[1] else array
     return _ArrayRecording(frames, int(input_rate))
-
-
-def scale_samples(array: np.ndarray, name: str) -> np.ndarray:
-    """Convert samples of any usual type to float32 in [-1, 1].
-
-    Raises:
-        AudioError: Their type has no standard scale.
-    """
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind == "f":
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32, copy=False)
-    if kind == "i" and size <= 4:
-        return array.astype(np.float32) * np.float32(2.0 ** (1 - 8 * size))
-    if kind == "u" and size == 1:
-        return (array.astype(np.float32) - 128) / 128
-    raise AudioError(f"{name}: {array.dtype} samples have no standard scale; give floats in [-1, 1], or int16")
 
 
 @dataclass

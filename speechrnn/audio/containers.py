@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("speechrnn")
 
-AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph")
+CONTAINER_ENDINGS = (
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".aac", ".webm", ".mkv", ".mka"),
+    *(".wma", ".wmv", ".asf", ".amr", ".avi", ".flv"),
+)
+"""Endings of files that FFmpeg reads, through the extra ``video``."""
+AUDIO_ENDINGS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".sph", *CONTAINER_ENDINGS)
 """Endings of the files that are searched for as recordings."""
 ARCHIVE_ENDING = ".tar"
 
@@ -38,7 +43,7 @@ _UNKNOWN_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 _STALE_HEADER_SECONDS = 0.1
 _MP3_TOLERANCE_BYTES = 4096  # two frames at 320 kbit/s: the encoder's padding, which the decoder leaves out
 
-_FOREIGN = (
+FOREIGN = (
     (4, b"ftyp", "an MP4 or M4A file"),
     (0, b"\x1aE\xdf\xa3", "a WebM or Matroska file"),
     (0, b"\xff\xf1", "a raw AAC file"),
@@ -46,6 +51,7 @@ _FOREIGN = (
     (0, b"#!AMR", "an AMR file"),
     (0, b"0&\xb2u", "a Windows Media file"),
 )
+"""Formats that only FFmpeg reads: position and bytes of their mark, and their name."""
 _READABLE = (
     (0, b"RIFF", "WAV"),
     (0, b"RF64", "WAV"),
@@ -59,6 +65,7 @@ _OTHERS = (
     *((0, magic, "") for magic in (b"FORM", b".snd", b"caff", b"NIST_1A", b"riff")),
     *((0, magic, "") for magic in (b"FLV", b"G", b"\0\0\1\xba", b"\x0bw")),
 )
+_HEAD_BYTES = 512
 _CANNOT_OPEN: dict[type[Exception], str] = {
     FileNotFoundError: "no such file",
     IsADirectoryError: "a folder, not a recording; name the files in it",
@@ -137,7 +144,7 @@ def _open(source: Any, name: str) -> BinaryIO:
 
 def _check_head(head: bytes, name: str) -> None:
     """Refuse a pipe that does not begin as a recording, such as /dev/zero, before all of it is read."""
-    if not any(head.startswith(magic, offset) for offset, magic, _ in (*_READABLE, *_FOREIGN, *_OTHERS)):
+    if not any(head.startswith(magic, offset) for offset, magic, _ in (*_READABLE, *FOREIGN, *_OTHERS)):
         raise AudioError(explain_unreadable(io.BytesIO(head), name))
 
 
@@ -183,21 +190,27 @@ def check_container(
     return stream, survey
 
 
+def is_for_ffmpeg(stream: BinaryIO) -> bool:
+    """Whether a file that libsndfile refuses may be in another format, rather than damaged, or text."""
+    head = read_at(stream, 0, _HEAD_BYTES)
+    return not head.startswith((b"fLaC", b"ID3", b"RF64", b"\xff")) and not _is_text(head)
+
+
 def explain_unreadable(stream: BinaryIO, name: str) -> str:
-    """Explain in one line why libsndfile could not open a file, and what to do."""
-    head = read_at(stream, 0, 512)
-    for offset, magic, kind in _FOREIGN:
-        if head.startswith(magic, offset):
-            return f"{name}: {kind}, which cannot be read; convert it first: ffmpeg -i in.m4a out.flac"
-    for offset, magic, kind in _READABLE:
+    """Explain in one line why a file cannot be opened, and what to do."""
+    head = read_at(stream, 0, _HEAD_BYTES)
+    for offset, magic, kind in (*FOREIGN, *_READABLE):
         if head.startswith(magic, offset):
             return f"{name}: damaged or cut off: begins as {kind} does, but cannot be decoded; copy it again"
+    formats = "wav, flac, ogg, opus, mp3, and with speechrnn[video] m4a, mp4, webm, mkv, wma, amr"
+    if _is_text(head):
+        return f"{name}: contains text, not sound; give a recording ({formats})"
+    return f"{name}: not in a format that can be read ({formats}); convert it: ffmpeg -i in.xyz out.flac"
+
+
+def _is_text(head: bytes) -> bool:
     text = head.decode(errors="ignore")
-    if len(text) > len(head) / 2 and all(character.isprintable() or character.isspace() for character in text):
-        return f"{name}: contains text, not sound; give a recording (wav, flac, ogg, opus, mp3)"
-    return (
-        f"{name}: not in a format that can be read (wav, flac, ogg, opus, mp3); convert it: ffmpeg -i in.xyz out.flac"
-    )
+    return len(text) > len(head) / 2 and all(character.isprintable() or character.isspace() for character in text)
 
 
 def check_mp3_read_to_end(stream: BinaryIO, name: str) -> None:
@@ -244,6 +257,8 @@ def _check_wav(stream: BinaryIO, name: str) -> BinaryIO:
     offset, byte_rate, chunk, promised = 12, 1, b"", 0
     while chunk != b"data":
         offset += promised + promised % 2
+        if offset > size:  # FFmpeg would allocate memory for a chunk of any size
+            raise AudioError(explain_unreadable(stream, name))
         stream.seek(offset)
         if len(header := stream.read(8)) < 8 or header == bytes(8):
             return stream

@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
 from speechrnn.audio.containers import (
+    FOREIGN,
     check_container,
     check_mp3_read_to_end,
     explain_unreadable,
+    is_for_ffmpeg,
     mp3_states_its_length,
-    open_source,
 )
 from speechrnn.audio.ogg import OggSurvey
 from speechrnn.errors import AudioError
@@ -95,42 +96,56 @@ class Recording(Protocol):
         """Decode `count` samples from `first` on in blocks, (N, C), float32, and check that they are complete."""
 
 
-@contextmanager
-def open_recording(source: Any, wanted: Wanted) -> Iterator[Recording]:
-    """Open a path, bytes or a file object, with the decoder for its format.
+def scale_samples(array: np.ndarray, name: str) -> np.ndarray:
+    """Convert samples of any usual type to float32 in [-1, 1].
 
     Raises:
-        AudioError: It cannot be opened or read, is cut off, or has no samples.
+        AudioError: Their type has no standard scale.
     """
-    name, end = wanted.name, None if wanted.seconds is None else wanted.start + wanted.seconds
-    with open_source(source, name) as opened:
-        head = opened.read(26)
-        stream, ogg = check_container(opened, name, head=head, end=end)
-        with stream, _open_sound(stream, name, head) as (sound, context):
-            info = AudioInfo(sound.samplerate, sound.channels, sound.frames)
-            yield SoundRecording(info, sound, stream, ogg, context)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32, copy=False)
+    if kind == "i" and size <= 4:
+        return array.astype(np.float32) * np.float32(2.0 ** (1 - 8 * size))
+    if kind == "u" and size == 1:
+        return (array.astype(np.float32) - 128) / 128
+    raise AudioError(f"{name}: {array.dtype} samples have no standard scale; give floats in [-1, 1], or int16")
 
 
 @contextmanager
-def _open_sound(
-    stream: BinaryIO, name: str, head: bytes
-) -> Iterator[tuple[soundfile.SoundFile, AbstractContextManager[object]]]:
+def open_sound(opened: BinaryIO, wanted: Wanted) -> Iterator[SoundRecording | None]:
+    """Open a recording that soundfile may read; None if it is in a format for FFmpeg.
+
+    Raises:
+        AudioError: It is cut off, or damaged so that it cannot be opened.
+    """
     import soundfile
 
+    name, end = wanted.name, None if wanted.seconds is None else wanted.start + wanted.seconds
+    head = opened.read(26)
+    if any(head.startswith(magic, offset) for offset, magic, _ in FOREIGN):
+        yield None
+        return
+    stream, ogg = check_container(opened, name, head=head, end=end)
     context: AbstractContextManager[object] = nullcontext()
     if head[:4] not in (b"RIFF", b"RF64", b"fLaC", b"OggS"):  # perhaps MP3
         from speechrnn.audio import quiet
 
         context = quiet.quiet_mpg123
-    try:
-        with context:
-            sound = soundfile.SoundFile(stream)
-    except (soundfile.SoundFileError, TypeError) as error:
-        raise AudioError(explain_unreadable(stream, name)) from error
-    with sound:
+    with ExitStack() as stack:
+        stack.enter_context(stream)
+        try:
+            with context:
+                sound = stack.enter_context(soundfile.SoundFile(stream))
+        except (soundfile.SoundFileError, TypeError) as error:
+            if not is_for_ffmpeg(stream) or (ogg is not None and ogg.intact is not None):
+                raise AudioError(explain_unreadable(stream, name)) from error
+            yield None
+            return
         # soundfile seeks after every block in files that it takes for seekable, and MP3 does not survive that.
         sound.seekable = bool  # is False
-        yield sound, context
+        yield SoundRecording(AudioInfo(sound.samplerate, sound.channels, sound.frames), sound, stream, ogg, context)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speechrnn.audio.blocks import describe_levels as describe_levels
-from speechrnn.audio.blocks import name_source, open_blocks
-from speechrnn.audio.decoder import Wanted, open_recording
+from speechrnn.audio.blocks import name_source, open_blocks, open_recording
+from speechrnn.audio.decoder import Wanted
 from speechrnn.types import AudioInfo, Waveform
 
 if TYPE_CHECKING:

@@ -194,19 +194,6 @@ def test_a_text_file_with_an_audio_name_is_refused(tmp_path, file_name):
     refuse(path, f"{file_name}: contains text, not sound; give a recording")
 
 
-@pytest.mark.parametrize(
-    ("head", "kind"),
-    [
-        (b"\0\0\0\x20ftypM4A \0\0\0\0", "MP4 or M4A"),
-        (b"\x1aE\xdf\xa3\x9fB\x86\x81", "WebM"),
-        (b"\xff\xf1\x50\x80", "raw AAC"),
-        (b"#!AMR\n", "AMR"),
-    ],
-)
-def test_formats_that_only_ffmpeg_reads_are_reported_with_a_command(head, kind):
-    refuse(head + bytes(1000), rf"{kind}.*ffmpeg -i")
-
-
 def test_unknown_bytes_are_refused(tmp_path, rng):
     refuse(b"\x01" + rng.bytes(2000), "not in a format that can be read.*ffmpeg")
     path = tmp_path / "sound.raw"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechrnn.audio.containers import AUDIO_ENDINGS
 from speechrnn.corpus.readers import read_corpus
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
@@ -49,9 +50,15 @@ def test_a_line_without_a_recording_is_named(tree):
     with pytest.raises(CorpusError) as caught:
         read_corpus(tree, "librispeech")
     assert str(caught.value) == (
-        f"{chapter / '84-121550.trans.txt'} line 2: no recording 84-121550-0001 beside it "
-        "(.flac, .wav, .mp3, .ogg, .opus, .sph)"
+        f"{chapter / '84-121550.trans.txt'} line 2: no recording 84-121550-0001 beside it ({', '.join(AUDIO_ENDINGS)})"
     )
+
+
+def test_the_sound_is_preferred_to_a_video_of_the_same_name(tree):
+    chapter = tree / "LibriSpeech" / "dev-clean" / "84" / "121550"
+    (chapter / "84-121550-0001.mp4").write_bytes(b"no video")
+    (chapter / "84-121550-0000.aac").write_bytes(b"no sound")
+    assert {cut.seconds for cut in read_corpus(chapter)} == {0.5}
 
 
 def test_a_broken_recording_or_transcript_is_named(tree):

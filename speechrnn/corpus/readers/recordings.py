@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from speechrnn.audio.containers import AUDIO_ENDINGS
+from speechrnn.audio.containers import AUDIO_ENDINGS, CONTAINER_ENDINGS
 from speechrnn.audio.files import audio_info
 from speechrnn.corpus.manifest import read_lines, read_records
 from speechrnn.corpus.utterance import Utterance, UtteranceList
@@ -107,10 +107,16 @@ def find_manifest(folder: Path, name: str) -> Path | None:
 
 
 def find_recordings(folder: Path) -> dict[str, Path]:
-    """The recordings in a folder, not in its subfolders, by their names without ending."""
+    """The recordings in a folder, not in its subfolders, by their names without ending; the sound before the video."""
     if not folder.is_dir():
         return {}
-    return {path.stem: path.absolute() for path in sorted(folder.iterdir()) if is_recording(path)}
+    found = sorted(filter(is_recording, folder.iterdir()), key=lambda path: (not is_container(path), path))
+    return {path.stem: path.absolute() for path in found}
+
+
+def is_container(path: Path) -> bool:
+    """Whether a file has the name of one that only FFmpeg reads, such as a video."""
+    return path.suffix.lower() in CONTAINER_ENDINGS
 
 
 def is_recording(path: Path) -> bool:
