@@ -1,4 +1,4 @@
-"""Options of voice activity; apart from :mod:`speechrnn.audio.vad`, because the command's help does without numpy."""
+"""Options of voice activity; not in :mod:`speechrnn.audio.vad`, so that the command's help needs no numpy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MISSING = f"voice activity needs the packages onnxruntime and silero-vad; {INSTA
 
 @dataclass(frozen=True)
 class VadOptions(Settings, section="vad"):
-    """How speech is told from other sound; names as in faster-whisper.
+    """How speech is detected; names as in faster-whisper.
 
     Attributes:
         threshold: probability of speech from which a window of 32 ms begins speech (default: 0.5, silero-vad's)

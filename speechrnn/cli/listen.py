@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from speechrnn.recognition.stream import PartialTranscript
 
-SUMMARY = "transcribe a microphone while somebody speaks (Ctrl-C ends)"
+SUMMARY = "transcribe a microphone live (Ctrl-C ends)"
 EXAMPLE = "speechrnn listen -m runs/streaming/model"
 
 PLAYED_SECONDS = 0.1

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s AUDIO|FOLDER|- … -m M [options]"
     audio = arguments.add_group(parser, "audio")
     channels: dict[str, Any] = {"dest": "channels", "type": _read_channels, "metavar": "WHICH"}
-    what = "mix: the mean of all (default); separate: each by itself, a speaker each; or the number of one, from 0"
+    what = "mix: the mean of all (default); separate: each channel is one speaker; or the number of one, from 0"
     audio.add_argument("--channels", help=what, **channels)
     audio.add_argument("--channel", help=argparse.SUPPRESS, **channels)
     named = "names of the speakers of separate channels, with commas (default: Channel 1,Channel 2)"

@@ -28,7 +28,7 @@ class EndpointConfig(Settings):
     last peak, not from the end of the sound.
 
     Attributes:
-        silence_seconds: silence that ends a segment, whether or not anything was said in it (default: 2.4; 0: never)
+        silence_seconds: silence that ends a segment, with or without words (default: 2.4; 0: never)
         pause_seconds: silence that ends a segment with words (default: 1.2; 0: never)
         longest_seconds: longest segment; its last word goes to the next one (default: 20; 0: no limit)
         blank_threshold: least posterior of the blank in a silent frame (default: 0.8)

@@ -274,8 +274,8 @@ class Stream:
         words = self._transcriber.tokens.words(best.tokens)
         # A word is whole when the next one begins, and its sound is known some time after its peaks.
         whole = [(last, after) for (_, _, last), (_, after, _) in pairwise(words) if after <= num_stable]
-        heard = len(self._search.rows) - self._reach
-        settled = max((after for last, after in whole if best.frames[last][1] < heard), default=0)
+        complete = len(self._search.rows) - self._reach
+        settled = max((after for last, after in whole if best.frames[last][1] < complete), default=0)
         stable = max((after for _, after in whole), default=0)
         head, rest = split_hypothesis(best, settled)
         self._settled += self._make_words(head)

@@ -155,9 +155,9 @@ def test_no_frame_is_returned_later_than_the_delay_says(samples):
     stream = StreamingAcoustics(model)
     for at in range(0, 3000, 10):
         stream.feed(samples[at : at + 10])
-        heard, known = (at + 10) / 8000, stream.num_frames * model.seconds_per_frame
-        assert known + stream.delay_seconds > heard  # the next frame lacks a sample
-        assert known == 0 or known - model.seconds_per_frame + stream.delay_seconds <= heard + 1e-9
+        fed, known = (at + 10) / 8000, stream.num_frames * model.seconds_per_frame
+        assert known + stream.delay_seconds > fed  # the next frame lacks a sample
+        assert known == 0 or known - model.seconds_per_frame + stream.delay_seconds <= fed + 1e-9
 
 
 def test_neither_work_nor_memory_of_a_chunk_grows_with_the_stream():

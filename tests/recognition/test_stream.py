@@ -165,11 +165,11 @@ class Scripted:
         for frame, token in enumerate(path):
             self.rows[frame, token] = 1.0
         self.rows = (self.rows / self.rows.sum(-1, keepdim=True)).log()
-        self.given = self.heard = 0
+        self.given = self.received = 0
 
     def feed(self, samples):
-        self.heard += len(samples)
-        return self._give(self.heard // 1000 - 1)  # one frame of delay
+        self.received += len(samples)
+        return self._give(self.received // 1000 - 1)  # one frame of delay
 
     def finish(self):
         return self._give(len(self.rows))
