@@ -105,10 +105,11 @@ def cut_cues(
 
 def to_srt(segments: Iterable[Segment], options: SubtitleOptions | None = None) -> str:
     """Write segments as SubRip; a speaker's name and a colon precede the text."""
+    chosen = options or SubtitleOptions()
     blocks = [
         f"{_clock(start, ',')} --> {_clock(end, ',')}\n{_to_plain(_label(cue.speaker))}{text}\n"
-        for cue in cut_cues(segments, options, is_labelled=True)
-        for start, end, text in _render(cue, options or SubtitleOptions(), is_vtt=False)
+        for cue in cut_cues(segments, chosen, is_labelled=True)
+        for start, end, text in _render(cue, chosen, is_vtt=False)
     ]
     return "\n".join(f"{number}\n{block}" for number, block in enumerate(blocks, start=1))
 
@@ -119,17 +120,20 @@ def to_vtt(segments: Iterable[Segment], options: SubtitleOptions | None = None) 
     Source:
         W3C, "WebVTT: The Web Video Text Tracks Format", sections 4.2.1 and 4.2.2.
     """
+    chosen = options or SubtitleOptions()
     blocks = [
         f"{_clock(start, '.')} --> {_clock(end, '.')}\n{_voice(cue.speaker)}{text}\n"
-        for cue in cut_cues(segments, options)
-        for start, end, text in _render(cue, options or SubtitleOptions(), is_vtt=True)
+        for cue in cut_cues(segments, chosen)
+        for start, end, text in _render(cue, chosen, is_vtt=True)
     ]
     return "\n".join(["WEBVTT\n", *blocks])
 
 
 def clean(text: str) -> str:
     """Text on one line: white space becomes single spaces, control characters are left out."""
-    return " ".join("".join(each for each in text if each.isspace() or unicodedata.category(each) != "Cc").split())
+    if not text.isprintable():
+        text = "".join(each for each in text if each.isspace() or unicodedata.category(each) != "Cc")
+    return " ".join(text.split())
 
 
 def _group(segment: Segment, options: SubtitleOptions, is_labelled: bool) -> Iterator[list[list[Word]]]:
@@ -140,7 +144,7 @@ def _group(segment: Segment, options: SubtitleOptions, is_labelled: bool) -> Ite
     for original in segment.words:
         if not (text := clean(original.text)):
             continue
-        word = replace(original, text=text)
+        word = original if text == original.text else replace(original, text=text)
         fits = width + 1 + len(text) <= options.max_line_width
         if lines and (_ends_before(word, lines, options) or not (fits or len(lines) < options.max_line_count)):
             yield lines
