@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from speechrnn.fine_tuning import FineTuning, finetune
     from speechrnn.recognition.alignment import Alignment, align
     from speechrnn.recognition.endpoints import EndpointConfig
+    from speechrnn.recognition.latency_control import LatencyControlConfig
     from speechrnn.recognition.recognizer import Recognizer, load
-    from speechrnn.recognition.stream import LatencyControlConfig
     from speechrnn.recognition.subtitles import SubtitleOptions
     from speechrnn.recognition.transcript import Segment, Transcript, Word
     from speechrnn.training.data import SpeechData
@@ -30,8 +30,8 @@ _MODULES = {
     "fine_tuning": ("FineTuning", "finetune"),
     "recognition.alignment": ("Alignment", "align"),
     "recognition.endpoints": ("EndpointConfig",),
+    "recognition.latency_control": ("LatencyControlConfig",),
     "recognition.recognizer": ("Recognizer", "load"),
-    "recognition.stream": ("LatencyControlConfig",),
     "recognition.subtitles": ("SubtitleOptions",),
     "recognition.transcript": ("Segment", "Transcript", "Word"),
     "training.data": ("SpeechData",),

@@ -110,7 +110,8 @@ def read_config(args: argparse.Namespace, config: type, *, prefix: str = "") -> 
             config(**given)
     except ConfigError as error:
         name, colon, reason = str(error).partition(":")
-        raise ConfigError(f"--{name.replace('_', '-').replace('.', '-')}{colon}{reason}") from None
+        option = prefix + name.rpartition(".")[2]
+        raise ConfigError(f"--{option.replace('_', '-')}{colon}{reason}") from None
     return given
 
 

@@ -19,6 +19,7 @@ from speechrnn.cli import arguments
 from speechrnn.errors import AudioError, ConfigError
 from speechrnn.recognition.decoders import DecodingConfig
 from speechrnn.recognition.endpoints import EndpointConfig
+from speechrnn.recognition.latency_control import LatencyControlConfig
 from speechrnn.recognition.transcript import FORMATS, Transcript
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(FORMATS)}: of FILE, or printed at the end (default: txt, a line for each segment at once)",
     )
     arguments.add_config_arguments(parser, EndpointConfig, "endpoints")
+    arguments.add_group(parser, "bidirectional models").add_argument(
+        "--latency-controlled",
+        action="store_true",
+        help="transcribe chunk by chunk, with more errors than a whole recording has; the options below imply it",
+    )
+    arguments.add_config_arguments(parser, LatencyControlConfig, "bidirectional models")
     arguments.add_model_argument(parser, "--device", "--speaker", count="optional")
     arguments.add_config_arguments(parser, DecodingConfig, "decoding")
 
@@ -73,11 +80,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"--speed {args.speed:g}: expected 0 or more")
     decoding = arguments.read_config(args, DecodingConfig)
     endpoints = EndpointConfig(**arguments.read_config(args, EndpointConfig))
+    control = arguments.read_config(args, LatencyControlConfig)
     with _open_source(args) as (sample_rate, chunks):
         from speechrnn.recognition.recognizer import load
 
         recognizer = load(args.model, device=args.device)
-        stream = recognizer.stream(sample_rate=sample_rate, endpoints=endpoints, speaker=args.speaker, **decoding)
+        stream = recognizer.stream(
+            sample_rate=sample_rate,
+            endpoints=endpoints,
+            speaker=args.speaker,
+            latency_controlled=LatencyControlConfig(**control) if control else args.latency_controlled,
+            **decoding,
+        )
         screen = _Screen(is_live=args.format == "txt" or args.output is not None)
         has_begun = is_broken = False
         with _stop_at_interrupt() as is_stopped:

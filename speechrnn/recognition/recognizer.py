@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from speechrnn.recognition.cutting import Item
     from speechrnn.recognition.decoders import Decoder
     from speechrnn.recognition.endpoints import EndpointConfig
-    from speechrnn.recognition.stream import LatencyControlConfig, Stream
+    from speechrnn.recognition.latency_control import LatencyControlConfig
+    from speechrnn.recognition.stream import Stream
     from speechrnn.recognition.transcript import Transcript
 
 
@@ -136,7 +137,7 @@ class Recognizer(Transcriber):
             speaker: Who speaks, as in :meth:`transcribe`.
             latency_controlled: For a bidirectional model: its text chunk by chunk, which has more errors than that of
                 the whole recording. True for the defaults of
-                :class:`~speechrnn.recognition.stream.LatencyControlConfig`.
+                :class:`~speechrnn.recognition.latency_control.LatencyControlConfig`.
             **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from speechrnn.acoustic.chunked import Chunks
 from speechrnn.acoustic.latency_controlled import LatencyControlledAcoustics
-from speechrnn.acoustic.model import AcousticModel
 from speechrnn.acoustic.streaming import StreamingAcoustics
 from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import StreamingResampler
@@ -22,10 +21,10 @@ from speechrnn.decoding.incremental import GrowingArray, split_hypothesis
 from speechrnn.errors import AudioError, ConfigError
 from speechrnn.model_folder import ModelFolder
 from speechrnn.recognition.endpoints import EndpointConfig, EndpointDetector, Rule
+from speechrnn.recognition.latency_control import LatencyControlConfig
 from speechrnn.recognition.transcriber import Recording
 from speechrnn.recognition.transcript import Segment, Transcript, Word
 from speechrnn.recognition.word_times import REACH_SECONDS
-from speechrnn.settings import Settings, bounded
 from speechrnn.types import Hypothesis, Waveform
 
 if TYPE_CHECKING:
@@ -47,27 +46,6 @@ class Acoustics(Protocol):
 
     def finish(self) -> Tensor:
         """The remaining log-probabilities, (T', V)."""
-
-
-@dataclass(frozen=True)
-class LatencyControlConfig(Settings, section="latency_controlled"):
-    """Chunks of a latency-controlled stream of a bidirectional model; both lengths are rounded to encoder frames.
-
-    Text appears up to the sum of both after its sound, and each frame is computed (chunk + context) / chunk times.
-
-    Attributes:
-        chunk_seconds: Length of a chunk.
-        right_context_seconds: Audio after a chunk that its log-probabilities see.
-    """
-
-    chunk_seconds: float = bounded(0.5, 0, 3600, open="low", unit="seconds")
-    right_context_seconds: float = bounded(0.5, 0, 3600, unit="seconds")
-
-    def to_chunks(self, model: AcousticModel) -> Chunks:
-        """The same in the model's encoder frames."""
-        return Chunks.from_seconds(
-            self.chunk_seconds, self.right_context_seconds, seconds_per_step=model.seconds_per_step
-        )
 
 
 def choose_acoustics(
@@ -92,7 +70,10 @@ def choose_acoustics(
     if latency_controlled is False:
         return StreamingAcoustics(model.acoustic, **profile)
     config = LatencyControlConfig() if latency_controlled is True else latency_controlled
-    acoustics = LatencyControlledAcoustics(model.acoustic, chunks=config.to_chunks(model.acoustic), **profile)
+    chunks = Chunks.from_seconds(
+        config.chunk_seconds, config.right_context_seconds, seconds_per_step=model.acoustic.seconds_per_step
+    )
+    acoustics = LatencyControlledAcoustics(model.acoustic, chunks=chunks, **profile)
     if not model.provenance.get("configuration", {}).get("chunks", {}).get("probability"):
         logger.warning(
             "latency_controlled: %s was trained on whole utterances and makes more errors in chunks; train with "

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechrnn import LatencyControlConfig
 from speechrnn.audio import microphone
 from speechrnn.cli.main import main
 from speechrnn.model_folder import save_model
@@ -271,3 +272,23 @@ def test_models_that_cannot_stream_and_no_model_are_refused(capsys, wav, tiny_mo
     assert "stream: encoder.bidirectional true needs the whole recording" in capsys.readouterr().err
     assert main(["listen", "--file", wav]) == 2
     assert "no model: give -m M, or set SPEECHRNN_MODEL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [("--latency-controlled",), ("--chunk-seconds", "0.3", "--right-context-seconds", "0.2")]
+)
+def test_a_bidirectional_model_is_latency_controlled_if_asked_for(
+    capsys, make_tiny_model, wav, samples, tmp_path, options
+):
+    save_model(tmp_path / "model", make_tiny_model(normalization="sliding"))
+    recognizer = load(tmp_path / "model", device="cpu")
+    config = LatencyControlConfig(0.3, 0.2) if len(options) > 1 else True
+    stream = recognizer.stream(sample_rate=RATE, latency_controlled=config)
+    stream.feed(samples)
+    command = ["listen", "-m", str(tmp_path / "model"), "--device", "cpu", "--file", wav, "--speed", "0", *NO_ENDPOINTS]
+    assert main([*command, *options]) == 0
+    assert capsys.readouterr().out == stream.final().text + "\n"
+    assert main(command) == 2
+    assert "give latency_controlled" in capsys.readouterr().err
+    assert main([*command, "--chunk-seconds", "0"]) == 2
+    assert "error: --chunk-seconds: expected" in capsys.readouterr().err
