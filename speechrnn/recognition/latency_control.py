@@ -14,8 +14,8 @@ class LatencyControlConfig(Settings, section="latency_controlled"):
     Text appears up to the sum of both after its sound, and each frame is computed (chunk + context) / chunk times.
 
     Attributes:
-        chunk_seconds: Length of a chunk (default: 0.5).
-        right_context_seconds: Audio after a chunk that its text depends on (default: 0.5).
+        chunk_seconds: length of a chunk (default: 0.5)
+        right_context_seconds: audio after a chunk that its text depends on (default: 0.5)
     """
 
     chunk_seconds: float = bounded(0.5, 0, 3600, open="low", unit="seconds")
