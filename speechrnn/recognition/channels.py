@@ -25,8 +25,10 @@ logger = logging.getLogger("speechrnn")
 
 TURN_PAUSE_SECONDS = 0.5
 """At a silence this long in a channel another speaker may take over."""
-_TOLERANCE = 1e-4
-"""Largest difference of identical channels: −80 dBFS, above the noise of dither and of joint stereo."""
+_DIFFERENCE = 1e-4
+"""Most energy of the difference of identical channels, as a share of theirs: −40 dB, more than lossy formats add."""
+_NOISE = 1e-8
+"""The same for each sample of silence: −80 dBFS, above the noise of dither."""
 
 
 @dataclass
@@ -220,7 +222,7 @@ def _are_identical(source: Any, count: int, sample_rate: int | None) -> bool:
             for number in range(count)
         )
         return all(
-            np.abs(block - other).max() <= _TOLERANCE
+            np.square(block - other).sum() <= _DIFFERENCE * np.square(block).sum() + _NOISE * len(block)
             for block, *rest in zip(first, *others, strict=True)
             for other in rest
         )
