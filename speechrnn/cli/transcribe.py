@@ -48,7 +48,10 @@ logger = logging.getLogger("speechrnn")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
-    what = "recordings (wav, flac, ogg, opus, mp3 …), folders of recordings, or - for standard input"
+    what = (
+        "recordings (wav, flac, ogg, opus, mp3; with the extra video also m4a, mp4, webm, mkv …), folders of "
+        "recordings, or - for standard input"
+    )
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help=what)
     parser.usage = "%(prog)s AUDIO|FOLDER|- … -m M [options]"
     audio = arguments.add_group(parser, "audio")
