@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     decoding = arguments.read_config(args, DecodingConfig)
     endpoints = EndpointConfig(**arguments.read_config(args, EndpointConfig))
     control = arguments.read_config(args, LatencyControlConfig)
-    with _open_source(args) as (sample_rate, chunks):
+    screen = _Screen(is_live=args.format == "txt" or args.output is not None)
+    with _open_source(args, screen) as (sample_rate, chunks):
         from speechrnn.recognition.recognizer import load
 
         recognizer = load(args.model, device=args.device)
@@ -92,7 +94,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             latency_controlled=LatencyControlConfig(**control) if control else args.latency_controlled,
             **decoding,
         )
-        screen = _Screen(is_live=args.format == "txt" or args.output is not None)
         has_begun = is_broken = False
         with _stop_at_interrupt() as is_stopped:
             try:
@@ -124,7 +125,7 @@ def _print_devices() -> int:
 
 
 @contextmanager
-def _open_source(args: argparse.Namespace) -> Iterator[tuple[int, Callable[[], Iterable[np.ndarray]]]]:
+def _open_source(args: argparse.Namespace, screen: _Screen) -> Iterator[tuple[int, Callable[[], Iterable[np.ndarray]]]]:
     """The rate of the samples to come, and a function that begins to give them."""
     if args.file is not None:
         if args.input is not None:
@@ -139,14 +140,15 @@ def _open_source(args: argparse.Namespace) -> Iterator[tuple[int, Callable[[], I
     microphone = find_microphone(args.input)
 
     def record() -> Iterator[np.ndarray]:
-        with open_microphone(microphone, on_overflow=_report_overflow) as blocks:
+        with open_microphone(microphone, on_overflow=partial(_report_overflow, screen)) as blocks:
             arguments.print_note(f"listening to {microphone.name} at {microphone.sample_rate} Hz; Ctrl-C ends")
             yield from blocks
 
     yield microphone.sample_rate, record
 
 
-def _report_overflow(count: int) -> None:
+def _report_overflow(screen: _Screen, count: int) -> None:
+    screen.clear()
     times = "once" if count == 1 else f"{count} times"
     logger.warning("the microphone overflowed %s: audio was lost", times, extra={"is_incomplete": True})
 
@@ -190,12 +192,12 @@ class _Screen:
         self._num_printed = 0
         self._shown = ""
 
-    def show(self, partial: PartialTranscript) -> None:
+    def show(self, known: PartialTranscript) -> None:
         """Print what is new."""
-        self._print(partial, partial.num_closed)
+        self._print(known, known.num_closed)
         if not self._is_terminal:
             return
-        text = " ".join(segment.text for segment in partial.segments[partial.num_closed :])
+        text = " ".join(segment.text for segment in known.segments[known.num_closed :])
         text = arguments.escape_controls(text, is_column=True)[-(shutil.get_terminal_size().columns - 1) :]
         if text != self._shown:
             self.clear()

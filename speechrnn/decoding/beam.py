@@ -170,9 +170,8 @@ class BeamSearch:
 
     def best(self) -> int:
         """The most probable prefix so far, as a node, without what the end of an utterance adds; not always allowed."""
-        nodes = self._nodes[: self._size]
-        scores = np.logaddexp(self._ending[0, : self._size], self._ending[1, : self._size]) + self._added[nodes]
-        return int(nodes[np.argmax(scores)])
+        nodes, ending = self._nodes[: self._size], self._ending[:, : self._size]
+        return int(nodes[np.argmax(np.logaddexp(ending[0], ending[1]) + self._added[nodes])])
 
     def shared(self) -> int:
         """The longest common beginning of all prefixes in the beam, as a node: later frames do not change it."""

@@ -6,9 +6,11 @@ unsettled part only.
 
 from __future__ import annotations
 
+import bisect
 import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from speechrnn.decoding.fusion import Fusion
 from speechrnn.decoding.grammar import Grammar
 from speechrnn.decoding.greedy import decode_greedy
 from speechrnn.types import BLANK_ID, Hypothesis
+
+STABLE_FRAMES = 10
+"""After so many frames in the best prefix a token rarely leaves it: 0.4 s of 40 ms."""
 
 
 class GrowingArray:
@@ -80,15 +85,16 @@ class Incremental(ABC):
         """Advance the search by at least one row; ``rows`` are those before."""
 
     @abstractmethod
-    def best(self) -> tuple[Hypothesis, int]:
-        """The best hypothesis so far without its settled tokens, and how many of its first tokens are stable.
+    def best(self) -> tuple[Hypothesis, int, int]:
+        """The best hypothesis so far without its settled tokens; how many of them are stable, and how many certain.
 
-        Later frames do not change stable tokens. Frames count from the beginning; scores are 0.
+        Later frames rarely change stable tokens and never change certain ones. Frames count from the beginning; scores
+        are 0.
         """
 
     @abstractmethod
     def settle(self, count: int) -> None:
-        """Leave the first ``count`` tokens of :meth:`best`, which are stable, out of it from now on."""
+        """Leave the first ``count`` tokens of :meth:`best`, which are certain, out of it from now on."""
 
     @abstractmethod
     def finish(self) -> list[Hypothesis]:
@@ -96,7 +102,7 @@ class Incremental(ABC):
 
 
 class IncrementalGreedy(Incremental):
-    """:func:`~speechrnn.decoding.greedy.decode_greedy` in pieces. All tokens but the last are stable."""
+    """:func:`~speechrnn.decoding.greedy.decode_greedy` in pieces. All tokens but the last are certain."""
 
     def __init__(self, vocabulary_size: int) -> None:
         super().__init__(vocabulary_size)
@@ -118,10 +124,11 @@ class IncrementalGreedy(Incremental):
         whole.confidences.extend(piece.confidences[repeated:])
         self._score += piece.acoustic_score - (float(before.max()) if len(before) else 0.0)
 
-    def best(self) -> tuple[Hypothesis, int]:
+    def best(self) -> tuple[Hypothesis, int, int]:
         """As :meth:`Incremental.best`."""
         _, tail = split_hypothesis(self._whole, self._settled)
-        return tail, max(0, len(tail.tokens) - 1)
+        certain = max(0, len(tail.tokens) - 1)
+        return tail, certain, certain
 
     def settle(self, count: int) -> None:
         """As :meth:`Incremental.settle`."""
@@ -133,7 +140,11 @@ class IncrementalGreedy(Incremental):
 
 
 class IncrementalBeam(Incremental):
-    """:func:`~speechrnn.decoding.beam.decode_beam` in pieces. Stable is what all prefixes in the beam begin with."""
+    """:func:`~speechrnn.decoding.beam.decode_beam` in pieces.
+
+    Certain is what all prefixes in the beam begin with; that may be long ago, as alternatives of a word keep their
+    difference in score. Stable is what the best prefix has had for :data:`STABLE_FRAMES`.
+    """
 
     def __init__(
         self, vocabulary_size: int, config: BeamConfig, *, grammar: Grammar | None = None, fusion: Fusion | None = None
@@ -142,13 +153,14 @@ class IncrementalBeam(Incremental):
         self._search = BeamSearch(vocabulary_size, config, grammar=grammar, fusion=fusion)
         self._node = ROOT  # of the settled tokens
         self._start = 0  # first frame after them
-        self._path: list[int] = []
+        self._path: list[int] = []  # the best prefix after them, and since which frame it has each token
+        self._since: list[int] = []
         self._tail = Hypothesis([], [], 0.0)
 
     def _advance(self, log_probs: np.ndarray) -> None:
         self._search.feed(log_probs)
 
-    def best(self) -> tuple[Hypothesis, int]:
+    def best(self) -> tuple[Hypothesis, int, int]:
         """As :meth:`Incremental.best`; frames and confidences are kept while the tokens remain the same."""
         path = self._search.path(self._search.best(), self._node)
         if path != self._path:
@@ -156,15 +168,20 @@ class IncrementalBeam(Incremental):
             start = self._start if fits else 0
             found = make_hypothesis(self.rows.values[start:], self._search.read(path), 0.0, BLANK_ID)
             frames = [(first + start, last + start) for first, last in found.frames]
+            kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, self._path, strict=False)))
+            self._since = self._since[:kept] + [len(self.rows)] * (len(path) - kept)
             self._path, self._tail = path, replace(found, frames=frames)
-        return self._tail, len(self._search.path(self._search.shared(), self._node))
+        certain = [self._node, *path].index(self._search.shared())
+        stable = bisect.bisect_right(self._since, len(self.rows) - STABLE_FRAMES)
+        return self._tail, max(certain, stable), certain
 
     def settle(self, count: int) -> None:
         """As :meth:`Incremental.settle`."""
         if not count:
             return
         self._node, self._start = self._path[count - 1], self._tail.frames[count - 1][1] + 1
-        self._path, self._tail = self._path[count:], split_hypothesis(self._tail, count)[1]
+        self._path, self._since = self._path[count:], self._since[count:]
+        self._tail = split_hypothesis(self._tail, count)[1]
 
     def finish(self) -> list[Hypothesis]:
         """As :meth:`Incremental.finish`."""

@@ -90,7 +90,7 @@ class PartialTranscript(Transcript):
     Words of the open segment have the times of their peaks; those of the final transcript extend over their sound.
 
     Attributes:
-        stable: The beginning of the text that later audio does not change.
+        stable: The beginning of the text that later audio does not change (with a beam search: rarely changes).
         num_closed: Number of segments that are closed; the words after them are those of the open segment.
     """
 
@@ -251,13 +251,13 @@ class Stream:
 
     def _find_words(self) -> tuple[list[Word], list[Word]]:
         """Stable words of the open segment, and the others."""
-        best, num_stable = self._search.best()
+        best, num_stable, num_certain = self._search.best()
         words = self._transcriber.tokens.words(best.tokens)
         # A word is whole when the next one begins, and its sound is known some time after its peaks.
-        whole = [(last, after) for (_, _, last), (_, after, _) in pairwise(words) if after <= num_stable]
+        whole = [(best.frames[last][1], after) for (_, _, last), (_, after, _) in pairwise(words)]
         complete = len(self._search.rows) - self._reach
-        settled = max((after for last, after in whole if best.frames[last][1] < complete), default=0)
-        stable = max((after for _, after in whole), default=0)
+        settled = max((after for last, after in whole if last < complete and after <= num_certain), default=0)
+        stable = max((after for _, after in whole if after <= num_stable), default=0)
         head, rest = split_hypothesis(best, settled)
         self._settled += self._make_words(head)
         self._search.settle(settled)

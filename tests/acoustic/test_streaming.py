@@ -92,16 +92,15 @@ def test_a_stream_gives_the_log_probs_of_the_whole_recording(samples, front_end,
     model = make_model(front_end, encoder)
     expected = run_whole(model, samples)
     assert len(expected) == model.count_frames(len(samples)) > 10
-    for sizes in ([0, 1, 80, 333], [4001]):
-        found = run_stream(model, samples, sizes)
-        assert found.shape == expected.shape
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    found = run_stream(model, samples, [0, 1, 80, 333, 3001])
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["stack", "convolution", "convolution_2d"])
 def test_single_samples_give_the_same(samples, kind):
     model = make_model({"kind": "log_mel", "deltas": 2}, {"subsampling": kind, "subsampling_factor": 4})
-    samples = samples[:1500]
+    samples = samples[:1000]
     torch.testing.assert_close(run_stream(model, samples, [1]), run_whole(model, samples), atol=1e-5, rtol=0)
 
 

@@ -82,27 +82,35 @@ def measure_delay(args: argparse.Namespace) -> None:
     rate = recognizer.sample_rate
     samples = np.concatenate([samples for samples, _ in read_recordings(args.corpus, recognizer, args.limit)])
     stream = recognizer.stream(endpoints=True, decoder=args.decoder)
-    shown, clock, computed, size = [], 0.0, 0.0, round(PLAYED_SECONDS * rate)
+    shown, stable, clock, computed, size = [], [], 0.0, 0.0, round(PLAYED_SECONDS * rate)
     for at in range(0, len(samples), size):
         piece = samples[at : at + size]
         begin = time.perf_counter()
-        words = [word.text for word in stream.feed(piece).words]
+        known = stream.feed(piece)
         took = time.perf_counter() - begin
         computed += took
         clock = max(clock, (at + len(piece)) / rate) + took  # a chunk waits for the one before it
-        shown.append((clock, words))
+        shown.append((clock, [word.text for word in known.words]))
+        stable.append((clock, known.stable.split()))
     final = stream.final().words
-    delays = [find_time(shown, number, word.text) - word.end for number, word in enumerate(final)]
-    delays = [1000 * delay for delay in delays if np.isfinite(delay)]
     growing, changed = count_revisions([words for _, words in shown])
-    median, late = np.quantile(delays, [0.5, 0.95])
+    _, broken = count_revisions([words for _, words in stable])
     print(
         f"{len(samples) / rate:.0f} s of audio, {len(final)} words, decoder {args.decoder}, "
         f"model delay {1000 * stream._acoustics.delay_seconds:.0f} ms from the start of a frame"
     )
-    print(f"from a word's end to its text: median {median:.0f} ms, 95th percentile {late:.0f} ms ({len(delays)} words)")
+    for what, texts in (("its text", shown), ("its stable text", stable)):
+        delays = [find_time(texts, number, word.text) - word.end for number, word in enumerate(final)]
+        known = [1000 * delay for delay in delays if np.isfinite(delay)]
+        median, late = np.quantile(known, [0.5, 0.95])
+        print(
+            f"from a word's end to {what}: median {median:.0f} ms, 95th percentile {late:.0f} ms ({len(known)} words)"
+        )
     print(f"computing: {computed / (len(samples) / rate):.4f} of real time")
-    print(f"revisions per word: {changed / len(final):.3f}; a word grew by letters {growing / len(final):.3f} times")
+    print(
+        f"revisions per word: {changed / len(final):.3f}, of stable words {broken / len(final):.4f}; a word grew by "
+        f"letters {growing / len(final):.3f} times"
+    )
 
 
 def find_time(shown: list[tuple[float, list[str]]], number: int, text: str) -> float:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,6 +212,17 @@ def test_a_device_that_hangs_is_given_up(capsys, listen, device, monkeypatch):
     monkeypatch.setattr(microphone, "STALLED_SECONDS", 0.2)
     assert listen() == 1
     assert "microphone Headset: it gives no more audio" in capsys.readouterr().err
+
+
+def test_what_a_recording_that_is_cut_off_holds_is_kept(capsys, listen, wav, samples, model):
+    flac = Path(wav).with_suffix(".flac")
+    soundfile.write(flac, np.tile(samples, 3), RATE)
+    content = flac.read_bytes()
+    flac.write_bytes(content[: len(content) // 2])
+    assert listen("--file", str(flac), "--speed", "0", *NO_ENDPOINTS) == 1
+    captured = capsys.readouterr()
+    assert captured.out.strip()
+    assert "tones.flac: damaged or cut off" in captured.err
 
 
 def test_devices_are_listed(capsys, device):

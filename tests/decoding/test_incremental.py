@@ -72,21 +72,21 @@ def test_pieces_give_the_hypotheses_of_the_whole(kind, seed):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(4))
-def test_stable_tokens_remain_and_settled_ones_are_left_out(kind, seed):
+def test_certain_tokens_remain_and_settled_ones_are_left_out(kind, seed):
     log_probs, decoder, rng = make_log_probs(150, seed=seed), make_decoder(kind), np.random.default_rng(seed)
     watched, settling = decoder.start(VOCABULARY), decoder.start(VOCABULARY)
-    stable, settled = [], []
+    certain, settled = [], []
     for piece in cut(log_probs.numpy(), seed):
         for search in (watched, settling):
             search.feed(piece)
-        whole, count = watched.best()
-        assert whole.tokens[: len(stable)] == stable
-        assert count >= len(stable)
-        stable = whole.tokens[:count]
-        assert kind != "greedy" or count == max(0, len(whole.tokens) - 1)
-        tail, rest = settling.best()
+        whole, stable, count = watched.best()
+        assert whole.tokens[: len(certain)] == certain
+        assert len(certain) <= count <= stable <= len(whole.tokens)
+        certain = whole.tokens[:count]
+        assert kind != "greedy" or stable == count == max(0, len(whole.tokens) - 1)
+        tail, rest_stable, rest = settling.best()
         assert settled + tail.tokens == whole.tokens
-        assert rest == count - len(settled)
+        assert (rest_stable, rest) == (stable - len(settled), count - len(settled))
         assert [len(each) for each in (tail.frames, tail.confidences)] == [len(tail.tokens)] * 2
         taken = int(rng.integers(0, rest + 1))
         settling.settle(taken)
@@ -106,11 +106,35 @@ def test_a_search_of_nothing_has_an_empty_hypothesis():
 def test_hypotheses_so_far_are_aligned_again_only_where_they_changed():
     search = make_decoder("beam").start(VOCABULARY)
     search.feed(make_log_probs(60).numpy())
-    before, _ = search.best()
+    before, *_ = search.best()
     blank = np.full((1000, VOCABULARY), -12.0, np.float32)
     blank[:, 0] = -4e-5
     search.feed(blank)
     assert search.best()[0] is before
+
+
+def test_stable_tokens_shrink_only_if_the_best_prefix_changes():
+    search = make_decoder("beam").start(VOCABULARY)
+    before, ahead = [], 0
+    for row in make_log_probs(300, seed=7).numpy():
+        search.feed(row[None])
+        best, stable, certain = search.best()
+        assert stable >= len(before) or best.tokens[: len(before)] != before
+        before, ahead = best.tokens[:stable], max(ahead, stable - certain)
+    assert len(before) > 30
+    assert ahead > 3
+
+
+def test_a_token_is_stable_after_ten_frames_in_the_best_prefix():
+    search = make_decoder("beam").start(VOCABULARY)
+    rows = np.log(np.full((14, VOCABULARY), 0.01, np.float32))
+    rows[:, 0] = np.log(0.96)
+    rows[2] = np.log([0.4, 0.01, 0.57, 0.01, 0.01])  # uncertain for ever
+    counts = []
+    for row in rows:
+        search.feed(row[None])
+        counts.append(search.best()[1:])
+    assert counts == [(0, 0)] * 12 + [(1, 0)] * 2
 
 
 def test_growing_array_holds_all_rows_and_drops_their_memory():

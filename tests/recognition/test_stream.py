@@ -59,8 +59,10 @@ DECODINGS = [
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("decoding", DECODINGS)
-@pytest.mark.parametrize("sizes", [(80,), (0, 1, 160, 4001), (16000,)])
+@pytest.mark.parametrize(
+    ("decoding", "sizes"),
+    [*((each, (0, 1, 160, 4001)) for each in DECODINGS), (DECODINGS[0], (80,)), (DECODINGS[2], (16_000,))],
+)
 def test_a_stream_ends_with_the_transcript_of_the_whole_recording(recognizer, samples, decoding, sizes):
     expected = recognizer.transcribe(samples, sample_rate=RATE, **decoding)
     _, found = run(recognizer.stream(**decoding), samples, sizes)
