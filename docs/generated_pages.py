@@ -154,7 +154,7 @@ def _describe_parser(parser: argparse.ArgumentParser) -> str:
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
         if group not in (parser._positionals, parser._optionals):
-            parts.append(to_myst(f"**{group.title}** {group.description or ''}"))
+            parts.append(to_myst(f"**{group.title}**" + f": {group.description}" * bool(group.description)))
         parts += [_describe_option(parser, action) for action in actions]
     if parser.epilog:
         parts.append(f"```text\n{parser.epilog}\n```")
