@@ -9,21 +9,28 @@ With a fold, one speaker is left out: all clips of that speaker are the test set
 n 0-44 of the others training. That is a test on an unknown speaker; its numbers are not comparable with the official
 split's. Five speakers are few to generalise to a sixth, so SYNTHETIC_CLIPS digits of many espeak-ng voices, made by the
 quickstart recipe, are added to the training data.
+
+With strings, a speaker's clips are joined into strings of digits with short pauses, for models that transcribe streams.
 """
 
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from speechrnn.audio.files import audio_info
+import numpy as np
+import soundfile
+
+from speechrnn.audio.augment import AugmentConfig, add_pauses
+from speechrnn.audio.files import audio_info, read_audio
 from speechrnn.corpus.download import fetch_corpus
 from speechrnn.corpus.manifest import write_manifest
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import CorpusError
 from speechrnn.recipe import load_prepare
+from speechrnn.types import derive_seed
 
 logger = logging.getLogger("speechrnn")
 
@@ -52,6 +59,8 @@ VALID_CLIPS = range(45, 50)
 SYNTHETIC_CLIPS = 600
 RATES = (110, 190)  # words per minute
 PITCHES = (25, 75)  # 0 to 99; 50 is the voice's default
+STRING_PAUSES = AugmentConfig(padding_seconds=0.15)  # before and after each clip of a string
+STRING_ROUNDS = {"train": 1, "valid": 4, "test": 1}  # how often each clip occurs in strings
 
 DOWNLOADS = Path(__file__).resolve().parents[2] / "data"
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.10.zip"
@@ -70,20 +79,23 @@ class Clip(NamedTuple):
     number: int
 
 
-def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None) -> None:
+def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = None, digits: int = 1) -> None:
     """Write train.jsonl, valid.jsonl and test.jsonl.
 
     Args:
         source: The folder that holds ``recordings``, or ``recordings`` itself; None downloads the corpus.
         output: Output folder.
-        seed: Seed of the synthetic voices' rates and pitches; the split is the official one.
+        seed: Seed of the synthetic voices' rates and pitches, and of strings; the split is the official one.
         fold: A speaker to leave out of training and to test on; None for the official split.
+        digits: Most digits of a string, which has 1 or more of them; 1: single clips.
 
     Raises:
         AudioError: A recording is not readable.
         CorpusError: The recordings are not there, or one of the three sets would be empty; or a fold is asked for and
-            espeakng-loader is not installed.
+            espeakng-loader is not installed; or `digits` is not from 1 to 100, or above 1 with a fold.
     """
+    if not 1 <= digits <= 100 or (digits > 1 and fold is not None):
+        raise CorpusError(f"prepare.digits: expected 1 to 100, and 1 with a fold, got {digits}")
     clips = find_clips(source)
     part_of = _choose_split(clips, fold)
     parts: dict[str, list[Clip]] = {"train": [], "valid": [], "test": []}
@@ -95,6 +107,9 @@ def prepare(source: Path | None, output: Path, *, seed: int, fold: str | None = 
     synthetic = _speak_digits(output / "synthetic", seed=seed) if fold is not None else []
     for name, members in parts.items():
         entries = [_to_entry(clip) for clip in members]
+        if digits > 1:
+            rng = np.random.default_rng(derive_seed(seed, name))
+            entries = list(_join(entries, output / "strings" / name, rng, STRING_ROUNDS[name], digits))
         write_manifest(output / f"{name}.jsonl", [*entries, *synthetic] if name == "train" else entries)
 
 
@@ -158,6 +173,34 @@ def _to_entry(clip: Clip) -> Utterance:
         text=WORDS[clip.digit],
         speaker=clip.speaker,
     )
+
+
+def _join(
+    clips: list[Utterance], folder: Path, rng: np.random.Generator, rounds: int, most: int
+) -> Iterator[Utterance]:
+    """Join each speaker's clips, shuffled, into strings of 1 to `most` digits; each clip occurs `rounds` times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(rounds):
+        for speaker in sorted({str(clip.speaker) for clip in clips}):
+            own = [clip for clip in clips if clip.speaker == speaker]
+            rest = [own[i] for i in rng.permutation(len(own))]
+            while rest:
+                size = int(rng.integers(1, most + 1))
+                members, rest = rest[:size], rest[size:]
+                yield _write_string(members, folder / f"{speaker}-{number}-{len(rest):04d}.wav", rng)
+
+
+def _write_string(members: list[Utterance], path: Path, rng: np.random.Generator) -> Utterance:
+    pieces = []
+    for member in members:
+        waveform = read_audio(member.audio_path, check_levels=False)
+        seed = int(rng.integers(2**31))
+        pieces.append(add_pauses(waveform.samples, STRING_PAUSES, sample_rate=waveform.sample_rate, seed=seed))
+    samples = np.concatenate(pieces)
+    soundfile.write(path, samples, waveform.sample_rate, subtype="PCM_16")
+    text = " ".join(member.text for member in members)
+    seconds = len(samples) / waveform.sample_rate
+    return Utterance(path.stem, path, text, seconds=seconds, speaker=members[0].speaker)
 
 
 def _speak_digits(folder: Path, *, seed: int) -> list[Utterance]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from preparation import REPOSITORY, load, put_tone, read_parts
 
+from speechrnn.audio.files import audio_info
 from speechrnn.corpus.utterance import Utterance
 from speechrnn.errors import AudioError, CorpusError
 
@@ -86,6 +87,34 @@ def test_fsdd_fold_without_espeak_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(CorpusError, match=r"espeakng-loader is not installed; run pip install '\.\[quickstart\]'"):
         fsdd.prepare(make_fsdd(tmp_path / "fsdd"), tmp_path / "out", seed=0, fold="bob")
+
+
+def test_fsdd_strings_join_the_clips_of_one_speaker_and_part(tmp_path):
+    fsdd.prepare(make_fsdd(tmp_path / "fsdd"), tmp_path / "out", seed=0, digits=3)
+    parts = read_parts(tmp_path / "out")
+    for name, strings in parts.items():
+        rounds = fsdd.STRING_ROUNDS[name]
+        words = [word for string in strings for word in string.text.split()]
+        assert Counter(words) == {"zero": 4 * rounds, "seven": 4 * rounds}  # two clips of each digit and speaker
+        assert {len(string.text.split()) for string in strings} <= {1, 2, 3}
+        for string in strings:
+            digits = len(string.text.split())
+            assert string.audio_path.parent == tmp_path / "out" / "strings" / name
+            assert string.audio_path.name.startswith(f"{string.speaker}-")
+            assert 0.1 * digits <= string.seconds <= (0.1 + 2 * fsdd.STRING_PAUSES.padding_seconds) * digits
+            assert string.seconds == pytest.approx(audio_info(string.audio_path).seconds)
+    assert max(len(string.text.split()) for string in parts["valid"]) > 1
+    fsdd.prepare(tmp_path / "fsdd", tmp_path / "again", seed=0, digits=3)
+    again = read_parts(tmp_path / "again")
+    assert [each.text for each in again["train"]] == [each.text for each in parts["train"]]
+    assert again["train"][0].audio_path.read_bytes() == parts["train"][0].audio_path.read_bytes()
+
+
+@pytest.mark.parametrize(("digits", "fold"), [(0, None), (101, None), (2, "bob")])
+def test_fsdd_refuses_other_strings(tmp_path, digits, fold):
+    source = make_fsdd(tmp_path / "fsdd")
+    with pytest.raises(CorpusError, match="prepare.digits: expected 1 to 100, and 1 with a fold"):
+        fsdd.prepare(source, tmp_path / "out", seed=0, digits=digits, fold=fold)
 
 
 def test_fsdd_is_found_by_any_of_its_folders(tmp_path):
