@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from speechrnn.errors import ConfigError, SpeechRNNError
 
@@ -46,19 +46,33 @@ def locked(folder: Path, message: str) -> Iterator[None]:
         yield
         return
     path = folder / ".lock"
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+    file = _lock(path)
+    if file is None:
+        raise ConfigError(f"{folder}: {message}")
     with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its workers
-        except OSError:
-            raise ConfigError(f"{folder}: {message}") from None
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Open and lock a file; None if another process has it locked."""
+    while True:
+        try:
+            file = path.open("w")
+        except OSError as error:
+            reason = f"cannot be written to ({error.strerror})"
+            raise ConfigError(f"{path.parent}: {reason}; choose another folder") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its workers
+        except OSError:
+            file.close()
+            return None
+        with suppress(FileNotFoundError):
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file
+        file.close()  # its last owner removed it between the two calls
 
 
 def count_cores() -> int:

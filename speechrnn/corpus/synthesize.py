@@ -31,6 +31,7 @@ from speechrnn.audio.files import read_audio
 from speechrnn.corpus.manifest import read_lines, read_records
 from speechrnn.corpus.pack import encode
 from speechrnn.errors import AudioError, ConfigError, CorpusError
+from speechrnn.processes import locked
 from speechrnn.settings import Settings, bounded
 from speechrnn.types import Waveform
 
@@ -150,7 +151,19 @@ def synthesize(
     if not 1 <= num_processes <= _MOST_PROCESSES:
         raise ConfigError(f"num_processes: expected 1 to {_MOST_PROCESSES}, got {num_processes}")
     blocks = plan_blocks(read_sentences(texts, config), config)
-    _check_options(folder, config, texts)
+    (folder / AUDIO_FOLDER).mkdir(parents=True, exist_ok=True)
+    with locked(folder, "another process writes there; wait, or choose another folder"):
+        _check_options(folder, config, texts)
+        return _synthesize(blocks, folder, config, num_processes, advance)
+
+
+def _synthesize(
+    blocks: Sequence[Sequence[Job]],
+    folder: Path,
+    config: SynthesisConfig,
+    num_processes: int,
+    advance: Callable[[int, int], None],
+) -> Synthesis:
     rows = _read_finished(folder)
     todo = [[job for job in block if job.id not in rows] for block in blocks]
     todo = [block if config.engine == "espeak" and rest else rest for block, rest in zip(blocks, todo, strict=True)]
@@ -254,7 +267,6 @@ def _check_options(folder: Path, config: SynthesisConfig, texts: Sequence[str | 
             is_free = name in ("num_sentences", "timeout_seconds")
             if not is_free and (not isinstance(earlier, dict) or earlier.get(name) != options[name]):
                 raise ConfigError(f"{folder}: was made with other {name}; give the same, or another folder")
-    (folder / AUDIO_FOLDER).mkdir(parents=True, exist_ok=True)
     write_json(path, options)
 
 

@@ -54,6 +54,24 @@ def test_a_folder_is_locked_for_one_running_process(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
+def test_a_lock_that_is_released_is_taken_by_one_process_only(tmp_path):
+    race = """
+import pathlib, sys
+from speechrnn.errors import ConfigError
+from speechrnn.processes import locked
+folder = pathlib.Path(sys.argv[1])
+for _ in range(1500):
+    try:
+        with locked(folder, ""):
+            (folder / "inside").touch(exist_ok=False)
+            (folder / "inside").unlink()
+    except ConfigError:
+        pass
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", race, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+
+
 def test_a_folder_that_is_moved_away_ends_the_run_in_one_line(tone_configuration, tmp_path, monkeypatch):
     original = SpeechModule.training_step
 
