@@ -161,19 +161,29 @@ class IncrementalBeam(Incremental):
         self._search.feed(log_probs)
 
     def best(self) -> tuple[Hypothesis, int, int]:
-        """As :meth:`Incremental.best`; frames and confidences are kept while the tokens remain the same."""
+        """As :meth:`Incremental.best`; tokens that remain in the best prefix keep their frames and confidences."""
         path = self._search.path(self._search.best(), self._node)
         if path != self._path:
-            fits = 2 * len(path) <= len(self.rows) - self._start  # with blanks between
-            start = self._start if fits else 0
-            found = make_hypothesis(self.rows.values[start:], self._search.read(path), 0.0, BLANK_ID)
-            frames = [(first + start, last + start) for first, last in found.frames]
             kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, self._path, strict=False)))
             self._since = self._since[:kept] + [len(self.rows)] * (len(path) - kept)
-            self._path, self._tail = path, replace(found, frames=frames)
+            self._path, self._tail = path, self._align(path, kept)
         certain = [self._node, *path].index(self._search.shared())
         stable = bisect.bisect_right(self._since, len(self.rows) - STABLE_FRAMES)
         return self._tail, max(certain, stable), certain
+
+    def _align(self, path: list[int], kept: int) -> Hypothesis:
+        """The hypothesis of a prefix whose first tokens are those of the present one."""
+        start = self._tail.frames[kept - 1][1] + 1 if kept else self._start
+        if 2 * (len(path) - kept) > len(self.rows) - start:  # with blanks between they may not fit
+            kept = start = 0
+        before, _ = split_hypothesis(self._tail, kept)
+        found = make_hypothesis(self.rows.values[start:], self._search.read(path[kept:]), 0.0, BLANK_ID)
+        return Hypothesis(
+            before.tokens + found.tokens,
+            before.frames + [(first + start, last + start) for first, last in found.frames],
+            0.0,
+            confidences=before.confidences + found.confidences,
+        )
 
     def settle(self, count: int) -> None:
         """As :meth:`Incremental.settle`."""

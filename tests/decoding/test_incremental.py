@@ -1,5 +1,7 @@
 """Decoding in pieces against decoding of the whole."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,8 @@ def test_certain_tokens_remain_and_settled_ones_are_left_out(kind, seed):
             search.feed(piece)
         whole, stable, count = watched.best()
         assert whole.tokens[: len(certain)] == certain
+        assert all(last < first for (_, last), (first, _) in pairwise(whole.frames))
+        assert all(first <= last < len(watched.rows) for first, last in whole.frames)
         assert len(certain) <= count <= stable <= len(whole.tokens)
         certain = whole.tokens[:count]
         assert kind != "greedy" or stable == count == max(0, len(whole.tokens) - 1)
