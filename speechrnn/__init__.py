@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from speechrnn.errors import AudioError, ConfigError, CorpusError, ModelError, SpeechRNNError
     from speechrnn.fine_tuning import FineTuning, finetune
     from speechrnn.recognition.alignment import Alignment, align
+    from speechrnn.recognition.context import measure_context
     from speechrnn.recognition.endpoints import EndpointConfig
     from speechrnn.recognition.latency_control import LatencyControlConfig
     from speechrnn.recognition.recognizer import Recognizer, load
@@ -29,6 +30,7 @@ _MODULES = {
     "errors": ("AudioError", "ConfigError", "CorpusError", "ModelError", "SpeechRNNError"),
     "fine_tuning": ("FineTuning", "finetune"),
     "recognition.alignment": ("Alignment", "align"),
+    "recognition.context": ("measure_context",),
     "recognition.endpoints": ("EndpointConfig",),
     "recognition.latency_control": ("LatencyControlConfig",),
     "recognition.recognizer": ("Recognizer", "load"),
@@ -62,6 +64,7 @@ __all__ = [
     "align",
     "finetune",
     "load",
+    "measure_context",
     "train",
 ]
 

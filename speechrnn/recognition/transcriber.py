@@ -339,7 +339,7 @@ class Transcriber(ABC):
             yield from self._transcribe_batch([first[0]], decoder, profile)
             return
         from speechrnn.recognition.batches import prefetch, transcribe_pooled
-        from speechrnn.recognition.longform import Assembly, assemble
+        from speechrnn.recognition.joining import Assembly, assemble
 
         pairs = transcribe_pooled(
             prefetch(chain(first, items)),
@@ -353,7 +353,7 @@ class Transcriber(ABC):
         padded = pad_sequences([torch.from_numpy(recording.samples) for recording in batch])
         emissions = self._emit(*padded, profile)
         if any(isinstance(each, Piece) and each.used is not None for each in batch):
-            from speechrnn.recognition.longform import take_windows
+            from speechrnn.recognition.joining import take_windows
 
             return take_windows(self, batch, emissions, decoder)
         found = self.search(emissions, decoder)

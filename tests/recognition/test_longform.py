@@ -1,4 +1,5 @@
 import logging
+import math
 import random
 import threading
 import time
@@ -11,11 +12,15 @@ import torch
 
 from speechrnn.audio.vad import VadOptions
 from speechrnn.errors import AudioError, ConfigError
-from speechrnn.recognition import longform
+from speechrnn.model_folder import load_model, save_model
+from speechrnn.recognition import cutters
 from speechrnn.recognition.batches import choose_batch, prefetch, transcribe_pooled
+from speechrnn.recognition.context import CANDIDATE_SECONDS, measure_context
+from speechrnn.recognition.cutters import PauseCutter, WindowCutter
 from speechrnn.recognition.cutting import CutConfig, End, Piece, Recording
-from speechrnn.recognition.longform import Joiner, PauseCutter, WindowCutter, cut_recording, make_cutter
-from speechrnn.recognition.recognizer import Ensemble, Recognizer
+from speechrnn.recognition.joining import Joiner
+from speechrnn.recognition.longform import cut_recording, make_cutter
+from speechrnn.recognition.recognizer import Ensemble, Recognizer, load
 from speechrnn.types import Waveform
 
 RATE = 8000
@@ -60,7 +65,7 @@ def script_speech(monkeypatch):
 
     def script(*speech):
         monkeypatch.setattr(ScriptedDetector, "speech", speech)
-        monkeypatch.setattr(longform, "SpeechDetector", ScriptedDetector)
+        monkeypatch.setattr(cutters, "SpeechDetector", ScriptedDetector)
         for module in ("cutting", "longform"):
             monkeypatch.setattr(f"speechrnn.recognition.{module}.has_vad", lambda: True)
 
@@ -416,6 +421,55 @@ def test_memory_does_not_grow_with_the_length(make_tiny_model, make_recording, t
         tracemalloc.stop()
         assert (found.text, found.seconds) == ("", 60.0 * minutes)
     assert peaks[1] <= 1.1 * peaks[0]
+
+
+# Context
+
+
+@pytest.fixture
+def quick_model(make_tiny_model):
+    """A model that forgets quickly."""
+    model = make_tiny_model()
+    with torch.no_grad():
+        for name, weight in model.acoustic.encoder.stack.named_parameters():
+            if "weight_hh" in name:
+                weight.mul_(0.5)
+    return model
+
+
+def test_the_context_is_the_smallest_within_the_tolerance(quick_model, make_recording, tmp_path):
+    save_model(tmp_path / "model", quick_model)
+    recording = Waveform(make_recording(40.0), RATE)
+    recognizer = load(tmp_path / "model", device="cpu")
+    found = [measure_context(recognizer, recording, tolerance=tolerance) for tolerance in (1.0, 0.01, 1e-4)]
+    seconds = [each.seconds for each in found]
+    assert seconds == sorted(seconds)
+    assert seconds[0] < seconds[-1]
+    for each in found:
+        assert each.seconds in CANDIDATE_SECONDS
+        assert each.change <= each.tolerance
+        assert each.audio_seconds == 40.0
+    kept = measure_context(recognizer, [recording], tolerance=0.01, save=True)
+    for model in (recognizer, load(tmp_path / "model", device="cpu")):
+        assert model.model.context == kept
+        cutter = make_cutter(model, CutConfig(cut="windows"))
+        assert cutter._left == math.ceil(kept.seconds * RATE / 160)
+    save_model(tmp_path / "again", recognizer.model)
+    assert load_model(tmp_path / "again").context == kept
+
+
+def test_a_model_that_never_forgets_causes_a_warning(make_tiny_model, make_recording, caplog):
+    model = make_tiny_model(cell="tanh")
+    with torch.no_grad():
+        for name, weight in model.acoustic.encoder.stack.named_parameters():
+            if "weight_hh" in name:
+                weight.mul_(2.0)  # chaotic
+    recognizer = Recognizer(model, device="cpu")
+    found = measure_context(recognizer, Waveform(make_recording(40.0), RATE), tolerance=1e-3)
+    assert found.seconds == CANDIDATE_SECONDS[-1]
+    assert "still changes log-probabilities" in caplog.text
+    with pytest.raises(AudioError, match="no recording has 26 s; give a longer one"):
+        measure_context(recognizer, Waveform(make_recording(5.0), RATE))
 
 
 # Batches and reading ahead
