@@ -158,7 +158,7 @@ def synthesize(
 
 
 def _synthesize(
-    blocks: Sequence[Sequence[Job]],
+    blocks: list[list[Job]],
     folder: Path,
     config: SynthesisConfig,
     num_processes: int,
