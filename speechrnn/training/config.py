@@ -70,7 +70,7 @@ class ChunksConfig(Settings, section="chunks"):
     """Training of a bidirectional encoder for latency-controlled streams (:mod:`speechrnn.acoustic.chunked`).
 
     In such a stream the backward direction sees the chunk and a limited right context alone. A model that was trained
-    on whole utterances only has more errors there.
+    on whole utterances only has more errors there. Validation uses whole utterances.
 
     Attributes:
         probability: Share of the batches in which the encoder runs chunk by chunk, in [0, 1]; 0 is off. The others

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechrnn.acoustic.chunked import Chunks
+from speechrnn.acoustic.latency_controlled import LatencyControlledAcoustics
+from speechrnn.acoustic.model import AcousticModel
+from speechrnn.acoustic.streaming import check_streams
 from speechrnn.cli.main import main
 from speechrnn.corpus.manifest import read_manifest
 from speechrnn.corpus.synthesize import ESPEAK_PROGRAM
@@ -370,3 +374,18 @@ def test_every_recipe_is_in_the_table_and_states_its_results():
         if module is not None:
             load_config(RECIPES / name / "config.yaml")
             assert all(corpus["license"] for corpus in getattr(module, "ATTRIBUTION", []))
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/streaming.yaml")), ids=lambda path: path.parent.name)
+def test_streaming_configurations_make_models_that_stream_exactly(path):
+    config = load_config(path.parent / "config.yaml", ["--config", str(path)])
+    check_streams(AcousticModel(config.front_end, config.encoder, 3))
+    assert config.encoder.lookahead_frames
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/latency_controlled.yaml")), ids=lambda path: path.parent.name)
+def test_latency_controlled_configurations_train_in_chunks(path):
+    config = load_config(path.parent / "config.yaml", ["--config", str(path)])
+    assert config.chunks.probability == 0.5
+    chunks = Chunks.from_seconds(*config.chunks.seconds, seconds_per_step=0.04)
+    LatencyControlledAcoustics(AcousticModel(config.front_end, config.encoder, 3), chunks=chunks)

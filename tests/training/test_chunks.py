@@ -45,6 +45,7 @@ def test_a_batchs_chunks_depend_on_seed_epoch_and_number_alone(tone_configuratio
     first, second = draw(0), draw(1)
     assert first[2:] == draw(0, skip=2)
     assert first != second
+    assert min(len(set(first)), len(set(second))) > 1
     assert {type(each) for each in first + second} == {tuple, type(None)}
     assert {batch.chunk_seconds for batch in data.val_dataloader()} == {None}
 
