@@ -15,6 +15,7 @@ from speechrnn.acoustic.ctc import ctc_losses
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.acoustic.recurrent import RecurrentStack
+from speechrnn.acoustic.streaming import StreamingAcoustics, feed_together
 from speechrnn.audio.features import FrontEnd, FrontEndConfig, StatisticsAccumulator
 from speechrnn.audio.spectral_augment import SpecAugment, SpecAugmentConfig
 from speechrnn.cli.main import main
@@ -374,3 +375,18 @@ def test_a_model_is_fine_tuned_on_the_device(device, tone_run, tmp_path):
         overrides={**kept, "start.layers": 0},
     )
     assert outcome.sets["valid"].wer <= 0.2
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_streams_say_what_the_whole_recording_says(device, cell):
+    front_end = {"normalization": "sliding", "deltas": 1}
+    model = make_model(front_end=front_end, cell=cell, bidirectional=False, lookahead_frames=2)
+    waveforms, _ = make_waveforms()
+    with torch.inference_mode():
+        expected = model(waveforms[:2], torch.tensor([12000, 12000])).log_probs
+    model.to(device)
+    streams = [StreamingAcoustics(model) for _ in range(2)]
+    parts = [feed_together(streams, list(waveforms[:2, at : at + 900])) for at in range(0, 12000, 900)]
+    parts.append([stream.finish() for stream in streams])
+    for number, whole in enumerate(expected):
+        assert_close(torch.cat([part[number] for part in parts]), whole)
