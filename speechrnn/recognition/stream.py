@@ -74,7 +74,8 @@ def choose_acoustics(
         config.chunk_seconds, config.right_context_seconds, seconds_per_step=model.acoustic.seconds_per_step
     )
     acoustics = LatencyControlledAcoustics(model.acoustic, chunks=chunks, **profile)
-    if not model.provenance.get("configuration", {}).get("chunks", {}).get("probability"):
+    configuration = model.provenance.get("configuration") or {}
+    if not configuration.get("chunks", {}).get("probability"):
         logger.warning(
             "latency_controlled: %s was trained on whole utterances and makes more errors in chunks; train with "
             "chunks.probability 0.5 against that",
