@@ -241,6 +241,14 @@ def test_damaged_files_of_soundfile_are_not_given_to_ffmpeg(tmp_path, monkeypatc
         refuse(head + np.random.default_rng(0).bytes(5000), "damaged or cut off: begins as")
 
 
+def test_wav_with_a_chunk_beyond_its_end_is_not_given_to_ffmpeg(monkeypatch):
+    """FFmpeg allocated 1.4 GB for a damaged chunk that stated this size."""
+    monkeypatch.setitem(sys.modules, "speechrnn.audio.foreign", None)
+    content = wav_bytes(make_noise(0.1, RATE))
+    chunk = b"LIST" + struct.pack("<I", 1_400_000_000) + b"INFO"
+    refuse(content[:36] + chunk + content[36:], "damaged or cut off: begins as WAV does")
+
+
 def mutate(content, rng):
     changed = bytearray(content)
     for _ in range(int(rng.choice([1, 5, 50]))):
