@@ -87,41 +87,16 @@ def open_microphone(microphone: Microphone, *, on_overflow: Callable[[int], None
     Raises:
         AudioError: The device cannot be opened, or it stops; the blocks before are complete.
     """
-    library = _import_sounddevice()
-    blocks: queue.Queue[np.ndarray | None] = queue.Queue(round(WAITING_SECONDS / BLOCK_SECONDS))
-    overflows = 0
-
-    def take(data: np.ndarray, frames: int, time: Any, status: Any) -> None:
-        nonlocal overflows
-        overflows += bool(status.input_overflow)
-        try:
-            blocks.put_nowait(data[:, 0].copy())
-        except queue.Full:
-            overflows += 1
-
-    def give() -> Iterator[np.ndarray]:
-        reported, waited = 0, 0.0
-        while waited < STALLED_SECONDS:
-            try:
-                block = blocks.get(timeout=0.1)
-            except queue.Empty:
-                waited += 0.1
-                block = np.zeros(0, np.float32)
-            else:
-                waited = 0.0
-            if overflows > reported:
-                reported = overflows
-                on_overflow(reported)
-            if block is None:
-                break
-            yield block
-        raise AudioError(f"microphone {microphone.name}: it gives no more audio; check its cable and begin again")
-
-    options = {"device": microphone.index, "samplerate": microphone.sample_rate, "channels": 1, "dtype": "float32"}
-    size = round(BLOCK_SECONDS * microphone.sample_rate)
+    library, recording = _import_sounddevice(), _Recording()
     try:
         stream = library.InputStream(
-            **options, blocksize=size, callback=take, finished_callback=lambda: blocks.put(None)
+            device=microphone.index,
+            samplerate=microphone.sample_rate,
+            channels=1,
+            dtype="float32",
+            blocksize=round(BLOCK_SECONDS * microphone.sample_rate),
+            callback=recording.take,
+            finished_callback=recording.end,
         )
         stream.start()
     except (library.PortAudioError, ValueError) as error:
@@ -131,10 +106,47 @@ def open_microphone(microphone: Microphone, *, on_overflow: Callable[[int], None
             "with --input, and check that no other program uses it"
         ) from error
     try:
-        yield give()
+        yield recording.give(microphone.name, on_overflow)
     finally:
         stream.abort(ignore_errors=True)
         stream.close(ignore_errors=True)
+
+
+class _Recording:
+    """Blocks on their way from PortAudio's thread to the program."""
+
+    def __init__(self) -> None:
+        self._blocks: queue.Queue[np.ndarray] = queue.Queue(round(WAITING_SECONDS / BLOCK_SECONDS))
+        self._overflows = 0
+        self._is_ended = False
+
+    def take(self, data: np.ndarray, frames: int, time: Any, status: Any) -> None:
+        """Take a block, (N, 1), in PortAudio's thread."""
+        self._overflows += bool(status.input_overflow)
+        try:
+            self._blocks.put_nowait(data[:, 0].copy())
+        except queue.Full:
+            self._overflows += 1
+
+    def end(self) -> None:
+        """Note that the device gives no more."""
+        self._is_ended = True
+
+    def give(self, name: str, on_overflow: Callable[[int], None]) -> Iterator[np.ndarray]:
+        """As :func:`open_microphone`; the device has this name."""
+        reported, waited = 0, 0.0
+        while waited < STALLED_SECONDS:
+            try:
+                block, waited = self._blocks.get(timeout=0.1), 0.0
+            except queue.Empty:
+                if self._is_ended:
+                    break
+                block, waited = np.zeros(0, np.float32), waited + 0.1
+            if self._overflows > reported:
+                reported = self._overflows
+                on_overflow(reported)
+            yield block
+        raise AudioError(f"microphone {name}: it gives no more audio; check its cable and begin again")
 
 
 def _import_sounddevice() -> Any:

@@ -196,6 +196,13 @@ def test_overflows_are_counted_aloud(capsys, listen, device):
     assert "warning: the microphone overflowed 2 times: audio was lost" in capsys.readouterr().err
 
 
+def test_blocks_that_the_program_is_too_slow_for_are_counted(capsys, listen, device, monkeypatch):
+    monkeypatch.setattr(microphone, "WAITING_SECONDS", 48 * microphone.BLOCK_SECONDS)  # the device gives 50 at once
+    device.after = "vanish"
+    assert listen() == 1
+    assert "warning: the microphone overflowed 2 times: audio was lost" in capsys.readouterr().err
+
+
 def test_what_a_vanished_device_gave_is_kept(capsys, listen, device, model, tmp_path):
     device.after = "vanish"
     output = tmp_path / "kept.txt"
