@@ -13,6 +13,7 @@ from recordings import FORMATS, noise, tone, wav_bytes, write
 
 from speechrnn.audio.blocks import describe_levels, open_blocks
 from speechrnn.audio.files import read_audio
+from speechrnn.audio.resampling import resample
 from speechrnn.errors import AudioError
 from speechrnn.types import AudioInfo, Waveform
 
@@ -33,6 +34,8 @@ def test_blocks_of_any_length_are_the_samples_of_the_whole(tmp_path, rng, file_n
     path = write(tmp_path, file_name, noise(rng, 48000).reshape(24000, 2))
     for part in ({}, {"channel": 1}, {"start": 0.3}, {"start": 0.3, "seconds": 0.5}):
         whole = read_audio(path, sample_rate=sample_rate, **part)
+        resampled = resample(read_audio(path, **part).samples, 16000, sample_rate or 16000)
+        np.testing.assert_array_equal(whole.samples, resampled)
         for block_seconds in (0.01, float(rng.uniform(0.05, 1)), 10, 1e300):
             pieces, blocks = read_blocks(path, sample_rate=sample_rate, block_seconds=block_seconds, **part)
             np.testing.assert_array_equal(np.concatenate(pieces), whole.samples)
