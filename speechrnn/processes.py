@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,27 @@ def _lock(path: Path) -> IO[str] | None:
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 return file
         file.close()  # its last owner removed it between the two calls
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Find the device of a name: ``auto`` (the first CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda:1`` …
+
+    Raises:
+        ConfigError: The name is none of them, or this machine has no such device.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = re.fullmatch(r"cpu|cuda(?::(\d{1,4}))?", str(device), re.ASCII)
+    if found is None:
+        raise ConfigError(f"device {str(device)[:80]!r}: expected auto, cpu, cuda or cuda:N")
+    if found[0] != "cpu" and int(found[1] or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {device}: torch finds {torch.cuda.device_count()} CUDA GPUs here; use auto or cpu, "
+            "or install torch for CUDA"
+        )
+    return torch.device(found[0])
 
 
 def count_cores() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, overload
@@ -17,6 +16,7 @@ from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
 from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
+from speechrnn.processes import choose_device
 from speechrnn.recognition.cutting import Failure, Recording
 from speechrnn.recognition.decoders import takes_decoding
 from speechrnn.recognition.transcriber import Transcriber, check_is_list
@@ -369,25 +369,6 @@ def as_recognizer(model: Any, caller: str, *, device: str | torch.device = "auto
     if isinstance(model, Ensemble):
         raise ConfigError(f"{caller}: several models together have no log-probabilities; give one of them")
     raise ConfigError(f"{caller}: expected a recogniser or the path of a model, got {model!r:.80}")
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """Find the device that a name stands for, as in :func:`load`.
-
-    Raises:
-        ConfigError: The name is none of them, or this machine has no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = re.fullmatch(r"cpu|cuda(?::(\d{1,4}))?", str(device), re.ASCII)
-    if found is None:
-        raise ConfigError(f"device {str(device)[:80]!r}: expected auto, cpu, cuda or cuda:N")
-    if found[0] != "cpu" and int(found[1] or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {device}: torch finds {torch.cuda.device_count()} CUDA GPUs here; use auto or cpu, "
-            "or install torch for CUDA"
-        )
-    return torch.device(found[0])
 
 
 def _as_tensor(name: str, values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
