@@ -64,6 +64,24 @@ def test_there_is_no_speech_in_noise_and_silence():
 
 
 @needs_vad
+def test_padding_takes_at_most_half_of_a_silence():
+    bare, padded = (
+        detect(
+            join_samples(16000, pause=0.4),
+            16000,
+            always(16000),
+            VadOptions(min_silence_duration_ms=100, speech_pad_ms=pad),
+        )
+        for pad in (0, 400)
+    )
+    assert len(bare) == len(padded) > 5
+    for (_, end), (begin, _), left, right in zip(bare, bare[1:], padded, padded[1:], strict=False):
+        share = min(6400, (begin - end) / 2)
+        assert abs(left[1] - end - share) <= 1
+        assert abs(begin - right[0] - share) <= 1
+
+
+@needs_vad
 @pytest.mark.slow  # silero_vad imports torch and torchaudio
 @pytest.mark.parametrize("options", [{}, {"min_silence_duration_ms": 100, "speech_pad_ms": 30}])
 def test_speech_is_that_of_silero_vad(options):

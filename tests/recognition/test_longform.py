@@ -298,6 +298,14 @@ def test_transcribed_and_skipped_are_the_duration(recognizer, long_recording, sc
     assert '"skipped_seconds": 53.0' in found.to_json()
 
 
+def test_what_is_not_speech_is_transcribed_in_its_place(recognizer, long_recording, script_speech):
+    script_speech((0.0, 10.0), (40.0, 50.0))
+    starts = [word.start for word in recognizer.transcribe(long_recording).words]
+    for first, last in ((1, 9), (12, 38), (41, 49), (52, 72)):
+        assert any(first < start < last for start in starts)
+    assert starts == sorted(starts)
+
+
 def test_without_speech_the_filter_leaves_out_everything(recognizer, make_recording, script_speech):
     script_speech()
     for seconds in (3.0, 40.0):
