@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -25,7 +25,7 @@ from speechrnn.audio.decoder import (
     scale_samples,
 )
 from speechrnn.audio.resampling import StreamingResampler
-from speechrnn.errors import AudioError
+from speechrnn.errors import AudioError, ConfigError
 from speechrnn.types import AudioInfo, Waveform
 
 if TYPE_CHECKING:
@@ -310,3 +310,14 @@ def describe_levels(samples: np.ndarray) -> dict[str, str]:
     meter = LevelMeter()
     meter.add(samples)
     return meter.describe()
+
+
+def check_is_list(sources: object, message: str) -> None:
+    """Check that a list of recordings was given, not a single one.
+
+    Raises:
+        ConfigError: With this message.
+    """
+    is_one = isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2
+    if is_one or not isinstance(sources, Iterable):
+        raise ConfigError(message)

@@ -262,7 +262,7 @@ def _transcribe(
             read.append(recording.name)
             yield Waveform(recording.samples, recognizer.sample_rate)
 
-    transcripts = list(recognizer.transcribe_many(waveforms(), **options))
+    transcripts = list(recognizer.transcribe_many(waveforms(), max_seconds=None, **options))
     return {str(id): transcript for id, transcript in zip(read, transcripts, strict=True)}
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from speechrnn.acoustic.ctc import ctc_loss
 from speechrnn.atomic_io import read_text
+from speechrnn.audio.blocks import check_is_list
 from speechrnn.errors import ConfigError, CorpusError
 from speechrnn.model_folder.speakers import SpeakerProfile
 from speechrnn.recognition.recognizer import Recognizer, as_recognizer
-from speechrnn.recognition.transcriber import check_is_list
 from speechrnn.text.normalize import normalize_text
 from speechrnn.types import Waveform, pad_sequences
 

@@ -15,7 +15,7 @@ from speechrnn.recognition.cutting import CutConfig, Piece
 
 PAUSE_SECONDS = 1.0  # a longer pause, after padding, is a piece of its own …
 PAUSE_CONTEXT_SECONDS = 5.0  # … computed with so much of what comes before it
-JOIN_SECONDS = 15.0  # speech is joined across shorter pauses up to this length
+JOIN_SECONDS = 15.0  # speech is joined across shorter pauses up to this length, or to what the model is used to
 
 
 class SampleBuffer:
@@ -55,12 +55,15 @@ class PauseCutter:
         config: Greatest length of a piece, options of voice activity, and whether long pauses are left out.
         rate: Of the samples, in Hz.
         step: Samples from one encoder frame to the next; None: pauses are computed alone.
+        join_seconds: Speech is joined across short pauses up to this length.
 
     Raises:
         ConfigError: The extra ``vad`` is not installed, or the padding leaves no room in a piece.
     """
 
-    def __init__(self, config: CutConfig, rate: int, *, step: int | None = None) -> None:
+    def __init__(
+        self, config: CutConfig, rate: int, *, step: int | None = None, join_seconds: float = JOIN_SECONDS
+    ) -> None:
         assert config.max_seconds is not None
         options = config.vad or VadOptions()
         longest = config.max_seconds - 2 * PAUSE_SECONDS - 2 * options.speech_pad_ms / 1000
@@ -74,7 +77,7 @@ class PauseCutter:
         self._is_filter = config.vad_filter
         self._detector = SpeechDetector(replace(options, max_speech_duration_s=longest), rate)
         self._most, self._pause = math.floor(config.max_seconds * rate), round(PAUSE_SECONDS * rate)
-        self._join = min(self._most - self._pause, round(JOIN_SECONDS * rate))
+        self._join = min(self._most - self._pause, round(join_seconds * rate))
         context = min(PAUSE_CONTEXT_SECONDS, config.max_seconds / 2)
         self._context = 0 if step is None else math.floor(context * rate / step) * step
         self._step = 1 if step is None else step

@@ -17,7 +17,7 @@ import numpy as np
 
 from speechrnn.audio.vad_options import has_vad
 from speechrnn.errors import ConfigError
-from speechrnn.recognition.cutters import PauseCutter, WindowCutter
+from speechrnn.recognition.cutters import JOIN_SECONDS, PauseCutter, WindowCutter
 from speechrnn.recognition.cutting import CutConfig, End, Piece
 from speechrnn.recognition.joining import Model, count_step
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from speechrnn.model_folder import ModelFolder
 
 DEFAULT_CONTEXT_SECONDS = 2.0
+USUAL_LENGTHS = 2.0  # a piece may be this much longer than the mean training utterance
 
 
 def cut_recording(
@@ -71,7 +72,9 @@ def make_cutter(transcriber: Model, config: CutConfig) -> PauseCutter | WindowCu
     models = [each.model for each in get_members(transcriber)]
     steps = [count_step(model.acoustic) for model in models]
     if config.needs_vad() or (config.cut == "auto" and has_vad()):
-        return PauseCutter(config, transcriber.sample_rate, step=steps[0] if len(set(steps)) == 1 else None)
+        step = steps[0] if len(set(steps)) == 1 else None
+        join_seconds = min(choose_join(model) for model in models)
+        return PauseCutter(config, transcriber.sample_rate, step=step, join_seconds=join_seconds)
     assert config.max_seconds is not None
     if len(set(steps)) > 1:
         raise ConfigError(
@@ -93,6 +96,18 @@ def make_cutter(transcriber: Model, config: CutConfig) -> PauseCutter | WindowCu
 def get_members(transcriber: Model) -> Sequence[Model]:
     """The models of an ensemble, or one model alone."""
     return getattr(transcriber, "members", (transcriber,))
+
+
+def choose_join(model: ModelFolder) -> float:
+    """Seconds up to which speech is joined into a piece: twice the mean training utterance, if that is known.
+
+    Networks that were trained on single words or short commands leave out most words of longer pieces.
+    """
+    training = model.provenance.get("training") or {}
+    hours, count = training.get("hours_of_speech"), training.get("utterances")
+    if not (isinstance(hours, int | float) and isinstance(count, int) and hours > 0 and count > 0):
+        return JOIN_SECONDS
+    return min(JOIN_SECONDS, USUAL_LENGTHS * 3600 * hours / count)
 
 
 def choose_context(model: ModelFolder) -> float:

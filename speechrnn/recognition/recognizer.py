@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import torch
 from torch import Tensor
 
+from speechrnn.audio.blocks import check_is_list
 from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder, load_model
@@ -19,7 +20,7 @@ from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
 from speechrnn.processes import choose_device
 from speechrnn.recognition.cutting import Failure, Recording
 from speechrnn.recognition.decoders import takes_decoding
-from speechrnn.recognition.transcriber import Transcriber, check_is_list
+from speechrnn.recognition.transcriber import Transcriber
 from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:

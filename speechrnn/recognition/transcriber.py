@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.audio.blocks import open_blocks
+from speechrnn.audio.blocks import check_is_list, open_blocks
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
@@ -395,14 +395,3 @@ class Transcriber(ABC):
                 peaks.append(peak)
         times = place_words(peaks, samples, self.sample_rate) if are_placed else peaks
         return tuple(Word(text, *time, confidence) for (text, confidence), time in zip(words, times, strict=True))
-
-
-def check_is_list(sources: object, message: str) -> None:
-    """Check that a list of recordings was given, not a single one.
-
-    Raises:
-        ConfigError: With this message.
-    """
-    is_one = isinstance(sources, str | bytes | os.PathLike | Waveform) or getattr(sources, "ndim", 2) < 2
-    if is_one or not isinstance(sources, Iterable):
-        raise ConfigError(message)

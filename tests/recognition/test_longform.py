@@ -4,6 +4,7 @@ import random
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,18 @@ def test_pieces_and_what_is_skipped_make_up_the_recording(seed, vad_filter, scri
     assert [(each.start, len(each.samples), each.used) for each in whole] == [
         (each.start, len(each.samples), each.used) for each in pieces
     ]
+
+
+@pytest.mark.parametrize(("hours", "longest"), [(None, 15.0), (1.0, 15.0), (0.1, 6.0)])
+def test_pieces_are_about_as_long_as_the_utterances_of_the_training(tiny_model, script_speech, hours, longest):
+    """Speech of 2 s and pauses of 0.9 s: a piece holds as much as is usual for the model."""
+    script_speech(*[(at * 2.9, at * 2.9 + 2.0) for at in range(20)])
+    provenance = {"training": {"hours_of_speech": hours, "utterances": 120}} if hours else {}
+    recognizer = Recognizer(replace(tiny_model, provenance=provenance), device="cpu")
+    cutter = make_cutter(recognizer, CutConfig())
+    pieces = [*cutter.feed(np.zeros(60 * recognizer.sample_rate, np.float32)), *cutter.flush()]
+    lengths = [len(piece.samples) / recognizer.sample_rate for piece in pieces[:-1]]
+    assert longest - 2.9 < max(lengths[1:4]) <= longest + 0.9
 
 
 @pytest.mark.parametrize("seed", range(20))
