@@ -160,7 +160,7 @@ class Hypothesis:
 
 
 def pad_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack 1-D tensors, padded with zeros to the longest: (B, T), and their lengths, (B,), int64."""
+    """Stack tensors (T, …), padded with zeros to the longest: (B, T, …), and their lengths, (B,), int64."""
     import torch
 
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
@@ -203,3 +203,14 @@ def derive_seed(*parts: object) -> int:
     """A seed in [0, 2⁶³) that is a pure function of ``parts`` (a seed, an epoch, an utterance's id, a purpose)."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def find_longest_run(is_set: np.ndarray) -> tuple[int, int]:
+    """First position of the longest run of True in (N,) and the one after it, the first of equals; 0 and 0 without."""
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_set, [False]]).astype(np.int8)))
+    if not len(edges):
+        return 0, 0
+    longest = int(np.argmax(edges[1::2] - edges[::2]))
+    return int(edges[2 * longest]), int(edges[2 * longest + 1])

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.errors import ConfigError
 from speechrnn.processes import torch_threads
+from speechrnn.types import pad_sequences
 
 _Step = Callable[[Tensor, Tensor], Tensor]
 _ADVICE = "for streams train with front_end.normalization sliding (or corpus) and encoder.bidirectional false"
@@ -226,10 +226,10 @@ def _advance(streams: Sequence[StreamingAcoustics], samples: Sequence[Tensor], *
     model = streams[0].model
     with _computing(model):
         inputs = [stream._inputs.feed(each, is_last=is_last)[0] for stream, each in zip(streams, samples, strict=True)]
-        lengths = torch.tensor([len(each) for each in inputs])
+        padded, lengths = pad_sequences(inputs)
         if int(lengths.max()):
             frames, states, _ = model.encoder.stack(
-                pad_sequence(inputs, batch_first=True),
+                padded,
                 lengths,
                 state=torch.cat([stream._state for stream in streams], dim=3),
                 return_state=True,

@@ -5,9 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from speechrnn.recognition.cutting import Recording
+from speechrnn.recognition.cutting import End, Failure, Item, Piece, Recording
+
+if TYPE_CHECKING:
+    from speechrnn.errors import SpeechRNNError
+    from speechrnn.recognition.joining import Assembly
+    from speechrnn.recognition.transcript import Transcript
 
 T = TypeVar("T")
 
@@ -138,3 +143,34 @@ def collect_batches(recordings: Iterable[Recording], *, most_samples: float) -> 
         yield batch
     if not isinstance(failure, StopIteration):
         raise failure
+
+
+def assemble(
+    pairs: Iterable[tuple[Item, Any]],
+    make: Callable[[], Assembly],
+    on_error: Callable[[Any, SpeechRNNError], None] | None,
+    on_progress: Callable[[str | None, float], None] | None = None,
+) -> Iterator[Transcript]:
+    """Transcripts of recordings from the results of their pieces, in order.
+
+    Args:
+        pairs: Items and their results.
+        make: Makes an empty assembly.
+        on_error: Called with a source that failed and the error; without it the error is raised.
+        on_progress: Called after each piece with the recording's name and the seconds of it that are done.
+    """
+    assembly: Assembly | None = None
+    for item, found in pairs:
+        if isinstance(item, Failure):
+            assembly = None
+            item.report(on_error)
+        elif isinstance(item, Piece):
+            assembly = assembly or make()
+            assembly.add(item, found)
+            if on_progress is not None:
+                on_progress(item.name, assembly.count_seconds(item))
+        elif isinstance(item, End):
+            yield (assembly or make()).finish(item)
+            assembly = None
+        else:
+            yield found

@@ -11,37 +11,11 @@ import numpy as np
 from speechrnn.audio.vad import SpeechDetector
 from speechrnn.audio.vad_options import VadOptions
 from speechrnn.errors import ConfigError
-from speechrnn.recognition.cutting import CutConfig, Piece
+from speechrnn.recognition.cutting import CutConfig, Piece, SampleBuffer
 
 PAUSE_SECONDS = 1.0  # a longer pause, after padding, is a piece of its own …
 PAUSE_CONTEXT_SECONDS = 5.0  # … computed with so much of what comes before it
 JOIN_SECONDS = 15.0  # speech is joined across shorter pauses up to this length, or to what the model is used to
-
-
-class SampleBuffer:
-    """Samples that are not yet in a complete piece; the first is number ``start`` of the recording."""
-
-    def __init__(self) -> None:
-        self.start = 0
-        self.samples = np.zeros(0, np.float32)
-
-    @property
-    def end(self) -> int:
-        """Number of the sample after the last."""
-        return self.start + len(self.samples)
-
-    def add(self, samples: np.ndarray) -> None:
-        """Append samples, (N,)."""
-        self.samples = np.concatenate([self.samples, samples])
-
-    def take(self, first: int, last: int) -> np.ndarray:
-        """Copy the samples from one number up to another."""
-        return self.samples[first - self.start : last - self.start].copy()
-
-    def drop(self, first: int) -> None:
-        """Forget what comes before a sample."""
-        self.samples = self.samples[max(0, first - self.start) :]
-        self.start = max(first, self.start)
 
 
 class PauseCutter:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.audio.vad import find_longest_run
-from speechrnn.errors import SpeechRNNError
-from speechrnn.recognition.cutters import SampleBuffer
-from speechrnn.recognition.cutting import End, Failure, Item, Piece, Recording
+from speechrnn.recognition.cutting import End, Piece, Recording, SampleBuffer
 from speechrnn.recognition.transcript import Segment, Transcript
-from speechrnn.types import BLANK_ID, Emission, Hypothesis
+from speechrnn.types import BLANK_ID, Emission, Hypothesis, find_longest_run
 
 if TYPE_CHECKING:
     from speechrnn.acoustic.model import AcousticModel
@@ -225,37 +222,6 @@ class Assembly:
     def _append(self, found: Transcript, start: int) -> None:
         self._segments += [shift(segment, start / self._rate) for segment in found.segments]
         self._rejected += [found.rejected] if found.rejected else []
-
-
-def assemble(
-    pairs: Iterable[tuple[Item, Any]],
-    make: Callable[[], Assembly],
-    on_error: Callable[[Any, SpeechRNNError], None] | None,
-    on_progress: Callable[[str | None, float], None] | None = None,
-) -> Iterator[Transcript]:
-    """Transcripts of recordings from the results of their pieces, in order.
-
-    Args:
-        pairs: Items and their results.
-        make: Makes an empty assembly.
-        on_error: Called with a source that failed and the error; without it the error is raised.
-        on_progress: Called after each piece with the recording's name and the seconds of it that are done.
-    """
-    assembly: Assembly | None = None
-    for item, found in pairs:
-        if isinstance(item, Failure):
-            assembly = None
-            item.report(on_error)
-        elif isinstance(item, Piece):
-            assembly = assembly or make()
-            assembly.add(item, found)
-            if on_progress is not None:
-                on_progress(item.name, assembly.count_seconds(item))
-        elif isinstance(item, End):
-            yield (assembly or make()).finish(item)
-            assembly = None
-        else:
-            yield found
 
 
 def shift(segment: Segment, seconds: float) -> Segment:

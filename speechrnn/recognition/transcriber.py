@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource as Source
     from speechrnn.audio.vad_options import VadOptions
     from speechrnn.model_folder.speakers import SpeakerProfile
+    from speechrnn.recognition.joining import Assembly
 
 DEFAULT_BATCH_SECONDS = 120.0
 
@@ -247,31 +248,24 @@ class Transcriber(ABC):
                 batch_seconds=batch_seconds,
                 **decoding,
             )
-        channel = None if channel == "mix" else channel
         decoder = self.choose_decoder(**decoding)
         profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker
         if not isinstance(batch_seconds, int | float) or not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds!r}")
         config = CutConfig(max_seconds, cut, context_seconds, vad_filter, vad)
-        if config != CutConfig():
+        if config != CutConfig(max_seconds):
             config.needs_vad()
         if are_consecutive or self.model.acoustic.encoder.config.output == "final_state":
             if vad_filter:
                 raise ConfigError("vad_filter: consecutive recordings, and those of a class each, are not cut")
             config = replace(config, max_seconds=None)
-        items = self._read_items(sources, sample_rate, channel, config, decoder.config.nbest)
+        number = None if channel == "mix" else channel
+        items = self._read_items(sources, sample_rate, number, config, decoder.config.nbest)
         if are_consecutive:
             return self._transcribe_in_turn(items, decoder, profile, on_error)
         is_single = isinstance(sources, list | tuple) and len(sources) == 1
-        return self._transcribe_items(
-            items,
-            decoder,
-            profile,
-            is_single=is_single,
-            batch_seconds=batch_seconds,
-            on_error=on_error,
-            on_progress=on_progress,
-        )
+        options: dict[str, Any] = {"batch_seconds": batch_seconds, "on_error": on_error, "on_progress": on_progress}
+        return self._transcribe_items(items, decoder, profile, is_single=is_single, **options)
 
     def read(self, source: Source, *, sample_rate: int | None = None, channel: int | None = None) -> Waveform:
         """Read a recording at the model's rate, and check that it is long enough for one frame.
@@ -338,15 +332,19 @@ class Transcriber(ABC):
         if first and isinstance(first[0], Recording) and not isinstance(first[0], Piece):
             yield from self._transcribe_batch([first[0]], decoder, profile)
             return
-        from speechrnn.recognition.batches import prefetch, transcribe_pooled
-        from speechrnn.recognition.joining import Assembly, assemble
+        from speechrnn.recognition.batches import assemble, prefetch, transcribe_pooled
 
         pairs = transcribe_pooled(
             prefetch(chain(first, items)),
             lambda batch: self._transcribe_batch(batch, decoder, profile),
             most_samples=batch_seconds * self.sample_rate,
         )
-        yield from assemble(pairs, lambda: Assembly(self, decoder), on_error, on_progress)
+        yield from assemble(pairs, lambda: self._begin_assembly(decoder), on_error, on_progress)
+
+    def _begin_assembly(self, decoder: Decoder) -> Assembly:
+        from speechrnn.recognition.joining import Assembly
+
+        return Assembly(self, decoder)
 
     def _transcribe_batch(self, batch: Sequence[Recording], decoder: Decoder, profile: Any) -> list[Any]:
         """The transcript of each, but of a window the log-probabilities of its used frames, of each model, (T', V)."""

@@ -7,8 +7,9 @@ import pytest
 
 from speechrnn.audio import vad
 from speechrnn.audio.files import read_audio
-from speechrnn.audio.vad import SpeechDetector, VadOptions, _Segmenter, find_longest_run, has_vad
+from speechrnn.audio.vad import SpeechDetector, VadOptions, _Segmenter, has_vad
 from speechrnn.errors import ConfigError
+from speechrnn.types import find_longest_run
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 
