@@ -11,7 +11,8 @@ import numpy as np
 from speechrnn.audio.vad import SpeechDetector
 from speechrnn.audio.vad_options import VadOptions
 from speechrnn.errors import ConfigError
-from speechrnn.recognition.cutting import CutConfig, Piece, SampleBuffer
+from speechrnn.recognition.cutting import CutConfig, Piece
+from speechrnn.recognition.joining import SampleBuffer
 
 PAUSE_SECONDS = 1.0  # a longer pause, after padding, is a piece of its own …
 PAUSE_CONTEXT_SECONDS = 5.0  # … computed with so much of what comes before it

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from speechrnn.audio.vad_options import MISSING, VadOptions, has_vad
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.settings import Settings, bounded
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DEFAULT_MAX_SECONDS = 30.0
 
@@ -77,32 +78,6 @@ class Piece(Recording):
 
     start: int = 0
     used: tuple[int, int] | None = None
-
-
-class SampleBuffer:
-    """Samples that are not yet in a complete piece; the first is number ``start`` of the recording."""
-
-    def __init__(self) -> None:
-        self.start = 0
-        self.samples = np.zeros(0, np.float32)
-
-    @property
-    def end(self) -> int:
-        """Number of the sample after the last."""
-        return self.start + len(self.samples)
-
-    def add(self, samples: np.ndarray) -> None:
-        """Append samples, (N,)."""
-        self.samples = np.concatenate([self.samples, samples])
-
-    def take(self, first: int, last: int) -> np.ndarray:
-        """Copy the samples from one number up to another."""
-        return self.samples[first - self.start : last - self.start].copy()
-
-    def drop(self, first: int) -> None:
-        """Forget what comes before a sample."""
-        self.samples = self.samples[max(0, first - self.start) :]
-        self.start = max(first, self.start)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechrnn.recognition.cutting import End, Piece, Recording, SampleBuffer
+from speechrnn.recognition.cutting import End, Piece, Recording
 from speechrnn.recognition.transcript import Segment, Transcript
 from speechrnn.types import BLANK_ID, Emission, Hypothesis, find_longest_run
 
@@ -81,6 +81,32 @@ def take_windows(
             ]
         )
     return found
+
+
+class SampleBuffer:
+    """Samples that are not yet in a complete piece; the first is number ``start`` of the recording."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.samples = np.zeros(0, np.float32)
+
+    @property
+    def end(self) -> int:
+        """Number of the sample after the last."""
+        return self.start + len(self.samples)
+
+    def add(self, samples: np.ndarray) -> None:
+        """Append samples, (N,)."""
+        self.samples = np.concatenate([self.samples, samples])
+
+    def take(self, first: int, last: int) -> np.ndarray:
+        """Copy the samples from one number up to another."""
+        return self.samples[first - self.start : last - self.start].copy()
+
+    def drop(self, first: int) -> None:
+        """Forget what comes before a sample."""
+        self.samples = self.samples[max(0, first - self.start) :]
+        self.start = max(first, self.start)
 
 
 @dataclass(frozen=True)
