@@ -205,12 +205,14 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def find_longest_run(is_set: np.ndarray) -> tuple[int, int]:
-    """First position of the longest run of True in (N,) and the one after it, the first of equals; 0 and 0 without."""
+def find_runs(is_set: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of True in (N,): the first position of each, and the one after its last."""
     import numpy as np
 
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_set, [False]]).astype(np.int8)))
-    if not len(edges):
-        return 0, 0
-    longest = int(np.argmax(edges[1::2] - edges[::2]))
-    return int(edges[2 * longest]), int(edges[2 * longest + 1])
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_set, [False]]).astype(np.int8))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def find_longest_run(is_set: np.ndarray) -> tuple[int, int]:
+    """The longest of :func:`find_runs`, the first of equals; 0 and 0 if there is none."""
+    return max(find_runs(is_set), key=lambda run: run[1] - run[0], default=(0, 0))

@@ -1,6 +1,6 @@
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,16 @@ def make_recording(seconds: float, *, seed: int = 0, sample_rate: int = 8000) ->
     tone = rng.uniform(100, 3000, num_samples * 10 // sample_rate + 1).repeat(sample_rate // 10)[:num_samples]
     wave = 0.3 * np.sin(2 * np.pi * np.cumsum(tone) / sample_rate) + 0.01 * rng.standard_normal(num_samples)
     return wave.astype(np.float32)
+
+
+def cut_at_random(samples: np.ndarray, sizes: Sequence[int], seed: int = 0) -> Iterator[np.ndarray]:
+    """Pieces of random sizes from the given ones, which may be 0."""
+    rng = np.random.default_rng(seed)
+    at = 0
+    while at < len(samples):
+        size = int(rng.choice(sizes))
+        yield samples[at : at + size]
+        at += size
 
 
 @pytest.fixture(name="make_tiny_model", scope="session")

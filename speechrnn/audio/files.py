@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speechrnn.audio.blocks import describe_levels as describe_levels
 from speechrnn.audio.blocks import name_source, open_blocks, open_recording
 from speechrnn.audio.decoder import Wanted
 from speechrnn.types import AudioInfo, Waveform

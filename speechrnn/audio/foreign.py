@@ -210,7 +210,7 @@ class ForeignRecording:
                 yield from cast("list[AudioFrame]", frames)
 
     def _read_packets(self) -> Iterator[Packet]:
-        """The packets of all tracks; reading goes on after a failure, but not for ever."""
+        """The packets of all tracks; reading continues after a failure, a limited number of times."""
         from av import FFmpegError
 
         for _ in range(_MOST_FAILED_READS):

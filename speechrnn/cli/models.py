@@ -26,6 +26,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             "this speechrnn has no models; train one (speechrnn recipe), or give -m owner/name of the Hugging Face Hub"
         )
     for name, model in models.items():
+        model.check()
         config = read_json(model.folder / "config.json", error=ModelError)
         languages = ", ".join(config["provenance"].get("languages") or ["unknown language"])
         direction = "bidirectional" if config["encoder"]["bidirectional"] else "for streams"

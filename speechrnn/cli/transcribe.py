@@ -219,7 +219,7 @@ def _describe_settings(args: argparse.Namespace, options: dict[str, Any], subtit
 
 @contextmanager
 def _show_progress(paths: list[str]) -> Iterator[Callable[..., None]]:
-    """A progress bar of seconds of audio, from the first news on.
+    """A progress bar of seconds of audio, from the first progress on.
 
     Yields:
         A function of a recording, its seconds, None if it failed, and ``is_done``.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from speechrnn.audio.files import describe_levels
+from speechrnn.audio.blocks import describe_levels
 from speechrnn.corpus.readers import find_format, read_corpus
 from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.errors import AudioError

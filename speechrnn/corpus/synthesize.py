@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -150,10 +150,11 @@ def synthesize(
     config, folder = config or SynthesisConfig(), Path(folder)
     if not 1 <= num_processes <= _MOST_PROCESSES:
         raise ConfigError(f"num_processes: expected 1 to {_MOST_PROCESSES}, got {num_processes}")
-    blocks = plan_blocks(read_sentences(texts, config), config)
+    sentences = read_sentences(texts, config)
+    blocks = plan_blocks(sentences[: config.num_sentences], config)
     (folder / AUDIO_FOLDER).mkdir(parents=True, exist_ok=True)
     with locked(folder, "another process writes there; wait, or choose another folder"):
-        _check_options(folder, config, texts)
+        _check_options(folder, config, sentences)
         return _synthesize(blocks, folder, config, num_processes, advance)
 
 
@@ -204,18 +205,18 @@ def read_sentences(texts: Sequence[str | Path], config: SynthesisConfig) -> list
     if len(sentences) < len(counts):
         logger.info("%d of %d sentences are shorter or longer", len(counts) - len(sentences), len(counts))
     random.Random(f"{config.seed} order").shuffle(sentences)
-    return sentences[: config.num_sentences]
+    return sentences
 
 
 def plan_blocks(sentences: Sequence[str], config: SynthesisConfig) -> list[list[Job]]:
     """Deal sentences to speakers, in blocks; the blocks of all speakers come before the second block of any."""
     voices = list(config.voices) or (list_voices(config.language) if config.engine == "espeak" else ["default"])
+    random.Random(f"{config.seed} voices").shuffle(voices)
     size, blocks = config.sentences_per_block, []
     for start in range(0, len(sentences), size):
         number = start // size
-        turn = random.Random(f"{config.seed} turn {number // len(voices)}").sample(voices, len(voices))
         draw = random.Random(f"{config.seed} block {number}")
-        voice, pitch = turn[number % len(voices)], round(draw.uniform(*config.pitch), 3)
+        voice, pitch = voices[number % len(voices)], round(draw.uniform(*config.pitch), 3)
         block = []
         for i, text in enumerate(sentences[start : start + size], start):
             speed, seed = round(draw.uniform(*config.speed), 3), draw.randrange(2**31)
@@ -254,11 +255,9 @@ def _find_espeak() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _check_options(folder: Path, config: SynthesisConfig, texts: Sequence[str | Path]) -> None:
+def _check_options(folder: Path, config: SynthesisConfig, sentences: Sequence[str]) -> None:
     """Store the options in a new folder; refuse a folder that was made with others, but for more sentences."""
-    digest = hashlib.sha256()
-    for sentence in read_sentences(texts, replace(config, num_sentences=None)):
-        digest.update(sentence.encode() + b"\n")
+    digest = hashlib.sha256("\n".join(sentences).encode())
     options = json.loads(json.dumps(asdict(config))) | {"sentences": digest.hexdigest()}
     path = folder / OPTIONS_FILE
     if path.exists() and (folder / MANIFEST).exists():

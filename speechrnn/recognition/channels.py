@@ -1,4 +1,4 @@
-"""Recordings with a speaker on each channel: each channel is transcribed by itself, and the results are merged."""
+"""Recordings with a speaker on each channel: each channel is transcribed separately, and the results are merged."""
 
 from __future__ import annotations
 
@@ -173,15 +173,15 @@ def _finish(jobs: deque[_Job]) -> Iterator[Transcript]:
 
 def _list_channels(sources: Iterable[Any], jobs: deque[_Job], sample_rate: int | None) -> Iterator[Channel]:
     """The channels of each recording."""
-    has_told = False
+    has_warned = False
     for source in sources:
         with ExitStack() as stack:
             again, count = source, 1
             try:
                 again = stack.enter_context(_make_rereadable(source))
                 count = _count_channels(again, sample_rate)
-                if count == 1 and not has_told:
-                    has_told = True
+                if count == 1 and not has_warned:
+                    has_warned = True
                     logger.warning("%s: one channel; such recordings have no speakers", name_source(source))
                 elif count > 1 and _are_identical(again, count, sample_rate):
                     logger.warning("%s: %d identical channels; transcribed once", name_source(source), count)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from speechrnn.errors import AudioError
+from speechrnn.errors import AudioError, ConfigError
 from speechrnn.model_folder.additions import Context
-from speechrnn.model_folder.format import add_context
+from speechrnn.model_folder.format import add_context, find_folder
 from speechrnn.recognition.longform import count_future
 from speechrnn.recognition.recognizer import as_recognizer
 
@@ -48,9 +48,15 @@ def measure_context(
 
     Raises:
         AudioError: No recording is as long as three windows of the longest context.
-        ModelError: There is no such model, or its folder cannot be written.
+        ConfigError: ``save`` for a model that was not loaded from a folder.
+        ModelError: There is no such model, or its folder cannot be written or belongs to the package.
     """
     recognizer = as_recognizer(model, "measure_context")
+    folder = None
+    if save:
+        if recognizer.model.path is None or recognizer.name is None:
+            raise ConfigError("measure_context: save needs a model that was loaded from a folder")
+        folder = find_folder(recognizer.name, to_change=True)
     acoustic, changes, seconds = recognizer.model.acoustic, dict.fromkeys(CANDIDATE_SECONDS, 0.0), 0.0
     sources: Sequence[Any] = audio if isinstance(audio, list | tuple) else [audio]
     for source in sources:
@@ -73,8 +79,8 @@ def measure_context(
         logger.warning(message, chosen, changes[chosen])
     found = Context(chosen, changes[chosen], tolerance, seconds)
     recognizer.model = replace(recognizer.model, context=found)
-    if save and recognizer.model.path is not None:
-        add_context(recognizer.model.path, found)
+    if folder is not None:
+        add_context(folder, found)
     return found
 
 

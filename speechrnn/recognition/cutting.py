@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from speechrnn.audio.vad_options import MISSING, VadOptions, has_vad
@@ -56,6 +56,10 @@ class CutConfig(Settings):
         if not has_vad():
             raise ConfigError(f"{names[0]}: {MISSING}")
         return True
+
+
+CUT_OPTIONS = frozenset(field.name for field in fields(CutConfig))
+"""Names of the fields of :class:`CutConfig`."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from speechrnn.errors import ConfigError, CorpusError
+from speechrnn.recognition.cutting import CUT_OPTIONS, CutConfig
 from speechrnn.settings import bounded, check_settings
 from speechrnn.text.normalize import normalize_text
 
@@ -127,25 +129,30 @@ class DecodingConfig:
         known = [option.name for option in fields(cls)]
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+                near = difflib.get_close_matches(name, [*known, *CUT_OPTIONS], n=1)
                 hint = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
-                raise ConfigError(f"{name}: unknown decoding option; {hint}")
+                raise ConfigError(f"{name}: unknown option; {hint}")
         is_open = options.get("decoder") in (None, "beam") and options.get("words") is options.get("sentences") is None
         if is_open and language_model is not None and options.get("language_model") is None:
             options["language_model"] = language_model
         return cls(**options)
 
 
-def takes_decoding(function: _Function) -> _Function:
-    """Show the fields of :class:`DecodingConfig` in a function's signature instead of its ``**decoding``."""
+def _show_fields(function: _Function, *, configs: Sequence[type]) -> _Function:
+    """Show the fields of configuration dataclasses in a function's signature instead of its ``**options``."""
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     options = [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
-        for each in fields(DecodingConfig)
+        for config in configs
+        for each in fields(config)
     ]
     vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
     return function
+
+
+takes_decoding = partial(_show_fields, configs=(DecodingConfig,))
+takes_cutting_and_decoding = partial(_show_fields, configs=(CutConfig, DecodingConfig))
 
 
 @dataclass(frozen=True)

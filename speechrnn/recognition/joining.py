@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from speechrnn.recognition.cutting import End, Piece, Recording
 from speechrnn.recognition.transcript import Segment, Transcript
-from speechrnn.types import BLANK_ID, Emission, Hypothesis, find_longest_run
+from speechrnn.types import BLANK_ID, Emission, Hypothesis, find_longest_run, find_runs
 
 if TYPE_CHECKING:
     from speechrnn.acoustic.model import AcousticModel
@@ -177,8 +177,7 @@ class Joiner:
     def _find_end(self) -> int | None:
         """Frame at which the first stretch ends, None while that is not certain."""
         is_blank = (self._log_probs[0][: self._most].argmax(dim=-1) == BLANK_ID).numpy()
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], is_blank, [False]]).astype(np.int8)))
-        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        for first, last in find_runs(is_blank):
             wanted = self._blanks if first >= self._least else self._many_blanks
             if first > 0 and last - first >= wanted:
                 return first + wanted // 2
@@ -246,11 +245,5 @@ class Assembly:
         )
 
     def _append(self, found: Transcript, start: int) -> None:
-        self._segments += [shift(segment, start / self._rate) for segment in found.segments]
+        self._segments += [segment.shift(start / self._rate) for segment in found.segments]
         self._rejected += [found.rejected] if found.rejected else []
-
-
-def shift(segment: Segment, seconds: float) -> Segment:
-    """Move a segment to its place in the recording."""
-    words = tuple(replace(word, start=word.start + seconds, end=word.end + seconds) for word in segment.words)
-    return Segment(words[0].start, words[-1].end, segment.text, words)

@@ -194,7 +194,7 @@ class Stream:
         """End the stream and return the transcript of all of it.
 
         Without endpoints it is what :meth:`~speechrnn.recognition.transcriber.Transcriber.transcribe` gives for the
-        whole recording; with them each segment is decoded by itself.
+        whole recording; with them each segment is decoded separately.
         """
         if self._final is None:
             self._take_samples(self._resampler.flush())
@@ -227,7 +227,9 @@ class Stream:
         moved = [_delay(each, self._lead) for each in hypotheses]
         made = self._transcriber.make_transcript(Recording(None, samples), moved, self._decoder)
         previous = max((each.segments[-1].end for each in self._closed if each.segments), default=0.0)
-        self._closed.append(_shift(made, self._first * self._frame_seconds, previous))
+        origin = self._first * self._frame_seconds
+        segments = tuple(segment.shift(origin, earliest=previous) for segment in made.segments)
+        self._closed.append(replace(made, segments=segments))
         begin = self._first + self._lead + cut  # the next search's first frame
         self._lead = min(begin, self._reach)
         self._samples.drop((begin - self._lead - self._first) * self._step)
@@ -319,19 +321,6 @@ def _read_samples(samples: Any, sample_rate: int) -> np.ndarray:
 def _delay(hypothesis: Hypothesis, frames: int) -> Hypothesis:
     """The same, this many frames later."""
     return replace(hypothesis, frames=[(first + frames, last + frames) for first, last in hypothesis.frames])
-
-
-def _shift(transcript: Transcript, seconds: float, earliest: float) -> Transcript:
-    """The same, this much later, and not before ``earliest``."""
-
-    def move(time: float) -> float:
-        return max(time + seconds, earliest)
-
-    segments = []
-    for each in transcript.segments:
-        words = tuple(replace(word, start=move(word.start), end=move(word.end)) for word in each.words)
-        segments.append(replace(each, start=move(each.start), end=move(each.end), words=words))
-    return replace(transcript, segments=tuple(segments))
 
 
 def _join(words: Sequence[Word]) -> str:

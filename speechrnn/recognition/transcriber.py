@@ -19,19 +19,25 @@ from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder import ModelFolder
 from speechrnn.recognition.channels import Channel, transcribe_channels
-from speechrnn.recognition.cutting import DEFAULT_MAX_SECONDS, CutConfig, Failure, Item, Piece, Recording
-from speechrnn.recognition.decoders import Decoder, DecodingConfig, make_beam_decoder, takes_decoding
+from speechrnn.recognition.cutting import CUT_OPTIONS, CutConfig, Failure, Item, Piece, Recording
+from speechrnn.recognition.decoders import (
+    Decoder,
+    DecodingConfig,
+    make_beam_decoder,
+    takes_cutting_and_decoding,
+    takes_decoding,
+)
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import has_sound, place_words
 from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:
     from speechrnn.audio.files import AudioSource as Source
-    from speechrnn.audio.vad_options import VadOptions
     from speechrnn.model_folder.speakers import SpeakerProfile
     from speechrnn.recognition.joining import Assembly
 
 DEFAULT_BATCH_SECONDS = 120.0
+_OF_MANY = {"are_consecutive", "batch_seconds", "on_error", "on_progress"}
 
 
 class Transcriber(ABC):
@@ -118,7 +124,7 @@ class Transcriber(ABC):
         config = DecodingConfig.read(decoding, language_model=self.model.language_model)
         return Decoder(config) if config.decoder == "greedy" else make_beam_decoder(config, self.model, self._untuned)
 
-    @takes_decoding
+    @takes_cutting_and_decoding
     def transcribe(
         self,
         audio: Source,
@@ -126,12 +132,7 @@ class Transcriber(ABC):
         sample_rate: int | None = None,
         channel: int | Literal["mix", "separate"] | None = None,
         speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
-        max_seconds: float | None = DEFAULT_MAX_SECONDS,
-        cut: Literal["auto", "vad", "windows"] = "auto",
-        context_seconds: float | None = None,
-        vad_filter: bool = False,
-        vad: VadOptions | None = None,
-        **decoding: Any,
+        **options: Any,
     ) -> Transcript:
         """Transcribe one recording.
 
@@ -145,41 +146,25 @@ class Transcriber(ABC):
             audio: Path, encoded bytes, binary file object, :class:`~speechrnn.types.Waveform`, or numpy array or torch
                 tensor with its ``sample_rate``.
             sample_rate: Rate of an array or tensor, in Hz; files state their own.
-            channel: Channel to take, from 0; None or ``mix``: the mean of all; ``separate``: each by itself, as a
-                speaker each (:func:`~speechrnn.recognition.channels.transcribe_channels`).
+            channel: Channel to take, from 0; None or ``mix``: the mean of all; ``separate``: each channel
+                separately, as one speaker (:func:`~speechrnn.recognition.channels.transcribe_channels`).
             speaker: Who speaks: a name that the model was adapted to (``speechrnn adapt``), or the result of
                 :meth:`estimate_speaker` for other recordings.
-            max_seconds: Longest recording that is not cut, and greatest length of a piece, 5 to 3600 s; None: cut none.
-            cut: ``vad``: at pauses found by voice activity (extra ``vad``); ``windows``: into overlapping windows,
-                whose log-probabilities are joined and decoded once; ``auto``: ``vad`` if it is installed.
-            context_seconds: Context on each side of a window; None: as measured for this model
-                (:func:`speechrnn.measure_context`), or 2 s. A unidirectional model has no more on the right than its
-                look-ahead.
-            vad_filter: Leave out pauses of a second and more, also of short recordings;
-                :attr:`~speechrnn.recognition.transcript.Transcript.skipped_seconds` is their duration. Otherwise voice
-                activity chooses cuts only, and everything is transcribed.
-            vad: Options of voice activity.
-            **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
+            **options: Fields of :class:`~speechrnn.recognition.cutting.CutConfig`, how a long recording is cut, and of
+                :class:`~speechrnn.recognition.decoders.DecodingConfig`.
 
         Raises:
             AudioError: The recording cannot be read, or is too short for a single frame.
             ConfigError: An option is wrong, or does not fit the model or the recording.
         """
+        for name in options.keys() & _OF_MANY:
+            raise ConfigError(f"{name}: an option of transcribe_many; transcribe takes one recording")
         [transcript] = self.transcribe_many(
-            [audio],
-            sample_rate=sample_rate,
-            channel=channel,
-            speaker=speaker,
-            max_seconds=max_seconds,
-            cut=cut,
-            context_seconds=context_seconds,
-            vad_filter=vad_filter,
-            vad=vad,
-            **decoding,
+            [audio], sample_rate=sample_rate, channel=channel, speaker=speaker, **options
         )
         return transcript
 
-    @takes_decoding
+    @takes_cutting_and_decoding
     def transcribe_many(
         self,
         sources: Iterable[Source],
@@ -187,16 +172,11 @@ class Transcriber(ABC):
         sample_rate: int | None = None,
         channel: int | Literal["mix", "separate"] | None = None,
         speaker: str | SpeakerProfile | tuple[SpeakerProfile, ...] | None = None,
-        max_seconds: float | None = DEFAULT_MAX_SECONDS,
-        cut: Literal["auto", "vad", "windows"] = "auto",
-        context_seconds: float | None = None,
-        vad_filter: bool = False,
-        vad: VadOptions | None = None,
         are_consecutive: bool = False,
         batch_seconds: float = DEFAULT_BATCH_SECONDS,
         on_error: Callable[[Any, SpeechRNNError], None] | None = None,
         on_progress: Callable[[str | None, float], None] | None = None,
-        **decoding: Any,
+        **options: Any,
     ) -> Iterator[Transcript]:
         """Transcribe recordings in batches of similar length, lazily and in order.
 
@@ -208,11 +188,6 @@ class Transcriber(ABC):
             sample_rate: Rate of arrays and tensors, in Hz.
             channel: Channel to take, as in :meth:`transcribe`.
             speaker: Who speaks in all of them, as in :meth:`transcribe`.
-            max_seconds: This and the following as in :meth:`transcribe`.
-            cut: How long recordings are cut.
-            context_seconds: Context of windows.
-            vad_filter: Leave out what is not speech.
-            vad: Options of voice activity.
             are_consecutive: Whether they are consecutive parts of one recording: each starts from the forward
                 direction's hidden state at the end of the one before it, and they are computed one by one. They are
                 not cut.
@@ -221,7 +196,7 @@ class Transcriber(ABC):
                 is then left out. Without it the error is raised, after the transcripts of all sources before it.
             on_progress: Called after each piece of a long recording with its name or path, None without, and the
                 seconds of it that are done.
-            **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
+            **options: As in :meth:`transcribe`.
 
         Yields:
             A transcript for each source.
@@ -232,31 +207,21 @@ class Transcriber(ABC):
         """
         check_is_list(sources, "transcribe_many takes several recordings, as a list; for one there is transcribe")
         if channel == "separate":
-            return transcribe_channels(
-                self.transcribe_many,
-                sources,
-                sample_rate=sample_rate,
-                on_error=on_error,
-                on_progress=on_progress,
-                speaker=speaker,
-                max_seconds=max_seconds,
-                cut=cut,
-                context_seconds=context_seconds,
-                vad_filter=vad_filter,
-                vad=vad,
-                are_consecutive=are_consecutive,
-                batch_seconds=batch_seconds,
-                **decoding,
-            )
-        decoder = self.choose_decoder(**decoding)
+            given = {"sample_rate": sample_rate, "speaker": speaker, "batch_seconds": batch_seconds, **options}
+            given |= {"on_error": on_error, "on_progress": on_progress, "are_consecutive": are_consecutive}
+            return transcribe_channels(self.transcribe_many, sources, **given)
+        cutting = {}
+        for name in options.keys() & CUT_OPTIONS:
+            cutting[name] = options.pop(name)
+        config = CutConfig(**cutting)
+        decoder = self.choose_decoder(**options)
         profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker
         if not isinstance(batch_seconds, int | float) or not batch_seconds > 0:
             raise ConfigError(f"batch_seconds: expected more than 0 seconds, got {batch_seconds!r}")
-        config = CutConfig(max_seconds, cut, context_seconds, vad_filter, vad)
-        if config != CutConfig(max_seconds):
+        if config != CutConfig(config.max_seconds):
             config.needs_vad()
         if are_consecutive or self.model.acoustic.encoder.config.output == "final_state":
-            if vad_filter:
+            if config.vad_filter:
                 raise ConfigError("vad_filter: consecutive recordings, and those of a class each, are not cut")
             config = replace(config, max_seconds=None)
         number = None if channel == "mix" else channel
@@ -264,8 +229,9 @@ class Transcriber(ABC):
         if are_consecutive:
             return self._transcribe_in_turn(items, decoder, profile, on_error)
         is_single = isinstance(sources, list | tuple) and len(sources) == 1
-        options: dict[str, Any] = {"batch_seconds": batch_seconds, "on_error": on_error, "on_progress": on_progress}
-        return self._transcribe_items(items, decoder, profile, is_single=is_single, **options)
+        return self._transcribe_items(
+            items, decoder, profile, is_single, batch_seconds=batch_seconds, on_error=on_error, on_progress=on_progress
+        )
 
     def read(self, source: Source, *, sample_rate: int | None = None, channel: int | None = None) -> Waveform:
         """Read a recording at the model's rate, and check that it is long enough for one frame.
@@ -321,8 +287,8 @@ class Transcriber(ABC):
         items: Iterator[Item],
         decoder: Decoder,
         profile: Any,
-        *,
         is_single: bool,
+        *,
         batch_seconds: float,
         on_error: Callable[[Any, SpeechRNNError], None] | None,
         on_progress: Callable[[str | None, float], None] | None,

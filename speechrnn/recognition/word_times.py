@@ -17,6 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from speechrnn.types import find_longest_run
+
 FRAME_SECONDS = 0.01
 QUIET_DB = 30.0  # this far below the loud parts of a recording is quiet …
 ABOVE_FLOOR_DB = 6.0  # … and so is less than this above the background
@@ -98,11 +100,9 @@ def _find_boundary(levels: np.ndarray, is_loud: np.ndarray, last: int, first: in
     """First frame that the next word may have: in the longest pause between two peaks, else at the quietest frame."""
     if first - last < 2:
         return max(first, last)
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], is_loud[last + 1 : first], [True]]).astype(np.int8)))
-    if len(edges):
-        begins, ends = edges[::2], edges[1::2]
-        longest = int(np.argmax(ends - begins))
-        return last + 1 + int(begins[longest] + ends[longest]) // 2
+    begin, end = find_longest_run(~is_loud[last + 1 : first])
+    if end > begin:
+        return last + 1 + (begin + end) // 2
     smooth = np.convolve(np.pad(levels[last + 1 : first], 1, mode="edge"), np.ones(3) / 3, mode="valid")
     return last + 1 + int(np.argmin(smooth))
 

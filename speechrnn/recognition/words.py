@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,12 @@ class Segment:
     text: str
     words: tuple[Word, ...]
     speaker: str | None = None
+
+    def shift(self, seconds: float, *, earliest: float = 0.0) -> Segment:
+        """Return the segment with its times this much later, and none before ``earliest``."""
+
+        def move(time: float) -> float:
+            return max(time + seconds, earliest)
+
+        words = tuple(replace(word, start=move(word.start), end=move(word.end)) for word in self.words)
+        return replace(self, start=move(self.start), end=move(self.end), words=words)

@@ -1,8 +1,8 @@
 """Streams of unidirectional models: the log-probabilities of the whole recording, however it is cut."""
 
-import numpy as np
 import pytest
 import torch
+from conftest import cut_at_random
 
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel
@@ -43,19 +43,9 @@ def run_whole(model, samples, **options):
     return emission.log_probs[0, : int(emission.lengths[0])]
 
 
-def cut(samples, sizes, seed=0):
-    """Pieces of random sizes from the given ones, which may be 0."""
-    rng = np.random.default_rng(seed)
-    at = 0
-    while at < len(samples):
-        size = int(rng.choice(sizes))
-        yield samples[at : at + size]
-        at += size
-
-
 def run_stream(model, samples, sizes, **options):
     stream = StreamingAcoustics(model, **options)
-    parts = [stream.feed(piece) for piece in cut(samples, sizes)]
+    parts = [stream.feed(piece) for piece in cut_at_random(samples, sizes)]
     return torch.cat([*parts, stream.finish()])
 
 
@@ -137,7 +127,7 @@ def test_streams_that_advance_together_do_not_disturb_each_other(make_recording,
     model = make_model({"deltas": 1}, {"cell": cell, "subsampling": "convolution"})
     recordings = [torch.from_numpy(make_recording(seconds, seed=seed)) for seed, seconds in enumerate((0.3, 1.0, 1.7))]
     streams = [StreamingAcoustics(model) for _ in recordings]
-    pieces = [list(cut(samples, [0, 90, 500, 1100], seed)) for seed, samples in enumerate(recordings)]
+    pieces = [list(cut_at_random(samples, [0, 90, 500, 1100], seed)) for seed, samples in enumerate(recordings)]
     found = [[] for _ in recordings]
     for turn in range(max(map(len, pieces))):
         now = [piece[turn] if turn < len(piece) else torch.zeros(0) for piece in pieces]

@@ -114,7 +114,7 @@ def measure_delay(args: argparse.Namespace) -> None:
 
 
 def find_time(shown: list[tuple[float, list[str]]], number: int, text: str) -> float:
-    """When a word was shown that was shown ever after; infinite if the end of the stream brought it."""
+    """When a word appeared that did not change again; infinite if it appeared at the end of the stream."""
     found = float("inf")
     for clock, words in reversed(shown):
         if len(words) <= number or words[number] != text:

@@ -76,6 +76,18 @@ def test_results_do_not_depend_on_the_batch(recognizer, tone_run):
     assert texts[0] == texts[1]
 
 
+def test_utterances_are_never_cut(recognizer, corpus, monkeypatch):
+    """Whether a recording is cut depends on its length and on an installed extra; scores must not."""
+    path, [line, *_] = corpus
+    samples, rate = soundfile.read(path.parent / line["audio_filepath"])
+    repeats = int(31 * rate / len(samples)) + 1
+    soundfile.write(path.parent / "long.wav", np.tile(samples, repeats), rate)
+    seconds = repeats * len(samples) / rate
+    monkeypatch.setattr("speechrnn.recognition.longform.cut_recording", lambda *args, **options: pytest.fail("cut"))
+    evaluation = evaluate(recognizer, write_lines(path, [{**line, "audio_filepath": "long.wav", "duration": seconds}]))
+    assert evaluation.score.utterances == 1
+
+
 def test_a_segment_of_a_recording_is_scored_alone(recognizer, corpus):
     path, lines = corpus
     waves = [soundfile.read(path.parent / line["audio_filepath"])[0] for line in lines[:2]]

@@ -8,9 +8,12 @@ import torch
 
 import speechrnn
 from speechrnn.cli.main import main
-from speechrnn.errors import ModelError
+from speechrnn.errors import ConfigError, ModelError
 from speechrnn.model_folder import embedded, load_model, save_model
 from speechrnn.model_folder.embedded import list_embedded, write_digests
+from speechrnn.recognition.context import measure_context
+from speechrnn.recognition.recognizer import Recognizer
+from speechrnn.types import Waveform
 
 
 @pytest.fixture
@@ -81,6 +84,22 @@ def test_a_model_of_the_package_is_not_changed(package, recording, capsys, comma
     assert main([word.format(recording=recording) for word in command]) == 2
     assert "model english: comes with speechrnn and is not changed; copy its folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in package.rglob("*") if path.is_file()} == before
+
+
+def test_a_measured_context_is_not_stored_with_a_model_of_the_package(package, make_tiny_model, make_recording):
+    recognizer = speechrnn.load("english")
+    recording = Waveform(make_recording(30.0), 8000)
+    with pytest.raises(ModelError, match="model english: comes with speechrnn and is not changed"):
+        measure_context(recognizer, recording, save=True)
+    assert not (package / "context.json").exists()
+    with pytest.raises(ConfigError, match="save needs a model that was loaded from a folder"):
+        measure_context(Recognizer(make_tiny_model(), device="cpu"), recording, save=True)
+
+
+def test_a_list_of_models_names_a_damaged_one(package, capsys):
+    (package / "config.json").write_text("{}")
+    assert main(["models"]) == 2
+    assert "model english: config.json is damaged" in capsys.readouterr().err
 
 
 def test_models_are_listed(package, capsys):

@@ -57,7 +57,7 @@ def test_turns_are_cut_where_the_other_channel_speaks_in_a_pause():
     assert merged.speakers == ("Channel 1", "Channel 2")
 
 
-def test_a_pause_in_which_nobody_else_speaks_cuts_nothing():
+def test_a_pause_without_other_speakers_does_not_cut_a_segment():
     first = make_transcript([("hi", 0.0, 0.5), ("ben", 3.0, 3.5)])
     assert list_turns(merge_channels([first, make_transcript()])) == [("Channel 1", "hi ben", 0.0, 3.5)]
     assert merge_channels([make_transcript(), make_transcript()], names=["Ann", "Ben"]).speakers == ("Ann", "Ben")

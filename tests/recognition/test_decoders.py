@@ -65,8 +65,8 @@ def test_the_command_line_has_every_option_and_passes_it_on(tmp_path):
         ({"words": ["fox"], "sentences": ["fox"]}, "words: cannot be combined with sentences"),
         ({"words": ["fox"], "decoder": "beam"}, "decoder: beam allows any text; use lexicon"),
         ({"decoder": "psychic"}, "decoder: expected one of greedy, beam, lexicon or null, got 'psychic'"),
-        ({"beam": 16}, "beam: unknown decoding option; did you mean beam_size"),
-        ({"x": 16}, "x: unknown decoding option; use decoder, words, "),
+        ({"beam": 16}, "beam: unknown option; did you mean beam_size"),
+        ({"x": 16}, "x: unknown option; use decoder, words, "),
     ],
 )
 def test_wrong_options_are_refused_by_name(tiny_model, options, message):

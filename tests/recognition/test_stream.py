@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import cut_at_random
 
 from speechrnn.audio.resampling import resample
 from speechrnn.errors import AudioError, ConfigError
@@ -34,18 +35,9 @@ def samples(make_recording):
     return np.concatenate([make_recording(1.2, seed=6), np.zeros(RATE // 2, np.float32), make_recording(0.9, seed=7)])
 
 
-def cut(samples, sizes, seed=0):
-    rng = np.random.default_rng(seed)
-    at = 0
-    while at < len(samples):
-        size = int(rng.choice(sizes))
-        yield samples[at : at + size]
-        at += size
-
-
 def run(stream, samples, sizes=(80, 0, 777, 16000)):
     """What each chunk gave, and the final transcript."""
-    seen = [stream.feed(piece) for piece in cut(samples, sizes)]
+    seen = [stream.feed(piece) for piece in cut_at_random(samples, sizes)]
     return seen, stream.final()
 
 
@@ -100,7 +92,7 @@ def test_arrays_bytes_tensors_and_waveforms_are_the_same(recognizer, samples):
     ]
     for convert in kinds:
         stream = recognizer.stream()
-        for piece in cut(whole, [500]):
+        for piece in cut_at_random(whole, [500]):
             stream.feed(convert(piece))
         assert stream.final().text == expected
 
@@ -108,7 +100,7 @@ def test_arrays_bytes_tensors_and_waveforms_are_the_same(recognizer, samples):
 def test_streams_of_one_model_do_not_disturb_each_other(recognizer, make_recording):
     recordings = [make_recording(1.5, seed=seed) for seed in (11, 12)]
     streams = [recognizer.stream() for _ in recordings]
-    for pieces in zip(*(cut(each, [700]) for each in recordings), strict=True):
+    for pieces in zip(*(cut_at_random(each, [700]) for each in recordings), strict=True):
         for stream, piece in zip(streams, pieces, strict=True):
             stream.feed(piece)
     expected = [recognizer.transcribe(each, sample_rate=RATE).text for each in recordings]
@@ -256,7 +248,7 @@ def test_a_stream_with_endpoints_keeps_the_open_segment_only(words_model):
     stream = Stream(
         words_model, Scripted(script, len(words_model.tokens)), words_model.choose_decoder(), endpoints=RULES
     )
-    for piece in cut(np.tile(np.float32([0.1, -0.1]), 500 * len(script)), [1000]):
+    for piece in cut_at_random(np.tile(np.float32([0.1, -0.1]), 500 * len(script)), [1000]):
         stream.feed(piece)
         held.append((len(stream._samples), len(stream._search.rows)))
     assert max(samples for samples, _ in held) <= (8 + 7 + 2) * 1000  # a segment, what is before it, and the delay
@@ -357,7 +349,7 @@ def test_a_stream_that_has_ended_takes_nothing(recognizer, samples):
         ({"sample_rate": 0}, AudioError, "stream: sample rate 0"),
         ({"sample_rate": "fast"}, AudioError, "stream: sample rate 'fast'"),
         ({"endpoints": 1.2}, ConfigError, "endpoints: expected True or an EndpointConfig, got 1.2"),
-        ({"beam": 3}, ConfigError, "beam: unknown decoding option"),
+        ({"beam": 3}, ConfigError, "beam: unknown option"),
         ({"speaker": "nobody"}, ConfigError, "speaker nobody: the model was not adapted"),
         ({"speaker": 3}, ConfigError, "speaker: expected a name or the result of estimate_speaker, got 3"),
     ],
