@@ -1,4 +1,4 @@
-"""Voice activity: where a recording holds speech, found while it is read, in memory that does not grow.
+"""Voice activity detection (VAD) while a recording is read, in memory that does not grow with its length.
 
 The network is silero-vad's, whose ONNX weights lie in its wheel. The package itself is not imported, as that would
 import torch; onnxruntime is imported where it is used.

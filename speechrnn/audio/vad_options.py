@@ -1,4 +1,4 @@
-"""Options of voice activity; not in :mod:`speechrnn.audio.vad`, so that the command's help needs no numpy."""
+"""Options of voice activity detection; not in :mod:`speechrnn.audio.vad`, so that the command's help needs no numpy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from speechrnn.errors import ConfigError
 from speechrnn.settings import Settings, bounded
 
 INSTALL = "pip install 'speechrnn[vad]'"
-MISSING = f"voice activity needs the packages onnxruntime and silero-vad; {INSTALL}"
+MISSING = f"voice activity detection needs the packages onnxruntime and silero-vad; {INSTALL}"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class VadOptions(Settings, section="vad"):
     Attributes:
         threshold: probability of speech from which a window of 32 ms begins speech (default: 0.5, silero-vad's)
         neg_threshold: probability below which a window may end it (default: the threshold − 0.15, at least 0.01)
-        min_speech_duration_ms: shorter speech is not taken for speech (default: 250, silero-vad's)
+        min_speech_duration_ms: shorter stretches of speech are ignored (default: 250, silero-vad's)
         max_speech_duration_s: longer speech is cut at its longest silence (default: only as long as a piece may be)
         min_silence_duration_ms: silence that separates two stretches of speech (default: 500, sherpa-onnx's)
         speech_pad_ms: added before and after speech, at most half of the silence there (default: 400, faster-whisper's)
@@ -49,5 +49,5 @@ class VadOptions(Settings, section="vad"):
 
 
 def has_vad() -> bool:
-    """Return whether voice activity can be detected: the extra ``vad`` is installed."""
+    """Return whether voice activity detection is available: the extra ``vad`` is installed."""
     return all(importlib.util.find_spec(name) for name in ("onnxruntime", "silero_vad"))

@@ -20,14 +20,14 @@ JOIN_SECONDS = 15.0  # speech is joined across shorter pauses up to this length,
 
 
 class PauseCutter:
-    """Cuts at pauses, which voice activity finds.
+    """Cuts at pauses, found by voice activity detection.
 
     Speech is joined across short pauses; a cut lies in the middle of a short pause. A long pause is a piece of its own,
     or several, computed together with what comes before it: networks whose features are normalised over a recording
     output words for a recording of nothing but noise.
 
     Args:
-        config: Greatest length of a piece, options of voice activity, and whether long pauses are left out.
+        config: Greatest length of a piece, options of voice activity detection, and whether long pauses are left out.
         rate: Of the samples, in Hz.
         step: Samples from one encoder frame to the next; None: pauses are computed alone.
         join_seconds: Speech is joined across short pauses up to this length.

@@ -23,12 +23,12 @@ class CutConfig(Settings):
     Attributes:
         max_seconds: longer recordings are cut into pieces of at most this length (default: 30; in Python None cuts
             none)
-        cut: vad: at pauses, found by voice activity (extra vad); windows: into overlapping windows, whose
-            log-probabilities are joined and decoded once (default: vad if it is installed, else windows)
+        cut: vad: at pauses, found by voice activity detection (extra vad); windows: into overlapping windows,
+            whose log-probabilities are joined and decoded once (default: vad if it is installed, else windows)
         context_seconds: audio on each side of a window that is computed, but not used (default: as measured for the
             model, or 2)
         vad_filter: leave out pauses of a second and more, of recordings of any length
-        vad: options of voice activity
+        vad: options of voice activity detection
 
     Raises:
         ConfigError: An option has a wrong type or is out of range.
@@ -41,7 +41,7 @@ class CutConfig(Settings):
     vad: VadOptions | None = None
 
     def needs_vad(self) -> bool:
-        """Return whether voice activity is asked for.
+        """Return whether an option requires voice activity detection.
 
         Raises:
             ConfigError: It is not installed, or other options exclude it.

@@ -1,9 +1,9 @@
 """Long recordings: cut while they are read, in memory that does not grow with the length.
 
-Cuts lie in pauses found by voice activity; the pieces are then transcribed like recordings. Or the recording is cut
-into windows of W seconds that overlap: of each window the log-probabilities of the first and last C seconds, whose
-context is cut off, are dropped, the next window begins W − 2C seconds later, and what is kept is joined and decoded
-once, in stretches that end where the network outputs blanks for a while.
+Cuts are at pauses found by voice activity detection, and each piece is transcribed like a recording. Otherwise the
+recording is cut into overlapping windows of W seconds, each W − 2C seconds after the previous one. The log-probabilities
+of the first and last C seconds of a window, whose context is incomplete, are dropped; the rest are joined and decoded in
+stretches that end at runs of blanks.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ A long recording is utterances of the corpus, in a random order, with pauses of 
 of the quietest tenth of the utterances. ``--wer`` compares its word error rate with that of the utterances one by one.
 ``--memory`` transcribes recordings of ten minutes and of ``--hours`` hours in a process each, and compares the peaks.
 ``--folder`` makes files of 1 to 120 seconds, and compares with the same network called file by file in plain PyTorch.
-``--noise`` counts words a minute in recordings without speech. ``--vad`` times voice activity.
+``--noise`` counts words a minute in recordings without speech. ``--vad`` times voice activity detection.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def measure_noise(model: Any, args: argparse.Namespace) -> None:
 
 
 def measure_vad(args: argparse.Namespace) -> None:
-    """Print the speed of voice activity, on one thread."""
+    """Print the speed of voice activity detection, on one thread."""
     from speechrnn.audio.blocks import open_blocks
     from speechrnn.audio.vad import SpeechDetector, VadOptions
 

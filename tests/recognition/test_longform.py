@@ -62,7 +62,7 @@ class ScriptedDetector:
 
 @pytest.fixture
 def script_speech(monkeypatch):
-    """Voice activity with speech at the given places."""
+    """Voice activity detection that finds speech at the given places."""
 
     def script(*speech):
         monkeypatch.setattr(ScriptedDetector, "speech", speech)
