@@ -1,9 +1,9 @@
 """Long recordings: cut while they are read, in memory that does not grow with the length.
 
 Cuts are at pauses found by voice activity detection, and each piece is transcribed like a recording. Otherwise the
-recording is cut into overlapping windows of W seconds, each W − 2C seconds after the previous one. The log-probabilities
-of the first and last C seconds of a window, whose context is incomplete, are dropped; the rest are joined and decoded in
-stretches that end at runs of blanks.
+recording is cut into overlapping windows of W seconds, each W − 2C seconds after the previous one. The
+log-probabilities of the first and last C seconds of a window, whose context is incomplete, are dropped; the rest are
+joined and decoded in stretches that end at runs of blanks.
 """
 
 from __future__ import annotations
