@@ -37,14 +37,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_folder": _RELEASE,
     "recognition": _RELEASE,
     "corpus": _SOUND_AND_TEXT,
+    "export": _RELEASE,
     "inspection": _RELEASE | {"recognition"},
     "training": _TRAINING | {"inspection"},
     "evaluation": _EVALUATION,
     "recipe": _TRAINING | _EVALUATION | {"training", "evaluation"},
     "fine_tuning": _TRAINING | _EVALUATION | {"training", "evaluation"},
-    "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe", "fine_tuning", "inspection"},
+    "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "export"},
 }
-MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}}
+MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}, "onnx": {"export"}}
 HEAVY = (
     "lightning",
     "lhotse",
@@ -61,6 +62,7 @@ HEAVY = (
     "sympy",
     "matplotlib",
     "numba",
+    "onnx",
 )
 
 

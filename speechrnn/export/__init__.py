@@ -1,0 +1,1 @@
+"""A trained model as ONNX: from waveforms to log-probabilities, without torch."""

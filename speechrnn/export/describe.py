@@ -1,0 +1,53 @@
+"""The description of a model that goes into its ONNX file."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import asdict
+from typing import Any, Literal
+
+import speechrnn
+from speechrnn.export.metadata import FORMAT_VERSION, Metadata
+from speechrnn.model_folder import ModelFolder
+
+
+def describe_model(
+    model: ModelFolder,
+    *,
+    kind: Literal["whole", "step"] = "whole",
+    int8_weights: int = 0,
+    stream: dict[str, Any] | None = None,
+) -> Metadata:
+    """Describe a model as :class:`~speechrnn.export.metadata.Metadata`.
+
+    Args:
+        model: The model.
+        kind: Of the graph.
+        int8_weights: Weights with 8 bits.
+        stream: Of a step: its chunks and caches.
+    """
+    acoustic, tokens = model.acoustic, model.tokens
+    rate = acoustic.sample_rate
+    return Metadata(
+        format_version=FORMAT_VERSION,
+        speechrnn_version=speechrnn.__version__,
+        kind=kind,
+        name=model.name,
+        sample_rate=rate,
+        seconds_per_frame=acoustic.seconds_per_frame,
+        least_samples=bisect.bisect_left(range(60 * rate), 1, key=acoustic.count_frames),
+        token_kind=tokens.kind,
+        symbols=list(tokens.symbols),
+        spellings=[[begins, letters] for begins, letters in tokens.spellings],
+        text=asdict(model.text),
+        front_end=asdict(acoustic.front_end.config),
+        encoder=asdict(acoustic.encoder.config),
+        calibrations={name: {"slope": each.slope, "offset": each.offset} for name, each in model.calibrations.items()},
+        tuned={digest: asdict(each) for digest, each in model.tuned.items()},
+        context_seconds=None if model.context is None else model.context.seconds,
+        languages=list(model.provenance.get("languages") or []),
+        corpora=list(model.provenance.get("corpora") or []),
+        num_parameters=acoustic.num_parameters,
+        int8_weights=int8_weights,
+        stream=stream,
+    )
