@@ -43,7 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": _EVALUATION,
     "recipe": _TRAINING | _EVALUATION | {"training", "evaluation"},
     "fine_tuning": _TRAINING | _EVALUATION | {"training", "evaluation"},
-    "cli": _TRAINING | _EVALUATION | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "export"},
+    "benchmarking": _TRAINING | _EVALUATION | {"training"},
+    "cli": _TRAINING
+    | _EVALUATION
+    | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "benchmarking", "export"},
 }
 MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}, "onnx": {"export"}}
 HEAVY = (

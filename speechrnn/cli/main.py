@@ -42,6 +42,7 @@ COMMANDS = (
     "lm build",
     "lm tune",
     "models",
+    "benchmark",
 )
 EXIT_CODES = """exit codes:
   0    done

@@ -1,0 +1,1 @@
+"""Where time goes, stage by stage, beside the machine's matrix rate."""
