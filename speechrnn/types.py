@@ -121,7 +121,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Emission:
-    """Output of an acoustic model for a batch of waveforms.
+    """Output of an acoustic model for a batch of waveforms, as tensors; as arrays without torch.
 
     Attributes:
         log_probs: Natural-log probability of each token at each encoder frame, (B, T', V), float32; rows past an
@@ -133,8 +133,8 @@ class Emission:
             their own; for training only.
     """
 
-    log_probs: Tensor
-    lengths: Tensor
+    log_probs: Any
+    lengths: Any
     state: Tensor | None = None
     intermediate: list[Tensor] = field(default_factory=list)
 
@@ -165,6 +165,16 @@ def pad_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
     return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
+
+
+def as_array(values: Tensor | np.ndarray) -> np.ndarray:
+    """A tensor on any device as a numpy array, without gradients; an array as it is."""
+    import numpy as np
+
+    if isinstance(values, np.ndarray):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.itemsize == 2 else values).numpy()  # numpy has no bfloat16
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:

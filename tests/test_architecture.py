@@ -174,6 +174,13 @@ def test_importing_the_package_imports_no_library():
     run_python("import sys, speechrnn; assert not {'torch', 'numpy', 'soundfile'} & set(sys.modules)")
 
 
+def test_recognition_without_a_torch_model_imports_no_torch():
+    modules = "transcriber", "batches", "longform", "decoders", "transcript"
+    names = ", ".join(f"speechrnn.recognition.{name}" for name in modules)
+    others = "speechrnn.model_folder.content, speechrnn.decoding.greedy, speechrnn.audio.feature_config"
+    run_python(f"import sys, {names}, {others}; assert not {{'torch', 'numba', 'onnxruntime'}} & set(sys.modules)")
+
+
 def test_transcribing_imports_only_what_it_needs(make_tiny_model, make_recording, tmp_path):
     folders = []
     for cell in ("tanh", "elementwise", "gru", "lstm"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from speechrnn.audio.transforms import MelScale
 from speechrnn.errors import ConfigError
 from speechrnn.settings import Settings, bounded
+
+MelScale = Literal["htk", "slaney"]
 
 _LARGEST_FFT = 65536
 

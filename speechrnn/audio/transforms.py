@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from speechrnn.audio.feature_config import MelScale
 from speechrnn.types import mask_padding, move, pick_last, valid_mask
-
-MelScale = Literal["htk", "slaney"]
 
 STD_FLOOR = 1e-2  # below it a feature is constant: dividing by less would turn rounding into features
 PRIOR_FRAMES = 50  # half a second at the usual 100 frames a second

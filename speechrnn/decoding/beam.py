@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from speechrnn.decoding.alignment import align_tokens
 from speechrnn.decoding.fusion import Fusion
@@ -30,7 +30,10 @@ from speechrnn.errors import ConfigError
 from speechrnn.language.hash_table import make_table
 from speechrnn.processes import count_cores
 from speechrnn.settings import Settings, bounded
-from speechrnn.types import BLANK_ID, Hypothesis
+from speechrnn.types import BLANK_ID, Hypothesis, as_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROOT = 0
 """The empty prefix."""
@@ -207,8 +210,8 @@ def _no_fusion() -> tuple[np.ndarray, ...]:
 
 
 def decode_beam(
-    log_probs: Tensor,
-    lengths: Tensor,
+    log_probs: Tensor | np.ndarray,
+    lengths: Tensor | np.ndarray,
     config: BeamConfig | None = None,
     *,
     blank_id: int = BLANK_ID,
@@ -237,8 +240,8 @@ def decode_beam(
     """
     config = config or BeamConfig()
     check_log_probs(log_probs, lengths, blank_id, name="decode_beam")
-    rows = log_probs.detach().cpu().double().numpy()
-    utterances = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+    pairs = zip(as_array(log_probs), lengths.tolist(), strict=True)
+    utterances = [row[:length].astype(np.float64) for row, length in pairs]
     with ThreadPoolExecutor(max_workers=count_cores()) as pool:
         return list(pool.map(lambda row: _decode_one(row, config, blank_id, grammar, fusion), utterances))
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from speechrnn.decoding.beam import make_hypothesis
 from speechrnn.decoding.greedy import check_log_probs
 from speechrnn.errors import ConfigError
-from speechrnn.types import BLANK_ID, Hypothesis
+from speechrnn.types import BLANK_ID, Hypothesis, as_array
 
 Reading = tuple[int, ...]
 Change = tuple[int, int, Reading]
@@ -36,8 +36,8 @@ _SCORED_AT_ONCE = 64
 
 def combine_hypotheses(
     found: Sequence[Sequence[Sequence[Hypothesis]]],
-    log_probs: Sequence[Tensor],
-    lengths: Sequence[Tensor],
+    log_probs: Sequence[Tensor | np.ndarray],
+    lengths: Sequence[Tensor | np.ndarray],
     *,
     score_language: Callable[[Reading], float] | None = None,
     nbest: int = 1,
@@ -67,7 +67,7 @@ def combine_hypotheses(
         raise ConfigError("combine_hypotheses: expected the same number of models, and of tokens, everywhere")
     for each, valid in zip(log_probs, lengths, strict=True):
         check_log_probs(each, valid, blank_id, name="combine_hypotheses")
-    rows = [each.detach().cpu().double() for each in log_probs]
+    rows = [torch.as_tensor(as_array(each)).double() for each in log_probs]
     return [
         _combine_one(
             [hypotheses[place] for hypotheses in found],

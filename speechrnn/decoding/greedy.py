@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from speechrnn.errors import ConfigError
-from speechrnn.types import BLANK_ID, Hypothesis, mask_padding, valid_mask
+from speechrnn.types import BLANK_ID, Hypothesis
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_ID) -> list[Hypothesis]:
+def decode_greedy(
+    log_probs: Tensor | np.ndarray, lengths: Tensor | np.ndarray, *, blank_id: int = BLANK_ID
+) -> list[Hypothesis]:
     """Decode a batch along its best paths.
 
     Args:
@@ -26,13 +31,9 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
         ConfigError: The shapes do not match, a length is not in [0, T'], the blank is not a token, or a frame has
             log-probabilities that are not finite; the message names the row.
     """
-    check_log_probs(log_probs, lengths, blank_id, name="decode_greedy")
-    lengths = lengths.to(log_probs.device)
-    best_log_probs, best = log_probs.max(dim=-1)  # (B, T'), (B, T')
-    best = best.masked_fill(~valid_mask(best, lengths), blank_id)
-    best_log_probs = mask_padding(best_log_probs, lengths)
+    best_log_probs, best = check_log_probs(log_probs, lengths, blank_id, name="decode_greedy")
+    hypotheses = [Hypothesis([], [], score) for score in best_log_probs.sum(axis=1).tolist()]
     runs, confidences = _find_runs(best, best_log_probs, blank_id)
-    hypotheses = [Hypothesis([], [], score) for score in best_log_probs.double().sum(dim=1).tolist()]
     for (row, token, first, last), confidence in zip(runs.tolist(), confidences.tolist(), strict=True):
         hypotheses[row].tokens.append(token)
         hypotheses[row].frames.append((first, last))
@@ -40,7 +41,7 @@ def decode_greedy(log_probs: Tensor, lengths: Tensor, *, blank_id: int = BLANK_I
     return hypotheses
 
 
-def _find_runs(best: Tensor, best_log_probs: Tensor, blank_id: int) -> tuple[Tensor, Tensor]:
+def _find_runs(best: np.ndarray, best_log_probs: np.ndarray, blank_id: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the runs of each non-blank token.
 
     Args:
@@ -53,25 +54,31 @@ def _find_runs(best: Tensor, best_log_probs: Tensor, blank_id: int) -> tuple[Ten
     """
     is_token = best != blank_id
     is_change = best[:, 1:] != best[:, :-1]
-    edge = torch.ones_like(best[:, :1], dtype=torch.bool)
-    is_first = is_token & torch.cat([edge, is_change], dim=1)
-    is_last = is_token & torch.cat([is_change, edge], dim=1)
-    row, first = is_first.nonzero(as_tuple=True)
-    last = is_last.nonzero(as_tuple=True)[1]  # as many and in the same order as the first frames
-    run_of_frame = is_first.flatten().cumsum(dim=0)[is_token.flatten()] - 1
-    posteriors = best_log_probs.flatten()[is_token.flatten()].exp().clamp(max=1.0)  # a rounded log may pass 0
-    confidences = posteriors.new_zeros(len(row)).scatter_reduce(0, run_of_frame, posteriors, "amax")
-    return torch.stack([row, best[row, first], first, last], dim=1), confidences
+    edge = np.ones_like(best[:, :1], dtype=bool)
+    is_first = is_token & np.concatenate([edge, is_change], axis=1)
+    is_last = is_token & np.concatenate([is_change, edge], axis=1)
+    row, first = is_first.nonzero()
+    last = is_last.nonzero()[1]  # as many and in the same order as the first frames
+    posteriors = np.minimum(np.exp(best_log_probs[is_token]), 1.0)  # a rounded log may pass 0
+    starts = np.flatnonzero(is_first[is_token])
+    confidences = np.maximum.reduceat(posteriors, starts) if len(starts) else posteriors
+    return np.stack([row, best[row, first], first, last], axis=1), confidences
 
 
-def check_log_probs(log_probs: Tensor, lengths: Tensor, blank_id: int, *, name: str) -> None:
+def check_log_probs(
+    log_probs: Tensor | np.ndarray, lengths: Tensor | np.ndarray, blank_id: int, *, name: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Check shapes and lengths, and that each frame holds a distribution.
 
     Args:
-        log_probs: (B, T', V); each valid frame needs a finite maximum, so no NaN.
+        log_probs: (B, T', V), on any device; each valid frame needs a finite maximum, so no NaN.
         lengths: (B,), each in [0, T'].
         blank_id: One of V tokens.
         name: The caller, for error messages.
+
+    Returns:
+        Log-probability of the best token of each frame, float64, and the token, (B, T') each; 0 and the blank where
+        padded.
 
     Raises:
         ConfigError: One of them is not as expected; the message names the row and the frame.
@@ -88,10 +95,17 @@ def check_log_probs(log_probs: Tensor, lengths: Tensor, blank_id: int, *, name: 
             f"{name}: lengths must be in [0, {log_probs.shape[1]}], the frames of log_probs; "
             f"got {int(lengths.min())} to {int(lengths.max())}"
         )
-    is_finite = log_probs.amax(dim=2).isfinite()
-    wrong = (valid_mask(is_finite, lengths) & ~is_finite).nonzero()
+    if isinstance(log_probs, np.ndarray):
+        best = log_probs.argmax(axis=-1)
+        best_log_probs = np.take_along_axis(log_probs, best[..., None], axis=-1)[..., 0].astype(np.float64)
+    else:  # only the best of each frame leave the device
+        values, tokens = log_probs.detach().max(dim=-1)
+        best_log_probs, best = values.cpu().double().numpy(), tokens.cpu().numpy()
+    is_valid = np.arange(best.shape[1]) < np.array(lengths.tolist(), dtype=np.int64)[:, None]
+    wrong = np.argwhere(is_valid & ~np.isfinite(best_log_probs))
     if len(wrong):
         raise _describe_bad_frame(name, "row {} of the batch, frame {}".format(*wrong[0].tolist()))
+    return np.where(is_valid, best_log_probs, 0.0), np.where(is_valid, best, blank_id)
 
 
 def check_frames(log_probs: np.ndarray, *, name: str) -> None:

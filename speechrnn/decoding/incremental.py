@@ -13,7 +13,6 @@ from dataclasses import replace
 from itertools import takewhile
 
 import numpy as np
-import torch
 
 from speechrnn.decoding.beam import ROOT, BeamConfig, BeamSearch, make_hypotheses, make_hypothesis
 from speechrnn.decoding.fusion import Fusion
@@ -111,8 +110,8 @@ class IncrementalGreedy(Incremental):
 
     def _advance(self, log_probs: np.ndarray) -> None:
         before = self.rows.values[-1:]  # a run of one token may go on from there
-        rows = torch.from_numpy(np.concatenate([before, log_probs]))
-        [piece] = decode_greedy(rows[None], torch.tensor([len(rows)]))
+        rows = np.concatenate([before, log_probs])
+        [piece] = decode_greedy(rows[None], np.array([len(rows)]))
         whole, start = self._whole, len(self.rows) - len(before)
         frames = [(first + start, last + start) for first, last in piece.frames]
         repeated = 1 if len(before) and frames and frames[0][0] == start else 0

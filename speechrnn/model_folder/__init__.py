@@ -8,17 +8,25 @@
 ``language/model.bin``     the language model that decoding uses by default
 ``language/weights.json``  weights of language models, tuned for this model
 ``speakers/``              one profile per adapted speaker
+
+Public names are imported at first use: an exported model uses parts of this package without torch.
 """
 
-from speechrnn.model_folder.format import (
-    ModelFolder,
-    add_calibration,
-    add_results,
-    add_weights,
-    find_folder,
-    load_model,
-    save_model,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speechrnn.model_folder.content import ModelFolder
+    from speechrnn.model_folder.format import (
+        add_calibration,
+        add_results,
+        add_weights,
+        find_folder,
+        load_model,
+        save_model,
+    )
 
 __all__ = [
     "ModelFolder",
@@ -29,3 +37,11 @@ __all__ = [
     "load_model",
     "save_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{'content' if name == 'ModelFolder' else 'format'}"), name)
+    globals()[name] = value  # the next use finds it here
+    return value

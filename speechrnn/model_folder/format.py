@@ -6,8 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from speechrnn.model_folder.additions import (
     write_named,
 )
 from speechrnn.model_folder.card import make_model_card
+from speechrnn.model_folder.content import ModelFolder
 from speechrnn.model_folder.replacing import recover, replacing
 from speechrnn.model_folder.speakers import SPEAKER_ENDING, SPEAKERS_FOLDER
 from speechrnn.settings import Settings, build, is_of, shorten
@@ -41,7 +41,7 @@ from speechrnn.text.normalize import TextConfig
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE
 from speechrnn.text.token_files import load_tokens
-from speechrnn.text.tokens import TOKENS_FILE, Tokens
+from speechrnn.text.tokens import TOKENS_FILE
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -85,40 +85,6 @@ class _Config(Settings):
         for name, (hint, wanted) in _SHOWN.items():
             if not is_of(self.provenance.get(name), hint):
                 raise ConfigError(f"provenance.{name}: expected {wanted}, got {shorten(self.provenance.get(name))}")
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """The content of a model folder.
-
-    Attributes:
-        acoustic: The acoustic model.
-        tokens: The tokens of its outputs.
-        text: Normalisation of its training transcripts.
-        provenance: Its origin, as plain JSON. Keys that the model card shows: ``languages`` (list of tags such as
-            "en"), ``corpora`` (list of ``{"corpus", "license", "source", "attribution"}``), ``training`` (a dict) and
-            ``results`` (as in a recipe's ``results.json``:
-            ``{"interval_method", "sets": {name: {"utterances", "words", "wer", "wer_low", "wer_high"}}}``).
-        name: Name in transcripts: the name or path that it was loaded from.
-        path: The folder that it was loaded from.
-        language_model: The language model that decoding uses if no decoder is chosen; None: none.
-        tuned: Weights of language models tuned for it, by the digest of the language model.
-        calibrations: Calibrations of word confidences, by the name of the decoder.
-        speakers: File of each adapted speaker's profile, by name.
-        context: Context that windows of long recordings need; None: not measured.
-    """
-
-    acoustic: AcousticModel
-    tokens: Tokens
-    text: TextConfig
-    provenance: dict[str, Any]
-    name: str | None = None
-    path: Path | None = None
-    language_model: Path | None = None
-    tuned: Mapping[str, TunedWeights] = field(default_factory=dict)
-    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
-    speakers: Mapping[str, Path] = field(default_factory=dict)
-    context: Context | None = None
 
 
 def find_folder(name_or_path: str | os.PathLike[str], *, to_change: bool = False) -> Path:

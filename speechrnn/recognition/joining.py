@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from speechrnn.recognition.cutting import End, Piece, Recording
 from speechrnn.recognition.transcript import Segment, Transcript
-from speechrnn.types import BLANK_ID, Emission, Hypothesis, find_longest_run, find_runs
+from speechrnn.types import BLANK_ID, Emission, Hypothesis, as_array, find_longest_run, find_runs
 
 if TYPE_CHECKING:
     from speechrnn.acoustic.model import AcousticModel
@@ -52,7 +50,7 @@ def count_step(acoustic: AcousticModel) -> int:
 
 def take_windows(
     transcriber: Model, batch: Sequence[Recording], emissions: Sequence[Emission], decoder: Decoder
-) -> list[Transcript | list[Tensor]]:
+) -> list[Transcript | list[np.ndarray]]:
     """Results of a batch with windows: their used log-probabilities of each model, (T', V); transcripts of the others.
 
     Args:
@@ -65,7 +63,7 @@ def take_windows(
     parts = [Emission(each.log_probs[others], each.lengths[others]) for each in emissions]
     hypotheses = iter(transcriber.search(parts, decoder))
     step = count_step(transcriber.model.acoustic)
-    found: list[Transcript | list[Tensor]] = []
+    found: list[Transcript | list[np.ndarray]] = []
     for row, each in enumerate(batch):
         if row in others:
             found.append(transcriber.make_transcript(each, next(hypotheses), decoder))
@@ -76,7 +74,7 @@ def take_windows(
         end = None if last == len(each.samples) else last // step
         found.append(
             [
-                emission.log_probs[row, : emission.lengths[row]][first // step : end].cpu().clone()
+                as_array(emission.log_probs[row, : int(emission.lengths[row])][first // step : end]).copy()
                 for emission in emissions
             ]
         )
@@ -121,7 +119,7 @@ class Stretch:
 
     start: int
     samples: np.ndarray
-    log_probs: list[Tensor]
+    log_probs: list[np.ndarray]
 
 
 class Joiner:
@@ -143,9 +141,9 @@ class Joiner:
             max(1, round(seconds * per_second)) for seconds in (BLANK_SECONDS, LONG_BLANK_SECONDS, STRETCH_SECONDS)
         )
         self._buffer = SampleBuffer()
-        self._log_probs: list[Tensor] = []
+        self._log_probs: list[np.ndarray] = []
 
-    def feed(self, piece: Piece, log_probs: list[Tensor]) -> Iterator[Stretch]:
+    def feed(self, piece: Piece, log_probs: list[np.ndarray]) -> Iterator[Stretch]:
         """Take a window's used frames, and yield the stretches that are complete.
 
         Args:
@@ -157,7 +155,7 @@ class Joiner:
             self._buffer.start = piece.start + piece.used[0]
         self._buffer.add(piece.samples[slice(*piece.used)])
         parts = zip(self._log_probs or [each[:0] for each in log_probs], log_probs, strict=True)
-        self._log_probs = [torch.cat(pair) for pair in parts]
+        self._log_probs = [np.concatenate(pair) for pair in parts]
         while (end := self._find_end()) is not None:
             yield self._take(end, self._buffer.start + end * self._step)
 
@@ -176,7 +174,7 @@ class Joiner:
 
     def _find_end(self) -> int | None:
         """Frame at which the first stretch ends, None while that is not certain."""
-        is_blank = (self._log_probs[0][: self._most].argmax(dim=-1) == BLANK_ID).numpy()
+        is_blank = self._log_probs[0][: self._most].argmax(axis=-1) == BLANK_ID
         for first, last in find_runs(is_blank):
             wanted = self._blanks if first >= self._least else self._many_blanks
             if first > 0 and last - first >= wanted:
@@ -201,7 +199,7 @@ class Assembly:
         self._segments: list[Segment] = []
         self._rejected: list[str] = []
 
-    def add(self, piece: Piece, found: Transcript | list[Tensor]) -> None:
+    def add(self, piece: Piece, found: Transcript | list[np.ndarray]) -> None:
         """Add the next piece.
 
         Args:
@@ -218,7 +216,7 @@ class Assembly:
 
     def _decode(self, stretches: Iterable[Stretch]) -> None:
         for each in stretches:
-            parts = [Emission(found[None], torch.tensor([len(found)])) for found in each.log_probs]
+            parts = [Emission(found[None], np.array([len(found)])) for found in each.log_probs]
             [hypotheses] = self._transcriber.search(parts, self._decoder)
             recording = Recording(None, each.samples)
             self._append(self._transcriber.make_transcript(recording, hypotheses, self._decoder), each.start)

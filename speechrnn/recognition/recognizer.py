@@ -15,7 +15,8 @@ from torch import Tensor
 from speechrnn.audio.blocks import check_is_list
 from speechrnn.audio.features import StatisticsAccumulator
 from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
-from speechrnn.model_folder import ModelFolder, load_model
+from speechrnn.model_folder.content import ModelFolder
+from speechrnn.model_folder.format import load_model
 from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
 from speechrnn.processes import choose_device
 from speechrnn.recognition.cutting import Failure, Recording
@@ -229,19 +230,19 @@ class Recognizer(Transcriber):
                 item.report(on_error)
                 continue
             assert isinstance(item, Recording)
-            padded = pad_sequences([torch.from_numpy(item.samples)])
-            [emission] = self._emit(*padded, replace(profile, state=state), return_state=True)
+            [emission] = self._emit([item.samples], replace(profile, state=state), return_state=True)
             assert emission.state is not None
             state = own.clone()
             state[:, :, 0] = emission.state[:, :, 0, 0]
             [hypotheses] = self.search([emission], decoder)
             yield self.make_transcript(item, hypotheses, decoder)
 
-    def _emit(self, waveforms: Tensor, lengths: Tensor, profile: Any, *, return_state: bool = False) -> list[Emission]:
+    def _emit(self, samples: Sequence[np.ndarray], profile: Any, *, return_state: bool = False) -> list[Emission]:
         if not isinstance(profile, SpeakerProfile | None):
             raise ConfigError(f"speaker: expected a name or the result of estimate_speaker, got {profile!r:.80}")
         options = vars(profile) if profile is not None else {}
-        return [self.emissions(waveforms, lengths, **options, return_state=return_state)]
+        padded = pad_sequences([torch.from_numpy(each) for each in samples])
+        return [self.emissions(*padded, **options, return_state=return_state)]
 
     def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
         """Hypotheses of each recording of a batch, best first."""
@@ -298,14 +299,12 @@ class Ensemble(Transcriber):
     def _transcribe_in_turn(self, items: Any, decoder: Decoder, profile: Any, on_error: Any) -> NoReturn:
         raise ConfigError("several models together have no state to carry on; give one of them")
 
-    def _emit(self, waveforms: Tensor, lengths: Tensor, profile: Any, *, return_state: bool = False) -> list[Emission]:
+    def _emit(self, samples: Sequence[np.ndarray], profile: Any, *, return_state: bool = False) -> list[Emission]:
         profiles = profile or (SpeakerProfile(),) * len(self.members)
         if not isinstance(profiles, tuple) or len(profiles) != len(self.members):
             raise ConfigError("speaker: expected a name or the result of estimate_speaker of these models together")
-        return [
-            member.emissions(waveforms, lengths, **vars(each))
-            for member, each in zip(self.members, profiles, strict=True)
-        ]
+        padded = pad_sequences([torch.from_numpy(each) for each in samples])
+        return [member.emissions(*padded, **vars(each)) for member, each in zip(self.members, profiles, strict=True)]
 
     def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
         """Hypotheses of each recording of a batch, best first."""

@@ -11,13 +11,10 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from speechrnn.audio.blocks import check_is_list, open_blocks
 from speechrnn.audio.files import read_audio
 from speechrnn.errors import ConfigError, SpeechRNNError
-from speechrnn.model_folder import ModelFolder
 from speechrnn.recognition.channels import Channel, transcribe_channels
 from speechrnn.recognition.cutting import CUT_OPTIONS, CutConfig, Failure, Item, Piece, Recording
 from speechrnn.recognition.decoders import (
@@ -29,10 +26,13 @@ from speechrnn.recognition.decoders import (
 )
 from speechrnn.recognition.transcript import Alternative, Segment, Transcript, Word
 from speechrnn.recognition.word_times import has_sound, place_words
-from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
+from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
+    import torch
+
     from speechrnn.audio.files import AudioSource as Source
+    from speechrnn.model_folder import ModelFolder
     from speechrnn.model_folder.speakers import SpeakerProfile
     from speechrnn.recognition.joining import Assembly
 
@@ -93,8 +93,8 @@ class Transcriber(ABC):
         """
 
     @abstractmethod
-    def _emit(self, waveforms: Tensor, lengths: Tensor, profile: Any, *, return_state: bool = False) -> list[Emission]:
-        """Log-probabilities of a padded batch, of each model."""
+    def _emit(self, samples: Sequence[np.ndarray], profile: Any, *, return_state: bool = False) -> list[Emission]:
+        """Log-probabilities of a batch of recordings, (N,) each, of each model."""
 
     @abstractmethod
     def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
@@ -314,8 +314,7 @@ class Transcriber(ABC):
 
     def _transcribe_batch(self, batch: Sequence[Recording], decoder: Decoder, profile: Any) -> list[Any]:
         """The transcript of each, but of a window the log-probabilities of its used frames, of each model, (T', V)."""
-        padded = pad_sequences([torch.from_numpy(recording.samples) for recording in batch])
-        emissions = self._emit(*padded, profile)
+        emissions = self._emit([recording.samples for recording in batch], profile)
         if any(isinstance(each, Piece) and each.used is not None for each in batch):
             from speechrnn.recognition.joining import take_windows
 
