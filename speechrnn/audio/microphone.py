@@ -73,12 +73,15 @@ def find_microphone(wanted: str | None = None) -> Microphone:
 
 
 @contextmanager
-def open_microphone(microphone: Microphone, *, on_overflow: Callable[[int], None]) -> Iterator[Iterator[np.ndarray]]:
+def open_microphone(
+    microphone: Microphone, *, on_overflow: Callable[[int], None], is_stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Iterator[np.ndarray]]:
     """Record from a device at its own rate.
 
     Args:
         microphone: The device.
         on_overflow: Called with the number of overflows so far at each one: audio was lost.
+        is_stopped: Whether to end; what was recorded until then is still given.
 
     Yields:
         Mono samples in blocks of :data:`BLOCK_SECONDS`, (N,), float32; an empty block while none arrives, so that the
@@ -106,7 +109,7 @@ def open_microphone(microphone: Microphone, *, on_overflow: Callable[[int], None
             "with --input, and check that no other program uses it"
         ) from error
     try:
-        yield recording.give(microphone.name, on_overflow)
+        yield recording.give(microphone.name, on_overflow, is_stopped)
     finally:
         stream.abort(ignore_errors=True)
         stream.close(ignore_errors=True)
@@ -118,10 +121,12 @@ class _Recording:
     def __init__(self) -> None:
         self._blocks: queue.Queue[np.ndarray] = queue.Queue(round(WAITING_SECONDS / BLOCK_SECONDS))
         self._overflows = 0
-        self._is_ended = False
+        self._is_ended = self._is_stopped = False
 
     def take(self, data: np.ndarray, frames: int, time: Any, status: Any) -> None:
         """Take a block, (N, 1), in PortAudio's thread."""
+        if self._is_stopped:
+            return
         self._overflows += bool(status.input_overflow)
         try:
             self._blocks.put_nowait(data[:, 0].copy())
@@ -132,13 +137,18 @@ class _Recording:
         """Note that the device gives no more."""
         self._is_ended = True
 
-    def give(self, name: str, on_overflow: Callable[[int], None]) -> Iterator[np.ndarray]:
+    def give(
+        self, name: str, on_overflow: Callable[[int], None], is_stopped: Callable[[], bool]
+    ) -> Iterator[np.ndarray]:
         """As :func:`open_microphone`; the device has this name."""
         reported, waited = 0, 0.0
         while waited < STALLED_SECONDS:
+            self._is_stopped = self._is_stopped or is_stopped()
             try:
                 block, waited = self._blocks.get(timeout=0.1), 0.0
             except queue.Empty:
+                if self._is_stopped:
+                    return
                 if self._is_ended:
                     break
                 block, waited = np.zeros(0, np.float32), waited + 0.1

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from speechrnn.recognition.stream import PartialTranscript
 
+    _Source = Callable[[Callable[[], bool]], Iterable[np.ndarray]]
+
 SUMMARY = "transcribe a microphone live (Ctrl-C ends)"
 EXAMPLE = "speechrnn listen -m runs/streaming/model"
 
@@ -97,11 +99,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         has_begun = is_broken = False
         with _stop_at_interrupt() as is_stopped:
             try:
-                for chunk in chunks():
+                for chunk in chunks(is_stopped):
                     has_begun = True
                     screen.show(stream.feed(chunk))
-                    if is_stopped():
-                        break
             except AudioError as error:
                 if not has_begun:
                     raise
@@ -125,22 +125,23 @@ def _print_devices() -> int:
 
 
 @contextmanager
-def _open_source(args: argparse.Namespace, screen: _Screen) -> Iterator[tuple[int, Callable[[], Iterable[np.ndarray]]]]:
-    """The rate of the samples to come, and a function that begins to give them."""
+def _open_source(args: argparse.Namespace, screen: _Screen) -> Iterator[tuple[int, _Source]]:
+    """The rate of the samples to come, and a function that begins to give them, until its argument says to stop."""
     if args.file is not None:
         if args.input is not None:
             raise ConfigError("--input: cannot be combined with --file; give one of them")
         from speechrnn.audio.blocks import open_blocks
 
         with open_blocks(args.file, channel=args.channel, block_seconds=PLAYED_SECONDS) as blocks:
-            yield blocks.sample_rate, lambda: _play(blocks, blocks.sample_rate, args.speed)
+            yield blocks.sample_rate, partial(_play, blocks, blocks.sample_rate, args.speed)
         return
     from speechrnn.audio.microphone import find_microphone, open_microphone
 
     microphone = find_microphone(args.input)
 
-    def record() -> Iterator[np.ndarray]:
-        with open_microphone(microphone, on_overflow=partial(_report_overflow, screen)) as blocks:
+    def record(is_stopped: Callable[[], bool]) -> Iterator[np.ndarray]:
+        on_overflow = partial(_report_overflow, screen)
+        with open_microphone(microphone, on_overflow=on_overflow, is_stopped=is_stopped) as blocks:
             arguments.print_note(f"listening to {microphone.name} at {microphone.sample_rate} Hz; Ctrl-C ends")
             yield from blocks
 
@@ -153,13 +154,17 @@ def _report_overflow(screen: _Screen, count: int) -> None:
     logger.warning("the microphone overflowed %s: audio was lost", times, extra={"is_incomplete": True})
 
 
-def _play(blocks: Iterable[np.ndarray], sample_rate: int, speed: float) -> Iterator[np.ndarray]:
+def _play(
+    blocks: Iterable[np.ndarray], sample_rate: int, speed: float, is_stopped: Callable[[], bool]
+) -> Iterator[np.ndarray]:
     """Give each block when it has been played."""
     due = time.monotonic()
     for block in blocks:
         due += len(block) / sample_rate / speed if speed else 0.0
         time.sleep(max(0.0, due - time.monotonic()))
         yield block
+        if is_stopped():
+            return
 
 
 @contextmanager

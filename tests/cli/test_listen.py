@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,10 +109,16 @@ def test_a_terminal_shows_the_text_so_far_in_place(capsys, listen, wav, expected
     assert all(part in expected.text for part in parts[:-1])
 
 
-def test_interrupting_ends_the_stream_and_prints_the_last_words(capsys, listen, wav, expected):
-    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+def test_interrupting_ends_the_stream_and_prints_the_last_words(capsys, listen, wav, expected, monkeypatch):
+    waits = iter(range(100))
+
+    def interrupt_at_the_eighth(seconds):
+        if next(waits) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("speechrnn.cli.listen.time.sleep", interrupt_at_the_eighth)
     before = signal.getsignal(signal.SIGINT)
-    assert listen("--file", wav, "--speed", "0.8", *NO_ENDPOINTS) == 0
+    assert listen("--file", wav, *NO_ENDPOINTS) == 0
     assert signal.getsignal(signal.SIGINT) is before
     printed = capsys.readouterr().out.strip()
     assert expected.text.startswith(printed[:-2])
@@ -145,7 +150,7 @@ class InputStream:
         if self.after == "vanish":
             self.finished()
         elif self.after == "interrupt":
-            threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            os.kill(os.getpid(), signal.SIGINT)
 
     def abort(self, ignore_errors):
         pass
