@@ -41,6 +41,7 @@ COMMANDS = (
     "corpus synthesize",
     "lm build",
     "lm tune",
+    "export",
     "models",
     "benchmark",
 )

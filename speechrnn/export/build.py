@@ -33,6 +33,11 @@ def build_graph(model: AcousticModel, *, int8: bool = False, metadata: Mapping[s
         ConfigError: A setting of the model cannot be exported; the message names it.
         ModelError: The front end has no statistics.
     """
+    return make_graph(model, int8=int8).build(metadata or {})
+
+
+def make_graph(model: AcousticModel, *, int8: bool = False) -> Graph:
+    """The graph of :func:`build_graph`, to be built with a description of it."""
     check_front_end(model.front_end)
     check_encoder(model.encoder)
     graph = Graph("speechrnn")
@@ -43,7 +48,7 @@ def build_graph(model: AcousticModel, *, int8: bool = False, metadata: Mapping[s
     log_probs, frames, _ = add_encoder(model, features, frames, state=state, int8=int8)
     graph.output("log_probs", log_probs, ["batch", "frames", model.vocabulary_size])
     graph.output("frames", frames, ["batch"])
-    return graph.build(metadata or {})
+    return graph
 
 
 def build_encoder_graph(model: AcousticModel, *, int8: bool = False) -> bytes:

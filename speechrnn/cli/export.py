@@ -1,0 +1,60 @@
+"""``speechrnn export``: a model for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from speechrnn.cli.arguments import add_group, add_model_argument, print_note, print_text
+
+if TYPE_CHECKING:
+    from speechrnn.export.export import Exported
+
+SUMMARY = "write a model for programs without torch (ONNX)"
+EXAMPLE = "speechrnn export -m runs/fsdd/model --to onnx -o fsdd.onnx"
+
+FORMATS = ("onnx",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's own arguments."""
+    output = add_group(parser, "output")
+    output.add_argument(
+        "--to", choices=FORMATS, required=True, help="onnx: one file, from waveforms to log-probabilities"
+    )
+    output.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="what to write; an existing one is replaced"
+    )
+    output.add_argument("--int8", action="store_true", help="8-bit weights, in LSTM layers; GRU and tanh keep float32")
+    output.add_argument(
+        "--audio", metavar="FILE", help="recording on which the result is compared with the model (default: a signal)"
+    )
+    add_model_argument(parser)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Write the file, and print its path and what it was compared on."""
+    from speechrnn.export.export import export_onnx
+    from speechrnn.model_folder import load_model
+
+    model = load_model(args.model)
+    exported = export_onnx(model, args.output, int8=args.int8, audio=args.audio)
+    for note in describe(exported, wants_int8=args.int8, cell=model.acoustic.encoder.config.cell):
+        print_note(note)
+    print_text(str(exported.path))
+    return 0
+
+
+def describe(exported: Exported, *, wants_int8: bool, cell: str) -> list[str]:
+    """What was written and how it compares, one line each."""
+    share = exported.int8_weights / exported.num_parameters
+    weights = f"{share:.0%} of them 8-bit (the LSTM's), the rest float32" if exported.int8_weights else "float32"
+    notes = [f"{exported.num_bytes / 1e6:.1f} MB, {exported.num_parameters:,} parameters, {weights}"]
+    if wants_int8 and not exported.int8_weights:
+        notes.append(f"--int8 changed nothing: onnxruntime has 8-bit weights for lstm only, encoder.cell is {cell}")
+    found = exported.comparison
+    same = (
+        "same greedy text" if found.text == found.original_text else f"text {found.text!r}, was {found.original_text!r}"
+    )
+    notes.append(f"compared on {exported.audio}: log-probabilities within {found.difference:.1e}, {same}")
+    return notes

@@ -1,0 +1,89 @@
+"""Write a model as an ONNX file, and compare it with the original before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from speechrnn.atomic_io import write_atomic
+from speechrnn.audio.files import read_audio
+from speechrnn.errors import AudioError, ConfigError, ModelError
+from speechrnn.export.check import Comparison, compare, make_signal
+from speechrnn.export.describe import describe_model
+from speechrnn.export.metadata import INSTALL, start_session
+from speechrnn.model_folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        num_bytes: Its size.
+        num_parameters: Weights of the model.
+        int8_weights: How many of them have 8 bits in the file.
+        comparison: The file beside the original.
+        audio: What both were run on.
+    """
+
+    path: Path
+    num_bytes: int
+    num_parameters: int
+    int8_weights: int
+    comparison: Comparison
+    audio: str
+
+
+def export_onnx(model: ModelFolder, path: str | Path, *, int8: bool = False, audio: str | None = None) -> Exported:
+    """Write a model as one ONNX file, from waveforms to log-probabilities.
+
+    Args:
+        model: The model, on the CPU.
+        path: The file; an existing one is replaced.
+        int8: Use 8-bit weights in LSTMs; other cells keep theirs.
+        audio: A recording on which the file is compared with the original; None: a built-in signal.
+
+    Raises:
+        ConfigError: A setting of the model cannot be exported, which the message names; or ``path`` is a folder.
+        AudioError: ``audio`` cannot be read or is too short.
+        ModelError: The output differs from the original's, the file cannot be written, or onnx is missing.
+    """
+    if Path(path).is_dir():
+        raise ConfigError(f"export: {path} is a folder; name the file to write")
+    samples, name = _read_samples(model, audio)
+    try:
+        from speechrnn.export.build import make_graph
+    except ImportError:
+        raise ModelError(f"export: needs onnx and onnxruntime: {INSTALL}") from None
+    graph = make_graph(model.acoustic, int8=int8)
+    content = graph.build(describe_model(model, int8_weights=graph.int8_weights).pack())
+    session = start_session(content, threads=1, where="export: the new file")
+
+    def run(waveforms: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        log_probs, frames = session.run(None, {"waveforms": waveforms, "lengths": lengths})
+        return log_probs, frames
+
+    comparison = compare(model, run, samples)
+    if not graph.int8_weights and comparison.difference > comparison.allowed:
+        raise ModelError(
+            f"export: on {name} log-probabilities differ by {comparison.difference:.1e} from the original's, more than "
+            f"{comparison.allowed:.1e}, so nothing was written; this is a fault of speechrnn: report it with the "
+            "model's config.json"
+        )
+    write_atomic(path, content, error=ModelError)
+    count = model.acoustic.num_parameters
+    return Exported(Path(path), len(content), count, graph.int8_weights, comparison, name)
+
+
+def _read_samples(model: ModelFolder, audio: str | None) -> tuple[np.ndarray, str]:
+    """Samples for the comparison, and what they are."""
+    rate = model.acoustic.sample_rate
+    if audio is None:
+        return make_signal(rate), "a built-in signal"
+    samples = read_audio(audio, sample_rate=rate).samples
+    if model.acoustic.count_frames(len(samples)) < 1:
+        raise AudioError(f"{audio}: too short for a single frame; give a recording of some seconds")
+    return samples, audio
