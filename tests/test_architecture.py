@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decoding": _BASE | {"language"},
     "model_folder": _RELEASE,
     "recognition": _RELEASE,
+    "lite": (_RELEASE - {"acoustic"}) | {"recognition", "export"},
     "corpus": _SOUND_AND_TEXT,
     "export": _RELEASE,
     "inspection": _RELEASE | {"recognition"},
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarking": _TRAINING | _EVALUATION | {"training"},
     "cli": _TRAINING
     | _EVALUATION
-    | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "benchmarking", "export"},
+    | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "benchmarking", "export", "lite"},
 }
 MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}, "onnx": {"export"}}
 HEAVY = (
@@ -76,7 +77,8 @@ class Import(NamedTuple):
 
 
 def find_package(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The part of the package that a module belongs to; a ``__main__`` of any folder is a command."""
+    return "__main__" if path.stem == "__main__" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def name_module(path: Path) -> str:

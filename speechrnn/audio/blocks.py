@@ -157,7 +157,10 @@ def _convert(
     resampler = None
     if to_rate != from_rate:
         logger.debug("%s: resampled from %d Hz to %d Hz", wanted.name, from_rate, to_rate)
-        resampler = StreamingResampler(from_rate, to_rate)
+        try:
+            resampler = StreamingResampler(from_rate, to_rate)
+        except AudioError as error:
+            raise AudioError(f"{wanted.name}: {error}") from error
     for frames in decoded:
         channels = frames.shape[1]
         if channels == 1 or wanted.channel is not None:

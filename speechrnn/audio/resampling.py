@@ -30,9 +30,7 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
     num_samples = resampled_length(len(samples), from_rate, to_rate)
     if from_rate == to_rate:
         return samples
-    import soxr
-
-    resampled = soxr.resample(samples, from_rate, to_rate, quality="HQ")
+    resampled = _import_soxr(from_rate, to_rate).resample(samples, from_rate, to_rate, quality="HQ")
     return resampled if len(resampled) == num_samples else _fit(resampled, num_samples)
 
 
@@ -57,9 +55,9 @@ class StreamingResampler:
         self._is_flushed = False
         self._stream: Any = None
         if from_rate != to_rate:
-            import soxr
-
-            self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+            self._stream = _import_soxr(from_rate, to_rate).ResampleStream(
+                from_rate, to_rate, 1, dtype="float32", quality="HQ"
+            )
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
         """Resample the next piece.
@@ -101,6 +99,14 @@ class StreamingResampler:
     def _check_open(self) -> None:
         if self._is_flushed:
             raise AudioError("the resampler was flushed: its recording has ended; make a new one for the next")
+
+
+def _import_soxr(from_rate: float, to_rate: float) -> Any:
+    try:
+        import soxr
+    except ImportError:  # exported models run without it
+        raise AudioError(f"needs soxr to resample {from_rate:g} Hz to {to_rate:g} Hz: pip install soxr") from None
+    return soxr
 
 
 def _fit(resampled: np.ndarray, num_samples: int) -> np.ndarray:

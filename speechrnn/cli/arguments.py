@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -197,7 +198,7 @@ def print_note(message: str) -> None:
 @contextmanager
 def show_progress(name: str) -> Iterator[Callable[[float, float], None]]:
     """A progress bar on a terminal; yields a function of the finished and the total amount."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or find_spec("rich") is None:  # without torch only a few packages are installed
         yield lambda done, total: None
         return
     from rich.console import Console

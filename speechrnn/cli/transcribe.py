@@ -112,8 +112,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if has_several or args.output is not None or args.resume:
             paths, done, output = _plan(args, options, subtitles, report, stack)
         if paths:
-            from speechrnn.recognition.recognizer import load
-
+            if str(args.model).endswith(".onnx"):
+                from speechrnn.lite import load
+            else:
+                from speechrnn.recognition.recognizer import load  # type: ignore[assignment]
             recognizer = load(args.model, device=args.device)
         if sys.stderr.isatty() and (args.output or not (has_several and sys.stdout.isatty())):
             advance = bars.enter_context(_show_progress(paths))

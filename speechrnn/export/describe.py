@@ -27,7 +27,7 @@ def describe_model(
         stream: Of a step: its chunks and caches.
     """
     acoustic, tokens = model.acoustic, model.tokens
-    rate = acoustic.sample_rate
+    rate, training = acoustic.sample_rate, model.provenance.get("training") or {}
     return Metadata(
         format_version=FORMAT_VERSION,
         speechrnn_version=speechrnn.__version__,
@@ -47,6 +47,7 @@ def describe_model(
         context_seconds=None if model.context is None else model.context.seconds,
         languages=list(model.provenance.get("languages") or []),
         corpora=list(model.provenance.get("corpora") or []),
+        training={name: training[name] for name in ("hours_of_speech", "utterances") if name in training},
         num_parameters=acoustic.num_parameters,
         int8_weights=int8_weights,
         stream=stream,

@@ -46,6 +46,7 @@ class Metadata:
         context_seconds: Context that windows of long recordings need on each side; None: not measured.
         languages: Language tags.
         corpora: What it was trained on, with licence and attribution.
+        training: Hours of speech and utterances that it was trained on, as far as they are known.
         num_parameters: Weights of the original.
         int8_weights: How many of them have 8 bits here.
         stream: Of a step: chunk lengths, delay and caches (:mod:`speechrnn.export.streaming`); None of a whole model.
@@ -69,6 +70,7 @@ class Metadata:
     context_seconds: float | None = None
     languages: list[str] = field(default_factory=list)
     corpora: list[dict[str, Any]] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
     num_parameters: int = 0
     int8_weights: int = 0
     stream: dict[str, Any] | None = None
@@ -125,7 +127,7 @@ def _check(metadata: Metadata, where: str, again: str) -> None:
         raise ModelError(f"{where}: symbols and spellings: expected two lists of one length; {again}")
     if not all(isinstance(each, list) and [type(part) for part in each] == [bool, str] for each in spellings):
         raise ModelError(f"{where}: spellings: expected pairs of true or false and letters; {again}")
-    for name in ("calibrations", "tuned", "text"):
+    for name in ("calibrations", "tuned", "text", "training", "front_end", "encoder"):
         if not isinstance(getattr(metadata, name), dict):
             raise ModelError(f"{where}: {name}: expected a mapping; {again}")
 

@@ -18,7 +18,6 @@ from typing import IO, Any
 
 from speechrnn.atomic_io import read_bytes, write_atomic
 from speechrnn.errors import ConfigError, ModelError
-from speechrnn.model_folder.format import CARD_FILE, CONFIG_FILE, find_folder
 from speechrnn.processes import locked
 from speechrnn.recognition.subtitles import SubtitleOptions
 from speechrnn.recognition.transcript import FORMATS, SUBTITLE_FORMATS, Transcript
@@ -146,11 +145,15 @@ def open_output(
 
 
 def fingerprint_model(name_or_path: str) -> str:
-    """Return a hash of a model folder's files, the model card excepted; equal models have equal ones.
+    """Return a hash of a model folder's files, the model card excepted, or of an exported model; equal ones are equal.
 
     Raises:
         ModelError: There is no such model, or a file cannot be read.
     """
+    if name_or_path.endswith(".onnx"):
+        return hashlib.sha256(read_bytes(name_or_path, error=ModelError, expected="an exported model")).hexdigest()
+    from speechrnn.model_folder.format import CARD_FILE, CONFIG_FILE, find_folder
+
     folder, digest = find_folder(name_or_path), hashlib.sha256()
     if not (folder / CONFIG_FILE).is_file():
         return ""  # no model: loading it says so

@@ -50,7 +50,8 @@ class Recognizer(Transcriber):
     def __init__(self, model: ModelFolder, *, device: str | torch.device = "auto") -> None:
         if not isinstance(model, ModelFolder):
             raise ConfigError(f"model: expected the result of load_model, got {model!r:.80}; load takes a path")
-        super().__init__(model, choose_device(device))
+        super().__init__(model)
+        self.device = choose_device(device)
         self._acoustic = model.acoustic.to(self.device).eval()
 
     @property
@@ -271,7 +272,8 @@ class Ensemble(Transcriber):
             _check_pair(first, other)
         known = {name: path for name, path in first.speakers.items() if all(name in each.speakers for each in others)}
         name = " + ".join(each.name or "unnamed" for each in members)
-        super().__init__(replace(first.model, name=name, calibrations={}, speakers=known), first.device)
+        super().__init__(replace(first.model, name=name, calibrations={}, speakers=known))
+        self.device = first.device
         self.members = tuple(members)
         self.num_parameters = sum(member.num_parameters for member in members)
         self.uses_speaker_stats = any(member.uses_speaker_stats for member in members)

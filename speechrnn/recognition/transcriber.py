@@ -29,8 +29,6 @@ from speechrnn.recognition.word_times import has_sound, place_words
 from speechrnn.types import Emission, Hypothesis, Waveform
 
 if TYPE_CHECKING:
-    import torch
-
     from speechrnn.audio.files import AudioSource as Source
     from speechrnn.model_folder import ModelFolder
     from speechrnn.model_folder.speakers import SpeakerProfile
@@ -45,7 +43,6 @@ class Transcriber(ABC):
 
     Args:
         model: The model, or the first of the ensemble.
-        device: Where it runs.
 
     Attributes:
         sample_rate: Of the model, in Hz; recordings of any rate are resampled to it.
@@ -58,9 +55,8 @@ class Transcriber(ABC):
     num_parameters: int
     uses_speaker_stats: bool
 
-    def __init__(self, model: ModelFolder, device: torch.device) -> None:
+    def __init__(self, model: ModelFolder) -> None:
         self.model = model
-        self.device = device
         self.name = model.name
         self.tokens = model.tokens
         self.provenance = model.provenance
