@@ -42,14 +42,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": _RELEASE | {"recognition"},
     "training": _TRAINING | {"inspection"},
     "evaluation": _EVALUATION,
+    "cluster": _EVALUATION,
     "recipe": _TRAINING | _EVALUATION | {"training", "evaluation"},
     "fine_tuning": _TRAINING | _EVALUATION | {"training", "evaluation"},
     "benchmarking": _TRAINING | _EVALUATION | {"training"},
     "cli": _TRAINING
     | _EVALUATION
-    | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "benchmarking", "export", "lite"},
+    | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "benchmarking", "export", "lite", "cluster"},
 }
-MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}, "onnx": {"export"}}
+MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}, "onnx": {"export"}, "ray": {"cluster"}}
 HEAVY = (
     "lightning",
     "lhotse",

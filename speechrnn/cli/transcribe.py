@@ -17,7 +17,7 @@ from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.recognition.cutting import CutConfig
 from speechrnn.recognition.decoders import DecodingConfig
 from speechrnn.recognition.subtitles import SubtitleOptions
-from speechrnn.recognition.transcript import FORMATS, SUBTITLE_FORMATS
+from speechrnn.recognition.transcript import FORMATS, PART_FORMATS, SUBTITLE_FORMATS
 
 if TYPE_CHECKING:
     from speechrnn.recognition.output_folder import OutputFolder
@@ -33,6 +33,7 @@ _EXAMPLES = {
     "long recordings": "meeting.ogg --vad-filter --vad-threshold 0.6",
     "model": "talk.flac -m runs/seed-0/model -m runs/seed-1/model --device cuda",
     "decoding": "talk.flac --decoder beam --beam-size 32 --nbest 5 -f json",
+    "cluster": "corpus/ --recursive --ray auto -o out -f parquet --resume",
     "language model": 'talk.flac --language-model news.arpa --hotwords "cuDNN:8,New York"',
 }
 """An example for each group of options."""
@@ -74,13 +75,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path, tab, text)"
     )
     output.add_argument("-o", "--output", metavar="DIR", help=files)
-    names = f"{', '.join(FORMATS)} or all (default: txt)"
-    output.add_argument("-f", "--format", metavar="NAME", choices=(*FORMATS, "all"), default="txt", help=names)
+    names = f"{', '.join(FORMATS)} or all (default: txt); with --ray jsonl (default), parquet or all"
+    formats = (*FORMATS, *PART_FORMATS, "all")
+    output.add_argument("-f", "--format", metavar="NAME", choices=formats, help=names)
     output.add_argument(
         "--resume",
         action="store_true",
         help="continue an interrupted run into DIR: skip recordings whose files are complete",
     )
+    cluster = arguments.add_group(parser, "cluster")
+    where = (
+        "transcribe on a Ray cluster (extra cluster): auto, the one that this machine is part of; HOST:PORT of its "
+        "head node; or local, all cores of this machine. Files of many recordings are written to -o DIR"
+    )
+    cluster.add_argument("--ray", metavar="ADDRESS", help=where)
     arguments.add_config_arguments(parser, SubtitleOptions, "subtitles")
     cutting = ("max_seconds", "cut", "context_seconds", "vad_filter")
     arguments.add_config_arguments(parser, CutConfig, "long recordings", *cutting)
@@ -96,7 +104,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     options = _read_options(args)
     subtitles = SubtitleOptions(**arguments.read_config(args, SubtitleOptions))
     has_several = len(args.audio) > 1 or any(map(os.path.isdir, args.audio))
-    if args.output is None and (args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS)):
+    args.format = args.format or ("txt" if args.ray is None else "jsonl")
+    if args.format in PART_FORMATS and args.ray is None:
+        raise ConfigError(f"-f {args.format}: needs --ray; -f json prints one line for each of several recordings")
+    if (
+        args.output is None
+        and args.ray is None
+        and (args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS))
+    ):
         raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
     failed: list[str] = []
     advance: Callable[..., None] | None = None
@@ -107,6 +122,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if advance is not None:
             advance(failed[-1], None)
 
+    if args.ray is not None:
+        from speechrnn.cli import transcribe_cluster
+
+        return transcribe_cluster.run(args, options, partial(_describe_settings, args, options, subtitles), report)
     with ExitStack() as stack, ExitStack() as bars:
         paths, done, output = list(args.audio), 0, None
         if has_several or args.output is not None or args.resume:

@@ -57,13 +57,14 @@ class Channel:
     job: _Job
 
 
-class _Unreadable:
-    """A file that raises the error that was found before."""
+class Unreadable:
+    """A file that cannot be read: it raises the error that was found before."""
 
     def __init__(self, error: SpeechRNNError) -> None:
         self._error = error
 
     def read(self, size: int = -1) -> bytes:
+        """Raise the error."""
         raise self._error
 
 
@@ -187,7 +188,7 @@ def _list_channels(sources: Iterable[Any], jobs: deque[_Job], sample_rate: int |
                     logger.warning("%s: %d identical channels; transcribed once", name_source(source), count)
                     count = 1
             except SpeechRNNError as error:
-                again, count = _Unreadable(error), 1
+                again, count = Unreadable(error), 1
             jobs.append(job := _Job(source, count > 1, count))
             for number in range(count):
                 yield Channel(again, number, job)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -20,13 +20,13 @@ from speechrnn.atomic_io import read_bytes, write_atomic
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.processes import locked
 from speechrnn.recognition.subtitles import SubtitleOptions
-from speechrnn.recognition.transcript import FORMATS, SUBTITLE_FORMATS, Transcript
+from speechrnn.recognition.transcript import FORMATS, PART_FORMATS, SUBTITLE_FORMATS, Transcript
 
 STATE_FILE = ".speechrnn-transcribe.jsonl"
 _VERSION = 1
 _LONGEST = 80
 _LARGEST = 2**30
-_PART = re.compile(rf"\..+\.({'|'.join(FORMATS)})\.\d+\.part")
+_PART = re.compile(rf"\..+\.({'|'.join((*FORMATS, *PART_FORMATS))})\.\d+\.part")
 """Names of files that a killed run was writing (:func:`~speechrnn.atomic_io.open_atomic`)."""
 
 
@@ -88,11 +88,7 @@ class OutputFolder:
             return
         formats = {*self._formats, *(self._find_record(path) or {}).get("formats", ())}
         record = {"recording": os.path.abspath(path), **self._seen[path], "name": self._names[path]}
-        try:
-            self._state.write(json.dumps({**record, "formats": sorted(formats)}) + "\n")
-            self._state.flush()
-        except OSError as error:
-            raise ConfigError(f"{self._state.name}: cannot be written ({error.strerror}); check free space") from error
+        append_state(self._state, {**record, "formats": sorted(formats)})
 
     def _is_complete(self, path: str) -> bool:
         record = self._find_record(path)
@@ -128,20 +124,58 @@ def open_output(
     Raises:
         ConfigError: Another run writes there, it was written with other settings, or it cannot be written.
     """
+    with open_state(folder, settings, is_resumed=is_resumed, select=_select_records) as (records, state):
+        by_path = {record["recording"]: record for record in records}
+        yield OutputFolder(folder, state, by_path, formats=formats, subtitles=subtitles)
+
+
+@contextmanager
+def open_state(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    is_resumed: bool,
+    select: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+) -> Iterator[tuple[list[dict[str, Any]], IO[str]]]:
+    """Lock a folder and open its state file, rewritten with the lines that stay valid.
+
+    Args:
+        folder: An existing folder.
+        settings: What its content depends on, by name.
+        is_resumed: As in :func:`open_output`.
+        select: Chooses the valid lines from those of an earlier run with equal settings; from none otherwise.
+
+    Yields:
+        The valid lines, and the file, open for appending.
+
+    Raises:
+        ConfigError: As from :func:`open_output`.
+    """
     header = {"version": _VERSION, "settings": {name: _shorten(value) for name, value in sorted(settings.items())}}
     with locked(folder, "another run writes there; wait, or choose another folder with -o"):
         path = folder / STATE_FILE
-        earlier, records = _read_state(path)
+        earlier, rows = _read_state(path)
         if earlier is not None:
             _remove_parts(folder)
-        if earlier != header:
-            if is_resumed and earlier is not None:
-                raise ConfigError(f"--resume {folder}: {_explain_difference(earlier, header)}")
-            records = {}
-        rows = [header, *records.values()]
-        write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows), error=ConfigError)
+        if earlier != header and is_resumed and earlier is not None:
+            raise ConfigError(f"--resume {folder}: {_explain_difference(earlier, header)}")
+        valid = select(rows if earlier == header else [])
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in [header, *valid]), error=ConfigError)
         with path.open("a", encoding="utf-8") as state:
-            yield OutputFolder(folder, state, records, formats=formats, subtitles=subtitles)
+            yield valid, state
+
+
+def append_state(state: IO[str], row: Mapping[str, Any]) -> None:
+    """Append a line to a state file.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        state.write(json.dumps(row) + "\n")
+        state.flush()
+    except OSError as error:
+        raise ConfigError(f"{state.name}: cannot be written ({error.strerror}); check free space") from error
 
 
 def fingerprint_model(name_or_path: str) -> str:
@@ -204,21 +238,26 @@ def describe_file(path: str) -> dict[str, int]:
     return {}
 
 
-def _read_state(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
-    """The first line, None without one, and the records by recording; lines that are not complete are left out."""
+def _read_state(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The first line, None without one, and the others; lines that are not complete are left out."""
     if not path.exists():
-        return None, {}
+        return None, []
     lines = read_bytes(path, error=ConfigError, largest=_LARGEST).decode(errors="replace").splitlines()
     rows = []
     for line in lines:
         with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     rows = [row for row in rows if isinstance(row, dict)]
-    by_name: dict[str, dict[str, Any]] = {}  # a later recording may have taken the name of an earlier one
-    for row in filter(_is_record, rows[1:]):
+    return (rows[0] if rows else None), rows[1:]
+
+
+def _select_records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last record of each recording and name: a later recording may have taken the name of an earlier one."""
+    by_name: dict[str, dict[str, Any]] = {}
+    for row in filter(_is_record, rows):
         by_name.pop(row["name"], None)
         by_name[row["name"]] = row
-    return (rows[0] if rows else None), {row["recording"]: row for row in by_name.values()}
+    return list({row["recording"]: row for row in by_name.values()}.values())
 
 
 def _is_record(row: Mapping[str, Any]) -> bool:

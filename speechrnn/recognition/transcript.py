@@ -202,6 +202,9 @@ FORMATS: dict[str, Callable[..., str]] = {
     "ctm": Transcript.to_ctm,
 }
 
+PART_FORMATS = ("jsonl", "parquet")
+"""Formats of files of many recordings (:mod:`speechrnn.recognition.parts`)."""
+
 SUBTITLE_FORMATS = ("srt", "vtt")
 """Formats whose functions take :class:`~speechrnn.recognition.subtitles.SubtitleOptions`."""
 

@@ -175,7 +175,8 @@ def test_training_reports_its_progress(capsys, command):
 
 def test_every_command_module_is_a_command():
     modules = {path.stem for path in Path(speechrnn.__file__).parent.glob("cli/*.py")}
-    assert modules == {name.replace(" ", "_") for name in COMMANDS} | {"__init__", "arguments", "main"}
+    shared = {"__init__", "arguments", "main", "transcribe_cluster"}
+    assert modules == {name.replace(" ", "_") for name in COMMANDS} | shared
 
 
 @pytest.mark.parametrize("group", ["corpus", "lm"])
