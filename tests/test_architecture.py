@@ -186,7 +186,7 @@ def test_recognition_without_a_torch_model_imports_no_torch():
 
 def test_transcribing_imports_only_what_it_needs(make_tiny_model, make_recording, tmp_path):
     folders = []
-    for cell in ("tanh", "elementwise", "gru", "lstm"):
+    for cell in ("tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"):
         folders.append(tmp_path / cell)
         save_model(folders[-1], make_tiny_model(cell=cell, subsampling="convolution", initial_state="learned"))
     soundfile.write(tmp_path / "tones.wav", make_recording(0.5), 8000)

@@ -24,7 +24,7 @@ from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.training.train import train
 
-CELLS = ("tanh", "elementwise", "gru", "lstm")
+CELLS = ("tanh", "elementwise", "gru", "lstm", "mingru", "minlstm")
 LENGTHS = [12000, 4503, 8250, 200, 100, 0]  # the last two make no frame
 
 

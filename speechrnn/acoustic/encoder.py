@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.acoustic.chunked import Chunks, run_in_chunks
+from speechrnn.acoustic.minimal import MINIMAL_GATES
 from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentStack
 from speechrnn.audio.features import Count
 from speechrnn.errors import ConfigError
@@ -37,14 +38,16 @@ class EncoderConfig(Settings, section="encoder"):
 
     Attributes:
         size: ``tiny``, ``small``, ``medium`` or ``large``: sets hidden_size and num_layers where those are not given.
-        cell: ``tanh`` (plain RNN), ``elementwise`` (no connections between units), ``gru`` or ``lstm``.
+        cell: ``tanh`` (plain RNN), ``elementwise`` (no connections between units), ``gru`` or ``lstm``; ``mingru`` or
+            ``minlstm``, whose gates depend on the frame alone: fast, over all frames at once.
         hidden_size: Units of each direction of each layer.
         num_layers: Recurrent layers.
         bidirectional: Also run each layer backwards; not for streaming.
         dropout: Share of each layer's outputs set to zero in training, in [0, 1).
         input_dropout: Share of the first layer's inputs set to zero in training, in [0, 1).
         locked_dropout: Apply dropout to the same units in all frames of an utterance.
-        recurrent_dropout: Share of the recurrent weights set to zero in training, in [0, 1); drawn once per batch.
+        recurrent_dropout: Share of the recurrent weights set to zero in training, in [0, 1); drawn once per batch. 0
+            for ``mingru`` and ``minlstm``, which have none.
         layer_norm: Normalise each layer's outputs.
         residual: Add each layer's input to its output, from the second layer on.
         subsampling: ``stack`` concatenates adjacent frames; ``convolution`` is a strided convolution over time with
@@ -94,6 +97,8 @@ class EncoderConfig(Settings, section="encoder"):
             )
         if self.lookahead_frames and self.output == "final_state":
             raise ConfigError("encoder.lookahead_frames: no frames follow a final state (encoder.output); set it to 0")
+        if self.recurrent_dropout and self.cell in MINIMAL_GATES:
+            raise ConfigError(f"encoder.recurrent_dropout: cell {self.cell} has no recurrent weights; set it to 0")
 
 
 def count_encoder_frames(feature_lengths: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:

@@ -43,8 +43,10 @@ GATES: dict[Cell, tuple[str, ...]] = {
     "elementwise": ("state",),
     "gru": ("reset gate", "update gate", "new state"),
     "lstm": ("input gate", "forget gate", "new cell", "output gate"),
+    "mingru": ("update gate",),
+    "minlstm": ("input gate", "forget gate"),
 }
-"""Names of the blocks of a cell's weights, in the order of :mod:`speechrnn.acoustic.unrolled`."""
+"""Names of the blocks of a cell's weights that saturate, in the order of :mod:`speechrnn.acoustic.unrolled`."""
 
 
 @dataclass(frozen=True)
@@ -254,12 +256,14 @@ class RecurrentWeights:
 
 
 def measure_recurrent_weights(stack: RecurrentStack) -> list[RecurrentWeights]:
-    """Spectral radius and singular values of each gate of each layer and direction."""
+    """Spectral radius and singular values of each gate of each layer and direction; none for minGRU and minLSTM."""
     found = []
     for number, layer in enumerate(stack.layers, start=1):
         assert isinstance(layer, RecurrentLayer)
         for name, direction in zip(_DIRECTIONS, layer.directions, strict=False):
             recurrent = CellWeights.of(direction).weight_recurrent.detach().double().cpu()
+            if not len(recurrent):
+                continue
             blocks = [torch.diag(recurrent)] if recurrent.ndim == 1 else recurrent.chunk(len(GATES[layer.cell]))
             for gate, block in zip(GATES[layer.cell], blocks, strict=True):
                 radius = float(torch.linalg.eigvals(block).abs().max())

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from speechrnn.acoustic.minimal import MinimalRNN
 from speechrnn.types import mask_padding, move, pick_last, valid_mask
 
-Cell = Literal["tanh", "elementwise", "gru", "lstm"]
+Cell = Literal["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"]
 
 MOST_UNITS, MOST_LAYERS = 16_384, 64
 """Upper bounds of a configuration."""
@@ -114,6 +115,8 @@ def build_direction(cell: Cell, input_size: int, hidden_size: int) -> nn.Module:
     """
     if cell == "elementwise":
         return ElementwiseRNN(input_size, hidden_size)
+    if cell == "mingru" or cell == "minlstm":
+        return MinimalRNN(cell, input_size, hidden_size)
     kind = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell]
     module = kind(input_size, hidden_size, batch_first=True)
     with torch.no_grad():
@@ -145,7 +148,8 @@ class RecurrentLayer(nn.Module):
         input_size: Features per frame.
         hidden_size: Units of each direction.
         bidirectional: Also run backwards.
-        recurrent_dropout: Share of the recurrent weights set to zero in training, drawn once per batch.
+        recurrent_dropout: Share of the recurrent weights set to zero in training, drawn once per batch; 0 for minGRU
+            and minLSTM, which have none.
 
     Source:
         S. Merity et al., "Regularizing and Optimizing LSTM Language Models", ICLR 2018 (dropout of recurrent weights).
@@ -223,7 +227,7 @@ class RecurrentLayer(nn.Module):
         if isinstance(direction, ElementwiseRNN):
             kept = nn.functional.dropout(direction.weight_recurrent, self.recurrent_dropout)
             return partial(direction, weight_recurrent=kept)
-        assert self.cell != "elementwise"
+        assert self.cell == "tanh" or self.cell == "gru" or self.cell == "lstm"  # others have no such weights
         weight_input, weight_recurrent, *biases = direction.parameters()
         kept = nn.functional.dropout(weight_recurrent, self.recurrent_dropout)
         return partial(run_with_weights, self.cell, weights=[weight_input, kept, *biases], is_training=True)

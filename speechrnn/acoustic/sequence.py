@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from speechrnn.acoustic.minimal import MINIMAL_GATES
 from speechrnn.acoustic.recurrent import MOST_LAYERS, MOST_UNITS, Cell, RecurrentLayer, RecurrentStack
 from speechrnn.acoustic.unrolled import CellWeights, UnrolledLayer, unroll_stack
 from speechrnn.errors import ConfigError
@@ -22,14 +23,14 @@ class SequenceConfig(Settings):
     """How a sequence model is built.
 
     Attributes:
-        cell: ``tanh``, ``elementwise``, ``gru`` or ``lstm``.
+        cell: ``tanh``, ``elementwise``, ``gru``, ``lstm``, ``mingru`` or ``minlstm``.
         hidden_size: Units of each layer.
         num_layers: Recurrent layers, unidirectional.
         dropout: Share of each layer's outputs set to zero in training.
         initial_state: ``zero``; ``learned``: one trained state; ``encoded``: the final state of a second stack of the
             same shape after a reference, an earlier segment of the same series.
         spectral_radius: Largest absolute eigenvalue to which the recurrent weights of each gate are scaled initially;
-            None leaves them orthogonal (1).
+            None leaves them orthogonal (1). Not for ``mingru`` and ``minlstm``, which have none.
     """
 
     cell: Cell = "gru"
@@ -38,6 +39,11 @@ class SequenceConfig(Settings):
     dropout: float = bounded(0.0, 0, 1, open="high")
     initial_state: Literal["zero", "learned", "encoded"] = "zero"
     spectral_radius: float | None = bounded(None, 0, 1000, open="low")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spectral_radius is not None and self.cell in MINIMAL_GATES:
+            raise ConfigError(f"spectral_radius: cell {self.cell} has no recurrent weights; leave it out")
 
 
 class SequenceModel(nn.Module):

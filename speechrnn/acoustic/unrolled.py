@@ -23,6 +23,12 @@ per gate:
                   output  ω = σ(a_ω + r_ω)
                   c_t = φ ⊙ c_{t-1} + ι ⊙ γ
                   h_t = ω ⊙ tanh(c_t)
+    mingru        update  ζ = σ(a_ζ)
+                  new     ν = a_ν + 1/2 where a_ν ≥ 0, else σ(a_ν)
+                  h_t = (1 - ζ) ⊙ h_{t-1} + ζ ⊙ ν
+    minlstm       input   ι = σ(a_ι)
+                  forget  φ = σ(a_φ)
+                  the same with ζ = ι / (ι + φ)
 
 Backwards, the error of a state is that of its own output plus that propagated from the next step:
 ∂E/∂h_t = ∂E_t/∂h_t + (∂h_{t+1}/∂h_t)ᵀ ∂E/∂h_{t+1}, where E = Σ_t E_t. All steps share the weights, so the gradient of a
@@ -31,7 +37,8 @@ weight is the sum over steps.
 Source:
     J. Elman, "Finding structure in time", 1990; S. Li et al., "Independently Recurrent Neural Network", CVPR 2018;
     K. Cho et al., EMNLP 2014 (GRU; the reset gate after the product, as in cuDNN); S. Hochreiter and J. Schmidhuber,
-    "Long short-term memory", 1997, with F. Gers's forget gate, 2000; P. Werbos, "Backpropagation through time", 1990.
+    "Long short-term memory", 1997, with F. Gers's forget gate, 2000; L. Feng et al., "Were RNNs All We Needed?", 2024
+    (minGRU, minLSTM); P. Werbos, "Backpropagation through time", 1990.
 """
 
 from __future__ import annotations
@@ -42,6 +49,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from speechrnn.acoustic.minimal import MinimalRNN, log_ratio, new_state
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.acoustic.recurrent import Cell, ElementwiseRNN, RecurrentLayer, RecurrentStack, reverse_within_lengths
 from speechrnn.errors import ModelError
@@ -52,13 +60,14 @@ Saved = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class CellWeights:
-    """The weights of one layer in one direction; G gates (tanh and elementwise 1, GRU 3, LSTM 4), H units, F features.
+    """The weights of one layer in one direction; G gates (tanh and elementwise 1, minGRU 2, GRU and
+    minLSTM 3, LSTM 4), H units, F features.
 
     Attributes:
         weight_input: W, (G·H, F).
-        weight_recurrent: U, (G·H, H); u, (H,), of the elementwise cell.
+        weight_recurrent: U, (G·H, H); u, (H,), of the elementwise cell; (0, H) of minGRU and minLSTM, which have none.
         bias_input: b, (G·H,).
-        bias_recurrent: d, (G·H,).
+        bias_recurrent: d, (G·H,), or (0,).
     """
 
     weight_input: Tensor
@@ -70,7 +79,7 @@ class CellWeights:
     def of(cls, direction: nn.Module) -> CellWeights:
         """The weights (not copied) of one direction of a :class:`speechrnn.acoustic.recurrent.RecurrentLayer`.
 
-        The elementwise cell has one bias; the other one is zero here.
+        The elementwise cell has one bias; the other one is zero here. minGRU and minLSTM have no recurrent part.
 
         Raises:
             ModelError: The equations of this cell are unknown here.
@@ -78,10 +87,13 @@ class CellWeights:
         if isinstance(direction, ElementwiseRNN):
             zero = torch.zeros_like(direction.bias)
             return cls(direction.weight_input, direction.weight_recurrent, direction.bias, zero)
+        if isinstance(direction, MinimalRNN):
+            bias = direction.bias
+            return cls(direction.weight_input, bias.new_zeros(0, direction.hidden_size), bias, bias.new_zeros(0))
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         if not isinstance(direction, nn.RNNBase) or any(not hasattr(direction, name) for name in names):
             raise ModelError(
-                f"{type(direction).__name__}: expected a tanh, elementwise, GRU or LSTM layer with input and recurrent "
+                f"{type(direction).__name__}: expected a tanh, elementwise, GRU, LSTM, minGRU or minLSTM layer with "
                 "weights and biases; other layers cannot be unrolled"
             )
         return cls(*(getattr(direction, name) for name in names))
@@ -170,6 +182,38 @@ def step_lstm_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]
     return da, da, torch.stack([torch.zeros_like(dh), dc * gate_forget])
 
 
+def step_mingru(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
+    """h_t = (1 - ζ) ⊙ h_{t-1} + ζ ⊙ ν."""
+    (before,) = state
+    a_update, a_new = a.chunk(2, dim=-1)
+    keep, update, new = torch.sigmoid(-a_update), torch.sigmoid(a_update), new_state(a_new)
+    return (keep * before + update * new)[None], (update, new, before, keep)
+
+
+def step_mingru_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
+    """Through (1 - ζ) ⊙ h_{t-1} the error passes unchanged where the update gate is closed."""
+    update, new, before, keep = saved
+    (dh,) = error
+    d_new = dh * update * torch.where(new < 0.5, new * (1 - new), 1.0)
+    da = torch.cat([dh * (new - before) * update * keep, d_new], dim=-1)
+    return da, da[:, :0], (dh * keep)[None]
+
+
+def step_minlstm(a: Tensor, r: Tensor, state: Tensor) -> tuple[Tensor, Saved]:
+    """minGRU's step with ζ = ι / (ι + φ)."""
+    a_input, a_forget, a_new = a.chunk(3, dim=-1)
+    after, saved = step_mingru(torch.cat([log_ratio(a_input, a_forget), a_new], dim=-1), r, state)
+    return after, (torch.sigmoid(a_input), torch.sigmoid(a_forget), *saved)
+
+
+def step_minlstm_back(error: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
+    """The error of log ι - log φ goes to both gates, less where they are open."""
+    gate_input, gate_forget, *of_update = saved
+    da, dr, direct = step_mingru_back(error, tuple(of_update))
+    d_ratio, d_new = da.chunk(2, dim=-1)
+    return torch.cat([d_ratio * (1 - gate_input), -d_ratio * (1 - gate_forget), d_new], dim=-1), dr, direct
+
+
 Forward = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Saved]]
 Backward = Callable[[Tensor, Saved], tuple[Tensor, Tensor, Tensor]]
 _STEPS: dict[Cell, tuple[Forward, Backward]] = {
@@ -177,6 +221,8 @@ _STEPS: dict[Cell, tuple[Forward, Backward]] = {
     "elementwise": (step_tanh, step_tanh_back),
     "gru": (step_gru, step_gru_back),
     "lstm": (step_lstm, step_lstm_back),
+    "mingru": (step_mingru, step_mingru_back),
+    "minlstm": (step_minlstm, step_minlstm_back),
 }
 
 

@@ -29,6 +29,8 @@ MOST_SECONDS = 120.0
 """Longest segment that can be shown."""
 
 _MOST_MEMORY_FRAMES = 1e4
+_KEPT = {"gru": 1, "lstm": 1, "mingru": -1, "minlstm": -1}
+"""Place of the share of its past that a unit keeps, among the values saved by :mod:`speechrnn.acoustic.unrolled`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class DirectionStates:
         units: Unit of the layer in each column, (H,), from the shortest to the longest memory.
         memory_frames: Encoder frames after which each unit keeps 1/e of its value without new input, (H,): -1 / ln of
             the share of its own past that it keeps per frame, averaged over this recording. That share is an LSTM's
-            forget gate, a GRU's update gate, and |u| (1 - h²) of a tanh or elementwise unit.
+            forget gate, a GRU's update gate, what the update gate of a minGRU or minLSTM leaves, and |u| (1 - h²) of a
+            tanh or elementwise unit.
     """
 
     layer: int
@@ -252,8 +255,8 @@ def _sort_units(layer: int, name: str, direction: Unrolled) -> DirectionStates:
 def measure_unit_memory(direction: Unrolled) -> Tensor:
     """Memory of each unit, in encoder frames, (H,): see :class:`DirectionStates`."""
     recurrent = direction.weights.weight_recurrent.detach()
-    if direction.cell in ("gru", "lstm"):
-        kept = torch.stack([saved[1] for saved in direction.saved])  # update or forget gate, (T', B, H)
+    if direction.cell in _KEPT:
+        kept = torch.stack([saved[_KEPT[direction.cell]] for saved in direction.saved])  # (T', B, H)
     else:
         own = recurrent if recurrent.ndim == 1 else recurrent.diagonal()
         kept = torch.stack([own.abs() * (1 - saved[0] ** 2) for saved in direction.saved])

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from speechrnn.acoustic.gradient_flow import (
     LagCurve,
+    RecurrentWeights,
+    Saturation,
     measure_lag_curves,
     measure_recurrent_weights,
     measure_saturation,
@@ -104,12 +106,11 @@ class GradientWatch(pl.Callback):
             layers, _, _ = unroll_model(module.model, batch)
         module.model.train(was_training)
         values = {}
-        gates = zip(measure_recurrent_weights(module.model.encoder.stack), measure_saturation(layers), strict=True)
-        for weights, units in gates:
-            place = f"layer_{weights.layer}_{weights.direction}/{weights.gate.replace(' ', '_')}"
-            values[f"recurrent/spectral_radius/{place}"] = weights.spectral_radius
-            values[f"recurrent/largest_singular_value/{place}"] = float(weights.singular_values[0])
-            values[f"recurrent/saturated_share/{place}"] = units.low + units.high
+        for weights in measure_recurrent_weights(module.model.encoder.stack):
+            values[f"recurrent/spectral_radius/{_name_gate(weights)}"] = weights.spectral_radius
+            values[f"recurrent/largest_singular_value/{_name_gate(weights)}"] = float(weights.singular_values[0])
+        for units in measure_saturation(layers):
+            values[f"recurrent/saturated_share/{_name_gate(units)}"] = units.low + units.high
         return values
 
     def _read_batches(self, trainer: pl.Trainer, module: SpeechModule) -> list[Batch]:
@@ -156,6 +157,10 @@ class GradientWatch(pl.Callback):
                 trainer.current_epoch + 1, largest, statistics.median(finite or [math.inf]),
                 len(norms) - len(finite), len(norms),
             )  # fmt: skip
+
+
+def _name_gate(gate: RecurrentWeights | Saturation) -> str:
+    return f"layer_{gate.layer}_{gate.direction}/{gate.gate.replace(' ', '_')}"
 
 
 def group_by_layer(module: SpeechModule) -> dict[str, list[torch.nn.Parameter]]:

@@ -34,7 +34,7 @@ def test_encoder_frame_count_follows_the_convolution_formula():
 
 @pytest.mark.parametrize("lookahead", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 def test_padding_does_not_change_encoder_frames(cell, kind, lookahead):
     torch.manual_seed(0)
     config = EncoderConfig(
@@ -129,7 +129,7 @@ def test_impossible_settings_are_refused_by_name(settings):
         EncoderConfig(**settings)
 
 
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_the_final_state_is_the_last_output_of_each_direction(cell, bidirectional):
     """Without normalisation and residuals the final frame is the top layer's hidden state, padding or not."""

@@ -41,7 +41,7 @@ def make_batch(seconds=(1.0, 0.6), *, targets=((1, 2, 3), (4, 1))):
     )
 
 
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_step_by_step_log_probs_equal_those_of_one_pass(cell, bidirectional):
     more = {} if bidirectional else {"lookahead_frames": 2, "initial_state": "learned", "layer_norm": False}

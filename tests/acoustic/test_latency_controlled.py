@@ -58,7 +58,7 @@ def samples(make_recording):
     return torch.from_numpy(make_recording(0.913, seed=5))
 
 
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 @pytest.mark.parametrize("chunks", [CHUNKS, Chunks(1, 0), Chunks(7, 20), Chunks(400, 3)])
 def test_a_stream_equals_the_whole_recording_in_chunks(samples, cell, chunks):
     model = make_model(cell=cell)

@@ -29,7 +29,7 @@ def make_waveforms(lengths, *, seed=0):
 
 
 @pytest.mark.parametrize("normalization", ["none", "utterance", "corpus", "speaker", "sliding"])
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 def test_padding_does_not_change_log_probs(cell, normalization):
     model = make_model(normalization=normalization, cell=cell)
     waveforms, lengths = make_waveforms([4000, 1503, 2750, 200])
@@ -114,7 +114,7 @@ def test_a_model_larger_than_memory_is_refused_before_it_is_built(monkeypatch):
         check_memory(FrontEndConfig(), encoder, 30)
 
 
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 def test_memory_is_checked_against_the_parameters_of_the_model_that_is_built(monkeypatch, cell):
     encoder = EncoderConfig(size="tiny", cell=cell, initial_state="encoded", subsampling="convolution")
     needed = 16 * AcousticModel(FrontEndConfig(), encoder, 30).num_parameters

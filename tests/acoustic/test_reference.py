@@ -79,7 +79,7 @@ def test_a_model_starts_from_the_encoded_speaker_reference(make_tiny_model, make
     assert (said[0] - own).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("cell", ["tanh", "gru", "lstm", "elementwise"])
+@pytest.mark.parametrize("cell", ["tanh", "gru", "lstm", "elementwise", "mingru", "minlstm"])
 def test_an_encoded_state_works_in_half_precision(make_tiny_model, make_recording, cell):
     acoustic = make_tiny_model(initial_state="encoded", cell=cell).acoustic
     waveform, lengths = torch.from_numpy(make_recording(1.0))[None], torch.tensor([8000])

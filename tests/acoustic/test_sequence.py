@@ -7,7 +7,7 @@ from speechrnn.acoustic.gradient_flow import measure_recurrent_weights
 from speechrnn.acoustic.sequence import SequenceConfig, SequenceModel
 from speechrnn.errors import ConfigError
 
-CELLS = ["tanh", "elementwise", "gru", "lstm"]
+CELLS = ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"]
 
 
 def make_model(**settings):
@@ -68,7 +68,7 @@ def test_an_encoded_state_depends_on_its_reference_and_its_encoder_learns():
         model(inputs, lengths)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS[:4])
 def test_the_spectral_radius_is_as_requested(cell):
     weights = measure_recurrent_weights(make_model(cell=cell, spectral_radius=2.0).stack)
     assert [gate.spectral_radius for gate in weights] == pytest.approx([2.0] * len(weights), rel=1e-4)

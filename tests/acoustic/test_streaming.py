@@ -57,7 +57,7 @@ def samples(make_recording):
 @pytest.mark.parametrize(
     ("front_end", "encoder"),
     [
-        *(({}, {"cell": cell}) for cell in ("tanh", "elementwise", "gru", "lstm")),
+        *(({}, {"cell": cell}) for cell in ("tanh", "elementwise", "gru", "lstm", "mingru", "minlstm")),
         ({}, {"cell": "lstm", "layer_norm": False, "residual": False, "lookahead_frames": 0}),
         *(
             ({"kind": "log_mel"}, {"subsampling": kind, "subsampling_factor": factor})
@@ -122,7 +122,7 @@ def test_loud_and_silent_parts_do_not_disturb_sliding_normalisation():
     torch.testing.assert_close(run_stream(model, samples, [800]), run_whole(model, samples), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 def test_streams_that_advance_together_do_not_disturb_each_other(make_recording, cell):
     model = make_model({"deltas": 1}, {"cell": cell, "subsampling": "convolution"})
     recordings = [torch.from_numpy(make_recording(seconds, seed=seed)) for seed, seconds in enumerate((0.3, 1.0, 1.7))]

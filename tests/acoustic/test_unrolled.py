@@ -6,7 +6,7 @@ import torch
 from speechrnn.acoustic.recurrent import RecurrentLayer
 from speechrnn.acoustic.unrolled import CellWeights, backpropagate, unroll
 
-CELLS = ["tanh", "elementwise", "gru", "lstm"]
+CELLS = ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"]
 
 
 def make_layer(cell, *, features=5, hidden=7, bidirectional=True, seed=0):
@@ -71,7 +71,7 @@ def named_parameters(direction):
     parameters = list(direction.parameters())
     if len(parameters) == 4:
         return parameters
-    return [direction.weight_input, direction.weight_recurrent, direction.bias, None]
+    return [direction.weight_input, getattr(direction, "weight_recurrent", None), direction.bias, None]
 
 
 @pytest.mark.parametrize("cell", CELLS)

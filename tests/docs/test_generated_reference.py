@@ -77,7 +77,7 @@ def test_a_setting_without_description_is_named():
     [
         ("augment.codec.kinds", "some of mp3, opus, vorbis, gsm, mulaw"),
         ("data.num_workers", "a whole number"),
-        ("encoder.cell", "one of tanh, elementwise, gru, lstm"),
+        ("encoder.cell", "one of tanh, elementwise, gru, lstm, mingru, minlstm"),
         ("trainer.max_epochs", "`int | null`"),
     ],
 )

@@ -74,13 +74,17 @@ def test_units_are_shown_by_memory_and_exported_in_model_order(recognizer, wavef
     np.testing.assert_allclose(exported["seconds"], found.encoder_seconds * np.arange(len(both)))
 
 
-@pytest.mark.parametrize(("cell", "gates"), [("elementwise", 1), ("tanh", 1), ("gru", 3), ("lstm", 4)])
+@pytest.mark.parametrize(
+    ("cell", "gates"), [("elementwise", 1), ("tanh", 1), ("gru", 3), ("lstm", 4), ("mingru", 2), ("minlstm", 3)]
+)
 def test_memory_is_the_share_of_its_past_that_a_unit_keeps(cell, gates):
     """With zero inputs and gates at one half, a unit keeps half per frame: 1/e after 1 / ln 2 frames."""
     recurrent = torch.full((2,), 0.5) if cell == "elementwise" else torch.zeros(2 * gates, 2)
     if cell == "tanh":
         recurrent = 0.5 * torch.eye(2)
-    weights = CellWeights(torch.zeros(2 * gates, 3), recurrent, torch.zeros(2 * gates), torch.zeros(2 * gates))
+    if cell.startswith("min"):
+        recurrent = torch.zeros(0, 2)
+    weights = CellWeights(torch.zeros(2 * gates, 3), recurrent, torch.zeros(2 * gates), torch.zeros(len(recurrent)))
     state = torch.zeros(2 if cell == "lstm" else 1, 2, 2)
     unrolled = unroll(cell, weights, torch.zeros(2, 4, 3), torch.tensor([4, 2]), state)
     assert measure_unit_memory(unrolled).tolist() == pytest.approx([1 / math.log(2)] * 2)
@@ -157,7 +161,7 @@ def test_a_single_frame_is_inspected_and_less_is_refused(recognizer, waveform):
         inspect_recording(recognizer, Waveform(waveform.samples[: least - 1], 8000))
 
 
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_every_cell_can_be_inspected(make_tiny_model, make_recording, cell, bidirectional):
     recognizer = Recognizer(make_tiny_model(cell=cell, bidirectional=bidirectional), device="cpu")
@@ -172,7 +176,7 @@ def test_a_cell_without_the_weights_that_are_needed_is_named(make_tiny_model, ma
     stack.layers[0].directions[0] = torch.nn.GRU(stack.layers[0].directions[0].input_size, 16, bias=False)
     waveform = Waveform(make_recording(1.0).astype(np.float32), 8000)
     with pytest.raises(
-        ModelError, match="GRU: expected a tanh, elementwise, GRU or LSTM layer with input and recurrent"
+        ModelError, match="GRU: expected a tanh, elementwise, GRU, LSTM, minGRU or minLSTM layer with weights"
     ):
         inspect_recording(Recognizer(model, device="cpu"), waveform)
 

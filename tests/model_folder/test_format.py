@@ -59,7 +59,7 @@ def assert_same_weights(arrived, expected):
 
 
 @pytest.mark.parametrize("subsampling", ["stack", "convolution", "convolution_2d"])
-@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["tanh", "elementwise", "gru", "lstm", "mingru", "minlstm"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_a_saved_model_is_loaded_unchanged(make_tiny_model, tmp_path, cell, subsampling, bidirectional):
     model = make_tiny_model(

@@ -97,7 +97,10 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, words):
         (["--see", "3"], "unknown setting see"),
         (["--trainer.max_epoch", "3"], "did you mean trainer.max_epochs"),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: expected a whole number or null, got x"),
-        (["--encoder.cell", "cnn"], "encoder.cell: expected one of tanh, elementwise, gru, lstm, got cnn"),
+        (
+            ["--encoder.cell", "cnn"],
+            "expected one of tanh, elementwise, gru, lstm, mingru, minlstm, got cnn",
+        ),
         (["stray"], "stray"),
         (["--seed"], "seed"),
     ],
