@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "-o", "--output", metavar="FILE", required=True, help="what to write; an existing one is replaced"
     )
+    output.add_argument(
+        "--streaming", action="store_true", help="a graph for one chunk of a stream (unidirectional models)"
+    )
     output.add_argument("--int8", action="store_true", help="8-bit weights, in LSTM layers; GRU and tanh keep float32")
     output.add_argument(
         "--audio", metavar="FILE", help="recording on which the result is compared with the model (default: a signal)"
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.model_folder import load_model
 
     model = load_model(args.model)
-    exported = export_onnx(model, args.output, int8=args.int8, audio=args.audio)
+    exported = export_onnx(model, args.output, int8=args.int8, streaming=args.streaming, audio=args.audio)
     for note in describe(exported, wants_int8=args.int8, cell=model.acoustic.encoder.config.cell):
         print_note(note)
     print_text(str(exported.path))

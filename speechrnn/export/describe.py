@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import speechrnn
 from speechrnn.export.metadata import FORMAT_VERSION, Metadata
@@ -14,7 +14,6 @@ from speechrnn.model_folder import ModelFolder
 def describe_model(
     model: ModelFolder,
     *,
-    kind: Literal["whole", "step"] = "whole",
     int8_weights: int = 0,
     stream: dict[str, Any] | None = None,
 ) -> Metadata:
@@ -22,16 +21,15 @@ def describe_model(
 
     Args:
         model: The model.
-        kind: Of the graph.
         int8_weights: Weights with 8 bits.
-        stream: Of a step: its chunks and caches.
+        stream: Of a graph for one chunk: its chunks and caches; None for whole recordings.
     """
     acoustic, tokens = model.acoustic, model.tokens
     rate, training = acoustic.sample_rate, model.provenance.get("training") or {}
     return Metadata(
         format_version=FORMAT_VERSION,
         speechrnn_version=speechrnn.__version__,
-        kind=kind,
+        kind="whole" if stream is None else "step",
         name=model.name,
         sample_rate=rate,
         seconds_per_frame=acoustic.seconds_per_frame,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +14,14 @@ from speechrnn.audio.files import read_audio
 from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.export.check import Comparison, compare, make_signal
 from speechrnn.export.describe import describe_model
-from speechrnn.export.metadata import INSTALL, start_session
+from speechrnn.export.metadata import INSTALL, Metadata, start_session
+from speechrnn.export.running import ExportedStream
 from speechrnn.model_folder import ModelFolder
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+_PIECE_SECONDS = 0.7
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,16 @@ class Exported:
     audio: str
 
 
-def export_onnx(model: ModelFolder, path: str | Path, *, int8: bool = False, audio: str | None = None) -> Exported:
+def export_onnx(
+    model: ModelFolder, path: str | Path, *, int8: bool = False, streaming: bool = False, audio: str | None = None
+) -> Exported:
     """Write a model as one ONNX file, from waveforms to log-probabilities.
 
     Args:
         model: The model, on the CPU.
         path: The file; an existing one is replaced.
         int8: Use 8-bit weights in LSTMs; other cells keep theirs.
+        streaming: Write a graph for one chunk of a stream (:class:`speechrnn.export.running.ExportedStream`).
         audio: A recording on which the file is compared with the original; None: a built-in signal.
 
     Raises:
@@ -54,28 +65,52 @@ def export_onnx(model: ModelFolder, path: str | Path, *, int8: bool = False, aud
     if Path(path).is_dir():
         raise ConfigError(f"export: {path} is a folder; name the file to write")
     samples, name = _read_samples(model, audio)
-    try:
-        from speechrnn.export.build import make_graph
-    except ImportError:
-        raise ModelError(f"export: needs onnx and onnxruntime: {INSTALL}") from None
-    graph = make_graph(model.acoustic, int8=int8)
-    content = graph.build(describe_model(model, int8_weights=graph.int8_weights).pack())
+    content, metadata = _build(model, int8=int8, streaming=streaming)
     session = start_session(content, threads=1, where="export: the new file")
-
-    def run(waveforms: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        log_probs, frames = session.run(None, {"waveforms": waveforms, "lengths": lengths})
-        return log_probs, frames
-
-    comparison = compare(model, run, samples)
-    if not graph.int8_weights and comparison.difference > comparison.allowed:
+    run = partial(_run_stream if streaming else _run_whole, session, metadata)
+    comparison = compare(model, run, samples, batched=not streaming)
+    if not metadata.int8_weights and comparison.difference > comparison.allowed:
         raise ModelError(
             f"export: on {name} log-probabilities differ by {comparison.difference:.1e} from the original's, more than "
             f"{comparison.allowed:.1e}, so nothing was written; this is a fault of speechrnn: report it with the "
             "model's config.json"
         )
     write_atomic(path, content, error=ModelError)
-    count = model.acoustic.num_parameters
-    return Exported(Path(path), len(content), count, graph.int8_weights, comparison, name)
+    return Exported(Path(path), len(content), metadata.num_parameters, metadata.int8_weights, comparison, name)
+
+
+def _build(model: ModelFolder, *, int8: bool, streaming: bool) -> tuple[bytes, Metadata]:
+    """The content of the file, and its description."""
+    try:
+        from speechrnn.export.build import make_graph
+        from speechrnn.export.streaming import make_step_graph
+    except ImportError:
+        raise ModelError(f"export: needs onnx and onnxruntime: {INSTALL}") from None
+    stream = None
+    if streaming:
+        graph, stream = make_step_graph(model.acoustic, int8=int8)
+    else:
+        graph = make_graph(model.acoustic, int8=int8)
+    metadata = describe_model(model, int8_weights=graph.int8_weights, stream=stream)
+    return graph.build(metadata.pack()), metadata
+
+
+def _run_whole(
+    session: InferenceSession, metadata: Metadata, waveforms: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    log_probs, frames = session.run(None, {"waveforms": waveforms, "lengths": lengths})
+    return log_probs, frames
+
+
+def _run_stream(
+    session: InferenceSession, metadata: Metadata, waveforms: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The log-probabilities of one recording, fed in pieces that are no whole chunks."""
+    stream, piece = ExportedStream(session, metadata), round(_PIECE_SECONDS * metadata.sample_rate)
+    [samples] = waveforms
+    rows = [stream.feed(samples[start : start + piece]) for start in range(0, len(samples), piece)]
+    found = np.concatenate([*rows, stream.finish()])
+    return found[None], np.array([len(found)])
 
 
 def _read_samples(model: ModelFolder, audio: str | None) -> tuple[np.ndarray, str]:

@@ -13,6 +13,7 @@ from speechrnn.export import build
 from speechrnn.export.check import Comparison, make_signal
 from speechrnn.export.export import export_onnx
 from speechrnn.export.metadata import open_session
+from speechrnn.export.running import ExportedStream
 from speechrnn.model_folder import save_model
 
 
@@ -122,3 +123,24 @@ def test_wrong_requests_are_one_line(tiny_model_folder, tmp_path, monkeypatch, c
     assert message in err
     assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_streaming_export_runs_in_pieces(make_tiny_model, make_recording, tmp_path, capsys):
+    model = make_tiny_model(normalization="none", bidirectional=False, lookahead_frames=3)
+    save_model(tmp_path / "model", model)
+    path = tmp_path / "model.onnx"
+    assert main(["export", "-m", str(tmp_path / "model"), "--to", "onnx", "--streaming", "-o", str(path)]) == 0
+    assert "same greedy text" in capsys.readouterr().err
+    session, metadata = open_session(path)
+    assert metadata.kind == "step"
+    samples = make_recording(2.0)
+    stream = ExportedStream(session, metadata)
+    found = np.concatenate([stream.feed(samples[:5000]), stream.feed(samples[5000:]), stream.finish()])
+    expected = model.acoustic(torch.from_numpy(samples)[None], torch.tensor([len(samples)])).log_probs[0]
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-3)  # its head enlarges rounding
+
+
+def test_a_whole_model_is_no_stream(tiny_model, tmp_path):
+    export_onnx(tiny_model, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="export it again with speechrnn export --streaming"):
+        ExportedStream(*open_session(tmp_path / "model.onnx"))

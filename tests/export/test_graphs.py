@@ -1,14 +1,20 @@
 """Exported graphs compute what the model computes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from conftest import cut_at_random
 
 from speechrnn.acoustic.encoder import EncoderConfig
 from speechrnn.acoustic.model import AcousticModel
 from speechrnn.audio.features import FrontEndConfig
+from speechrnn.errors import ConfigError
 from speechrnn.export.build import build_encoder_graph, build_graph
-from speechrnn.export.metadata import start_session
+from speechrnn.export.metadata import Metadata, start_session
+from speechrnn.export.running import ExportedStream
+from speechrnn.export.streaming import make_step_graph
 
 LENGTHS = np.array([12000, 7001, 150, 4000])
 TOLERANCE = 1e-4
@@ -84,3 +90,52 @@ def test_an_encoder_continues_from_a_state_and_returns_the_next(encoder, wavefor
     assert got_lengths.tolist() == expected_lengths.tolist()
     assert find_difference(log_probs, model.head(frames), got_lengths) < TOLERANCE
     np.testing.assert_allclose(got_final, final.numpy(), atol=TOLERANCE)
+
+
+STREAMS = [
+    ({}, {"cell": "gru", "lookahead_frames": 2}),
+    ({}, {"cell": "lstm", "initial_state": "learned", "subsampling_factor": 3}),
+    ({"kind": "log_mel", "deltas": 2, "normalization": "none"}, {"cell": "tanh", "subsampling_factor": 1}),
+    ({"normalization": "sliding", "normalization_seconds": 0.4}, {"subsampling": "convolution", "lookahead_frames": 3}),
+    (
+        {"kind": "log_mel", "n_mels": 20, "deltas": 1},
+        {"subsampling": "convolution_2d", "subsampling_factor": 4, "subsampling_channels": 5},
+    ),
+    ({"window_seconds": 0.008, "hop_seconds": 0.01, "n_mels": 20, "num_coefficients": 13, "n_fft": 256}, {}),
+]
+
+
+@pytest.mark.parametrize(("front_end", "encoder"), STREAMS)
+def test_the_steps_of_a_stream_have_the_log_probabilities_of_the_whole(front_end, encoder, waveforms):
+    model = make_model(front_end, {**encoder, "bidirectional": False})
+    whole = start_session(build_graph(model), threads=1, where="graph")
+    graph, about = make_step_graph(model)
+    session = start_session(graph.build({}), threads=1, where="graph")
+    metadata = Metadata(
+        **{field.name: None for field in dataclasses.fields(Metadata)} | {"stream": about, "symbols": 11 * ["a"]}
+    )
+    for size, pieces in ((12000, [12000]), (9001, [1, 50, 333, 1500]), (777, [160]), (201, [100]), (5, [5])):
+        samples = waveforms[0, :size]
+        expected, frames = whole.run(None, {"waveforms": samples[None], "lengths": np.array([size])})
+        stream = ExportedStream(session, metadata)
+        rows = [stream.feed(piece) for piece in cut_at_random(samples, pieces)]
+        found = np.concatenate([*rows, stream.finish()])
+        assert found.shape == (frames[0], 11)
+        np.testing.assert_allclose(found, expected[0, : frames[0]], atol=TOLERANCE)
+        if size == 9001:
+            assert sum(map(len, rows)) >= frames[0] - 2 - about["flush_samples"] // about["step_samples"]
+
+
+@pytest.mark.parametrize(
+    ("front_end", "encoder", "setting"),
+    [
+        ({}, {"bidirectional": True}, "encoder.bidirectional true"),
+        ({"normalization": "speaker"}, {}, "front_end.normalization speaker"),
+        ({"normalization": "utterance"}, {}, "front_end.normalization utterance"),
+        ({}, {"output": "final_state"}, "encoder.output final_state"),
+    ],
+)
+def test_a_setting_that_needs_the_whole_recording_is_named(front_end, encoder, setting):
+    model = make_model(front_end, {"bidirectional": False, **encoder})
+    with pytest.raises(ConfigError, match=f"{setting} .*"):
+        make_step_graph(model)
