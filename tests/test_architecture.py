@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "language": _SOUND_AND_TEXT | {"acoustic"},
     "decoding": _BASE | {"language"},
     "model_folder": _RELEASE,
-    "recognition": _RELEASE,
+    "recognition": _RELEASE | {"export"},
     "lite": (_RELEASE - {"acoustic"}) | {"recognition", "export"},
     "corpus": _SOUND_AND_TEXT,
     "export": _RELEASE,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from speechrnn.acoustic.model import AcousticModel
+from speechrnn.recognition.engines import has_native_bfloat16
 
 _MATRIX_SIZES = {"cpu": 1024, "cuda": 8192}
 _MATRIX_REPEATS = 9
@@ -149,13 +150,6 @@ def _time_product(first: Tensor, second: Tensor) -> float:
             torch.mm(first, second)
 
     return watch.measure(multiply, 1)["product"]
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for matrix products in bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def count_operations(model: AcousticModel, feature_frames: Tensor) -> float:

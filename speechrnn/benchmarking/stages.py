@@ -22,6 +22,7 @@ from speechrnn.benchmarking.measurement import (
 from speechrnn.corpus.utterance import Utterance, read_utterance
 from speechrnn.recognition.batches import collect_batches
 from speechrnn.recognition.cutting import Recording
+from speechrnn.recognition.engines import Engine
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.types import Emission, Waveform, pad_sequences
 
@@ -70,6 +71,7 @@ def measure_transcription(
     recognizer: Recognizer,
     utterances: Sequence[Utterance],
     *,
+    engine: Engine | None = None,
     batch_seconds: float = 120.0,
     rounds: int = 3,
     **decoding: Any,
@@ -79,6 +81,7 @@ def measure_transcription(
     Args:
         recognizer: The model.
         utterances: Recordings, with headers.
+        engine: What computes encoder and output layer; None: the model itself.
         batch_seconds: Most audio in a batch, padding included, in seconds.
         rounds: How often it is repeated, after a round that does not count.
         **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
@@ -100,10 +103,13 @@ def measure_transcription(
                 features, counts = model.front_end(waveforms.to(device), lengths)
             frames.append(counts)
             with watch.stage("encoder"):
-                encoded, steps, *_ = model.encoder(features, counts)
-                log_probs = model.head(encoded)
+                if engine is None:
+                    encoded, steps, *_ = model.encoder(features, counts)
+                    emission = Emission(model.head(encoded), steps)
+                else:
+                    emission = engine.compute(features, counts, None)
             with watch.stage("decode"):
-                found = decoder.decode(log_probs, steps)
+                found = decoder.decode(emission.log_probs, emission.lengths)
             with watch.stage("transcript"):
                 for recording, hypotheses in zip(batch, found, strict=True):
                     recognizer.make_transcript(recording, hypotheses, decoder)
@@ -111,7 +117,8 @@ def measure_transcription(
     with torch.inference_mode():
         stages = watch.measure(run, rounds)
         work = count_operations(model, torch.cat(frames))
-    return _describe("transcribe", model, reader, rounds, stages, work=work)
+    name = "torch float32" if engine is None else engine.name
+    return _describe("transcribe", model, reader, rounds, stages, work=work, engine=name)
 
 
 def measure_decoding(

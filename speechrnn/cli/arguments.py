@@ -21,6 +21,14 @@ from speechrnn.recognition.decoders import DEFAULT_HOTWORD_BONUS, OLD_NAMES, Dec
 _METAVARS = {"decoder": "NAME", "cut": "NAME", "hotwords": "LIST", str: "FILE", int: "N", float: "X"}
 _SHARED: dict[str, dict[str, Any]] = {
     "--device": {"default": "auto", "metavar": "NAME", "help": "auto (default), cpu, cuda, cuda:1 …"},
+    "--backend": {
+        **{"default": "auto", "metavar": "NAME"},
+        "help": "what computes the model on a CPU: torch, onnx (ONNX Runtime), or auto (default), the faster one",
+    },
+    "--precision": {
+        **{"default": "auto", "metavar": "NAME"},
+        "help": "float32 (default); for LSTMs on a CPU also bfloat16 or int8: faster, log-probabilities change",
+    },
     "--batch-seconds": {
         **{"type": float, "default": 120.0, "metavar": "S"},
         "help": "seconds of audio per batch (default: 120); less needs less memory",

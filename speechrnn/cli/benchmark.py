@@ -24,12 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     audio = "recordings, folders of recordings, or corpora in any known format (default: noise)"
     parser.add_argument("audio", nargs="*", metavar="AUDIO", help=audio)
     model = arguments.add_group(parser, "model")
-    arguments.add_model_argument(parser, "--device", count="optional")
+    arguments.add_model_argument(parser, "--device", "--backend", "--precision", count="optional")
     model.add_argument("--size", metavar="NAME", help="without -m: tiny, small (default), medium or large, untrained")
     model.add_argument("--cell", metavar="NAME", help="without -m: its cell (default: gru)")
-    model.add_argument(
-        "--bfloat16", action="store_true", help="train: as with trainer.precision bf16-mixed (default: float32)"
-    )
     measured = arguments.add_group(parser, "measurement")
     numbers: dict[str, tuple[type, Any, str, str]] = {
         "--audio-seconds": (float, 120.0, "S", "use at most so much audio (default: 120)"),
@@ -52,6 +49,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     from speechrnn.benchmarking import stages
     from speechrnn.benchmarking.inputs import find_audio, make_noise, make_untrained
+    from speechrnn.recognition.engines import choose_engine
     from speechrnn.recognition.recognizer import Recognizer, load
 
     if args.threads is not None:
@@ -67,9 +65,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             audio = stack.enter_context(make_noise(recognizer.sample_rate, seconds=args.audio_seconds))
         options = {"rounds": args.rounds, "batch_seconds": args.batch_seconds or _BATCH_SECONDS[args.what]}
         if args.what == "train":
-            found = stages.measure_training(recognizer.model.acoustic, audio, uses_bfloat16=args.bfloat16, **options)
+            found = stages.measure_training(
+                recognizer.model.acoustic, audio, uses_bfloat16=args.precision == "bfloat16", **options
+            )
         elif args.what == "transcribe":
-            found = stages.measure_transcription(recognizer, audio, **options, **decoding)
+            chosen = {"backend": args.backend, "precision": args.precision}
+            engine = choose_engine(recognizer.model, recognizer.device, **chosen)
+            found = stages.measure_transcription(recognizer, audio, engine=engine, **options, **decoding)
         else:
             found = stages.measure_decoding(recognizer, audio, **options, **decoding)
     arguments.print_text(json.dumps(found.to_dict()) if args.json else found.to_text())
@@ -86,5 +88,7 @@ def _check(args: argparse.Namespace, decoding: dict[str, Any]) -> None:
         raise ConfigError("--size and --cell describe an untrained model; they cannot be combined with -m")
     if args.what == "train" and decoding:
         raise ConfigError(f"--{next(iter(decoding)).replace('_', '-')}: training does not decode; remove it")
-    if args.what != "train" and args.bfloat16:
-        raise ConfigError("--bfloat16: for benchmark train")
+    if args.what == "decode" and (args.backend, args.precision) != ("auto", "auto"):
+        raise ConfigError("--backend and --precision: decode measures the search alone; use benchmark transcribe")
+    if args.what == "train" and (args.backend not in ("auto", "torch") or args.precision == "int8"):
+        raise ConfigError("--backend and --precision: training is with torch, in float32 or bfloat16 (bf16-mixed)")

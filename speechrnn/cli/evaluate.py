@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fit confidence calibration of this decoder on CORPUS (validation data), store it with the model",
     )
-    arguments.add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
+    engine = ("--device", "--backend", "--precision")
+    arguments.add_model_argument(parser, *engine, "--batch-seconds", "--speaker", count="several")
     statistics = (
         "normalise each recording by itself: a model that normalises by speaker otherwise estimates the statistics of "
         "each speaker from all their recordings, without their texts"
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.recognition.recognizer import load
 
     model_folder = find_folder(args.model, to_change=True) if args.calibrate else None
-    recognizer = load(args.model, device=args.device)
+    recognizer = load(args.model, device=args.device, backend=args.backend, precision=args.precision)
     if args.calibrate:
         recognizer.calibrations.clear()
     evaluation = evaluate(

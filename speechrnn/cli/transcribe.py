@@ -93,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cutting = ("max_seconds", "cut", "context_seconds", "vad_filter")
     arguments.add_config_arguments(parser, CutConfig, "long recordings", *cutting)
     arguments.add_config_arguments(parser, VadOptions, "long recordings", prefix="vad_")
-    arguments.add_model_argument(parser, "--device", "--batch-seconds", "--speaker", count="several")
+    engine = ("--device", "--backend", "--precision")
+    arguments.add_model_argument(parser, *engine, "--batch-seconds", "--speaker", count="several")
     arguments.add_config_arguments(parser, DecodingConfig, "decoding")
     for title, example in _EXAMPLES.items():
         arguments.add_group(parser, title).description = f"speechrnn transcribe {example}"
@@ -131,11 +132,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if has_several or args.output is not None or args.resume:
             paths, done, output = _plan(args, options, subtitles, report, stack)
         if paths:
+            engine = {name: value for name in ("backend", "precision") if (value := getattr(args, name)) != "auto"}
             if str(args.model).endswith(".onnx"):
+                if engine:
+                    raise ConfigError(f"--{next(iter(engine))}: {args.model} is exported, and its engine is chosen")
                 from speechrnn.lite import load
             else:
                 from speechrnn.recognition.recognizer import load  # type: ignore[assignment]
-            recognizer = load(args.model, device=args.device)
+            recognizer = load(args.model, device=args.device, **engine)
         if sys.stderr.isatty() and (args.output or not (has_several and sys.stdout.isatty())):
             advance = bars.enter_context(_show_progress(paths))
             options["on_progress"] = partial(advance, is_done=False)
@@ -235,6 +239,8 @@ def _describe_settings(args: argparse.Namespace, options: dict[str, Any], subtit
         settings["language_model"] = [language_model, describe_file(language_model)]
     if args.speaker_names:
         settings["speaker_names"] = args.speaker_names
+    if args.precision not in ("auto", "float32"):
+        settings["precision"] = args.precision
     return {**settings, "model": [fingerprint_model(model) for model in models]}
 
 

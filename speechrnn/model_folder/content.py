@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from speechrnn.acoustic.model import AcousticModel
 
 
+ENGINES_FOLDER = "engines"
+"""What :mod:`speechrnn.recognition.engines` made of the model; no part of it, and not copied with it."""
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """The content of a model folder.

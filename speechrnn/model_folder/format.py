@@ -33,7 +33,7 @@ from speechrnn.model_folder.additions import (
     write_named,
 )
 from speechrnn.model_folder.card import make_model_card
-from speechrnn.model_folder.content import ModelFolder
+from speechrnn.model_folder.content import ENGINES_FOLDER, ModelFolder
 from speechrnn.model_folder.replacing import recover, replacing
 from speechrnn.model_folder.speakers import SPEAKER_ENDING, SPEAKERS_FOLDER
 from speechrnn.settings import Settings, build, is_of, shorten
@@ -221,7 +221,9 @@ def _check_replaceable(folder: Path) -> None:
         raise ModelError(f"{folder}: a model is a folder, and this is a file; choose another place")
     names = sorted(entry.name for entry in folder.iterdir())
     # A killed write_atomic leaves .NAME.PID.part.
-    foreign = [name for name in names if name not in _FILES | _FOLDERS and not name.endswith(".part")]
+    foreign = [
+        name for name in names if name not in _FILES | _FOLDERS | {ENGINES_FOLDER} and not name.endswith(".part")
+    ]
     if foreign:
         raise ModelError(
             f"{folder}: saving would delete {foreign[0]}, which is no part of a model; choose a new or empty folder"

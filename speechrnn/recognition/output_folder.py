@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from speechrnn.atomic_io import read_bytes, write_atomic
 from speechrnn.errors import ConfigError, ModelError
+from speechrnn.model_folder.content import ENGINES_FOLDER
 from speechrnn.processes import locked
 from speechrnn.recognition.subtitles import SubtitleOptions
 from speechrnn.recognition.transcript import FORMATS, PART_FORMATS, SUBTITLE_FORMATS, Transcript
@@ -193,7 +194,7 @@ def fingerprint_model(name_or_path: str) -> str:
         return ""  # no model: loading it says so
     try:
         for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
-            if path.is_file() and path.name != CARD_FILE:
+            if path.is_file() and path.name != CARD_FILE and path.parent.name != ENGINES_FOLDER:
                 with path.open("rb") as file:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
                 digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())

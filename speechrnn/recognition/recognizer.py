@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
 from speechrnn.processes import choose_device
 from speechrnn.recognition.cutting import Failure, Recording
 from speechrnn.recognition.decoders import takes_decoding
-from speechrnn.recognition.transcriber import Transcriber
+from speechrnn.recognition.transcriber import Transcriber, check_speaker
 from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
 
 if TYPE_CHECKING:
@@ -31,9 +31,14 @@ if TYPE_CHECKING:
     from speechrnn.recognition.cutting import Item
     from speechrnn.recognition.decoders import Decoder
     from speechrnn.recognition.endpoints import EndpointConfig
+    from speechrnn.recognition.engines import Backend, Engine, Precision
+    from speechrnn.recognition.ensemble import Ensemble
     from speechrnn.recognition.latency_control import LatencyControlConfig
     from speechrnn.recognition.stream import Stream
     from speechrnn.recognition.transcript import Transcript
+
+_SECONDS_BEFORE_FASTER = 60.0
+"""Audio that is transcribed with torch before another engine is prepared, unless the first batch has more."""
 
 
 class Recognizer(Transcriber):
@@ -41,18 +46,36 @@ class Recognizer(Transcriber):
 
     Args:
         model: What a model folder holds. Its acoustic model is moved to the device and set to evaluation.
-        device: As in :func:`~speechrnn.recognition.recognizer.load`.
+        device: As in :func:`~speechrnn.recognition.recognizer.load`, and so are the others.
 
     Raises:
-        ConfigError: There is no such device, or ``model`` is no :class:`~speechrnn.model_folder.ModelFolder`.
+        ConfigError: As there, or ``model`` is no :class:`~speechrnn.model_folder.ModelFolder`.
     """
 
-    def __init__(self, model: ModelFolder, *, device: str | torch.device = "auto") -> None:
+    def __init__(
+        self,
+        model: ModelFolder,
+        *,
+        device: str | torch.device = "auto",
+        backend: Backend = "auto",
+        precision: Precision = "auto",
+    ) -> None:
         if not isinstance(model, ModelFolder):
             raise ConfigError(f"model: expected the result of load_model, got {model!r:.80}; load takes a path")
         super().__init__(model)
         self.device = choose_device(device)
         self._acoustic = model.acoustic.to(self.device).eval()
+        self._chosen: Engine | None = None  # for all that is not a stream
+        self._faster: Engine | None = None  # of backend "auto": for transcription, once there is much of it
+        self._seconds_before_faster = _SECONDS_BEFORE_FASTER
+        if (backend, precision) != ("auto", "auto"):
+            self._chosen = self._prepare_engine(backend, precision)
+
+    def _prepare_engine(self, backend: Backend = "auto", precision: Precision = "auto") -> Engine | None:
+        from speechrnn.recognition.engines import choose_engine
+
+        self._seconds_before_faster = math.inf
+        return choose_engine(self.model, self.device, backend=backend, precision=precision)
 
     @property
     def num_parameters(self) -> int:  # type: ignore[override]
@@ -102,7 +125,7 @@ class Recognizer(Transcriber):
             ConfigError: The model was never adapted to a speaker of this name.
             ModelError: The speaker's file is damaged.
         """
-        _check_speaker(self, name)
+        check_speaker(self, name)
         shape, feature_size = self._acoustic.encoder.stack.state_shape, self._acoustic.front_end.feature_size
         return read_speaker(self.speakers[name], shape=shape, feature_size=feature_size)
 
@@ -150,6 +173,8 @@ class Recognizer(Transcriber):
         from speechrnn.recognition.endpoints import EndpointConfig
         from speechrnn.recognition.stream import Stream, choose_acoustics
 
+        if self._chosen is not None:
+            raise ConfigError(f"stream: computes with torch in float32; {self._chosen.name} is for whole recordings")
         profile = self.find_speaker(speaker) if isinstance(speaker, str) else speaker or SpeakerProfile()
         if not isinstance(profile, SpeakerProfile):
             raise ConfigError(f"speaker: expected a name or the result of estimate_speaker, got {profile!r:.80}")
@@ -188,19 +213,26 @@ class Recognizer(Transcriber):
         """
         waves = _as_tensor("waveforms", waveforms, torch.float32, self.device)
         counts = _as_tensor("lengths", lengths, torch.int64, self.device)
+        options: dict[str, Any] = {"return_state": return_state}
+        if state is not None or speaker_stats is not None:
+            options |= self._expand(len(waves), state, speaker_stats)
+        with torch.inference_mode():
+            if self._chosen is not None:
+                return self._chosen.emit(self._acoustic, waves, counts, **options)
+            return self._acoustic(waves, counts, **options)
+
+    def _expand(self, count: int, state: Any, speaker_stats: Any) -> dict[str, Tensor]:
+        """State and statistics of a speaker for so many utterances, without those that are None."""
+        options = {}
         if state is not None:
-            state, shape = (
-                _as_tensor("state", state, torch.float32, self.device),
-                self._acoustic.encoder.stack.state_shape,
-            )
-            if tuple(state.shape) != shape:
+            state = _as_tensor("state", state, torch.float32, self.device)
+            if tuple(state.shape) != (shape := self._acoustic.encoder.stack.state_shape):
                 raise ConfigError(f"state: expected the shape {shape}, got {tuple(state.shape)}")
-            state = state[:, :, :, None].expand(-1, -1, -1, len(waves), -1)
+            options["state"] = state[:, :, :, None].expand(-1, -1, -1, count, -1)
         if speaker_stats is not None:
             stats = _as_tensor("speaker_stats", speaker_stats, torch.float32, self.device)
-            speaker_stats = stats.expand(len(waves), -1)
-        with torch.inference_mode():
-            return self._acoustic(waves, counts, state=state, speaker_stats=speaker_stats, return_state=return_state)
+            options["speaker_stats"] = stats.expand(count, -1)
+        return options
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
         """Check that a recording is long enough for one encoder frame.
@@ -242,8 +274,15 @@ class Recognizer(Transcriber):
         if not isinstance(profile, SpeakerProfile | None):
             raise ConfigError(f"speaker: expected a name or the result of estimate_speaker, got {profile!r:.80}")
         options = vars(profile) if profile is not None else {}
-        padded = pad_sequences([torch.from_numpy(each) for each in samples])
-        return [self.emissions(*padded, **options, return_state=return_state)]
+        waves, counts = pad_sequences([torch.from_numpy(each) for each in samples])
+        self._seconds_before_faster -= waves.numel() / self.sample_rate
+        if self._seconds_before_faster < 0:
+            self._faster = self._prepare_engine()
+        if self._faster is None:
+            return [self.emissions(waves, counts, **options, return_state=return_state)]
+        with torch.inference_mode():
+            expanded = self._expand(len(waves), **options) if options else {}
+            return [self._faster.emit(self._acoustic, waves, counts, **expanded, return_state=return_state)]
 
     def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
         """Hypotheses of each recording of a batch, best first."""
@@ -251,84 +290,28 @@ class Recognizer(Transcriber):
         return decoder.decode(emission.log_probs, emission.lengths)
 
 
-class Ensemble(Transcriber):
-    """Several models that transcribe together.
-
-    Each model runs its own search; all of them score what they find, and the hypothesis with the highest mean log
-    probability is taken (:mod:`speechrnn.decoding.combination`). It takes as long as all of them one after the other.
-    The networks may differ in kind, size and training data. Language model weights are those tuned for the first; a
-    word's times are the first's, its confidence is the mean of theirs and not calibrated.
-
-    Args:
-        members: Two models or more with the same tokens and the same sample rate.
-
-    Raises:
-        ConfigError: They do not fit together.
-    """
-
-    def __init__(self, members: Sequence[Recognizer]) -> None:
-        first, *others = members
-        for other in others:
-            _check_pair(first, other)
-        known = {name: path for name, path in first.speakers.items() if all(name in each.speakers for each in others)}
-        name = " + ".join(each.name or "unnamed" for each in members)
-        super().__init__(replace(first.model, name=name, calibrations={}, speakers=known))
-        self.device = first.device
-        self.members = tuple(members)
-        self.num_parameters = sum(member.num_parameters for member in members)
-        self.uses_speaker_stats = any(member.uses_speaker_stats for member in members)
-
-    def estimate_speaker(self, sources: Iterable[Source]) -> tuple[SpeakerProfile, ...]:
-        """As :meth:`Recognizer.estimate_speaker`, by each of them."""
-        check_is_list(sources, "estimate_speaker takes recordings as a list, of one or more")
-        kept = list(sources)
-        return tuple(member.estimate_speaker(kept) for member in self.members)
-
-    def find_speaker(self, name: str) -> tuple[SpeakerProfile, ...]:
-        """Read the stored profiles of a speaker to whom all of them were adapted."""
-        _check_speaker(self, name)
-        return tuple(member.find_speaker(name) for member in self.members)
-
-    def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
-        """Check that a recording is long enough for each of them."""
-        for member in self.members:
-            member.check_length(waveform, name=name)
-
-    def stream(self, **options: Any) -> NoReturn:
-        """Refuse: models that transcribe together need the whole recording."""
-        raise ConfigError("stream: several models together need the whole recording; give one of them")
-
-    def _transcribe_in_turn(self, items: Any, decoder: Decoder, profile: Any, on_error: Any) -> NoReturn:
-        raise ConfigError("several models together have no state to carry on; give one of them")
-
-    def _emit(self, samples: Sequence[np.ndarray], profile: Any, *, return_state: bool = False) -> list[Emission]:
-        profiles = profile or (SpeakerProfile(),) * len(self.members)
-        if not isinstance(profiles, tuple) or len(profiles) != len(self.members):
-            raise ConfigError("speaker: expected a name or the result of estimate_speaker of these models together")
-        padded = pad_sequences([torch.from_numpy(each) for each in samples])
-        return [member.emissions(*padded, **vars(each)) for member, each in zip(self.members, profiles, strict=True)]
-
-    def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
-        """Hypotheses of each recording of a batch, best first."""
-        from speechrnn.decoding.combination import combine_hypotheses
-
-        return combine_hypotheses(
-            [decoder.decode(each.log_probs, each.lengths, nbest=decoder.config.width) for each in emissions],
-            [each.log_probs for each in emissions],
-            [each.lengths for each in emissions],
-            score_language=decoder.score_language,
-            nbest=decoder.config.nbest,
-        )
-
-
-@overload
-def load(name_or_path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Recognizer: ...
 @overload
 def load(
-    name_or_path: Sequence[str | os.PathLike[str]], *, device: str | torch.device = "auto"
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = ...,
+    backend: Backend = ...,
+    precision: Precision = ...,
+) -> Recognizer: ...
+@overload
+def load(
+    name_or_path: Sequence[str | os.PathLike[str]],
+    *,
+    device: str | torch.device = ...,
+    backend: Backend = ...,
+    precision: Precision = ...,
 ) -> Recognizer | Ensemble: ...
 def load(
-    name_or_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, device: str | torch.device = "auto"
+    name_or_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    device: str | torch.device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
 ) -> Recognizer | Ensemble:
     """Load a recogniser.
 
@@ -337,28 +320,39 @@ def load(
 
     Args:
         name_or_path: A model folder, or a model of the Hugging Face Hub as ``owner/name`` (needs the extra ``hub``).
-            Several, as a list, transcribe together (:class:`~speechrnn.recognition.recognizer.Ensemble`).
+            Several, as a list, transcribe together (:class:`~speechrnn.recognition.ensemble.Ensemble`).
         device: ``auto`` (the first CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` …
+        backend: What computes encoder and output layer on a CPU: ``torch``; ``onnx``: ONNX Runtime (needs the extra
+            ``onnx``); ``auto``: ONNX Runtime for much audio with a GRU, if it is installed, else torch.
+        precision: ``float32`` or ``auto``; for LSTMs on a CPU also ``bfloat16`` (torch) and ``int8`` (onnx), which are
+            faster and change log-probabilities, and rarely words.
 
     Raises:
         ModelError: There is no such model, or it is damaged.
-        ConfigError: There is no such device, the list is empty, or its models do not fit together.
+        ConfigError: There is no such device, backend or precision, the model, processor or installation lacks what they
+            need, the list is empty, or its models do not fit together.
     """
     if isinstance(name_or_path, str | os.PathLike):
-        return Recognizer(load_model(name_or_path), device=device)
+        return Recognizer(load_model(name_or_path), device=device, backend=backend, precision=precision)
     if not isinstance(name_or_path, Sequence) or not name_or_path:
         raise ConfigError(f"load: expected a model folder, or a list of one or more, got {name_or_path!r:.80}")
-    recognizers = [as_recognizer(each, "load", device=device) for each in name_or_path]
-    return recognizers[0] if len(recognizers) == 1 else Ensemble(recognizers)
+    recognizers = [
+        as_recognizer(each, "load", device=device, backend=backend, precision=precision) for each in name_or_path
+    ]
+    if len(recognizers) == 1:
+        return recognizers[0]
+    from speechrnn.recognition.ensemble import Ensemble
+
+    return Ensemble(recognizers)
 
 
-def as_recognizer(model: Any, caller: str, *, device: str | torch.device = "auto") -> Recognizer:
+def as_recognizer(model: Any, caller: str, **options: Any) -> Recognizer:
     """Return a recogniser as it is, and load one from a path.
 
     Args:
         model: A recogniser, or a path as in :func:`load`.
         caller: Name of the function that needs it, for messages.
-        device: As in :func:`load`.
+        **options: As in :func:`load`.
 
     Raises:
         ModelError: There is no such model, or it is damaged.
@@ -367,8 +361,8 @@ def as_recognizer(model: Any, caller: str, *, device: str | torch.device = "auto
     if isinstance(model, Recognizer):
         return model
     if isinstance(model, str | os.PathLike):
-        return load(model, device=device)
-    if isinstance(model, Ensemble):
+        return load(model, **options)
+    if isinstance(model, Transcriber):
         raise ConfigError(f"{caller}: several models together have no log-probabilities; give one of them")
     raise ConfigError(f"{caller}: expected a recogniser or the path of a model, got {model!r:.80}")
 
@@ -378,24 +372,3 @@ def _as_tensor(name: str, values: Any, dtype: torch.dtype, device: torch.device)
         return torch.as_tensor(values).to(device, dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{name}: expected a tensor or an array of numbers, got {type(values).__name__}") from error
-
-
-def _check_speaker(recognizer: Transcriber, name: str) -> None:
-    if name not in recognizer.speakers:
-        known = f"it knows {', '.join(recognizer.speakers)}" if recognizer.speakers else "it knows none yet"
-        raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")
-
-
-def _check_pair(first: Recognizer, other: Recognizer) -> None:
-    """Refuse two models that cannot score each other's hypotheses."""
-    pair = f"{first.name or 'unnamed'} and {other.name or 'unnamed'}"
-    if first.sample_rate != other.sample_rate:
-        raise ConfigError(
-            f"{pair} do not fit together: sample rates of {first.sample_rate} and {other.sample_rate} Hz; several "
-            "models need the same sample rate"
-        )
-    if list(first.tokens.symbols) != list(other.tokens.symbols):
-        counts = " and ".join(f"{len(each.tokens.symbols)} {each.tokens.kind}" for each in (first, other))
-        raise ConfigError(
-            f"{pair} do not fit together: their tokens differ ({counts}); train or fine-tune both with the same"
-        )

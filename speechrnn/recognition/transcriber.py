@@ -354,3 +354,10 @@ class Transcriber(ABC):
                 peaks.append(peak)
         times = place_words(peaks, samples, self.sample_rate) if are_placed else peaks
         return tuple(Word(text, *time, confidence) for (text, confidence), time in zip(words, times, strict=True))
+
+
+def check_speaker(recognizer: Transcriber, name: str) -> None:
+    """Refuse the name of a speaker that a model was not adapted to."""
+    if name not in recognizer.speakers:
+        known = f"it knows {', '.join(recognizer.speakers)}" if recognizer.speakers else "it knows none yet"
+        raise ConfigError(f"speaker {name!s:.80}: the model was not adapted to one of that name; {known}")

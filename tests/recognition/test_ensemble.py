@@ -24,7 +24,8 @@ from speechrnn.model_folder.additions import TunedWeights
 from speechrnn.model_folder.speakers import SpeakerProfile, save_speaker
 from speechrnn.recognition.adaptation import adapt
 from speechrnn.recognition.alignment import align
-from speechrnn.recognition.recognizer import Ensemble, Recognizer, load
+from speechrnn.recognition.ensemble import Ensemble
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.text.tokens import CharacterTokens
 from speechrnn.types import Waveform, pad_sequences
 
@@ -41,7 +42,7 @@ def members(make_tiny_model):
         make_tiny_model(seed=3, cell="lstm", subsampling_factor=3),
     ]
     named = [replace(model, name=f"model {number}") for number, model in enumerate(models)]
-    return [Recognizer(model, device="cpu") for model in named]
+    return [Recognizer(model, device="cpu", backend="torch") for model in named]
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,10 @@ from speechrnn.recognition.batches import choose_batch, prefetch, transcribe_poo
 from speechrnn.recognition.context import CANDIDATE_SECONDS, measure_context
 from speechrnn.recognition.cutters import PauseCutter, WindowCutter
 from speechrnn.recognition.cutting import CutConfig, End, Piece, Recording
+from speechrnn.recognition.ensemble import Ensemble
 from speechrnn.recognition.joining import Joiner
 from speechrnn.recognition.longform import cut_recording, make_cutter
-from speechrnn.recognition.recognizer import Ensemble, Recognizer, load
+from speechrnn.recognition.recognizer import Recognizer, load
 from speechrnn.types import Waveform
 
 RATE = 8000
@@ -29,7 +30,7 @@ RATE = 8000
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_model):
-    return Recognizer(tiny_model, device="cpu")
+    return Recognizer(tiny_model, device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ SECONDS = (0.5, 2.0, 1.3, 0.2, 3.0, 1.0)
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_model):
-    return Recognizer(replace(tiny_model, name="tiny"), device="cpu")
+    return Recognizer(replace(tiny_model, name="tiny"), device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from speechrnn.recognition.recognizer import Ensemble, Recognizer
+from speechrnn.recognition.ensemble import Ensemble
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.word_times import REACH_SECONDS, has_sound
 from speechrnn.text.tokens import WordTokens
 from speechrnn.types import Waveform

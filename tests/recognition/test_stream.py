@@ -14,7 +14,8 @@ from speechrnn.language.compiled import CompiledNgram
 from speechrnn.language.kneser_ney import build_ngram
 from speechrnn.model_folder.speakers import SpeakerProfile
 from speechrnn.recognition.endpoints import EndpointConfig, EndpointDetector
-from speechrnn.recognition.recognizer import Ensemble, Recognizer
+from speechrnn.recognition.ensemble import Ensemble
+from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.stream import Stream
 from speechrnn.text.tokens import WordTokens
 from speechrnn.types import Waveform
@@ -26,7 +27,7 @@ LANGUAGE = CompiledNgram.of(build_ngram([["the", "fox"], ["quick", "the"]], orde
 @pytest.fixture(scope="module")
 def recognizer(make_tiny_model):
     model = make_tiny_model(normalization="sliding", bidirectional=False, lookahead_frames=2)
-    return Recognizer(replace(model, name="tiny"), device="cpu")
+    return Recognizer(replace(model, name="tiny"), device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")
