@@ -285,7 +285,7 @@ def _evaluate(recipe: Recipe) -> None:
     recognizer.calibrations.clear()  # of an earlier training
     for name, manifest in sets.items():
         assert manifest is not None
-        evaluation = evaluate(recognizer, recipe.output / manifest, batch_seconds=recipe.config.data.batch_seconds)
+        evaluation = evaluate(recognizer, recipe.output / manifest, batch_seconds=recipe.config.data.budget_seconds)
         if name == "valid" and evaluation.has_words:
             calibration = store_calibration(recipe.output / "model", "greedy", evaluation, corpus=str(manifest))
             recognizer.calibrations["greedy"] = calibration

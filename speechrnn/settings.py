@@ -163,7 +163,8 @@ def find_field(config: type, name: str) -> Field[Any]:
 
 def describe(each: Field[Any], hint: Any) -> str:
     """Describe the values that a setting takes, such as ``a whole number in [1, 64] or null``."""
-    parts = [part for part in get_args(hint) if part is not type(None)] if _is_optional(hint) else [hint]
+    is_union = get_origin(hint) in (Union, UnionType)
+    parts = [part for part in get_args(hint) if part is not type(None)] if is_union else [hint]
     described = [*(_describe_type(part, each) for part in parts), *(["null"] if _is_optional(hint) else [])]
     return " or ".join(described)
 
@@ -180,7 +181,7 @@ def shorten(value: Any) -> str:
 def _describe_type(hint: Any, each: Field[Any]) -> str:
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
+        return ("one of " if len(inner) > 1 else "") + ", ".join(map(str, inner))
     if inner and get_origin(inner[0]) is Literal:
         return "some of " + ", ".join(map(str, get_args(inner[0])))
     if hint in _KINDS:
@@ -206,7 +207,7 @@ def _is_within(value: Any, each: Field[Any]) -> bool:
     """Whether all numbers of a value lie within the field's bounds; NaN and infinities do not."""
     if isinstance(value, tuple | list) and not value:
         return each.default is MISSING or not each.default
-    if "low" not in each.metadata or value is None:
+    if "low" not in each.metadata or value is None or isinstance(value, str):
         return True
     numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else [value]
     low, high, opened = (each.metadata[key] for key in ("low", "high", "open"))
@@ -215,4 +216,4 @@ def _is_within(value: Any, each: Field[Any]) -> bool:
 
 
 def _is_optional(hint: Any) -> bool:
-    return get_origin(hint) in (Union, UnionType)
+    return type(None) in get_args(hint)

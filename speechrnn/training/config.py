@@ -18,6 +18,8 @@ from speechrnn.settings import Settings, bounded
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.tokens import TokensConfig
 
+DEFAULT_BATCH_SECONDS = 120.0
+
 
 @dataclass(frozen=True)
 class DataConfig(Settings, section="data"):
@@ -28,7 +30,9 @@ class DataConfig(Settings, section="data"):
             relative path is looked for in the output folder, then beside the configuration.
         valid: Validation corpus, on which checkpoints are chosen.
         test: Test corpora by name, scored once after training.
-        batch_seconds: Budget of a batch, padding included, in seconds.
+        batch_seconds: Budget of a batch, padding included, in seconds. ``auto``: on a GPU what fits into memory, found
+            by trying and stored with the run; on a CPU the default; in both cases at most a fiftieth of the corpus. A
+            longer utterance is a batch of its own.
         format: Format of training and validation data (``speechrnn corpus check --help`` lists them); None: it is
             detected.
         weights: How often an epoch has each utterance of a corpus, by the names under ``corpus`` in the training
@@ -48,7 +52,7 @@ class DataConfig(Settings, section="data"):
     train: str | None = None
     valid: str | None = None
     test: dict[str, str] = field(default_factory=dict)
-    batch_seconds: float = bounded(120.0, 0, 10**6, open="low", unit="seconds")
+    batch_seconds: float | Literal["auto"] = bounded(DEFAULT_BATCH_SECONDS, 0, 10**6, open="low", unit="seconds")
     format: str | None = None
     weights: dict[str, float] = bounded(dict, 0, 100, open="low")
     num_buckets: int = bounded(30, 1, 10_000)
@@ -61,8 +65,15 @@ class DataConfig(Settings, section="data"):
         super().__post_init__()
         if self.carry_state != "no" and self.weights:
             raise ConfigError("data.carry_state: cannot be combined with data.weights; leave one of them out")
+        if self.carry_state != "no" and self.batch_seconds == "auto":
+            raise ConfigError("data.batch_seconds: auto cannot be combined with data.carry_state; give a number")
         if "valid" in self.test:
             raise ConfigError("data.test: the results call the validation set valid; choose another name")
+
+    @property
+    def budget_seconds(self) -> float:
+        """The budget as a number: the default where it is not found yet."""
+        return DEFAULT_BATCH_SECONDS if self.batch_seconds == "auto" else self.batch_seconds
 
 
 @dataclass(frozen=True)

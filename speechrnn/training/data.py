@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from array import array
@@ -23,11 +24,14 @@ from speechrnn.corpus.utterance import Utterance, UtteranceList
 from speechrnn.errors import ConfigError
 from speechrnn.model_folder import ModelFolder
 from speechrnn.processes import count_cores
+from speechrnn.training.batch_search import choose_batch_seconds
 from speechrnn.training.config import Config, DataConfig
 from speechrnn.training.config_file import to_config
 from speechrnn.training.dataset import UtteranceDataset
 from speechrnn.training.preflight import Preflight, prepare_run, read_test_set
 from speechrnn.types import Batch
+
+logger = logging.getLogger("speechrnn")
 
 _MOST_WORKERS, _MOST_WORKERS_A_CORE = 16, 8
 
@@ -82,7 +86,7 @@ def plan_batches(
         if shard is not None:
             shards.append(shard)
     options: dict[str, Any] = {
-        "batch_seconds": config.batch_seconds,
+        "batch_seconds": config.budget_seconds,
         "num_buckets": config.num_buckets,
         "seed": seed,
         "shuffle": shuffle,
@@ -130,6 +134,7 @@ class SpeechData(pl.LightningDataModule):
         self.folders = [Path(self.config.output or "."), *own, *folders]
         self.preflight = preflight
         self._opened: dict[str, Any] = {"corpora": corpora, "base": base}
+        self._is_auto = self.config.data.batch_seconds == "auto"
         self._epoch = 0
         self._batches_done = 0
 
@@ -144,6 +149,9 @@ class SpeechData(pl.LightningDataModule):
             self.preflight.train, augment=self.config.augment, chunks=self.config.chunks, speaker_stats=of_train
         )
         self.valid_set = self._make_dataset(self.preflight.valid, speaker_stats=of_valid)
+        if self.config.data.batch_seconds == "auto":
+            self._set_budget(choose_batch_seconds(self.config, self.preflight, self.train_set))
+        _name_too_long(self.preflight.train, self.config.data.budget_seconds)
         if self.trainer is not None and self.trainer.lightning_module is not None:
             self.trainer.lightning_module.configure_model()  # before a callback copies the module
 
@@ -165,6 +173,9 @@ class SpeechData(pl.LightningDataModule):
             **{"augment": None, **options},
         )
 
+    def _set_budget(self, seconds: float) -> None:
+        self.config = replace(self.config, data=replace(self.config.data, batch_seconds=seconds))
+
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook: count a batch that is trained on next; workers may have drawn more."""
         if self.trainer is not None and self.trainer.training:
@@ -179,11 +190,14 @@ class SpeechData(pl.LightningDataModule):
         epoch = self.trainer.current_epoch
         is_at_end = epoch == self._epoch and self._batches_done >= self.trainer.num_training_batches
         done = self._batches_done if epoch == self._epoch and not is_at_end else 0
-        return {"epoch": epoch + is_at_end, "batches_done": done, "data": self.fingerprint}
+        found = {"batch_seconds": self.config.data.batch_seconds} if self._is_auto else {}
+        return {"epoch": epoch + is_at_end, "batches_done": done, "data": self.fingerprint, **found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook: continue from this position."""
         self._epoch, self._batches_done = state_dict["epoch"], state_dict["batches_done"]
+        if self._is_auto and "batch_seconds" in state_dict:
+            self._set_budget(state_dict["batch_seconds"])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, augmented batches."""
@@ -233,7 +247,19 @@ class SpeechData(pl.LightningDataModule):
             config = replace(config, weights=self.preflight.weights)
             return plan_batches(dataset.utterances, config, seed=seed, shuffle=shuffle)
         seconds = array("d", (utterance.seconds for utterance in dataset.utterances))
-        return StreamBatches(seconds, dataset.sequences, batch_seconds=config.batch_seconds, seed=seed, shuffle=shuffle)
+        return StreamBatches(
+            seconds, dataset.sequences, batch_seconds=config.budget_seconds, seed=seed, shuffle=shuffle
+        )
+
+
+def _name_too_long(utterances: Sequence[Utterance], seconds: float) -> None:
+    too_long = [each for each in utterances if each.seconds > seconds]
+    if too_long:
+        longest = max(too_long, key=lambda each: each.seconds)
+        logger.warning(
+            "data.batch_seconds %g: %d utterances are longer, %s with %.1f s the longest; each is a batch of its own",
+            seconds, len(too_long), longest.id, longest.seconds,
+        )  # fmt: skip
 
 
 class _FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]

@@ -76,13 +76,15 @@ class Run:
 
 
 def is_resumable(output: Path, config: Config) -> bool:
-    """Whether the folder holds an unfinished run with this configuration and a checkpoint."""
+    """Whether the folder holds an unfinished run with this configuration, ``auto`` resolved, and a checkpoint."""
     if not (output / LAST).exists():
         return False
     try:
         run = read_run(output)
     except ConfigError:
         return False
+    if config.data.batch_seconds == "auto":
+        config = replace(config, data=replace(config.data, batch_seconds=run.config.data.batch_seconds))
     return not run.is_finished and _plain(run.config) == _plain(config)
 
 

@@ -303,8 +303,10 @@ def describe_plan(config: Config) -> str:
         parts.append(f"learning rate times {start.layer_decay:g} from each layer to the one below it")
     if start.replay:
         parts.append(f"{100 * start.replay_share:.0f} % of the training data is replayed")
+    seconds = config.data.batch_seconds
+    budget = seconds if seconds == "auto" else f"{seconds:g} s"
     return (
-        f"{config.trainer['max_epochs']} epochs in batches of {config.data.batch_seconds:g} s, learning rate "
+        f"{config.trainer['max_epochs']} epochs in batches of {budget}, learning rate "
         f"{config.optimizer.learning_rate:g}; {', '.join(parts)}"
     )
 

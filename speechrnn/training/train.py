@@ -113,6 +113,8 @@ def train(
     make_output_folder(run.output)
     with locked(run.output, _BUSY):
         data = _prepare(run, data)
+        found = replace(config.data, batch_seconds=data.config.data.batch_seconds)  # if it was auto
+        run = replace(run, config=replace(config, data=found))
         if is_first_process():
             for stale in (CHECKPOINTS, "logs", "faults"):
                 shutil.rmtree(run.output / stale, ignore_errors=True)

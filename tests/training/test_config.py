@@ -59,7 +59,10 @@ def test_overrides_may_be_a_mapping():
         ("encoder: {cell: transformer}", "encoder.cell"),
         ("encoder: {dropout: 1.5}", "encoder.dropout: expected a number in [0, 1), got 1.5"),
         ("encoder: {hidden_size: many}", "encoder.hidden_size"),
-        ("data: {batch_seconds: -1}", "data.batch_seconds: expected a number of seconds in (0, 1000000], got -1"),
+        (
+            "data: {batch_seconds: -1}",
+            "data.batch_seconds: expected a number of seconds in (0, 1000000] or auto, got -1.0",
+        ),
         ("augment: {speed: fast}", "augment.speed"),
         ("optimizer: {learning_rate: 0}", "optimizer.learning_rate: expected a number in (0, 1000000000], got 0"),
         ("front_end: {num_coefficients: 80}", "num_coefficients"),
