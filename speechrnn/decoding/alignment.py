@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from speechrnn.decoding.greedy import check_frames
+from speechrnn.decoding.kernels import copy_to
 from speechrnn.errors import SpeechRNNError
 from speechrnn.types import BLANK_ID
 
@@ -64,7 +65,8 @@ def _step(
 def _lay_out(targets: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray]:
     """Token of each state, and whether the blank before it can be skipped; (2 U + 1,) each."""
     labels = np.full(2 * len(targets) + 1, blank, dtype=np.int64)
-    labels[1::2] = targets
+    for place in range(len(targets)):
+        labels[2 * place + 1] = targets[place]
     skips = np.zeros(len(labels), dtype=np.bool_)
     for place in range(1, len(targets)):
         skips[2 * place + 1] = targets[place] != targets[place - 1]
@@ -80,12 +82,12 @@ def _walk_forward(
     kept = np.full(((frames - 1) // every + 1, states), -np.inf)
     scores, other = np.full(states, -np.inf), np.full(states, -np.inf)
     scores[0], scores[1] = log_probs[0, labels[0]], log_probs[0, labels[1]]
-    kept[0] = scores
+    copy_to(kept[0], scores)
     for frame in range(1, frames):
         _step(log_probs[frame], labels, skips, scores, other, 0, min(states, 2 * frame + 2))
         scores, other = other, scores
         if frame % every == 0:
-            kept[frame // every] = scores
+            copy_to(kept[frame // every], scores)
     return kept, scores
 
 
@@ -101,15 +103,14 @@ def _walk_back(
     for block in range(len(kept) - 1, -1, -1):
         first = block * every
         low = max(0, state - 2 * (last - first))
-        width = state + 1 - low
-        scores[:] = -np.inf
-        other[:] = -np.inf
-        scores[low : state + 1] = kept[block, low : state + 1]
-        walked[0, :width] = scores[low : state + 1]
+        for at in range(len(labels)):
+            scores[at] = other[at] = -np.inf
+        copy_to(scores[low:], kept[block, low : state + 1])
+        copy_to(walked[0], scores[low : state + 1])
         for frame in range(first + 1, last + 1):
             _step(log_probs[frame], labels, skips, scores, other, low, state + 1)
             scores, other = other, scores
-            walked[frame - first, :width] = scores[low : state + 1]
+            copy_to(walked[frame - first], scores[low : state + 1])
         for frame in range(last, first, -1):
             path[frame] = state
             row = walked[frame - 1 - first]

@@ -22,6 +22,13 @@ _ROOT, _LEFT = 0, -1
 Trie = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+@njit(cache=True, nogil=True)
+def copy_to(target: np.ndarray, source: np.ndarray) -> None:
+    """Copy (N,) to the beginning of another array. An assignment to a slice takes numba a second or two to compile."""
+    for place in range(len(source)):
+        target[place] = source[place]
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _look_up(table: np.ndarray, key: int) -> int:
     """Return the value of a key, -1 if it is missing."""
@@ -29,7 +36,7 @@ def _look_up(table: np.ndarray, key: int) -> int:
     return table[slot, 1] if table[slot, 0] != EMPTY else -1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def query(arrays: tuple[np.ndarray, ...], num_words: int, state: int, word: int) -> tuple[float, int]:
     """Return the natural log of a word's probability in a state, and the next state; minus infinity for word -1.
 
@@ -53,18 +60,13 @@ def query(arrays: tuple[np.ndarray, ...], num_words: int, state: int, word: int)
     return -np.inf, 0
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _weigh(weights: np.ndarray, log_prob: float) -> float:
-    """Apply the language weight; 0 for weight 0, even for minus infinity."""
-    return weights[0] * log_prob if weights[0] > 0.0 else 0.0
-
-
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _score_word(arrays: tuple, state: int, word: int) -> tuple[float, int]:
     """Return the weighted score of a word, and the next state."""
     settings, weights = arrays[0], arrays[1]
     log_prob, state = query(arrays[11:], settings[2], state, word)
-    return _weigh(weights, log_prob) + weights[1], state
+    # Without a language weight 0, even for minus infinity.
+    return (weights[0] * log_prob if weights[0] > 0.0 else 0.0) + weights[1], state
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -77,7 +79,7 @@ def _follow_hotwords(arrays: tuple, state: int, letter: int) -> tuple[float, int
     return pending[after] - pending[state] + gain[after], after
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _close_word(arrays: tuple, known: np.ndarray) -> float:
     """Close the open word; return what language model and hotwords add."""
     settings, weights, trie_words = arrays[0], arrays[1], arrays[6]
@@ -145,7 +147,7 @@ def finish_prefix(arrays: tuple, known: np.ndarray) -> float:
     score = _close_word(arrays, at) if at[3] else 0.0
     if settings[0] > 0 and settings[4] >= 0:
         log_prob, _ = query(arrays[11:], settings[2], at[1], settings[4])
-        score += _weigh(weights, log_prob)
+        score += weights[0] * log_prob if weights[0] > 0.0 else 0.0
     return score - pending[at[2]]
 
 
@@ -182,17 +184,6 @@ def _choose_tokens(row: np.ndarray, blank: int, threshold: float, most: int, cho
 
 
 @njit(cache=True, nogil=True)
-def _stay(
-    row: np.ndarray, blank: int, tokens: np.ndarray, nodes: np.ndarray, ending: np.ndarray, size: int, stays: np.ndarray
-) -> None:
-    """Scores of the beam's prefixes if nothing is added: after a blank, and after the last token again."""
-    for number in range(size):
-        last = tokens[nodes[number]]
-        stays[0, number] = _add(ending[0, number], ending[1, number]) + row[blank]
-        stays[1, number] = ending[1, number] + row[last] if last >= 0 else -np.inf
-
-
-@njit(cache=True, nogil=True)
 def _push(heap: np.ndarray, score: float) -> None:
     """Replace the lowest score, which comes first, by a higher one."""
     if not score > heap[0]:
@@ -211,6 +202,7 @@ def _push(heap: np.ndarray, score: float) -> None:
 @njit(cache=True, nogil=True)
 def _merge(
     row: np.ndarray,
+    blank: int,
     is_chosen: np.ndarray,
     trie: Trie,
     place_of: np.ndarray,
@@ -220,16 +212,18 @@ def _merge(
     stays: np.ndarray,
     heap: np.ndarray,
 ) -> None:
-    """Add extensions that equal a prefix in the beam to that prefix; ``heap`` becomes the scores of the beam."""
+    """Compute ``stays``, like ``ending`` after a frame that adds nothing to the beam; ``heap`` becomes its scores."""
     parents, tokens, _, _, added = trie
     for number in range(size):
         parent, token = parents[nodes[number]], tokens[nodes[number]]
+        stays[0, number] = _add(ending[0, number], ending[1, number]) + row[blank]
+        stays[1, number] = ending[1, number] + row[token] if token >= 0 else -np.inf
         if parent >= 0 and place_of[parent] >= 0 and is_chosen[token]:
             at = place_of[parent]
             # A repeated token needs a blank between.
             before = ending[0, at] if token == tokens[parent] else _add(ending[0, at], ending[1, at])
             stays[1, number] = _add(stays[1, number], before + row[token])
-    heap[:] = -np.inf
+    heap.fill(-np.inf)
     for number in range(size):
         _push(heap, _add(stays[0, number], stays[1, number]) + added[nodes[number]])
 
@@ -277,7 +271,8 @@ def _grow(
             new[found, 0], new[found, 1], new[found, 2] = node, token, state
             if is_fused:
                 at = child if child >= 0 else node  # the prefix may have been in the beam before
-                new[found, 3:], new_scores[1, found] = known[at], added[at]
+                copy_to(new[found, 3:], known[at])
+                new_scores[1, found] = added[at]
                 if child < 0:
                     new_scores[1, found] += extend(fusion, new[found, 3:], token)
             if new_scores[0, found] + new_scores[1, found] >= heap[0]:
@@ -293,7 +288,8 @@ def _enter(trie: Trie, table: np.ndarray, count: int, key: int, new: np.ndarray,
     if table[slot, 0] == EMPTY:
         parents, tokens, states, known, added = trie
         parents[count], tokens[count], states[count] = new[0], new[1], new[2]
-        known[count], added[count] = new[3:], bonus
+        copy_to(known[count], new[3:])
+        added[count] = bonus
         table[slot, 0], table[slot, 1] = key, count
         count += 1
     return table[slot, 1], count
@@ -324,7 +320,7 @@ def _keep(
             score = _add(stays[0, number], stays[1, number]) + added[nodes[number]]
             if kept < beam and (score == limit if is_on_limit else score > limit):
                 next_nodes[kept] = nodes[number]
-                next_ending[:, kept] = stays[:, number]
+                next_ending[0, kept], next_ending[1, kept] = stays[0, number], stays[1, number]
                 kept += 1
         for index in range(found):
             score = new_scores[0, index] + new_scores[1, index]
@@ -335,7 +331,9 @@ def _keep(
                 kept += 1
         if limit == -np.inf:
             break
-    nodes[:kept], ending[:, :kept] = next_nodes[:kept], next_ending[:, :kept]
+    copy_to(nodes, next_nodes[:kept])
+    copy_to(ending[0], next_ending[0, :kept])
+    copy_to(ending[1], next_ending[1, :kept])
     return count, kept
 
 
@@ -384,16 +382,19 @@ def advance(
     is_chosen, heap = np.zeros(vocabulary_size, dtype=np.bool_), np.empty(beam)
     for row in log_probs:
         tried = _choose_tokens(row, blank, threshold, most_tokens, chosen)
-        is_chosen[:] = False
-        is_chosen[chosen[:tried]] = True
-        _stay(row, blank, trie[1], nodes, ending, size, stays)
-        _merge(row, is_chosen, trie, place_of, nodes, ending, size, stays, heap)
+        for token in chosen[:tried]:
+            is_chosen[token] = True
+        _merge(row, blank, is_chosen, trie, place_of, nodes, ending, size, stays, heap)
         found = _grow(
             row, chosen[:tried], trie, table, place_of, nodes, ending, size, grammar, fusion, heap, new_scores, new
         )  # fmt: skip
-        place_of[nodes[:size]] = -1
+        for node in nodes[:size]:
+            place_of[node] = -1
+        for token in chosen[:tried]:
+            is_chosen[token] = False
         count, size = _keep(
             trie, table, count, vocabulary_size, nodes, ending, size, stays, new_scores, new, found, heap[0]
         )  # fmt: skip
-        place_of[nodes[:size]] = np.arange(size)
+        for place in range(size):
+            place_of[nodes[place]] = place
     return count, size
