@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--streaming", action="store_true", help="a graph for one chunk of a stream (unidirectional models)"
     )
-    output.add_argument("--int8", action="store_true", help="8-bit weights, in LSTM layers; GRU and tanh keep float32")
+    output.add_argument("--int8", action="store_true", help="8-bit weights in LSTM layers; other layers keep float32")
     output.add_argument(
         "--audio", metavar="FILE", help="recording on which the result is compared with the model (default: a signal)"
     )

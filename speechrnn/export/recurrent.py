@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from speechrnn.acoustic.minimal import MINIMAL_GATES
 from speechrnn.acoustic.recurrent import RecurrentLayer
 from speechrnn.acoustic.unrolled import CellWeights
 from speechrnn.export.graph import MICROSOFT, Graph, Value
+from speechrnn.export.minimal import add_minimal_layer
 
 _GATES = {"tanh": [0], "elementwise": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
 """Position in torch of each gate in ONNX's order: a GRU's update, reset, new; an LSTM's input, output, forget, cell."""
 
 _OPERATORS = {"tanh": "RNN", "elementwise": "RNN", "gru": "GRU", "lstm": "LSTM"}
-CELLS = tuple(_OPERATORS)
+CELLS = (*_OPERATORS, *MINIMAL_GATES)
 _LARGEST_INT8 = 127
 
 
@@ -38,6 +40,8 @@ def add_layer(
         ONNX operators RNN, GRU and LSTM; DynamicQuantizeLSTM of onnxruntime's contributed operators. torch's GRU
         applies the reset gate after the product: ``linear_before_reset=1``.
     """
+    if layer.cell in MINIMAL_GATES:
+        return add_minimal_layer(layer, inputs, steps, initial=initial)
     graph, directions = inputs.graph, len(layer.directions)
     parts = 2 if layer.cell == "lstm" else 1
     w, r, b = _gather_weights(layer)

@@ -46,7 +46,7 @@ def find_difference(log_probs: np.ndarray, expected: torch.Tensor, frames: np.nd
 
 CASES = [
     ({}, {"cell": cell, "bidirectional": bidirectional})
-    for cell in ("gru", "lstm", "tanh", "elementwise")
+    for cell in ("gru", "lstm", "tanh", "elementwise", "mingru", "minlstm")
     for bidirectional in (True, False)
 ]
 CASES += [({"normalization": each, "num_coefficients": 13}, {}) for each in ("none", "utterance", "speaker", "sliding")]
@@ -78,7 +78,7 @@ def test_a_graph_has_the_log_probabilities_of_the_model_for_each_recording_of_a_
     assert find_difference(log_probs, expected.log_probs, frames) < TOLERANCE
 
 
-@pytest.mark.parametrize("encoder", [{"cell": "gru"}, {"cell": "lstm", "bidirectional": False}])
+@pytest.mark.parametrize("encoder", [{"cell": "gru"}, {"cell": "mingru"}, {"cell": "lstm", "bidirectional": False}])
 def test_an_encoder_continues_from_a_state_and_returns_the_next(encoder, waveforms):
     model = make_model({}, encoder)
     features, lengths = model.front_end(torch.from_numpy(waveforms), torch.from_numpy(LENGTHS))
@@ -96,6 +96,7 @@ def test_an_encoder_continues_from_a_state_and_returns_the_next(encoder, wavefor
 STREAMS = [
     ({}, {"cell": "gru", "lookahead_frames": 2}),
     ({}, {"cell": "lstm", "initial_state": "learned", "subsampling_factor": 3}),
+    ({}, {"cell": "minlstm", "initial_state": "learned"}),
     ({"kind": "log_mel", "deltas": 2, "normalization": "none"}, {"cell": "tanh", "subsampling_factor": 1}),
     ({"normalization": "sliding", "normalization_seconds": 0.4}, {"subsampling": "convolution", "lookahead_frames": 3}),
     (
