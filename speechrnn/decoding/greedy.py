@@ -98,9 +98,11 @@ def check_log_probs(
     if isinstance(log_probs, np.ndarray):
         best = log_probs.argmax(axis=-1)
         best_log_probs = np.take_along_axis(log_probs, best[..., None], axis=-1)[..., 0].astype(np.float64)
-    else:  # only the best of each frame leave the device
-        values, tokens = log_probs.detach().max(dim=-1)
-        best_log_probs, best = values.cpu().double().numpy(), tokens.cpu().numpy()
+    else:  # only the best of each frame leave the device, in one copy
+        import torch
+
+        both = torch.stack([part.double() for part in log_probs.detach().max(dim=-1)]).cpu().numpy()
+        best_log_probs, best = both[0], both[1].astype(np.int64)
     is_valid = np.arange(best.shape[1]) < np.array(lengths.tolist(), dtype=np.int64)[:, None]
     wrong = np.argwhere(is_valid & ~np.isfinite(best_log_probs))
     if len(wrong):
