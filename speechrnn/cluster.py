@@ -28,7 +28,7 @@ import speechrnn
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.processes import count_cores
 from speechrnn.recognition.output_folder import fingerprint_model
-from speechrnn.recognition.part_worker import Job, make_remote, transcribe_unit
+from speechrnn.recognition.part_worker import Job, load_recognizer, make_remote, transcribe_unit
 from speechrnn.recognition.parts import PartFolder, Source, Unit, describe_recording
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("speechrnn")
 
 ANSWER_SECONDS = 30
-"""How long a cluster may take to answer, and a worker of each machine to start (four times as long)."""
+"""How long a cluster may take to answer."""
+START_SECONDS = 300
+"""How long a process on each machine may take to start."""
 WORKER_BYTES = 2**30
 """Memory that Ray reserves for a worker."""
 
@@ -179,7 +181,7 @@ def check_nodes(job: Job, example: Source | None = None) -> None:
             ): node["NodeManagerAddress"]
             for node in nodes
         }
-        ready, late = ray.wait(list(answers), num_returns=len(answers), timeout=4 * ANSWER_SECONDS)
+        ready, late = ray.wait(list(answers), num_returns=len(answers), timeout=START_SECONDS)
         for each in late:
             raise ConfigError(f"--ray: machine {answers[each]} does not answer; remove it from the cluster")
         for each in ready:
@@ -329,7 +331,11 @@ def _start_networks(job: Job) -> Iterator[list[Any]]:
     options = {"num_cpus": 1, "num_gpus": 1, "max_restarts": -1, "max_task_retries": -1}
     networks = [ray.remote(**options)(Network).remote(job) for _ in range(count)]
     try:
-        yield list(zip(ray.get([each.find_node.remote() for each in networks]), networks, strict=True))
+        places = ray.get([each.find_node.remote() for each in networks])
+        yield list(zip(places, networks, strict=True))
+    except ray.exceptions.RayActorError as error:  # the model cannot be loaded there
+        reason = str(error).strip().splitlines()[-1]
+        raise SpeechRNNError(f"--ray: a process with a GPU has failed: {reason[:300]}") from error
     finally:
         for each in networks:
             ray.kill(each)
@@ -369,18 +375,12 @@ class Worker:
 
     def __init__(self, job: Job, networks: Sequence[tuple[str, Any]] = ()) -> None:
         self._job = job
-        self._recognizer = _load_remote(job, networks) if networks else _load(job)
+        self._recognizer = _load_remote(job, networks) if networks else load_recognizer(job)
 
     def __call__(self, row: Mapping[str, str]) -> dict[str, str]:
         """Transcribe a unit; the answer is JSON too."""
         unit = Unit.from_json(row["unit"])
         return {"answer": json.dumps({"name": unit.name, **transcribe_unit(self._recognizer, unit, self._job)})}
-
-
-def _load(job: Job) -> Recognizer:
-    from speechrnn.recognition.recognizer import load
-
-    return load(job.model, **job.load_options)
 
 
 def _load_remote(job: Job, networks: Sequence[tuple[str, Any]]) -> Recognizer:

@@ -73,6 +73,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ConfigError(f"-f {args.format}: with --ray choose jsonl, parquet or all (both)")
     if isinstance(args.model, list):
         raise ConfigError("--ray: takes one model; several -m transcribe together on one machine only")
+    if args.model.endswith(".onnx"):
+        raise ConfigError(f"-m {args.model}: with --ray give a model folder, and --backend onnx where it is faster")
     if args.consecutive:
         raise ConfigError("--consecutive: cannot follow --ray; consecutive recordings are computed one by one")
     if "-" in args.audio:
@@ -87,13 +89,14 @@ def _make_job(args: argparse.Namespace, options: Mapping[str, Any]) -> Job:
     options = dict(options)
     if options.get("language_model"):
         options["language_model"] = os.path.abspath(options["language_model"])
+    engine = {name: value for name in ("backend", "precision") if (value := getattr(args, name)) != "auto"}
     names = tuple(map(str.strip, args.speaker_names.split(","))) if args.speaker_names else ()
     return Job(
         os.path.abspath(args.model) if os.path.isdir(args.model) else args.model,
         os.path.abspath(args.output),
         PART_FORMATS if args.format == "all" else (args.format,),
         options,
-        {"device": args.device},
+        {"device": args.device, **engine},
         names,
     )
 

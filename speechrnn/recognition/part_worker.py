@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,15 @@ class Job:
     speaker_names: tuple[str, ...] = ()
 
 
+def load_recognizer(job: Job) -> Recognizer:
+    """Load the model, with its fastest engine from the start: the same recording is always computed in the same way."""
+    from speechrnn.recognition.recognizer import load
+
+    recognizer = load(job.model, **job.load_options)
+    recognizer.prepare()
+    return recognizer
+
+
 def make_remote(model: Any, compute: Callable[..., tuple[Any, Any]]) -> Recognizer:
     """Make a recogniser whose network is computed elsewhere.
 
@@ -61,13 +71,17 @@ def make_remote(model: Any, compute: Callable[..., tuple[Any, Any]]) -> Recogniz
     from speechrnn.types import Emission
 
     class Remote(Recognizer):
+        def __init__(self) -> None:
+            super().__init__(model, device="cpu")
+            self._seconds_before_faster = math.inf  # no engine here
+
         def emissions(self, waveforms: Any, lengths: Any, **profile: Any) -> Emission:
             arrays = [np.asarray(each) for each in (waveforms, lengths)]
             given = {name: np.asarray(value) for name, value in profile.items() if isinstance(value, torch.Tensor)}
             log_probs, counts = compute(*arrays, **given)
             return Emission(torch.from_numpy(np.array(log_probs)), torch.from_numpy(np.array(counts)))
 
-    return Remote(model, device="cpu")
+    return Remote()
 
 
 def transcribe_unit(recognizer: Recognizer, unit: Unit, job: Job) -> dict[str, Any]:

@@ -77,6 +77,11 @@ class Recognizer(Transcriber):
         self._seconds_before_faster = math.inf
         return choose_engine(self.model, self.device, backend=backend, precision=precision)
 
+    def prepare(self) -> None:
+        """Prepare the engine of ``backend="auto"`` now, not after a minute of audio."""
+        if self._seconds_before_faster < math.inf:
+            self._faster = self._prepare_engine()
+
     @property
     def num_parameters(self) -> int:  # type: ignore[override]
         """Number of weights."""
