@@ -19,7 +19,7 @@ def build_graph(model: AcousticModel, *, int8: bool = False, metadata: Mapping[s
 
     Inputs are ``waveforms`` (B, N), float32, at the model's rate, and ``lengths`` (B,), int64, their valid samples;
     outputs are ``log_probs`` (B, T', V), float32, and ``frames`` (B,), int64, their valid rows. A batch has at least
-    one row of log-probabilities, even if no frame is valid.
+    one recording and one row of log-probabilities, even if no frame is valid.
 
     Args:
         model: The acoustic model.
@@ -54,9 +54,9 @@ def make_graph(model: AcousticModel, *, int8: bool = False) -> Graph:
 def build_encoder_graph(model: AcousticModel, *, int8: bool = False) -> bytes:
     """The encoder and the head alone, for features that torch computes.
 
-    Inputs are ``features`` (B, T, F), float32, zero past each length, with T at least 1; ``lengths`` (B,), int64; and
-    ``state``, the initial one, (L, P, D, B, H), float32. Outputs are ``log_probs`` (B, T', V), ``frames`` (B,), int64,
-    and ``final_state`` (L, P, D, B, H): after each utterance's last valid frame.
+    Inputs are ``features`` (B, T, F), float32, zero past each length, with B and T at least 1; ``lengths`` (B,), int64;
+    and ``state``, the initial one, (L, P, D, B, H), float32. Outputs are ``log_probs`` (B, T', V), ``frames`` (B,),
+    int64, and ``final_state`` (L, P, D, B, H): after each utterance's last valid frame.
 
     Args:
         model: The acoustic model.

@@ -16,7 +16,8 @@ from speechrnn.errors import ModelError
 from speechrnn.model_folder import ModelFolder
 
 TOLERANCE = 1e-4
-_SECONDS = 60.0
+SECONDS = 60.0
+"""Of a recording that are compared."""
 _SHORTER = 0.6
 _Run = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Waveforms (B, N) and lengths (B,) to log-probabilities (B, T', V) and valid rows (B,)."""
@@ -62,7 +63,7 @@ def compare(model: ModelFolder, run: _Run, samples: np.ndarray, *, batched: bool
         ModelError: The exported model returns other shapes, or values that are not finite.
     """
     acoustic = model.acoustic
-    samples = samples[: round(_SECONDS * acoustic.sample_rate)]
+    samples = samples[: round(SECONDS * acoustic.sample_rate)]
     lengths = np.array([len(samples), round(_SHORTER * len(samples))][: 2 if batched else 1])
     waveforms = np.stack([samples] * len(lengths))  # what follows the shorter one is not silence
     expected, frames = _run_original(acoustic, waveforms, lengths, exact=False)

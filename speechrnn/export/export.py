@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speechrnn.atomic_io import write_atomic
-from speechrnn.audio.files import read_audio
+from speechrnn.audio.files import audio_info, read_audio
 from speechrnn.errors import AudioError, ConfigError, ModelError
-from speechrnn.export.check import Comparison, compare, make_signal
+from speechrnn.export.check import SECONDS, Comparison, compare, make_signal
 from speechrnn.export.describe import describe_model
 from speechrnn.export.metadata import INSTALL, Metadata, start_session
 from speechrnn.export.running import ExportedStream
@@ -118,7 +118,8 @@ def _read_samples(model: ModelFolder, audio: str | None) -> tuple[np.ndarray, st
     rate = model.acoustic.sample_rate
     if audio is None:
         return make_signal(rate), "a built-in signal"
-    samples = read_audio(audio, sample_rate=rate).samples
+    is_long = audio_info(audio).seconds > SECONDS
+    samples = read_audio(audio, sample_rate=rate, seconds=SECONDS if is_long else None).samples
     if model.acoustic.count_frames(len(samples)) < 1:
         raise AudioError(f"{audio}: too short for a single frame; give a recording of some seconds")
     return samples, audio
