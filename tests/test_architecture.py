@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lite": (_RELEASE - {"acoustic"}) | {"recognition", "export"},
     "corpus": _SOUND_AND_TEXT,
     "export": _RELEASE,
+    "web": _RELEASE | {"recognition", "export"},
     "inspection": _RELEASE | {"recognition"},
     "training": _TRAINING | {"inspection"},
     "evaluation": _EVALUATION,
@@ -48,7 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarking": _TRAINING | _EVALUATION | {"training"},
     "cli": _TRAINING
     | _EVALUATION
-    | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "benchmarking", "export", "lite", "cluster"},
+    | {"training", "evaluation", "recipe", "fine_tuning", "inspection", "benchmarking", "cluster"}
+    | {"export", "lite", "web"},
 }
 MAY_IMPORT_LIBRARY = {"lightning": {"training"}, "lhotse": {"corpus"}, "onnx": {"export"}, "ray": {"cluster"}}
 HEAVY = (

@@ -6,31 +6,42 @@ import argparse
 from typing import TYPE_CHECKING
 
 from speechrnn.cli.arguments import add_group, add_model_argument, print_note, print_text
+from speechrnn.errors import ConfigError
 
 if TYPE_CHECKING:
     from speechrnn.export.export import Exported
 
-SUMMARY = "write a model for programs without torch (ONNX)"
+SUMMARY = "write a model for programs without torch (ONNX), or a web page that transcribes"
 EXAMPLE = "speechrnn export -m runs/fsdd/model --to onnx -o fsdd.onnx"
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "web")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's own arguments."""
     output = add_group(parser, "output")
     output.add_argument(
-        "--to", choices=FORMATS, required=True, help="onnx: one file, from waveforms to log-probabilities"
+        "--to",
+        choices=FORMATS,
+        required=True,
+        help="onnx: one file, from waveforms to log-probabilities; web: a folder with a page that transcribes",
     )
     output.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help="what to write; an existing one is replaced"
+        "-o", "--output", metavar="PATH", required=True, help="the file or folder; an existing one is replaced"
     )
     output.add_argument(
-        "--streaming", action="store_true", help="a graph for one chunk of a stream (unidirectional models)"
+        "--streaming",
+        action="store_true",
+        help="a graph for one chunk of a stream (unidirectional models); a page has it where the model can",
     )
     output.add_argument("--int8", action="store_true", help="8-bit weights in LSTM layers; other layers keep float32")
     output.add_argument(
         "--audio", metavar="FILE", help="recording on which the result is compared with the model (default: a signal)"
+    )
+    output.add_argument(
+        "--onnxruntime-web",
+        metavar="PATH",
+        help="web: the npm package of this name, its folder or its .tgz file (default: npm pack fetches it)",
     )
     add_model_argument(parser)
 
@@ -40,11 +51,21 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from speechrnn.export.export import export_onnx
     from speechrnn.model_folder import load_model
 
+    if args.onnxruntime_web and args.to != "web":
+        raise ConfigError("--onnxruntime-web: needs --to web")
     model = load_model(args.model)
-    exported = export_onnx(model, args.output, int8=args.int8, streaming=args.streaming, audio=args.audio)
+    options = {"int8": args.int8, "streaming": args.streaming, "audio": args.audio}
+    if args.to == "web":
+        from speechrnn.web.export import export_page
+
+        exported = export_page(model, args.output, onnxruntime_web=args.onnxruntime_web, **options)
+    else:
+        exported = export_onnx(model, args.output, **options)
     for note in describe(exported, wants_int8=args.int8, cell=model.acoustic.encoder.config.cell):
         print_note(note)
-    print_text(str(exported.path))
+    if args.to == "web":
+        print_note(f"serve it with python -m http.server --directory {args.output}")
+    print_text(args.output)
     return 0
 
 
