@@ -18,7 +18,8 @@ _GATES = {"tanh": [0], "elementwise": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2
 
 _OPERATORS = {"tanh": "RNN", "elementwise": "RNN", "gru": "GRU", "lstm": "LSTM"}
 CELLS = (*_OPERATORS, *MINIMAL_GATES)
-_LARGEST_INT8 = 127
+LARGEST_INT8 = 63
+"""Of a rounded weight. Processors without VNNI add two products of 8 bits in 16 bits, where 2 · 255 · 127 has no room."""
 
 
 def add_layer(
@@ -88,7 +89,7 @@ def _gather_weights(layer: RecurrentLayer) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def quantize(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round weights to 8 bits, symmetric, with a scale for each row.
+    """Round weights to whole numbers from -63 to 63, with a scale for each row.
 
     Args:
         weights: (D, rows, columns), float32.
@@ -96,7 +97,7 @@ def quantize(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The rounded weights transposed, (D, columns, rows), int8; and the scales, (D, rows), float32.
     """
-    scale = np.maximum(np.abs(weights).max(axis=2), 1e-12) / _LARGEST_INT8
+    scale = np.maximum(np.abs(weights).max(axis=2), 1e-12) / LARGEST_INT8
     rounded = np.rint(weights / scale[:, :, None]).astype(np.int8)
     return np.ascontiguousarray(rounded.transpose(0, 2, 1)), scale.astype(np.float32)
 

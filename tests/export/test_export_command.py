@@ -13,6 +13,7 @@ from speechrnn.export import build
 from speechrnn.export.check import Comparison, make_signal
 from speechrnn.export.export import export_onnx
 from speechrnn.export.metadata import open_session
+from speechrnn.export.recurrent import LARGEST_INT8
 from speechrnn.export.running import ExportedStream
 from speechrnn.model_folder import save_model
 
@@ -59,7 +60,7 @@ def test_8_bit_weights_compute_what_their_rounded_values_do(make_tiny_model, mak
     exact = model.acoustic(*(torch.from_numpy(each) for each in inputs.values())).log_probs.detach().numpy()
     for name, weights in model.acoustic.encoder.stack.named_parameters():
         if "weight_ih" in name or "weight_hh" in name:
-            scale = weights.data.abs().amax(dim=1, keepdim=True) / 127
+            scale = weights.data.abs().amax(dim=1, keepdim=True) / LARGEST_INT8
             weights.data = (weights.data / scale).round() * scale
     rounded = model.acoustic(*(torch.from_numpy(each) for each in inputs.values())).log_probs.detach().numpy()
     # What remains is the rounding of activations.
