@@ -19,7 +19,7 @@ _GATES = {"tanh": [0], "elementwise": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2
 _OPERATORS = {"tanh": "RNN", "elementwise": "RNN", "gru": "GRU", "lstm": "LSTM"}
 CELLS = (*_OPERATORS, *MINIMAL_GATES)
 LARGEST_INT8 = 63
-"""Of a rounded weight. Processors without VNNI add two products of 8 bits in 16 bits, where 2 · 255 · 127 has no room."""
+"""Of a rounded weight: without VNNI, two products of 8 bits are added in 16 bits, too few for 2 · 255 · 127."""
 
 
 def add_layer(
