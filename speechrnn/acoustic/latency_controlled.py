@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class LatencyControlledAcoustics:
         steps = chunks.steps + chunks.context_steps - 1
         self.delay_seconds = self._inputs.delay_samples / model.sample_rate + steps * model.seconds_per_step
 
-    def feed(self, samples: Tensor) -> Tensor:
+    def feed(self, samples: Tensor | np.ndarray) -> Tensor:
         """Advance the stream.
 
         Args:

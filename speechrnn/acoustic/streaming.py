@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,9 +109,9 @@ class StreamingInputs:
         self.output_size = subsampling.output_size
         self.delay_samples = config.window_length + config.hop_length * (reach + subsampling.after)
 
-    def feed(self, samples: Tensor, *, is_last: bool = False) -> Tensor:
+    def feed(self, samples: Tensor | np.ndarray, *, is_last: bool = False) -> Tensor:
         """Take samples at the model's rate, (N,), and return the encoder's inputs that they complete, (1, T', D)."""
-        frames = samples.to(self._device, torch.float32)[None]
+        frames = torch.as_tensor(samples).to(self._device, torch.float32)[None]
         for step in self._steps:
             frames = step.feed(frames, is_last=is_last)
         return frames
@@ -157,7 +158,7 @@ class StreamingAcoustics:
         samples = self._inputs.delay_samples + lookahead * encoder.config.subsampling_factor * _hop(model)
         self.delay_seconds = samples / model.sample_rate
 
-    def feed(self, samples: Tensor) -> Tensor:
+    def feed(self, samples: Tensor | np.ndarray) -> Tensor:
         """Advance the stream.
 
         Args:
@@ -166,7 +167,7 @@ class StreamingAcoustics:
         Returns:
             Natural-log probabilities of the encoder frames that they complete, (T', V), float32.
         """
-        return feed_together([self], [samples])[0]
+        return feed_together([self], [torch.as_tensor(samples)])[0]
 
     def finish(self) -> Tensor:
         """End the stream, and return the log-probabilities of the remaining frames, (T', V)."""

@@ -14,9 +14,12 @@ import numpy as np
 from speechrnn.audio.feature_config import FrontEndConfig
 from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.export.metadata import Metadata, open_session
+from speechrnn.export.running import ExportedStream
 from speechrnn.lite.tokens import make_tokens
 from speechrnn.model_folder.additions import Calibration, Context, TunedWeights
 from speechrnn.model_folder.content import ModelFolder
+from speechrnn.recognition.endpoints import EndpointConfig
+from speechrnn.recognition.stream import Stream
 from speechrnn.recognition.transcriber import Transcriber
 from speechrnn.settings import build
 from speechrnn.text.normalize import TextConfig
@@ -53,8 +56,6 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", threads: int = 1
         raise ConfigError(f"device {device!s:.80}: an exported model runs on the CPU; for a GPU use the model folder")
     name = os.fspath(path)
     session, metadata = open_session(Path(path), threads=threads)
-    if metadata.kind != "whole":
-        raise ModelError(f"{name}: a graph for streams; export without --streaming for whole recordings")
     return LiteRecognizer(session, metadata, name=name)
 
 
@@ -117,7 +118,7 @@ class LiteRecognizer(Transcriber):
 
     def __init__(self, session: onnxruntime.InferenceSession, metadata: Metadata, *, name: str) -> None:
         super().__init__(read_model(metadata, name=name))
-        self._session = session
+        self._session, self._metadata = session, metadata
         self._least_samples = metadata.least_samples
         self.num_parameters = metadata.num_parameters
 
@@ -130,11 +131,49 @@ class LiteRecognizer(Transcriber):
         Returns:
             Log-probabilities (B, T', V), float32, and their lengths (B,), int64, as arrays.
         """
+        if self._metadata.stream is not None:
+            return self._emit_by_stream(samples)
         lengths = np.array([len(each) for each in samples], dtype=np.int64)
         waveforms = np.zeros((len(samples), lengths.max()), dtype=np.float32)
         for row, each in zip(waveforms, samples, strict=True):
             row[: len(each)] = each
         return Emission(*self._session.run(["log_probs", "frames"], {"waveforms": waveforms, "lengths": lengths}))
+
+    def _emit_by_stream(self, samples: Sequence[np.ndarray]) -> Emission:
+        """The same by a graph for streams, one recording after the other."""
+        rows = []
+        for each in samples:
+            stream = ExportedStream(self._session, self._metadata)
+            rows.append(np.concatenate([stream.feed(each), stream.finish()]))
+        lengths = np.array([len(each) for each in rows], dtype=np.int64)
+        log_probs = np.zeros((len(rows), lengths.max(), len(self.tokens)), dtype=np.float32)
+        for target, each in zip(log_probs, rows, strict=True):
+            target[: len(each)] = each
+        return Emission(log_probs, lengths)
+
+    def stream(
+        self, *, sample_rate: int | None = None, endpoints: EndpointConfig | bool | None = None, **decoding: Any
+    ) -> Stream:
+        """Begin a stream: audio in pieces, with the text of the whole recording.
+
+        Args:
+            sample_rate: Rate of the samples to come, in Hz; None: the model's.
+            endpoints: When a segment is closed: True for the defaults of
+                :class:`~speechrnn.recognition.endpoints.EndpointConfig`; None or False: never.
+            **decoding: Fields of :class:`~speechrnn.recognition.decoders.DecodingConfig`.
+
+        Raises:
+            AudioError: ``sample_rate`` is not a sample rate.
+            ConfigError: The model was exported without ``--streaming``, or an option is wrong.
+        """
+        if self._metadata.stream is None:
+            raise ConfigError(f"stream: {self.name} was exported for whole recordings; export it with --streaming")
+        if not isinstance(endpoints, EndpointConfig | bool | None):
+            raise ConfigError(f"endpoints: expected True or an EndpointConfig, got {endpoints!r:.80}")
+        rules = EndpointConfig() if endpoints is True else endpoints or None
+        decoder = self.choose_decoder(**decoding)
+        acoustics = ExportedStream(self._session, self._metadata)
+        return Stream(self, acoustics, decoder, sample_rate=sample_rate, endpoints=rules)
 
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
         """Check that a recording is long enough for one encoder frame."""

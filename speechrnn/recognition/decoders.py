@@ -23,6 +23,7 @@ from speechrnn.settings import bounded, check_settings
 from speechrnn.text.normalize import normalize_text
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from speechrnn.decoding.fusion import Fusion, FusionConfig
@@ -175,7 +176,9 @@ class Decoder:
         model = None if self.fusion is None else self.fusion.model
         return str(self.config.decoder) if model is None else f"{self.config.decoder} {model.digest}"
 
-    def decode(self, log_probs: Tensor, lengths: Tensor, *, nbest: int | None = None) -> list[list[Hypothesis]]:
+    def decode(
+        self, log_probs: Tensor | np.ndarray, lengths: Tensor | np.ndarray, *, nbest: int | None = None
+    ) -> list[list[Hypothesis]]:
         """Decode a batch.
 
         Args:
@@ -203,11 +206,13 @@ class Decoder:
         Args:
             vocabulary_size: V, the blank included.
         """
-        from speechrnn.decoding.beam import BeamConfig
-        from speechrnn.decoding.incremental import IncrementalBeam, IncrementalGreedy
-
         if self.config.decoder == "greedy":
+            from speechrnn.decoding.incremental import IncrementalGreedy
+
             return IncrementalGreedy(vocabulary_size)
+        from speechrnn.decoding.beam import BeamConfig
+        from speechrnn.decoding.incremental_beam import IncrementalBeam
+
         beam = BeamConfig(beam_size=self.config.width, nbest=self.config.nbest)
         return IncrementalBeam(vocabulary_size, beam, grammar=self.grammar, fusion=self.fusion)
 

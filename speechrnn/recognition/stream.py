@@ -9,25 +9,24 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from speechrnn.acoustic.chunked import Chunks
-from speechrnn.acoustic.latency_controlled import LatencyControlledAcoustics
-from speechrnn.acoustic.streaming import StreamingAcoustics
 from speechrnn.audio.files import read_audio
 from speechrnn.audio.resampling import StreamingResampler
 from speechrnn.decoding.incremental import GrowingArray, split_hypothesis
 from speechrnn.errors import AudioError, ConfigError
-from speechrnn.model_folder import ModelFolder
+from speechrnn.recognition.cutting import Recording
 from speechrnn.recognition.endpoints import EndpointConfig, EndpointDetector, Rule
 from speechrnn.recognition.latency_control import LatencyControlConfig
-from speechrnn.recognition.transcriber import Recording
 from speechrnn.recognition.transcript import Segment, Transcript, Word
 from speechrnn.recognition.word_times import REACH_SECONDS
-from speechrnn.types import Hypothesis, Waveform
+from speechrnn.types import Hypothesis, Waveform, as_array
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from speechrnn.acoustic.latency_controlled import LatencyControlledAcoustics
+    from speechrnn.acoustic.streaming import StreamingAcoustics
+    from speechrnn.model_folder import ModelFolder
     from speechrnn.recognition.decoders import Decoder
     from speechrnn.recognition.transcriber import Transcriber
 
@@ -41,10 +40,10 @@ class Acoustics(Protocol):
     :class:`~speechrnn.acoustic.streaming.StreamingAcoustics`.
     """
 
-    def feed(self, samples: Tensor) -> Tensor:
-        """Log-probabilities, (T', V), that these samples at the model's rate, (N,), complete."""
+    def feed(self, samples: np.ndarray) -> Tensor | np.ndarray:
+        """Log-probabilities, (T', V), that these samples at the model's rate, (N,), float32, complete."""
 
-    def finish(self) -> Tensor:
+    def finish(self) -> Tensor | np.ndarray:
         """The remaining log-probabilities, (T', V)."""
 
 
@@ -67,6 +66,10 @@ def choose_acoustics(
         raise ConfigError(
             f"latency_controlled: expected True or a LatencyControlConfig, got {latency_controlled!r:.80}"
         )
+    from speechrnn.acoustic.chunked import Chunks
+    from speechrnn.acoustic.latency_controlled import LatencyControlledAcoustics
+    from speechrnn.acoustic.streaming import StreamingAcoustics
+
     if latency_controlled is False:
         return StreamingAcoustics(model.acoustic, **profile)
     config = LatencyControlConfig() if latency_controlled is True else latency_controlled
@@ -206,10 +209,10 @@ class Stream:
     def _take_samples(self, samples: np.ndarray) -> None:
         self._samples.append(samples)
         self._num_samples += len(samples)
-        self._take_log_probs(self._acoustics.feed(torch.from_numpy(np.require(samples, requirements=["W"]))))
+        self._take_log_probs(self._acoustics.feed(np.require(samples, requirements=["W"])))
 
-    def _take_log_probs(self, found: Tensor) -> None:
-        rows = found.cpu().numpy()
+    def _take_log_probs(self, found: Tensor | np.ndarray) -> None:
+        rows = as_array(found)
         while len(rows):
             count, rule = (len(rows), None) if self._detector is None else self._detector.find(rows)
             self._search.feed(rows[:count])
@@ -222,7 +225,7 @@ class Stream:
         rows, hypotheses = self._search.rows.values, self._search.finish()
         cut = self._find_cut(hypotheses[0]) if rule == "longest" else len(rows)
         if cut < len(rows):
-            [hypotheses] = self._decoder.decode(torch.from_numpy(rows[None, :cut]), torch.tensor([cut]))
+            [hypotheses] = self._decoder.decode(rows[None, :cut], np.array([cut]))
         samples = self._samples.values[: None if rule is None else (self._lead + cut) * self._step]
         moved = [_delay(each, self._lead) for each in hypotheses]
         made = self._transcriber.make_transcript(Recording(None, samples), moved, self._decoder)
@@ -309,7 +312,7 @@ def _read_samples(samples: Any, sample_rate: int) -> np.ndarray:
                 f"stream with sample_rate={samples.sample_rate}"
             )
         samples = samples.samples
-    elif not isinstance(samples, np.ndarray | Tensor):
+    elif not (isinstance(samples, np.ndarray) or hasattr(samples, "detach")):  # a tensor
         raise AudioError(f"{_NAME}: expected an array, a tensor or bytes of 16-bit PCM, got {type(samples).__name__}")
     if samples.ndim != 1:
         raise AudioError(f"{_NAME}: shape {tuple(samples.shape)}; give mono samples, (N,)")

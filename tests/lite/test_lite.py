@@ -12,6 +12,7 @@ import soundfile
 from speechrnn.errors import AudioError, ConfigError, ModelError
 from speechrnn.export.build import build_graph
 from speechrnn.export.describe import describe_model
+from speechrnn.export.export import export_onnx
 from speechrnn.language.arpa import write_arpa
 from speechrnn.language.kneser_ney import build_ngram
 from speechrnn.lite import load
@@ -101,6 +102,41 @@ def test_long_recordings_are_cut_as_with_the_original(pair, make_recording, opti
     check_equal(lite, original)
 
 
+@pytest.fixture(scope="module")
+def streaming(make_tiny_model, tmp_path_factory):
+    """A unidirectional model, and the same exported as a graph for streams, without torch."""
+    path = tmp_path_factory.mktemp("streaming") / "stream.onnx"
+    options = {"bidirectional": False, "lookahead_frames": 3, "normalization": "none"}
+    model = replace(make_tiny_model(**options), name=str(path))
+    export_onnx(model, path, streaming=True)
+    return Recognizer(model, device="cpu"), load(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"endpoints": True}, {"decoder": "beam"}], ids=["greedy", "endpoints", "beam"])
+def test_a_stream_has_the_text_of_the_original(streaming, make_recording, options):
+    samples = make_recording(7.0, seed=2)
+    samples[20_000:48_000] = 0.0
+    original, lite = (each.stream(**options) for each in streaming)
+    for first in range(0, len(samples), 3001):
+        for stream in (original, lite):
+            stream.feed(samples[first : first + 3001])
+    early, expected = lite.partial.text, original.final()
+    check_equal(lite.final(), expected)
+    assert len(early) > 0.9 * len(expected.text)
+
+
+def test_a_graph_for_streams_transcribes_files_too(streaming, make_recording):
+    recordings = [Waveform(make_recording(seconds, seed=4), 8000) for seconds in (1.0, 2.5)]
+    original, lite = (list(each.transcribe_many(recordings)) for each in streaming)
+    for found, expected in zip(lite, original, strict=True):
+        check_equal(found, expected)
+
+
+def test_a_model_for_whole_recordings_has_no_stream(pair):
+    with pytest.raises(ConfigError, match="exported for whole recordings; export it with --streaming"):
+        pair[1].stream()
+
+
 def test_subword_tokens_need_no_sentencepiece(make_tiny_model, make_recording, tmp_path):
     tokens = SentencePieceTokens.build(["the quick fox jumps over the lazy dog"] * 3, vocabulary_size=26)
     model = make_tiny_model(tokens=tokens)
@@ -114,14 +150,16 @@ def test_subword_tokens_need_no_sentencepiece(make_tiny_model, make_recording, t
         lite.transcribe(recording, words=["the"])
 
 
-def test_without_torch_a_file_is_transcribed(pair, exported, make_recording, tmp_path):
+def test_without_torch_a_file_is_transcribed(pair, streaming, exported, make_recording, tmp_path):
     soundfile.write(tmp_path / "tones.wav", make_recording(2.0, seed=5), 8000, subtype="FLOAT")
     script = BLOCK + (
         "from speechrnn.lite import load\n"
         "print(load(sys.argv[1]).transcribe(sys.argv[2]).to_json(), end='')\n"
+        "stream = load(sys.argv[3]).stream()\n"
+        "assert stream.feed(stream._samples.values[:0]).text == ''\n"
         "assert not {'torch', 'numba', 'lightning'} & sys.modules.keys()\n"
     )
-    arguments = [str(exported), str(tmp_path / "tones.wav")]
+    arguments = [str(exported), str(tmp_path / "tones.wav"), streaming[1].name]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = json.loads(pair[1].transcribe(tmp_path / "tones.wav").to_json())
@@ -176,7 +214,6 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(exported, tmp_path, monkeyp
         ({"front_end": '{"sample_rate": 8000}'}, "front_end.compatibility is missing"),
         ({"calibrations": '{"greedy": {"slope": -1, "offset": 0}}'}, "slope"),
         ({"symbols": "[1, 2]", "spellings": '[[false, ""], [false, "a"]]'}, "symbol"),
-        ({"kind": '"step"'}, "a graph for streams"),
     ],
 )
 def test_a_damaged_description_is_refused(model, tmp_path, change, message):
