@@ -4,15 +4,15 @@
     python tests/benchmarks/bench_onnx.py --model MODEL --corpus test.jsonl
 
 The first form takes untrained bidirectional models, with the statistics of the recordings, and real speech
-(speechocean762 in $SPEECHRNN_CORPORA). In every round all systems run in turn, so that another load on the machine
-meets all of them; times are medians. The second form measures word error rates of a trained LSTM model, greedy, of the
-original, of the file and of the file with 8-bit weights, and the largest difference of a log-probability.
+(speechocean762 in $SPEECHRNN_CORPORA). Systems run in turn on every batch, in several rounds; the least time of each
+counts, which another load on the machine disturbs least. The second form measures word error rates of a trained LSTM
+model, greedy, of the original, of the file and of the file with 8-bit weights, and the largest difference of a
+log-probability.
 """
 
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,15 +91,16 @@ def measure_speed(systems: dict[str, Run], speech: list[np.ndarray], batch: int,
     ordered = sorted(speech, key=len)
     batches = [pad(ordered[start : start + batch]) for start in range(0, len(ordered), batch)]
     audio = sum(int(lengths.sum()) for _, lengths in batches) / RATE
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[next(iter(times))]) < 3:
-        for name, run in systems.items():
-            started = time.perf_counter()
-            for each in batches:
+    best = {name: [float("inf")] * len(batches) for name in systems}
+    end, rounds = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end or rounds < 3:
+        rounds += 1
+        for number, each in enumerate(batches):
+            for name, run in systems.items():
+                started = time.perf_counter()
                 run(*each)
-            times[name].append(time.perf_counter() - started)
-    return {name: audio / statistics.median(each[1:]) for name, each in times.items()}
+                best[name][number] = min(best[name][number], time.perf_counter() - started)
+    return {name: audio / sum(each) for name, each in best.items()}
 
 
 def measure_untrained(cells: list[str], size: str, seconds: float) -> dict[str, object]:

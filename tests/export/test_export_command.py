@@ -1,6 +1,7 @@
 """``speechrnn export`` writes a file only if it has the output of the original."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -145,3 +146,13 @@ def test_a_whole_model_is_no_stream(tiny_model, tmp_path):
     export_onnx(tiny_model, tmp_path / "model.onnx")
     with pytest.raises(ModelError, match="export it again with speechrnn export --streaming"):
         ExportedStream(*open_session(tmp_path / "model.onnx"))
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_a_missing_library_is_one_line_that_names_the_extra(tiny_model, tmp_path, monkeypatch, library):
+    for name in [name for name in sys.modules if name.startswith("speechrnn.export.")]:
+        if name not in ("speechrnn.export.export", "speechrnn.export.metadata"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModelError, match=r"onnxruntime: pip install 'speechrnn\[onnx\]'$"):
+        export_onnx(tiny_model, tmp_path / "model.onnx")
