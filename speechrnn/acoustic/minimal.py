@@ -120,9 +120,11 @@ class _Scan(torch.autograd.Function):
         # e_t = error_t + (1 - ζ_{t+1}) e_{t+1}
         after = nn.functional.pad(1 - update[:, 1:], (0, 0, 0, 1))
         error = _run(_add, after, errors, torch.zeros_like(initial), is_reversed=True)
-        d_update = new - torch.cat([initial[:, None], states[:, :-1]], dim=1)
-        d_new = torch.where(new < 0.5, new * (1 - new), 1.0).mul_(error).mul_(update)
-        return d_update.mul_(error), d_new, error[:, 0] * (1 - update[:, 0])
+        d_update = new.clone()  # (ν_t - h_{t-1}) ⊙ e_t
+        d_update[:, 1:] -= states[:, :-1]
+        d_update[:, 0] -= initial
+        d_new = (new * (1 - new)).masked_fill_(new >= 0.5, 1.0)  # g'(a_t) ⊙ ζ_t ⊙ e_t
+        return d_update.mul_(error), d_new.mul_(error).mul_(update), error[:, 0] * (1 - update[:, 0])
 
 
 _Step = Callable[..., Tensor]
