@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,6 +25,7 @@ _NAMES: dict[Any, str] = {
     **dict.fromkeys(_SEQUENCES, "a list such as [a, b]"),
 }
 
+_read_hints = lru_cache(maxsize=None)(get_type_hints)  # of a class; evaluating annotations takes a millisecond
 
 RENAMED = {"augment.remains": "augment.word_fragments"}
 """Settings that were renamed; both names are read."""
@@ -106,7 +108,7 @@ def check_settings(config: Any, section: str = "") -> None:
     Raises:
         ConfigError: One line with the setting, the expected value, and its value.
     """
-    hints = get_type_hints(type(config))
+    hints = _read_hints(type(config))
     for each in fields(config):
         value, hint = getattr(config, each.name), hints[each.name]
         if not (is_of(value, hint) and _is_within(value, each)):
