@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ _NAMES: dict[Any, str] = {
     **dict.fromkeys(_SEQUENCES, "a list such as [a, b]"),
 }
 
-_read_hints = lru_cache(maxsize=None)(get_type_hints)  # of a class; evaluating annotations takes a millisecond
+_read_hints: Callable[[Any], dict[str, Any]] = lru_cache(maxsize=None)(get_type_hints)  # they take a millisecond
 
 RENAMED = {"augment.remains": "augment.word_fragments"}
 """Settings that were renamed; both names are read."""

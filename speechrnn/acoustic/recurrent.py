@@ -30,6 +30,8 @@ MOST_UNITS, MOST_LAYERS = 16_384, 64
 _GATES = {"tanh": 1, "gru": 3, "lstm": 4}
 _SLOWEST_UNIT_FRAMES = 100.0
 _MOST_ROWS = 128
+_MOST_ROWS_OF_GRADIENT = 16
+"""Utterances up to which :mod:`speechrnn.acoustic.gru_gradient` is faster than torch's backward pass."""
 
 
 class ElementwiseRNN(nn.Module):
@@ -223,7 +225,7 @@ class RecurrentLayer(nn.Module):
             and a state.
         """
         if not self.training or self.recurrent_dropout == 0.0:
-            return direction
+            return partial(_train_gru, direction) if self.training and self.cell == "gru" else direction
         if isinstance(direction, ElementwiseRNN):
             kept = nn.functional.dropout(direction.weight_recurrent, self.recurrent_dropout)
             return partial(direction, weight_recurrent=kept)
@@ -231,6 +233,17 @@ class RecurrentLayer(nn.Module):
         weight_input, weight_recurrent, *biases = direction.parameters()
         kept = nn.functional.dropout(weight_recurrent, self.recurrent_dropout)
         return partial(run_with_weights, self.cell, weights=[weight_input, kept, *biases], is_training=True)
+
+
+def _train_gru(direction: nn.Module, inputs: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a GRU layer in training, on a CPU with the faster backward pass where that is one."""
+    is_plain = inputs.dtype == torch.float32 and not inputs.is_cuda and not torch.is_autocast_enabled("cpu")
+    if not is_plain or len(inputs) > _MOST_ROWS_OF_GRADIENT or not torch.is_grad_enabled():
+        found: tuple[Tensor, Tensor] = direction(inputs, initial)
+        return found
+    from speechrnn.acoustic.gru_gradient import run_gru
+
+    return run_gru(inputs, initial, list(direction.parameters()))
 
 
 def _run_in_groups(

@@ -55,6 +55,7 @@ def make_trainer(
         logging.getLogger(name).setLevel(logging.WARNING)
     options = {**_DEFAULTS, **make_trainer_options(config.trainer)}
     _check_devices(options)
+    _warn_of_precision(config, options)
     listed, configured = _as_list(options.pop("callbacks", None)), options.pop("logger", None)
     plugins = _as_list(options.pop("plugins", None))
     if not any(isinstance(each, CheckpointIO) for each in plugins):
@@ -89,14 +90,26 @@ def _as_list(value: Any) -> list[Any]:
 
 def _check_devices(options: Mapping[str, Any]) -> None:
     """Refuse more processes than cores on a CPU, before Lightning starts them."""
-    accelerator, devices = str(options.get("accelerator", "auto")), str(options.get("devices", 1))
-    if accelerator != "cpu" and (accelerator != "auto" or torch.cuda.is_available()):
+    devices = str(options.get("devices", 1))
+    if not _trains_on_cpu(options):
         return
     if devices == "-1":
         raise ConfigError("trainer.devices: -1 means all GPUs, and torch finds none; give a number of processes")
     cores = max(2, count_cores())
     if devices.isdigit() and int(devices) > cores:
         raise ConfigError(f"trainer.devices: {devices} processes, but torch finds no GPU and {cores} cores; lower it")
+
+
+def _trains_on_cpu(options: Mapping[str, Any]) -> bool:
+    accelerator = str(options.get("accelerator", "auto"))
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+
+
+def _warn_of_precision(config: Config, options: Mapping[str, Any]) -> None:
+    """Name a precision that is slower than float32: torch computes a GRU on a CPU in bfloat16 step by step."""
+    precision = str(options.get("precision", "32-true"))
+    if precision.startswith("bf16") and config.encoder.cell == "gru" and _trains_on_cpu(options):
+        logger.warning("trainer.precision: %s is slower than 32-true for a GRU on a CPU; use 32-true", precision)
 
 
 def _metric(trainer: pl.Trainer, name: str) -> float:
