@@ -55,9 +55,8 @@ def main() -> None:
             page = Path(folder) / f"{cell}-{int8}"
             exported = export_page(make_model(cell), page, int8=int8, onnxruntime_web=args.onnxruntime_web)
             rate = SECONDS / measure(page, audio, args.repeats)
-            print(
-                f"{cell:<5}{'int8' if int8 else 'float32':<8} {exported.num_bytes / 1e6:5.1f} MB {rate:6.1f} x real time"
-            )
+            kind, size = "int8" if int8 else "float32", exported.num_bytes / 1e6
+            print(f"{cell:<5}{kind:<8} {size:5.1f} MB {rate:6.1f} x real time")
 
 
 if __name__ == "__main__":

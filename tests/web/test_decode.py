@@ -11,7 +11,8 @@ import pytest
 
 import speechrnn.web
 from speechrnn.model_folder.additions import Calibration
-from speechrnn.recognition.cutting import CutConfig, Piece
+from speechrnn.recognition.cutting import CutConfig, End, Piece
+from speechrnn.recognition.joining import Assembly
 from speechrnn.recognition.longform import cut_recording
 from speechrnn.recognition.recognizer import Recognizer
 from speechrnn.recognition.subtitles import to_srt, to_vtt
@@ -49,7 +50,7 @@ def make_speech(make_recording, seconds, seed):
     return samples
 
 
-@pytest.mark.parametrize(("seconds", "seed"), [(0.6, 0), (6.0, 1), (75.0, 2)])
+@pytest.mark.parametrize(("seconds", "seed"), [(0.6, 0), (6.0, 1), (50.0, 2)])
 def test_the_page_writes_the_transcript_of_the_recogniser(recognizer, make_recording, tmp_path, seconds, seed):
     samples = make_speech(make_recording, seconds, seed)
     expected = recognizer.transcribe(samples, sample_rate=8000, cut="windows")
@@ -75,6 +76,29 @@ def test_the_page_writes_the_transcript_of_the_recogniser(recognizer, make_recor
         assert word["confidence"] == pytest.approx(wanted.confidence, abs=1e-6)
     assert found["srt"] == expected.to_srt()
     assert found["vtt"] == expected.to_vtt()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_recordings_with_pauses_have_the_segments_and_times_of_python(recognizer, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    step = round(recognizer.seconds_per_frame * 8000)
+    tokens: list[int] = []
+    while len(tokens) < 5000:  # 100 s
+        tokens += [int(rng.integers(1, len(recognizer.tokens)))] * int(rng.integers(1, 4))
+        tokens += [0] * int(rng.choice([0, 2, 8, 24, 26, 40, 74, 76, 130]))
+    log_probs = np.full((len(tokens), len(recognizer.tokens)), -6.0, np.float32)
+    log_probs[np.arange(len(tokens)), tokens] = -rng.uniform(0.01, 1.0, len(tokens))
+    bursts = np.repeat(rng.choice([0.0004, 0.002, 0.05, 0.3], len(tokens) // 3 + 1), 3)[: len(tokens)]
+    samples = (rng.standard_normal(len(tokens) * step) * bursts.repeat(step)).astype(np.float32)
+    assembly = Assembly(recognizer, recognizer.choose_decoder())
+    assembly.add(Piece(None, samples, 0, (0, len(samples))), [log_probs])
+    expected = assembly.finish(End(None, len(samples) / 8000))
+    found = decode(tmp_path, describe_page(recognizer.model), log_probs, samples)
+    assert len(expected.segments) > 5
+    assert [segment["text"] for segment in found["transcript"]["segments"]] == [each.text for each in expected.segments]
+    words = [word for segment in found["transcript"]["segments"] for word in segment["words"]]
+    times = [time for word in expected.words for time in (word.start, word.end)]
+    assert [time for word in words for time in (word["start"], word["end"])] == pytest.approx(times, abs=1e-6)
 
 
 def test_words_in_digital_silence_are_left_out(recognizer, make_recording, tmp_path):
