@@ -121,6 +121,8 @@ def _quiet() -> Iterator[None]:
 
 def _check_address(address: str) -> str:
     """Check that a cluster answers there; Ray itself would try for minutes."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "auto"
     if address in ("auto", "local"):
         return address
     found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", address)
@@ -295,7 +297,8 @@ def _map(units: Mapping[str, Unit], job: Job, networks: Sequence[Any]) -> Iterat
     answers = rows.map(
         Worker,
         fn_constructor_args=(job, list(networks)),
-        compute=ActorPoolStrategy(min_size=1, max_size=count, max_tasks_in_flight_per_actor=1),
+        # A pool that grows would not: Ray Data adds workers for queues only, and none queues more than one unit.
+        compute=ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
         num_cpus=1,
         memory=WORKER_BYTES,
     )

@@ -299,6 +299,14 @@ def test_a_machine_that_is_lost_does_not_stop_the_others(transcribe, tmp_path, w
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("small_parts")
+def test_every_machine_has_a_worker(transcribe, machines, tmp_path):
+    with when_begun(tmp_path / "out", lambda: len(machines.find_workers()) == 2, parts=0):
+        assert transcribe(tmp_path / "out") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_failures_are_listed_and_others_go_on(machines, tmp_path, make_recording, tiny_model_folder, capfd):
     (tmp_path / "calls").mkdir()
     soundfile.write(tmp_path / "calls" / "good.wav", make_recording(1.0), 8000)
