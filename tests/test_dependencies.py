@@ -18,7 +18,7 @@ BY_LIGHTNING = {"tensorboard"}
 # Its wheel holds weights; importing it would import torch.
 READ_AS_DATA = {"silero_vad"}
 # Peers that some benchmarks compare with; installed in environments of their own.
-PEERS = {"speechbrain", "pyctcdecode", "kenlm"}
+PEERS = {"speechbrain", "pyctcdecode", "kenlm", "pocketsphinx", "kaldi_native_fbank"}
 CHOSEN_BY_THE_USER = {"torch", "torchaudio", "librosa", "soundfile", "lightning", "pytest"}
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit
 
 from speechrnn.decoding.greedy import check_frames
-from speechrnn.decoding.kernels import copy_to
 from speechrnn.errors import SpeechRNNError
 from speechrnn.types import BLANK_ID
 
@@ -45,6 +44,13 @@ def align_tokens(log_probs: np.ndarray, tokens: Sequence[int], *, blank_id: int 
             f"the text cannot be aligned: {len(tokens)} tokens do not fit into {len(log_probs)} frames"
         )
     return [(int(first), int(last)) for first, last in spans]
+
+
+@njit(cache=True, nogil=True)
+def _copy(target: np.ndarray, source: np.ndarray) -> None:
+    """Copy (N,) to the beginning of another array. An assignment to a slice takes numba a second or two to compile."""
+    for place in range(len(source)):
+        target[place] = source[place]
 
 
 @njit(cache=True, nogil=True)
@@ -82,12 +88,12 @@ def _walk_forward(
     kept = np.full(((frames - 1) // every + 1, states), -np.inf)
     scores, other = np.full(states, -np.inf), np.full(states, -np.inf)
     scores[0], scores[1] = log_probs[0, labels[0]], log_probs[0, labels[1]]
-    copy_to(kept[0], scores)
+    _copy(kept[0], scores)
     for frame in range(1, frames):
         _step(log_probs[frame], labels, skips, scores, other, 0, min(states, 2 * frame + 2))
         scores, other = other, scores
         if frame % every == 0:
-            copy_to(kept[frame // every], scores)
+            _copy(kept[frame // every], scores)
     return kept, scores
 
 
@@ -105,12 +111,12 @@ def _walk_back(
         low = max(0, state - 2 * (last - first))
         for at in range(len(labels)):
             scores[at] = other[at] = -np.inf
-        copy_to(scores[low:], kept[block, low : state + 1])
-        copy_to(walked[0], scores[low : state + 1])
+        _copy(scores[low:], kept[block, low : state + 1])
+        _copy(walked[0], scores[low : state + 1])
         for frame in range(first + 1, last + 1):
             _step(log_probs[frame], labels, skips, scores, other, low, state + 1)
             scores, other = other, scores
-            copy_to(walked[frame - first], scores[low : state + 1])
+            _copy(walked[frame - first], scores[low : state + 1])
         for frame in range(last, first, -1):
             path[frame] = state
             row = walked[frame - 1 - first]

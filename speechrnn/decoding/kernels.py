@@ -23,7 +23,7 @@ Trie = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @njit(cache=True, nogil=True)
-def copy_to(target: np.ndarray, source: np.ndarray) -> None:
+def _copy(target: np.ndarray, source: np.ndarray) -> None:
     """Copy (N,) to the beginning of another array. An assignment to a slice takes numba a second or two to compile."""
     for place in range(len(source)):
         target[place] = source[place]
@@ -271,7 +271,7 @@ def _grow(
             new[found, 0], new[found, 1], new[found, 2] = node, token, state
             if is_fused:
                 at = child if child >= 0 else node  # the prefix may have been in the beam before
-                copy_to(new[found, 3:], known[at])
+                _copy(new[found, 3:], known[at])
                 new_scores[1, found] = added[at]
                 if child < 0:
                     new_scores[1, found] += extend(fusion, new[found, 3:], token)
@@ -288,7 +288,7 @@ def _enter(trie: Trie, table: np.ndarray, count: int, key: int, new: np.ndarray,
     if table[slot, 0] == EMPTY:
         parents, tokens, states, known, added = trie
         parents[count], tokens[count], states[count] = new[0], new[1], new[2]
-        copy_to(known[count], new[3:])
+        _copy(known[count], new[3:])
         added[count] = bonus
         table[slot, 0], table[slot, 1] = key, count
         count += 1
@@ -331,9 +331,9 @@ def _keep(
                 kept += 1
         if limit == -np.inf:
             break
-    copy_to(nodes, next_nodes[:kept])
-    copy_to(ending[0], next_ending[0, :kept])
-    copy_to(ending[1], next_ending[1, :kept])
+    _copy(nodes, next_nodes[:kept])
+    _copy(ending[0], next_ending[0, :kept])
+    _copy(ending[1], next_ending[1, :kept])
     return count, kept
 
 

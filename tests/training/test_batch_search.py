@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import TONE_SETTINGS, make_tone_configuration
 
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.training.batch_search import find_largest, search_batch_seconds
@@ -13,7 +14,6 @@ from speechrnn.training.data import SpeechData
 from speechrnn.training.losses import UtteranceLosses
 from speechrnn.training.run import is_resumable
 from speechrnn.training.train import train
-from tests.conftest import TONE_SETTINGS, make_tone_configuration
 
 AUTO = {
     **TONE_SETTINGS,
