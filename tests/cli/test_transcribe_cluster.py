@@ -2,12 +2,14 @@
 
 import json
 import socket
+from argparse import Namespace
 
 import pytest
 import soundfile
 
 from speechrnn import cluster
 from speechrnn.audio.folders import find_recordings
+from speechrnn.cli import transcribe_cluster
 from speechrnn.cli.main import main
 from speechrnn.cli.transcribe_cluster import find_sources
 from speechrnn.errors import AudioError, ConfigError, CorpusError
@@ -113,6 +115,16 @@ def test_recordings_are_those_of_the_folder_and_else_of_the_corpus(calls, tmp_pa
         find_sources(str(tmp_path / "mine.jsonl"))
     with pytest.raises(AudioError, match="no recordings in this folder"):
         find_sources(str(tmp_path))
+
+
+def test_each_part_of_a_recording_counts_once(calls, tmp_path):
+    write_manifest(tmp_path / "mine.jsonl", calls)
+    row = {"audio_filepath": str(calls / "a.wav"), "duration": 0.1, "text": "", "id": "third"}
+    with (tmp_path / "mine.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    args = Namespace(audio=[str(tmp_path / "mine.jsonl")] * 2, recursive=False, output=None, channels=None)
+    sources, num_unused = transcribe_cluster._find_sources(args, lambda path, error: None)
+    assert ([source.id for source in sources], num_unused) == (["first", "second", "third"], 0)
 
 
 def test_separate_channels_of_parts_of_recordings_are_refused(capsys, transcribe, calls, tmp_path):
