@@ -24,6 +24,7 @@ import os
 import platform
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,13 +38,14 @@ from speechrnn.atomic_io import write_atomic
 from speechrnn.errors import ConfigError, SpeechRNNError
 from speechrnn.model_folder.content import ENGINES_FOLDER, ModelFolder
 from speechrnn.model_folder.embedded import DIGESTS_FILE
+from speechrnn.processes import torch_threads
 from speechrnn.types import Emission
 
 Backend = Literal["auto", "torch", "onnx"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 _GRAPH_VERSION = 1  # part of a cached graph's name; raised when the same model gets another graph
-_MOST_ROWS = 8  # utterances of one run: ONNX Runtime's recurrent layers slow down with more
+_MOST_ROWS = 8  # of one run: ONNX Runtime's recurrent layers slow down with more, and torch's threads pay from there on
 
 logger = logging.getLogger("speechrnn")
 
@@ -111,7 +113,8 @@ class BFloat16Engine(Engine):
         self, features: Tensor, lengths: Tensor, state: Tensor | None, *, return_state: bool = False
     ) -> Emission:
         """As :meth:`Engine.compute`."""
-        frames, steps, _, _ = self._encoder(features, lengths, state=state)
+        with torch_threads.one(features.device) if len(features) < _MOST_ROWS else nullcontext():
+            frames, steps, _, _ = self._encoder(features, lengths, state=state)
         return Emission(self._head(frames), steps)
 
 
