@@ -387,10 +387,9 @@ def unroll_model(model: AcousticModel, batch: Batch) -> tuple[list[UnrolledLayer
         The recurrent layers; log-probabilities (B, T', V); and their lengths (B,).
     """
     encoder = model.encoder
+    waveforms = batch.waveforms
     with torch.no_grad():
-        log_mels, lengths = model.front_end.log_mel(
-            batch.waveforms, move(batch.waveform_lengths, batch.waveforms.device)
-        )
+        log_mels, lengths = model.front_end.log_mel(waveforms, move(batch.waveform_lengths, waveforms.device))
         features = model.front_end.derive_features(log_mels, lengths, speaker_stats=batch.speaker_stats)
     frames, lengths = encoder.subsampling(features, lengths)
     if torch.is_grad_enabled() and not frames.requires_grad:  # gradients of states exist with frozen weights too

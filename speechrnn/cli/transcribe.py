@@ -21,6 +21,7 @@ from speechrnn.recognition.transcript import FORMATS, PART_FORMATS, SUBTITLE_FOR
 
 if TYPE_CHECKING:
     from speechrnn.recognition.output_folder import OutputFolder
+    from speechrnn.recognition.transcriber import Transcriber
     from speechrnn.recognition.transcript import Transcript
 
 SUMMARY = "transcribe recordings to text, subtitles or JSON"
@@ -102,18 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Transcribe; 1 if some recordings failed, 2 if all did."""
-    options = _read_options(args)
-    subtitles = SubtitleOptions(**arguments.read_config(args, SubtitleOptions))
     has_several = len(args.audio) > 1 or any(map(os.path.isdir, args.audio))
-    args.format = args.format or ("txt" if args.ray is None else "jsonl")
-    if args.format in PART_FORMATS and args.ray is None:
-        raise ConfigError(f"-f {args.format}: needs --ray; -f json prints one line for each of several recordings")
-    if (
-        args.output is None
-        and args.ray is None
-        and (args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS))
-    ):
-        raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
+    options = _read_options(args, has_several)
+    subtitles = SubtitleOptions(**arguments.read_config(args, SubtitleOptions))
     failed: list[str] = []
     advance: Callable[..., None] | None = None
 
@@ -131,20 +123,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         paths, done, output = list(args.audio), 0, None
         if has_several or args.output is not None or args.resume:
             paths, done, output = _plan(args, options, subtitles, report, stack)
-        if paths:
-            engine = {name: value for name in ("backend", "precision") if (value := getattr(args, name)) != "auto"}
-            if str(args.model).endswith(".onnx"):
-                if engine:
-                    raise ConfigError(f"--{next(iter(engine))}: {args.model} is exported, and its engine is chosen")
-                from speechrnn.lite import load
-            else:
-                from speechrnn.recognition.recognizer import load  # type: ignore[assignment]
-            recognizer = load(args.model, device=args.device, **engine)
+        recognizer: Transcriber | None = None
+        if paths and str(args.model).endswith(".onnx"):
+            recognizer = _load_exported(args)
+        elif paths:
+            from speechrnn.recognition.recognizer import load
+
+            recognizer = load(args.model, device=args.device, backend=args.backend, precision=args.precision)
         if sys.stderr.isatty() and (args.output or not (has_several and sys.stdout.isatty())):
             advance = bars.enter_context(_show_progress(paths))
             options["on_progress"] = partial(advance, is_done=False)
         sources = [_open_standard_input() if path == STANDARD_INPUT else path for path in paths]
-        for transcript in recognizer.transcribe_many(sources, on_error=report, **options) if sources else ():
+        for transcript in recognizer.transcribe_many(sources, on_error=report, **options) if recognizer else ():
             path = transcript.audio or STANDARD_INPUT
             try:
                 if args.speaker_names:
@@ -164,8 +154,24 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0 if not failed else 1 if done else 2
 
 
-def _read_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of ``transcribe_many`` that are given."""
+def _load_exported(args: argparse.Namespace) -> Transcriber:
+    """The recogniser of an exported model."""
+    from speechrnn.lite import load
+
+    for name in ("backend", "precision"):
+        if getattr(args, name) != "auto":
+            raise ConfigError(f"--{name}: {args.model} is exported, and its engine is chosen")
+    return load(args.model, device=args.device)
+
+
+def _read_options(args: argparse.Namespace, has_several: bool) -> dict[str, Any]:
+    """The keyword arguments of ``transcribe_many`` that are given; the format is set where it is not."""
+    args.format = args.format or ("txt" if args.ray is None else "jsonl")
+    if args.format in PART_FORMATS and args.ray is None:
+        raise ConfigError(f"-f {args.format}: needs --ray; -f json prints one line for each of several recordings")
+    is_printed = args.output is None and args.ray is None
+    if is_printed and (args.format == "all" or (has_several and args.format not in _JOINABLE_FORMATS)):
+        raise ConfigError(f"-f {args.format}: needs a folder for several files; add -o DIR")
     if args.speaker_names and args.channels != "separate":
         raise ConfigError("--speaker-names: needs --channels separate")
     options = {**arguments.read_config(args, DecodingConfig), **arguments.read_config(args, CutConfig)}
