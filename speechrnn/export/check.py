@@ -24,7 +24,7 @@ _Run = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ExportComparison:
     """An exported model beside the original.
 
     Attributes:
@@ -50,7 +50,7 @@ class Comparison:
         return max(TOLERANCE, 10 * self.rounding)
 
 
-def compare(model: ModelFolder, run: _Run, samples: np.ndarray, *, batched: bool = True) -> Comparison:
+def compare(model: ModelFolder, run: _Run, samples: np.ndarray, *, batched: bool = True) -> ExportComparison:
     """Run both on a recording, and on the first part of it in the same batch.
 
     Args:
@@ -79,7 +79,7 @@ def compare(model: ModelFolder, run: _Run, samples: np.ndarray, *, batched: bool
         [hypothesis] = decode_greedy(each[:, : frames[0]], frames[:1])
         texts.append(model.tokens.decode(hypothesis.tokens))
     difference = _find_difference(expected, torch.from_numpy(found), frames)
-    return Comparison(difference, _find_difference(expected, exact, frames), *texts)
+    return ExportComparison(difference, _find_difference(expected, exact, frames), *texts)
 
 
 def _find_difference(one: Tensor, other: Tensor, frames: Tensor) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from speechrnn.atomic_io import write_atomic
 from speechrnn.audio.files import audio_info, read_audio
 from speechrnn.errors import AudioError, ConfigError, ModelError
-from speechrnn.export.check import SECONDS, Comparison, compare, make_signal
+from speechrnn.export.check import SECONDS, ExportComparison, compare, make_signal
 from speechrnn.export.describe import describe_model
 from speechrnn.export.metadata import INSTALL, Metadata, start_session
 from speechrnn.export.running import ExportedStream
@@ -41,7 +41,7 @@ class Exported:
     num_bytes: int
     num_parameters: int
     int8_weights: int
-    comparison: Comparison
+    comparison: ExportComparison
     audio: str
 
 

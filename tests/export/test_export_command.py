@@ -11,7 +11,7 @@ import torch
 from speechrnn.cli.main import main
 from speechrnn.errors import ConfigError, ModelError
 from speechrnn.export import build
-from speechrnn.export.check import Comparison, make_signal
+from speechrnn.export.check import ExportComparison, make_signal
 from speechrnn.export.export import export_onnx
 from speechrnn.export.metadata import open_session
 from speechrnn.export.recurrent import LARGEST_INT8
@@ -71,7 +71,7 @@ def test_8_bit_weights_compute_what_their_rounded_values_do(make_tiny_model, mak
 def test_an_output_that_differs_is_refused_and_the_old_file_stays(make_tiny_model, tmp_path, monkeypatch):
     model, path = make_tiny_model(), tmp_path / "model.onnx"
     path.write_text("old")
-    monkeypatch.setattr(Comparison, "allowed", 0.0)
+    monkeypatch.setattr(ExportComparison, "allowed", 0.0)
     with pytest.raises(ModelError, match="a built-in signal log-probabilities differ by .* so nothing was written"):
         export_onnx(model, path)
     assert path.read_text() == "old"
