@@ -249,7 +249,7 @@ def _try_means(
 
 
 def _write_report(outcome: FineTuning, after: Mapping[str, Evaluation]) -> None:
-    from speechrnn.evaluation.report import store_calibration
+    from speechrnn.evaluation.calibration import store_calibration
 
     output, compared = outcome.training.output, outcome.sets.items()
     report = {

@@ -273,8 +273,8 @@ def _train(recipe: Recipe) -> None:
 
 
 def _evaluate(recipe: Recipe) -> None:
+    from speechrnn.evaluation.calibration import store_calibration
     from speechrnn.evaluation.evaluate import evaluate
-    from speechrnn.evaluation.report import store_calibration
     from speechrnn.evaluation.tables import NO_SPEAKER_STATS
     from speechrnn.recognition.recognizer import load
 

@@ -57,8 +57,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.calibrate and not isinstance(args.model, str):
         raise ConfigError("--calibrate: the calibration is stored with one model; give -m once")
 
+    from speechrnn.evaluation.calibration import store_calibration
     from speechrnn.evaluation.evaluate import evaluate
-    from speechrnn.evaluation.report import describe_evaluation, store_calibration, write_evaluation
+    from speechrnn.evaluation.report import describe_evaluation, write_evaluation
     from speechrnn.model_folder import find_folder
     from speechrnn.recognition.recognizer import load
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from speechrnn.errors import CorpusError
 from speechrnn.evaluation.evaluate import Evaluation
 from speechrnn.evaluation.reliability import JudgedWord, measure_reliability, to_columns
 from speechrnn.model_folder.additions import Calibration, logit
+from speechrnn.model_folder.format import add_calibration
 
 _STEPS = 50
 
@@ -38,6 +40,23 @@ def calibrate(evaluation: Evaluation, *, corpus: str) -> Calibration:
         tried += [JudgedWord(fitted.apply(word.confidence), word.is_right) for word in held_out]
     errors = {"error": measure_reliability(tried).error, "raw_error": measure_reliability(words).error}
     return Calibration(*_fit(words), words=len(words), corpus=corpus, **errors)
+
+
+def store_calibration(folder: Path, decoder: str, evaluation: Evaluation, *, corpus: str) -> Calibration:
+    """Fit confidence calibration for a decoder on an evaluation with raw confidences, and store it with the model.
+
+    Args:
+        folder: The model folder.
+        decoder: Name of the decoder (:attr:`speechrnn.recognition.decoders.Decoder.name`).
+        evaluation: On validation data; the order of its utterances does not matter.
+        corpus: Name of the validation data.
+
+    Raises:
+        CorpusError: No word was recognised.
+    """
+    calibration = calibrate(evaluation, corpus=corpus)
+    add_calibration(folder, decoder, calibration)
+    return calibration
 
 
 def _fit(words: Sequence[JudgedWord]) -> tuple[float, float]:

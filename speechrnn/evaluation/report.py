@@ -7,11 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from speechrnn.atomic_io import write_json, write_json_lines
-from speechrnn.evaluation.calibration import calibrate
 from speechrnn.evaluation.evaluate import Evaluation, ScoredUtterance
 from speechrnn.evaluation.reliability import draw_reliability
-from speechrnn.model_folder import add_calibration
-from speechrnn.model_folder.additions import Calibration
 from speechrnn.text.normalize import normalize_for_scoring
 from speechrnn.text.scores import Score, align_words
 
@@ -47,23 +44,6 @@ def describe_evaluation(evaluation: Evaluation, name: str) -> str:
         shown = "all" if len(errors) == wrong else f"the worst {len(errors)}"
         lines += [f"{wrong} utterances with errors, {shown} here (-reference +recognised):", *errors]
     return "\n".join(lines)
-
-
-def store_calibration(folder: Path, decoder: str, evaluation: Evaluation, *, corpus: str) -> Calibration:
-    """Fit confidence calibration for a decoder on an evaluation with raw confidences, and store it with the model.
-
-    Args:
-        folder: The model folder.
-        decoder: Name of the decoder (:attr:`speechrnn.recognition.decoders.Decoder.name`).
-        evaluation: On validation data; the order of its utterances does not matter.
-        corpus: Name of the validation data.
-
-    Raises:
-        CorpusError: No word was recognised.
-    """
-    calibration = calibrate(evaluation, corpus=corpus)
-    add_calibration(folder, decoder, calibration)
-    return calibration
 
 
 def describe_score(name: str, score: Score) -> str:

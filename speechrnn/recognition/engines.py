@@ -236,7 +236,7 @@ def check_choice(model: AcousticModel, device: torch.device, backend: str, preci
     if backend not in ("auto", wanted):
         raise ConfigError(f"{asked}: needs backend {wanted}, got {backend}")
     if precision in ("bfloat16", "int8") and cell != "lstm":
-        raise ConfigError(f"{asked}: is faster for LSTMs alone, and this model has encoder.cell {cell}; use float32")
+        raise ConfigError(f"{asked}: is only for LSTMs, and this model has encoder.cell {cell}; use float32")
     if precision == "bfloat16" and not has_native_bfloat16(device):
         raise ConfigError(f"{asked}: this processor has no instructions for it (avx512_bf16, amx_bf16); use float32")
     if precision == "int8" and not has_native_int8():

@@ -53,7 +53,7 @@ def test_without_model_and_audio_an_untrained_model_transcribes_noise(capsys, qu
         (["train", "--decoder", "beam"], "--decoder: training does not decode"),
         (["decode", "--precision", "int8"], "--backend and --precision: decode measures the search alone"),
         (["train", "--precision", "int8"], "--backend and --precision: training is with torch"),
-        (["transcribe", "--cell", "gru", "--precision", "int8"], "precision int8: is faster for LSTMs alone"),
+        (["transcribe", "--cell", "gru", "--precision", "int8"], "precision int8: is only for LSTMs"),
         (["transcribe", "--size", "huge"], "encoder.size: expected one of"),
         (["transcribe", "-m", "m", "--size", "tiny"], "--size and --cell describe an untrained model"),
         (["transcribe", "missing.wav"], "missing.wav: "),

@@ -214,9 +214,9 @@ def test_a_cached_graph_does_not_make_it_another_model(make_tiny_model, tmp_path
         (
             "gru",
             {"precision": "int8"},
-            "precision int8: is faster for LSTMs alone, and this model has encoder.cell gru",
+            "precision int8: is only for LSTMs, and this model has encoder.cell gru",
         ),
-        ("gru", {"precision": "bfloat16"}, "precision bfloat16: is faster for LSTMs alone"),
+        ("gru", {"precision": "bfloat16"}, "precision bfloat16: is only for LSTMs"),
     ],
 )
 def test_an_engine_that_there_is_not_is_refused(cell, options, message, make_tiny_model):
@@ -253,7 +253,7 @@ def test_the_command_takes_backend_and_precision(tiny_model_folder, make_recordi
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != "\n"
     assert main([*command, "--precision", "int8"]) == 2
-    assert capsys.readouterr().err.startswith("speechrnn: error: precision int8: is faster for LSTMs alone")
+    assert capsys.readouterr().err.startswith("speechrnn: error: precision int8: is only for LSTMs")
 
 
 def test_loading_keeps_the_engine_of_each_member(make_tiny_model, tmp_path):
