@@ -6,8 +6,8 @@
 The peers are installed in a virtual environment of their own, at the first run (4 GB with torch). Each measurement is a
 process; the systems of a task follow one another, and the rounds repeat that, so that what else the machine does falls
 on all of them. The table has the median of the rounds. ``whole`` measures recognisers from file to text and needs
-recordings at 16 kHz. With --output, OUTPUT.json, OUTPUT.svg (needs matplotlib) and the tables of OUTPUT.md are written;
-what else that page says is kept.
+recordings at 16 kHz. With --output, OUTPUT.json, OUTPUT.svg (needs matplotlib) and the tables of OUTPUT.md are written
+after each task; other tasks in OUTPUT.json, and what else the page says, are kept.
 
 sherpa-onnx is not among them: its models are downloads.
 """
@@ -27,7 +27,15 @@ from typing import Any
 from peer_systems import TASKS
 
 SYSTEMS = Path(__file__).with_name("peer_systems.py")
-REQUIREMENTS = ("torch==2.14.*", "torchaudio==2.11.*", "speechbrain", "pocketsphinx", "kaldi-native-fbank", "soundfile")
+REQUIREMENTS = (
+    "torch==2.14.*",
+    "torchaudio==2.11.*",
+    "speechbrain",
+    "pocketsphinx",
+    "kaldi-native-fbank",
+    "librosa",
+    "soundfile",
+)
 TITLES = {
     "train": "Training steps (features, forward, CTC, backward, clipping, AdamW)",
     "transcribe": "Networks (features, forward, best token of each frame)",
@@ -118,6 +126,14 @@ def write_page(path: Path, tables: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{tables}{END}{after}", encoding="utf-8")
 
 
+def write(output: Path, results: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Write what has been measured, in this run or an earlier one."""
+    output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_page(output.with_suffix(".md"), "\n".join(write_table(*each) for each in results.items()))
+    if {"train", "transcribe"} & results.keys():
+        draw(output.with_suffix(".svg"), results)
+
+
 def main() -> None:
     """Measure, print the tables, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,17 +145,14 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    peers = prepare_environment(args.environment)
-    results = {task: run_task(task, args, peers) for task in args.tasks}
-    tables = "\n".join(write_table(task, rows) for task, rows in results.items())
-    print(tables)
-    if args.output is not None:
-        settings = {"threads": args.threads, "rounds": args.rounds}
-        content = json.dumps({**settings, "results": results}, indent=2)
-        args.output.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
-        write_page(args.output.with_suffix(".md"), tables)
-        if {"train", "transcribe"} & results.keys():
-            draw(args.output.with_suffix(".svg"), results)
+    peers, results = prepare_environment(args.environment), {}
+    if args.output is not None and args.output.with_suffix(".json").exists():
+        results = json.loads(args.output.with_suffix(".json").read_text(encoding="utf-8"))
+    for task in args.tasks:
+        results[task] = run_task(task, args, peers)
+        print(write_table(task, results[task]))
+        if args.output is not None:
+            write(args.output, results)
 
 
 if __name__ == "__main__":

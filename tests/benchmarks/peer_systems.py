@@ -51,6 +51,21 @@ def build_speechrnn(cell: str) -> Any:
     return model, run
 
 
+def build_engine(cell: str, precision: str) -> Any:
+    """The same network as speechrnn transcribes with it: ONNX Runtime, or bfloat16 through oneDNN."""
+    from speechrnn.benchmarking.inputs import make_untrained
+    from speechrnn.recognition.recognizer import Recognizer
+
+    backend = "torch" if precision == "bfloat16" else "onnx"
+    recognizer = Recognizer(make_untrained(cell=cell), device="cpu", backend=backend, precision=precision)
+
+    def run(waveforms: Any, lengths: Any) -> tuple[Any, Any]:
+        emission = recognizer.emissions(waveforms, lengths)
+        return emission.log_probs, emission.lengths
+
+    return recognizer.model.acoustic, run
+
+
 def make_log_mels() -> Callable[[Any], Any]:
     """torchaudio's 80 log-mels, (B, N) to (B, T, 80), a hundred a second."""
     import torchaudio
@@ -138,6 +153,11 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "SpeechBrain CRDNN, LSTM": lambda: build_crdnn("LSTM"),
     "SpeechBrain CRDNN, LiGRU": lambda: build_crdnn("LiGRU"),
 }
+ENGINES: dict[str, Callable[[], Any]] = {
+    "speechrnn LSTM, bfloat16": lambda: build_engine("lstm", "bfloat16"),
+    "speechrnn LSTM, int8": lambda: build_engine("lstm", "int8"),
+    "speechrnn GRU, ONNX Runtime": lambda: build_engine("gru", "float32"),
+}
 
 
 def measure(run: Callable[[], Any], *, rounds: int = ROUNDS) -> float:
@@ -178,7 +198,7 @@ def transcribe(name: str) -> dict[str, Any]:
     """Time features, forward and the best token of every frame."""
     import torch
 
-    model, run = NETWORKS[name]()
+    model, run = (NETWORKS | ENGINES)[name]()
     model.eval()
     waveforms, lengths, *_ = make_batch()
     with torch.inference_mode():
@@ -288,7 +308,12 @@ def _open_speechrnn(paths: list[str], model: str | None, name: str) -> Callable[
 
 
 RECOGNISERS = ("speechrnn, greedy", "speechrnn, beam", "PocketSphinx")
-TASKS = {"train": tuple(NETWORKS), "transcribe": tuple(NETWORKS), "features": tuple(EXTRACTORS), "whole": RECOGNISERS}
+TASKS = {
+    "train": tuple(NETWORKS),
+    "transcribe": (*NETWORKS, *ENGINES),
+    "features": tuple(EXTRACTORS),
+    "whole": RECOGNISERS,
+}
 
 
 def main() -> None:
