@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ TITLES = {
     "features": "40 MFCCs",
     "whole": "Recognisers, from file to text",
 }
+_LINE = {"arrowstyle": "-", "color": "lightgray", "linewidth": 0.5}
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 
 
@@ -109,13 +111,17 @@ def draw(path: Path, results: dict[str, dict[str, dict[str, Any]]]) -> None:
     tasks = [task for task in ("train", "transcribe") if task in results]
     figure, panels = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False, layout="constrained")
     for task, panel in zip(tasks, panels[0], strict=True):
-        for name, row in results[task].items():
+        last = math.inf
+        for name, row in sorted(results[task].items(), key=lambda item: -item[1]["times_real_time"]):
             color = "tab:blue" if name.startswith("speechrnn") else "tab:gray"
-            panel.scatter(row["parameters"] / 1e6, row["times_real_time"], color=color)
             place = (row["parameters"] / 1e6, row["times_real_time"])
-            panel.annotate(name, place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+            panel.scatter(*place, color=color, s=16)
+            last = min(place[1], last / 1.09)
+            panel.annotate(name, place, (6, last), textcoords="data", fontsize=7, va="center", arrowprops=_LINE)
         panel.set(title=TITLES[task].split(" (")[0], xlabel="parameters, million", ylabel="× real time", yscale="log")
-        panel.margins(x=0.35)
+        panel.set(xlim=(1, 9), xticks=range(1, 6))
+        panel.yaxis.set_major_formatter("{x:.0f}")
+        panel.yaxis.set_minor_formatter("{x:.0f}")
     figure.savefig(path, metadata={"Date": None})
 
 
