@@ -90,7 +90,7 @@ def write_table(task: str, rows: dict[str, dict[str, Any]]) -> str:
     """A table in Markdown, fastest first."""
     has_parameters = any("parameters" in row for row in rows.values())
     lines = [
-        f"### {TITLES[task]}\n",
+        f"## {TITLES[task]}\n",
         f"| system |{' parameters, M |' if has_parameters else ''} × real time |",
         f"| --- |{' --- |' if has_parameters else ''} --- |",
     ]
