@@ -181,6 +181,14 @@ def test_pruned_tokens_are_not_tried():
     assert [tokens for tokens, _ in best(one)] == [[1], []]
 
 
+def test_a_token_is_tried_in_the_frames_where_it_is_probable_only():
+    log_probs = torch.tensor([[[0.5, 0.5], [0.999, 0.001]]], dtype=torch.float64).log()
+    [hypotheses] = decode_beam(log_probs, torch.tensor([2]), BeamConfig(token_threshold=5.0, nbest=2))
+    found = {tuple(each.tokens): math.exp(each.acoustic_score) for each in hypotheses}
+    # The second frame repeats the token, or is blank after it; it begins none.
+    assert found == {(1,): pytest.approx(0.5), (): pytest.approx(0.4995)}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("decode", [decode_beam, decode_greedy])
 def test_log_probs_that_are_not_finite_are_refused_by_row_and_frame(decode, value):
