@@ -70,6 +70,29 @@ def bounded(
     return field(default=default, metadata=metadata)
 
 
+def check_format_version(version: Any, newest: int, *, where: Path | str, instead: str = "") -> None:
+    """Check that a model's format is known.
+
+    Args:
+        version: As read.
+        newest: Newest known.
+        where: The file, for messages.
+        instead: What else helps against a newer one.
+
+    Raises:
+        ModelError: It is no version, or a newer one.
+    """
+    if type(version) is not int or version < 1:
+        raise ModelError(
+            f"{where}: expected a format_version of 1 or more, got {version!r:.40}; is this a speechrnn model?"
+        )
+    if version > newest:
+        raise ModelError(
+            f"{where}: made by a newer speechrnn, format {version}; this one reads up to {newest}: "
+            f"upgrade with pip install -U speechrnn{instead}"
+        )
+
+
 def build(
     kind: type[T], values: Mapping[str, Any], *, path: Path, section: str = "", optional: Collection[str] = ()
 ) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,11 @@ class AcousticModel(nn.Module):
     def count_frames(self, num_samples: Count) -> Count:
         """Encoder frames T' for a number of samples, an int or (B,) int64."""
         return self.encoder.count_frames(self.front_end.count_frames(num_samples))
+
+    @property
+    def least_samples(self) -> int:
+        """Samples of the shortest recording that has an encoder frame."""
+        return bisect.bisect_left(range(60 * self.sample_rate), 1, key=self.count_frames)
 
     def explain_infeasible(self, targets: Sequence[int], num_samples: int) -> str | None:
         """Reason why CTC cannot align these tokens with this many samples; None if it can."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import asdict
 from typing import Any
 
@@ -33,7 +32,7 @@ def describe_model(
         name=model.name,
         sample_rate=rate,
         seconds_per_frame=acoustic.seconds_per_frame,
-        least_samples=bisect.bisect_left(range(60 * rate), 1, key=acoustic.count_frames),
+        least_samples=acoustic.least_samples,
         token_kind=tokens.kind,
         symbols=list(tokens.symbols),
         spellings=[[begins, letters] for begins, letters in tokens.spellings],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechrnn.errors import ModelError
+from speechrnn.settings import check_format_version
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -100,14 +101,9 @@ def read_metadata(texts: Mapping[str, str], *, where: str) -> Metadata:
         values = {name.removeprefix(PREFIX): json.loads(text) for name, text in texts.items() if PREFIX in name}
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where}: the description of the model is damaged ({error}); {again}") from error
-    version = values["format_version"]
-    if type(version) is not int or version < 1:
-        raise ModelError(f"{where}: expected a format_version of 1 or more, got {version!r:.40}; {again}")
-    if version > FORMAT_VERSION:
-        raise ModelError(
-            f"{where}: exported by a newer speechrnn, format {version}; this one reads up to {FORMAT_VERSION}: upgrade "
-            "with pip install -U speechrnn, or export the model again"
-        )
+    check_format_version(
+        values["format_version"], FORMAT_VERSION, where=where, instead=", or export the model again with this one"
+    )
     try:
         metadata = Metadata(**{each.name: values[each.name] for each in fields(Metadata)})
     except KeyError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from speechrnn.audio.feature_config import FrontEndConfig
-from speechrnn.errors import AudioError, ConfigError, ModelError
+from speechrnn.errors import ConfigError, ModelError
 from speechrnn.export.metadata import Metadata, open_session
 from speechrnn.export.running import ExportedStream
 from speechrnn.lite.tokens import make_tokens
@@ -20,10 +19,10 @@ from speechrnn.model_folder.additions import Calibration, Context, TunedWeights
 from speechrnn.model_folder.content import ModelFolder
 from speechrnn.recognition.endpoints import EndpointConfig
 from speechrnn.recognition.stream import Stream
-from speechrnn.recognition.transcriber import Transcriber
+from speechrnn.recognition.transcriber import Transcriber, explain_too_short
 from speechrnn.settings import build
 from speechrnn.text.normalize import TextConfig
-from speechrnn.types import Emission, Hypothesis, Waveform
+from speechrnn.types import Emission, Waveform
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -178,10 +177,7 @@ class LiteRecognizer(Transcriber):
     def check_length(self, waveform: Waveform, *, name: str = "recording") -> None:
         """Check that a recording is long enough for one encoder frame."""
         if len(waveform.samples) < self._least_samples:
-            raise AudioError(
-                f"{name}: {waveform.seconds:.4f} s is too short, this model needs at least "
-                f"{math.ceil(1e4 * self._least_samples / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
-            )
+            raise explain_too_short(waveform, self._least_samples, name=name)
 
     def choose_decoder(self, **decoding: Any) -> Decoder:
         """As :meth:`Transcriber.choose_decoder`; a beam search needs numba."""
@@ -194,11 +190,6 @@ class LiteRecognizer(Transcriber):
                 "decoder: a beam search needs numba: pip install numba, or choose decoder greedy"
             ) from None
         return decoder
-
-    def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
-        """Hypotheses of each recording of a batch, best first."""
-        [emission] = emissions
-        return decoder.decode(emission.log_probs, emission.lengths)
 
     def estimate_speaker(self, sources: Iterable[Any]) -> NoReturn:
         """Refuse: an exported model has no speakers."""

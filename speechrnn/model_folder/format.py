@@ -36,7 +36,7 @@ from speechrnn.model_folder.card import make_model_card
 from speechrnn.model_folder.content import ENGINES_FOLDER, ModelFolder
 from speechrnn.model_folder.replacing import recover, replacing
 from speechrnn.model_folder.speakers import SPEAKER_ENDING, SPEAKERS_FOLDER
-from speechrnn.settings import Settings, build, is_of, shorten
+from speechrnn.settings import Settings, build, check_format_version, is_of, shorten
 from speechrnn.text.normalize import TextConfig
 from speechrnn.text.phone_tokens import LEXICON_FILE
 from speechrnn.text.sentencepiece_tokens import SENTENCEPIECE_FILE
@@ -284,7 +284,10 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
     for file in (CONFIG_FILE, TENSORS_FILE, TOKENS_FILE):
         if not (folder / file).is_file():
             raise ModelError(f"{folder}: no model folder, {file} is missing; give a complete one")
-    config = _read_config(path)
+    values = read_json(path, error=ModelError)
+    version = values.get("format_version") if isinstance(values, dict) else None
+    check_format_version(version, FORMAT_VERSION, where=path)
+    config = build(_Config, values, path=path)
     front_end = build(FrontEndConfig, config.front_end, path=path, section="front_end")
     encoder = build(EncoderConfig, config.encoder, path=path, section="encoder", optional=_ADDED["encoder"])
     text = build(TextConfig, config.text, path=path, section="text", optional=_ADDED["text"])
@@ -314,19 +317,6 @@ def _read_folder(folder: Path, name: str, device: str | torch.device) -> ModelFo
         speakers={path.stem: path for path in sorted((folder / SPEAKERS_FOLDER).glob(f"*{SPEAKER_ENDING}"))},
         context=read_named(folder / CONTEXT_FILE, Context).get("windows"),
     )
-
-
-def _read_config(path: Path) -> _Config:
-    values = read_json(path, error=ModelError)
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if type(version) is not int or version < 1:
-        raise ModelError(f"{path}: expected a format_version of 1 or more, got {version!r}; is this a speechrnn model?")
-    if version > FORMAT_VERSION:
-        raise ModelError(
-            f"{path}: made by a newer speechrnn, format {version}; this one reads up to {FORMAT_VERSION}: "
-            "upgrade with pip install -U speechrnn"
-        )
-    return build(_Config, values, path=path)
 
 
 def _make_acoustic(

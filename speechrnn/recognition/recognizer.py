@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +20,8 @@ from speechrnn.model_folder.speakers import SpeakerProfile, read_speaker
 from speechrnn.processes import choose_device
 from speechrnn.recognition.cutting import Failure, Recording
 from speechrnn.recognition.decoders import takes_decoding
-from speechrnn.recognition.transcriber import Transcriber, check_speaker
-from speechrnn.types import Emission, Hypothesis, Waveform, pad_sequences
+from speechrnn.recognition.transcriber import Transcriber, check_speaker, explain_too_short
+from speechrnn.types import Emission, Waveform, pad_sequences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -245,13 +244,8 @@ class Recognizer(Transcriber):
         Raises:
             AudioError: It is not; the message gives the least length.
         """
-        if self._acoustic.count_frames(len(waveform.samples)) > 0:
-            return
-        least = bisect.bisect_left(range(60 * self.sample_rate), 1, key=self._acoustic.count_frames)
-        raise AudioError(
-            f"{name}: {waveform.seconds:.4f} s is too short, this model needs at least "
-            f"{math.ceil(1e4 * least / self.sample_rate) / 1e4:.4f} s; record more, or leave it out"
-        )
+        if self._acoustic.count_frames(len(waveform.samples)) == 0:
+            raise explain_too_short(waveform, self._acoustic.least_samples, name=name)
 
     def _transcribe_in_turn(
         self,
@@ -288,11 +282,6 @@ class Recognizer(Transcriber):
         with torch.inference_mode():
             expanded = self._expand(len(waves), **options) if options else {}
             return [self._faster.emit(self._acoustic, waves, counts, **expanded, return_state=return_state)]
-
-    def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
-        """Hypotheses of each recording of a batch, best first."""
-        [emission] = emissions
-        return decoder.decode(emission.log_probs, emission.lengths)
 
 
 @overload

@@ -14,7 +14,7 @@ import numpy as np
 
 from speechrnn.audio.blocks import check_is_list, open_blocks
 from speechrnn.audio.files import read_audio
-from speechrnn.errors import ConfigError, SpeechRNNError
+from speechrnn.errors import AudioError, ConfigError, SpeechRNNError
 from speechrnn.recognition.channels import Channel, transcribe_channels
 from speechrnn.recognition.cutting import CUT_OPTIONS, CutConfig, Failure, Item, Piece, Recording
 from speechrnn.recognition.decoders import (
@@ -92,9 +92,10 @@ class Transcriber(ABC):
     def _emit(self, samples: Sequence[np.ndarray], profile: Any, *, return_state: bool = False) -> list[Emission]:
         """Log-probabilities of a batch of recordings, (N,) each, of each model."""
 
-    @abstractmethod
     def search(self, emissions: Sequence[Emission], decoder: Decoder) -> list[list[Hypothesis]]:
         """Hypotheses of each recording of a batch, best first, from the log-probabilities of each model."""
+        [emission] = emissions
+        return decoder.decode(emission.log_probs, emission.lengths)
 
     @abstractmethod
     def _transcribe_in_turn(
@@ -354,6 +355,21 @@ class Transcriber(ABC):
                 peaks.append(peak)
         times = place_words(peaks, samples, self.sample_rate) if are_placed else peaks
         return tuple(Word(text, *time, confidence) for (text, confidence), time in zip(words, times, strict=True))
+
+
+def explain_too_short(waveform: Waveform, least_samples: int, *, name: str) -> AudioError:
+    """The error for a recording that has no encoder frame; it gives the least length.
+
+    Args:
+        waveform: The recording, at the model's rate.
+        least_samples: Samples of the shortest one that has a frame.
+        name: Of the recording.
+    """
+    least = math.ceil(1e4 * least_samples / waveform.sample_rate) / 1e4
+    return AudioError(
+        f"{name}: {waveform.seconds:.4f} s is too short, this model needs at least {least:.4f} s; record more, or "
+        "leave it out"
+    )
 
 
 def check_speaker(recognizer: Transcriber, name: str) -> None:

@@ -47,7 +47,7 @@ def test_reading_imports_no_torch(content, tmp_path):
     ("changes", "message"),
     [
         ({"format_version": None}, "an ONNX file of another program"),
-        ({"format_version": "2"}, "exported by a newer speechrnn, format 2"),
+        ({"format_version": "2"}, "made by a newer speechrnn, format 2"),
         ({"format_version": "true"}, "expected a format_version of 1 or more, got True"),
         ({"symbols": "[1,"}, "the description of the model is damaged"),
         ({"symbols": None}, "the description of the model lacks symbols"),
